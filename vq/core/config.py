@@ -1,0 +1,238 @@
+"""Python config files: todd's conventions with a loader and a dumper of ours.
+
+Conventions kept from todd: ``_base_`` (parents, merged recursively, later wins), ``_kwargs_`` (options), ``_export_``
+(limits what leaves the file), ``_delete_`` (replace instead of merge), ``_override_`` (patch by path).
+
+What ours does differently, and why:
+
+- one namespace, so that comprehensions and functions in a config see its top-level names;
+- ``__file__`` is known and tracebacks name the config file and line;
+- options reach every base and every explicitly loaded file; what an outer file or the command line says wins over what
+  an inner ``PyConfig.load(path, name=default)`` says; ``_kwargs_.setdefault`` gives the bases of a file a default;
+- an option that no file reads is an error, with the nearest name that was read;
+- paths resolve relative to the file, to the working directory and to the packaged ``configs``;
+- modules, functions and classes of a file without ``_export_`` stay in the file;
+- overrides are parsed paths, not ``exec``; parents must exist;
+- dumping takes a millisecond and keeps ``inf`` and ``nan``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import keyword
+import math
+import traceback
+import types
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, Self
+
+from vq.core.door import ToddConfig
+from vq.core.errors import ConfigError, listing, nearest
+from vq.core.paths import assign, descend, parse_path
+
+_MISSING = object()
+_frames: ContextVar[tuple[dict[str, Any], ...]] = ContextVar('vq_config_frames', default=())
+
+
+class Options(dict[str, Any]):
+    """``_kwargs_`` of a config file: a dict that remembers which names were asked for."""
+
+    def __init__(self, values: Mapping[str, Any], asked: set[str] | None = None) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set() if asked is None else asked
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        if key not in self.keys():
+            frame = _frames.get()[-1] if _frames.get() else {}
+            raise ConfigError(f"{frame.get('__file__', 'a config')} needs the option '{key}'",
+                              f'Give it: --config-options {key}::VALUE')
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self.asked.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().get(key, default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        self.asked.add(key)
+        return super().setdefault(key, default)
+
+    def pop(self, key: str, default: Any = _MISSING) -> Any:  # type: ignore[override]
+        self.asked.add(key)
+        return super().pop(key) if default is _MISSING else super().pop(key, default)
+
+
+def packaged_configs() -> Path:
+    """The ``configs`` folder: inside the installed package, or beside it in a checkout."""
+    spec = importlib.util.find_spec('vq')
+    assert spec is not None and spec.submodule_search_locations
+    package = Path(next(iter(spec.submodule_search_locations)))
+    inside = package / 'configs'
+    return inside if inside.is_dir() else package.parent / 'configs'
+
+
+def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
+    """Find a config: beside the file that names it, from the working directory, then among the packaged ones."""
+    path = Path(file).expanduser()
+    candidates = [path] if path.is_absolute() else []
+    if not candidates:
+        if folder is not None:
+            candidates.append(folder / path)
+        candidates.append(Path.cwd() / path)
+        root = packaged_configs()
+        candidates.append(root / path)
+        if path.parts and path.parts[0] == 'configs':
+            candidates.append(root.joinpath(*path.parts[1:]))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    beside = {entry.name for candidate in candidates if candidate.parent.is_dir() for entry in candidate.parent.glob('*.py')}
+    raise ConfigError(f"config file '{file}' does not exist{nearest(path.name, beside)}",
+                      f'Looked at: {", ".join(map(str, candidates))}.')
+
+
+class PyConfig(ToddConfig):  # type: ignore[misc]
+    """A composed config. Attribute access, recursive ``update``, ``override`` by path; ``load`` and ``dumps`` are ours."""
+
+    @classmethod
+    def load(cls, file: str | Path, **defaults: Any) -> Self:
+        """Compose a config file with its bases.
+
+        Inside a config file, ``defaults`` yield to the options that file itself was given.
+        """
+        frames = _frames.get()
+        if frames:
+            outer = frames[-1]
+            inherited: Options = outer['_kwargs_']
+            folder = Path(outer['__file__']).parent
+            return cls._compose(resolve_config(file, folder), Options({**defaults, **inherited}, inherited.asked))
+        options = Options(defaults)
+        config = cls._compose(resolve_config(file), options)
+        unread = set(defaults) - options.asked
+        if unread:
+            name = min(unread)
+            raise ConfigError(f"{file} has no option '{name}'{nearest(name, options.asked)}",
+                              f'It reads: {listing(options.asked) or "no options"}.')
+        return config
+
+    @classmethod
+    def loads(cls, source: str, **defaults: Any) -> Self:
+        """Compose a config given as text; bases resolve from the working directory."""
+        return cls._execute(source, Path.cwd() / '<text>', Options(defaults))
+
+    @classmethod
+    def _compose(cls, path: Path, options: Options) -> Self:
+        opened = [frame['__file__'] for frame in _frames.get()]
+        if str(path) in opened:
+            raise ConfigError('config files load each other in a circle: ' + ' -> '.join([*opened, str(path)]),
+                              'Take one of these out of _base_ or PyConfig.load.')
+        return cls._execute(path.read_text(), path, options)
+
+    @classmethod
+    def _execute(cls, source: str, path: Path, options: Options) -> Self:
+        namespace: dict[str, Any] = {'__file__': str(path), '__name__': '__config__', '_kwargs_': options}
+        token = _frames.set((*_frames.get(), namespace))
+        try:
+            _run(source, path, namespace)
+            config = cls()
+            for base in _bases(namespace, path):
+                # a file may have replaced _kwargs_ by a plain dict; what its bases read still counts as read
+                given = Options(namespace['_kwargs_'], options.asked)
+                namespace['_kwargs_'] = given
+                config.update(cls._compose(resolve_config(base, path.parent), given) if isinstance(base, str) else base)
+            config.update(namespace['_export_'] if '_export_' in namespace else _public(namespace))
+            return config
+        finally:
+            _frames.reset(token)
+
+    def override(self, other: Mapping[str, Any]) -> None:
+        """Apply ``{'.a.b[-1]': value}``. A new last key is allowed here; ``vq.core.check`` judges it afterwards."""
+        for path, value in other.items():
+            steps = parse_path(path)
+            assign(descend(self, steps[:-1], path), steps[-1], value, path)
+
+    def dumps(self) -> str:
+        """Python text that ``loads`` back to an equal config."""
+        return ''.join(f'{key} = {_format(self[key], 0)}\n' for key in self)
+
+    def diff(self, other: PyConfig, html: bool = False) -> str:
+        """The lines that differ from ``other``, in unified form (or as an HTML page)."""
+        ours, theirs = self.dumps().splitlines(), other.dumps().splitlines()
+        if html:
+            return difflib.HtmlDiff().make_file(ours, theirs)
+        return '\n'.join(difflib.unified_diff(ours, theirs, lineterm='', n=2))
+
+
+def plain(value: Any) -> Any:
+    """Configs as plain dicts and lists: what ``json`` and C code can read (a Config looks empty to them)."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(plain(item) for item in value)
+    return value
+
+
+def _run(source: str, path: Path, namespace: dict[str, Any]) -> None:
+    try:
+        exec(compile(source, str(path), 'exec'), namespace)
+    except ConfigError:
+        raise
+    except SyntaxError as error:
+        raise ConfigError(f'{path}:{error.lineno}: {error.msg}', 'Mend the syntax of the config file.') from error
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        where = f'{path}:{lines[-1]}' if lines else str(path)
+        raise ConfigError(f'{where}: {type(error).__name__}: {error}', 'Mend this line of the config file.') from error
+
+
+def _bases(namespace: dict[str, Any], path: Path) -> Iterable[Any]:
+    bases = namespace.get('_base_', [])
+    if isinstance(bases, str) or not isinstance(bases, list | tuple):
+        raise ConfigError(f'{path}: _base_ must be a list of paths or configs', "Write _base_ = ['parent.py'].")
+    return bases
+
+
+def _public(namespace: dict[str, Any]) -> dict[str, Any]:
+    hidden = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
+    return {name: value for name, value in namespace.items()
+            if (not name.startswith('_') or name in ('_override_', '_delete_')) and not isinstance(value, hidden)
+            and type(value).__module__ != '__future__'}
+
+
+def _format(value: Any, depth: int) -> str:
+    """``repr`` that breaks long containers over lines and writes every float so that it reads back."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    if isinstance(value, Mapping):
+        names = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        items = [f'{key}={_format(item, depth + 1)}' if names else f'{_format(key, depth + 1)}: {_format(item, depth + 1)}'
+                 for key, item in value.items()]
+        return _wrap('dict(' if names else '{', items, ')' if names else '}', depth)
+    if isinstance(value, list):
+        return _wrap('[', [_format(item, depth + 1) for item in value], ']', depth)
+    if isinstance(value, tuple):
+        items = [_format(item, depth + 1) for item in value]
+        return f'({items[0]},)' if len(items) == 1 else _wrap('(', items, ')', depth)
+    if isinstance(value, set | frozenset):
+        return f'{type(value).__name__}({_format(sorted(value), depth)})'
+    if value is None or isinstance(value, bool | int | float | str | bytes | complex):
+        return repr(value)
+    if isinstance(value, Path):
+        return repr(str(value))
+    raise ConfigError(f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be written down',
+                      'Keep numbers, strings, lists and dicts in configs; name classes and functions by type.')
+
+
+def _wrap(opening: str, items: list[str], closing: str, depth: int) -> str:
+    line = opening + ', '.join(items) + closing
+    if len(line) + 4 * depth <= 110 and '\n' not in line:
+        return line
+    indent = '    ' * (depth + 1)
+    return f'{opening}\n' + ''.join(f'{indent}{item},\n' for item in items) + '    ' * depth + closing

@@ -1,0 +1,43 @@
+"""The one exception a user is meant to read: what is wrong, where, and what to do about it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad usage, a bad config or a bad file. Commands print it without a traceback and exit with 2.
+
+    ``hint`` is the last line of the message and says what to do.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = '') -> None:
+        super().__init__(f'{message}\n{hint}' if hint else message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(UserError):
+    """A config file, an option or an override is wrong."""
+
+
+class RunFailure(UserError):
+    """A run cannot go on (a loss that is not finite, a full disk): not the command line's fault, so exit code 1."""
+
+    exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` for the closest of ``known``, or the empty string."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean '{matches[0]}'?" if matches else ''
+
+
+def listing(names: Iterable[str], most: int = 12) -> str:
+    """Names joined for a message, cut after ``most``."""
+    ordered = sorted(names)
+    shown = ', '.join(ordered[:most])
+    return f'{shown}, ... ({len(ordered)} in all)' if len(ordered) > most else shown

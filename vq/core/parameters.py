@@ -1,0 +1,124 @@
+"""What a constructor takes: its parameters, which of them are parts, and whether a value fits an annotation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """One constructor parameter; ``default`` is ``REQUIRED`` when there is none."""
+
+    name: str
+    annotation: Any
+    default: Any
+
+    @property
+    def required(self) -> bool:
+        return self.default is REQUIRED
+
+
+@functools.cache
+def parameters_of(item: Callable[..., Any]) -> dict[str, Parameter]:
+    """The explicit parameters of a class or function, in order, annotations evaluated."""
+    function = item.__init__ if isinstance(item, type) else item  # type: ignore[misc]
+    if isinstance(item, type) and function is object.__init__:
+        return {}
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = {}
+    for index, parameter in enumerate(inspect.signature(function).parameters.values()):
+        if index == 0 and isinstance(item, type):
+            continue  # self
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue  # the registry refuses these for its own items; foreign ones (torch's) are judged by the rest
+        found[parameter.name] = Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default)
+    return found
+
+
+def takes_any_keyword(item: Callable[..., Any]) -> bool:
+    function = item.__init__ if isinstance(item, type) else item  # type: ignore[misc]
+    if isinstance(item, type) and function is object.__init__:
+        return False
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
+
+
+def strip(annotation: Any) -> Any:
+    """``Annotated[X, ...]`` -> ``X``."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def alternatives(annotation: Any) -> tuple[Any, ...]:
+    """The members of a union (``X | None`` -> ``(X, NoneType)``), or the annotation alone."""
+    bare = strip(annotation)
+    return get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (annotation,)
+
+
+def dataclass_in(annotation: Any) -> type | None:
+    """The dataclass among an annotation's alternatives: such a parameter takes a dict without ``type``."""
+    return next((kind for kind in alternatives(annotation) if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a plain config value can be what the annotation says. Unknown annotations accept everything."""
+    bare = strip(annotation)
+    origin = get_origin(bare)
+    if bare is Any or isinstance(bare, str | typing.TypeVar):
+        return True
+    if origin in (Union, types.UnionType):
+        return any(fits(value, member) for member in get_args(bare))
+    if origin is Literal:
+        return value in get_args(bare)
+    if bare is None or bare is type(None):
+        return value is None
+    if origin is not None:
+        return _fits_container(value, origin, get_args(bare))
+    if bare is bool:
+        return isinstance(value, bool)
+    if bare is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if bare is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if bare is str:
+        return isinstance(value, str)
+    if bare is Path:
+        return isinstance(value, str | Path)
+    if isinstance(bare, type) and issubclass(bare, list | tuple | dict | set):
+        return isinstance(value, Mapping if issubclass(bare, dict) else list | tuple | set)
+    if isinstance(bare, type):
+        # a part: given built, or as a dict that the registry judges
+        return isinstance(value, bare) or isinstance(value, Mapping)
+    return True
+
+
+def _fits_container(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and (not arguments or all(
+            fits(item, arguments[1]) or item is None for item in value.values()))
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        if not arguments:
+            return True
+        if arguments[-1] is Ellipsis:
+            return all(fits(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(fits, value, arguments))
+    if isinstance(origin, type) and issubclass(origin, typing.Iterable):
+        return isinstance(value, list | tuple | set) and (not arguments or all(fits(item, arguments[0]) for item in value))
+    if origin is Callable:
+        return callable(value) or isinstance(value, str | Mapping)
+    return True
+
+
+def describe(annotation: Any) -> str:
+    """An annotation as a user would write it."""
+    bare = strip(annotation)
+    return bare.__name__ if isinstance(bare, type) and get_origin(bare) is None else str(bare).replace('typing.', '')

@@ -1,0 +1,72 @@
+"""Access paths into a config: ``.trainer.callbacks[-1].interval``. Parsed, never evaluated."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping, MutableMapping, MutableSequence
+from typing import Any
+
+from vq.core.errors import ConfigError, listing, nearest
+
+Step = str | int
+
+_STEP = re.compile(r"""\.(?P<name>[A-Za-z_]\w*)|\[(?P<index>-?\d+)\]|\[(?P<key>'[^']*'|"[^"]*")\]""")
+
+
+def parse_path(path: str) -> list[Step]:
+    """``.a.b[-1]['c d']`` -> ``['a', 'b', -1, 'c d']``."""
+    steps: list[Step] = []
+    position = 0
+    while position < len(path):
+        match = _STEP.match(path, position)
+        if match is None:
+            raise ConfigError(
+                f"override path '{path}' cannot be read at column {position + 1}",
+                "Write it as .name.name[index], starting with a dot: .trainer.callbacks[-1].interval",
+            )
+        if match['index'] is not None:
+            steps.append(int(match['index']))
+        else:
+            steps.append(match['name'] or ast.literal_eval(match['key']))
+        position = match.end()
+    if not steps:
+        raise ConfigError("an override path is empty", 'Write it as .name.name[index], starting with a dot.')
+    return steps
+
+
+def format_path(steps: list[Step]) -> str:
+    return ''.join(f'[{step}]' if isinstance(step, int) else f'.{step}' for step in steps)
+
+
+def descend(root: Any, steps: list[Step], whole: str) -> Any:
+    """Follow ``steps`` from ``root``; every one of them must exist."""
+    node = root
+    for depth, step in enumerate(steps):
+        here = format_path(steps[:depth]) or 'the config'
+        if isinstance(step, int):
+            if not isinstance(node, MutableSequence) or not -len(node) <= step < len(node):
+                size = f'has {len(node)} entries' if isinstance(node, MutableSequence) else 'is not a list'
+                raise ConfigError(f"override '{whole}': {here} {size}, so [{step}] does not exist",
+                                  f'Print the config with python -m vq.config CONFIG and look at {here}.')
+        elif not isinstance(node, Mapping) or step not in node:
+            known = list(node) if isinstance(node, Mapping) else []
+            what = f"has no '{step}'" if isinstance(node, Mapping) else f'is a {type(node).__name__}, not a part'
+            raise ConfigError(f"override '{whole}': {here} {what}{nearest(str(step), map(str, known))}",
+                              f'It has: {listing(map(str, known)) or "nothing"}.')
+        node = node[step]
+    return node
+
+
+def assign(parent: Any, step: Step, value: Any, whole: str) -> bool:
+    """Set ``parent[step]``; True if the key is new (its legality is for the caller to judge)."""
+    if isinstance(step, int):
+        descend(parent, [step], whole)
+        parent[step] = value
+        return False
+    if not isinstance(parent, MutableMapping):
+        raise ConfigError(f"override '{whole}': the parent is a {type(parent).__name__}, not a part",
+                          'Override the parent itself instead.')
+    new = step not in parent
+    parent[step] = value
+    return new

@@ -1,0 +1,107 @@
+"""The records that travel between parts. B images, C channels, H x W pixels, h x w cells, K codes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+
+def to_float(image: Tensor) -> Tensor:
+    """uint8 (..., H, W) -> float in [-1, 1]."""
+    return image.float() / 127.5 - 1
+
+
+def to_uint8(image: Tensor) -> Tensor:
+    """Float in [-1, 1] -> uint8, by rounding (truncation would darken every picture by half a level)."""
+    return ((image.float() + 1) * 127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@dataclasses.dataclass
+class Batch:
+    """A batch of samples. ``image`` stays uint8 until it is on the device."""
+
+    image: Tensor  # (B, 3, H, W) uint8
+    id: list[str]  # stable and unique within a dataset split
+    key: Tensor  # (B,) int64, core.random.key_of(id): what metrics compare across ranks
+    category: Tensor | None = None  # (B,) int64
+    text: list[str] | None = None
+    boxes: Tensor | None = None
+    mask: Tensor | None = None
+    path: list[str] | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
+        """The batch on a device; copies are asynchronous where the memory is pinned."""
+        moved = {field.name: value.to(device, non_blocking=True) for field in dataclasses.fields(self)
+                 if isinstance(value := getattr(self, field.name), Tensor)}
+        if channels_last:
+            moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
+        return dataclasses.replace(self, **moved)
+
+    def pin_memory(self) -> Self:
+        """Called by torch's loader when it pins batches."""
+        pinned = {field.name: value.pin_memory() for field in dataclasses.fields(self)
+                  if isinstance(value := getattr(self, field.name), Tensor)}
+        return dataclasses.replace(self, **pinned)
+
+
+@dataclasses.dataclass
+class Latent:
+    """What an encoder says of an image: a point, or the mean and log variance of a Gaussian."""
+
+    mean: Tensor  # (B, C, h, w)
+    logvar: Tensor | None = None  # (B, C, h, w)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Quantized:
+    """What a quantizer makes of features: code vectors (straight-through in training), tokens, named losses."""
+
+    z: Tensor  # quantizers: (..., C); tokenizers: (B, C, h, w)
+    tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *token_shape)
+    losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class Prediction:
+    """What a denoiser predicts, with the tag that says how to read it."""
+
+    value: Tensor
+    kind: Literal['epsilon', 'x0', 'v', 'velocity', 'score']
+    variance: Tensor | None = None
+
+
+@dataclasses.dataclass
+class Losses:
+    """Named scalar losses with their weights. Nobody sums by hand: ``total`` does."""
+
+    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
+
+    def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
+        if name in self.values:
+            raise KeyError(f"two losses are called '{name}'")
+        self.values[name] = value
+        self.weights[name] = weight
+
+    @property
+    def total(self) -> Tensor:
+        return torch.stack([(self.values[name] * self.weights[name]).float() for name in self.values]).sum()
+
+
+@dataclasses.dataclass
+class Outputs:
+    """What one validation step gives to metrics and pictures."""
+
+    reconstruction: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
+    tokens: Tensor | None = None  # (B, *token_shape) int64
+    losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
+    pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # name -> (B, 3, H, W) float in [-1, 1]

@@ -1,0 +1,233 @@
+"""What each kind of part promises. Annotations import these, never implementations; registries build by them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from vq.core.records import Batch, Latent, Losses, Outputs, Quantized
+
+
+class Pretrained:
+    """Two phases: constructors never read a file; ``load_pretrained`` does, once, after building."""
+
+    def load_pretrained(self) -> None:
+        raise NotImplementedError
+
+
+class Encoder(nn.Module):
+    """image (B, 3, H, W) float in [-1, 1] -> features (B, out_channels, h, w)."""
+
+    out_channels: int
+    downsampling: int  # H / h
+
+
+class Connector(nn.Module):
+    """features (B, in_channels, h, w) -> features (B, out_channels, h, w)."""
+
+    in_channels: int
+    out_channels: int
+
+
+class Decoder(nn.Module):
+    """code vectors (B, in_channels, h, w) -> image (B, 3, H, W), about [-1, 1]."""
+
+    in_channels: int
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        """The weight whose gradient norms balance an adversarial loss."""
+        raise NotImplementedError
+
+
+class Quantizer(nn.Module):
+    """features (..., C) -> code vectors (..., C) and tokens (...); fp32 inside whatever the autocast.
+
+    ``forward`` in training only *observes* (sums, counts); ``update`` changes codes once per optimizer step, with one
+    all-reduce, and leaves every rank with the same bits. ``eval`` issues no collective.
+    """
+
+    embedding_dim: int
+    codebook_size: int
+    updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
+
+    def forward(self, features: Tensor) -> Quantized:
+        raise NotImplementedError
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """tokens (...) -> code vectors (..., C), exactly those of ``forward`` in eval."""
+        raise NotImplementedError
+
+    def update(self, ok: Tensor | None = None) -> None:
+        """Apply what was observed since the last call, unless ``ok`` (a bool on the device) is false."""
+
+    @property
+    def bits(self) -> float:
+        """Bits per token."""
+        raise NotImplementedError
+
+
+class CodebookUpdate(nn.Module):
+    """How a codebook moves besides by gradient: see ``vq/quantizers/updates.py``."""
+
+    in_forward: bool = False
+
+
+class Tokenizer(nn.Module):
+    """image -> latent -> tokens -> image. Continuous tokenizers stop at the latent."""
+
+    codebook_size: int
+    can_decode: bool
+
+    def encode(self, image: Tensor) -> Latent:
+        raise NotImplementedError
+
+    def quantize(self, latent: Latent) -> Quantized:
+        raise NotImplementedError
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Code vectors (B, C, h, w) -> image (B, 3, H, W) float."""
+        raise NotImplementedError
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """tokens (B, *token_shape) -> code vectors (B, C, h, w)."""
+        raise NotImplementedError
+
+    def token_shape(self, image_size: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def update(self, ok: Tensor | None = None) -> None:
+        """Once per optimizer step: codebook updates."""
+
+    @torch.no_grad()
+    def tokenize(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) float in [-1, 1] -> tokens int64 (B, *token_shape)."""
+        return self.quantize(self.encode(image)).tokens
+
+    @torch.no_grad()
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        """tokens -> image (B, 3, H, W) float."""
+        return self.decode(self.lookup(tokens))
+
+
+class Loss(nn.Module):
+    """A named term; its weight is applied by ``Losses``."""
+
+    weight: float
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class Task(nn.Module):
+    """The model a runner drives: a training step per optimizer, a validation step, roots to optimize."""
+
+    def roots(self) -> dict[str, nn.Module]:
+        """Optimizer name -> the module it owns. Each is wrapped on its own, and called through ``forward`` only."""
+        raise NotImplementedError
+
+    def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
+        """Yield (optimizer name, losses) in order; each is stepped before the next is asked for."""
+        raise NotImplementedError
+
+    def validation_step(self, batch: Batch) -> Outputs:
+        raise NotImplementedError
+
+    def update(self, ok: Tensor | None = None) -> None:
+        """After all optimizers of a step: codebooks and other state that moves without gradients."""
+
+    def frozen_prefixes(self) -> tuple[str, ...]:
+        """Key prefixes of parts that stay out of checkpoints (their files are recorded by hash instead)."""
+        return ()
+
+
+class Sample(dict[str, Any]):
+    """One sample of a dataset: ``image`` (H, W, 3) uint8 array, ``id``, and optionally category, text, path, extra."""
+
+
+class Dataset:
+    """A split of a collection of images. ``load`` may raise ``vq.data.decode.BadImage``."""
+
+    name: str
+    split: str
+    categories: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def id_of(self, index: int) -> str:
+        """Stable, unique, and known without opening the image."""
+        raise NotImplementedError
+
+    def load(self, index: int, stream: random.Random) -> Sample:
+        """The transformed sample; every random choice is drawn from ``stream``."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        """A short digest of what the split holds: changes when files come, go or are renamed."""
+        raise NotImplementedError
+
+
+class Metric:
+    """Accumulates over a validation pass. ``update`` never waits for the device; ``compute`` may communicate."""
+
+    def reset(self) -> None:
+        raise NotImplementedError
+
+    def update(self, batch: Batch, outputs: Outputs) -> None:
+        raise NotImplementedError
+
+    def compute(self) -> dict[str, float]:
+        raise NotImplementedError
+
+
+class Schedule:
+    """A factor on a base value over the steps of a run."""
+
+    def bind(self, iters: int) -> None:
+        """Lengths that were left open become the length of the run."""
+
+    def __call__(self, step: int) -> float:
+        raise NotImplementedError
+
+
+class Callback:
+    """What happens around the steps of a runner. Hooks run in the order of the list."""
+
+    def bind(self, runner: Any) -> None:
+        self.runner = runner
+
+    def before_run(self) -> None: ...
+    def before_step(self) -> None: ...
+    def after_losses(self, name: str, losses: Losses) -> None: ...
+    def after_step(self) -> None: ...
+    def after_batch(self, batch: Batch, outputs: Outputs) -> None: ...
+    def after_run(self) -> None: ...
+    def on_error(self, error: BaseException) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What must survive a restart, in containers that load with ``weights_only=True``."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class Strategy:
+    """Device, precision, wrapping, collectives, launch. Models and runners never ask which one it is."""
+
+    name: ClassVar[str]
+    device: torch.device
+
+
+class Runner:
+    """Something a command runs: ``run`` does its whole work under ``work_dir``."""
+
+    work_dir: Path
+
+    def run(self) -> Any:
+        raise NotImplementedError

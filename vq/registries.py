@@ -1,0 +1,116 @@
+"""The whole tree of registries. A child stands below what it is a kind of; each imports its package on the first miss.
+
+``interface`` names the base class in ``vq/interfaces.py``: a constructor parameter annotated with it takes a nested
+``dict(type=...)`` from that registry. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from vq.core.registry import Registry
+
+
+class VQRegistry(Registry):
+    """The root."""
+
+
+# data
+
+
+class VQDatasetRegistry(VQRegistry):
+    package = 'vq.data.datasets'
+    interface = 'vq.interfaces:Dataset'
+
+
+class VQTransformRegistry(VQRegistry):
+    """Functions ``(image, stream, **settings) -> image``; built as partials."""
+
+    package = 'vq.data.transforms'
+
+
+# models
+
+
+class VQModelRegistry(VQRegistry):
+    """Tokenizers, and below it every kind of network."""
+
+    package = 'vq.tokenizers'
+    interface = 'vq.interfaces:Tokenizer'
+
+
+class VQEncoderRegistry(VQModelRegistry):
+    package = 'vq.encoders'
+    interface = 'vq.interfaces:Encoder'
+
+
+class VQDecoderRegistry(VQModelRegistry):
+    package = 'vq.decoders'
+    interface = 'vq.interfaces:Decoder'
+
+
+class VQConnectorRegistry(VQModelRegistry):
+    package = 'vq.nn.connectors'
+    interface = 'vq.interfaces:Connector'
+
+
+class VQQuantizerRegistry(VQModelRegistry):
+    package = 'vq.quantizers'
+    interface = 'vq.interfaces:Quantizer'
+
+
+class VQCodebookUpdateRegistry(VQQuantizerRegistry):
+    package = 'vq.quantizers.updates'
+    interface = 'vq.interfaces:CodebookUpdate'
+
+
+class VQLossRegistry(VQRegistry):
+    package = 'vq.losses'
+    interface = 'vq.interfaces:Loss'
+
+
+# running
+
+
+class VQTaskRegistry(VQRegistry):
+    """What a runner drives."""
+
+    package = 'vq.tasks'
+    interface = 'vq.interfaces:Task'
+
+
+class VQMetricRegistry(VQRegistry):
+    package = 'vq.metrics'
+    interface = 'vq.interfaces:Metric'
+
+
+class VQOptimizerRegistry(VQRegistry):
+    """torch's optimizers, by their names."""
+
+    package = 'vq.runners.optimizers'
+
+
+class VQScheduleRegistry(VQRegistry):
+    package = 'vq.runners.schedules'
+    interface = 'vq.interfaces:Schedule'
+
+
+class VQStrategyRegistry(VQRegistry):
+    package = 'vq.strategies'
+    interface = 'vq.interfaces:Strategy'
+
+
+class VQRunnerRegistry(VQRegistry):
+    """Trainers and validators."""
+
+    package = 'vq.runners'
+    interface = 'vq.interfaces:Runner'
+
+
+class VQITRunnerRegistry(VQRunnerRegistry):
+    """Runners of image tokenization: ``VQITRunnerRegistry.Tokenizer``."""
+
+    package = 'vq.runners.tokenizer'
+
+
+class VQCallbackRegistry(VQRegistry):
+    package = 'vq.runners.callbacks'
+    interface = 'vq.interfaces:Callback'
