@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vq.core.records import Batch, Latent, Losses, Outputs, Quantized
 
@@ -125,7 +127,12 @@ class Loss(nn.Module):
 
 
 class Task(nn.Module):
-    """The model a runner drives: a training step per optimizer, a validation step, roots to optimize."""
+    """The model a runner drives: a training step per optimizer, a validation step, roots to optimize.
+
+    ``outputs`` holds what the last training step made, detached, for callbacks that count tokens or draw pictures.
+    """
+
+    outputs: Outputs
 
     def roots(self) -> dict[str, nn.Module]:
         """Optimizer name -> the module it owns. Each is wrapped on its own, and called through ``forward`` only."""
@@ -205,6 +212,9 @@ class Callback:
     def before_run(self) -> None: ...
     def before_step(self) -> None: ...
     def after_losses(self, name: str, losses: Losses) -> None: ...
+    def optimize(self, name: str) -> None:
+        """The gradients of optimizer ``name`` are complete."""
+
     def after_step(self) -> None: ...
     def after_batch(self, batch: Batch, outputs: Outputs) -> None: ...
     def after_run(self) -> None: ...
@@ -222,6 +232,59 @@ class Strategy:
 
     name: ClassVar[str]
     device: torch.device
+    world_size: int
+    rank: int
+    accumulate: int
+    clip: float | None
+    scaler: Any  # of fp16, with state_dict and load_state_dict; None otherwise
+    fused: bool  # whether torch's fused optimizers work on the device
+    gradients_may_overflow: bool  # fp16: an infinite gradient is the scaler's business, not an error
+
+    def start(self) -> None:
+        """Take the device and set up communication; every other method comes after this one."""
+        raise NotImplementedError
+
+    def stop(self) -> None:
+        """Give back what ``start`` took."""
+        raise NotImplementedError
+
+    def place(self, task: Task) -> None:
+        """Move the task to the device, in the memory format of the strategy."""
+        raise NotImplementedError
+
+    def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """What the task calls in place of its roots."""
+        raise NotImplementedError
+
+    def to_device(self, batch: Batch) -> Batch:
+        raise NotImplementedError
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around forward passes; backward stays outside."""
+        raise NotImplementedError
+
+    def micro_step(self, wrapped: Mapping[str, nn.Module], last: bool) -> AbstractContextManager[None]:
+        """Around forward and backward of one micro-batch; only the last one communicates gradients."""
+        raise NotImplementedError
+
+    def backward(self, loss: Tensor) -> None:
+        raise NotImplementedError
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        """Make gradients those of the unscaled loss."""
+        raise NotImplementedError
+
+    def step(self, optimizer: Optimizer, ok: Tensor) -> None:
+        """Step if ``ok`` (a bool on the device), then forget the gradients. Never waits for the device."""
+        raise NotImplementedError
+
+    def finish_step(self) -> None:
+        """After all optimizers of a step."""
+        raise NotImplementedError
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any rank raised its flag, the same answer on all; may come a step late, never waits for the device."""
+        raise NotImplementedError
 
 
 class Runner:

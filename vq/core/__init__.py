@@ -1,10 +1,19 @@
 """What everything else stands on: config, registry, records, collectives, random streams.
 
-The only package that imports todd. ``PyConfig`` is imported here because config files name it; the rest is imported
-from its own module so that composing a config never pulls in torch.
+The only package that imports todd. ``from vq.core import PyConfig`` works in config files; it is loaded on first use,
+so that a command line that only wants ``--help`` pays for neither todd nor torch.
 """
 
-from vq.core.config import PyConfig
-from vq.core.errors import ConfigError, RunFailure, UserError
+from __future__ import annotations
 
-__all__ = ['ConfigError', 'PyConfig', 'RunFailure', 'UserError']
+from typing import Any
+
+__all__ = ['PyConfig']
+
+
+def __getattr__(name: str) -> Any:
+    if name == 'PyConfig':
+        from vq.core.config import PyConfig
+
+        return PyConfig
+    raise AttributeError(f"module 'vq.core' has no attribute '{name}'")

@@ -18,7 +18,10 @@ Problem = tuple[str, str]  # what is wrong (opens with its path), what to do
 def find_problems(registry: TreeMeta, config: Any, path: str) -> Iterator[Problem]:
     """Problems of the part ``config`` that is to be built from ``registry``."""
     if not isinstance(config, Mapping):
-        yield f'{path}: a part is needed here, not {config!r:.60}', f'Write dict(type=...) with an item of {registry.__name__}.'
+        yield (
+            f'{path}: a part is needed here, not {config!r:.60}',
+            f'Write dict(type=...) with an item of {registry.__name__}.',
+        )
         return
     kind = config.get('type')
     if kind is None:
@@ -30,16 +33,27 @@ def find_problems(registry: TreeMeta, config: Any, path: str) -> Iterator[Proble
         yield f'{path}: {error.message}', error.hint
         return
     given = {key: value for key, value in config.items() if key != 'type'}
-    wired = {target for target, source in getattr(item, 'wires', {}).items() if given.get(source.partition('.')[0]) is not None}
+    wired = {
+        target for target, source in getattr(item, 'wires', {}).items() if given.get(source.partition('.')[0]) is not None
+    }
     yield from _judge(registry.root(), str(kind), parameters_of(item), given, path, takes_any_keyword(item), wired)
 
 
-def _judge(root: TreeMeta, kind: str, parameters: dict[str, Parameter], given: Mapping[str, Any], path: str, loose: bool,
-           wired: set[str]) -> Iterator[Problem]:
+def _judge(
+    root: TreeMeta,
+    kind: str,
+    parameters: dict[str, Parameter],
+    given: Mapping[str, Any],
+    path: str,
+    loose: bool,
+    wired: set[str],
+) -> Iterator[Problem]:
     for key in given:
         if key not in parameters and not loose:
-            yield (f"{path}: {kind} has no parameter '{key}'{nearest(str(key), parameters)}",
-                   f'It takes: {listing(parameters) or "nothing"}.')
+            yield (
+                f"{path}: {kind} has no parameter '{key}'{nearest(str(key), parameters)}",
+                f'It takes: {listing(parameters) or "nothing"}.',
+            )
     for name, parameter in parameters.items():
         where = f'{path}.{name}'
         if name not in given:
@@ -67,7 +81,10 @@ def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled:
             if item is not None:
                 yield from _judge_value(root, item, element, f'{path}.{key}')
     elif not fits(value, annotation):
-        yield f'{path}: {value!r:.60} is a {type(value).__name__}, and {describe(annotation)} is needed', 'Give a value of that type.'
+        yield (
+            f'{path}: {value!r:.60} is a {type(value).__name__}, and {describe(annotation)} is needed',
+            'Give a value of that type.',
+        )
 
 
 def check_config(registry: TreeMeta, config: Any, path: str) -> None:
@@ -77,5 +94,7 @@ def check_config(registry: TreeMeta, config: Any, path: str) -> None:
         raise ConfigError(*problems[0])
     if problems:
         lines = [f'{message}. {hint}' for message, hint in problems]
-        raise ConfigError(f'{len(problems)} problems in the config:\n  ' + '\n  '.join(lines),
-                          'Mend these, then look at the whole with python -m vq.config CONFIG.')
+        raise ConfigError(
+            f'{len(problems)} problems in the config:\n  ' + '\n  '.join(lines),
+            'Mend these, then look at the whole with python -m vq.config CONFIG.',
+        )

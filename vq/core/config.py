@@ -48,8 +48,9 @@ class Options(dict[str, Any]):
         self.asked.add(key)
         if key not in self.keys():
             frame = _frames.get()[-1] if _frames.get() else {}
-            raise ConfigError(f"{frame.get('__file__', 'a config')} needs the option '{key}'",
-                              f'Give it: --config-options {key}::VALUE')
+            raise ConfigError(
+                f"{frame.get('__file__', 'a config')} needs the option '{key}'", f'Give it: --config-options {key}::VALUE'
+            )
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:
@@ -94,8 +95,9 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
         if candidate.is_file():
             return candidate.resolve()
     beside = {entry.name for candidate in candidates if candidate.parent.is_dir() for entry in candidate.parent.glob('*.py')}
-    raise ConfigError(f"config file '{file}' does not exist{nearest(path.name, beside)}",
-                      f'Looked at: {", ".join(map(str, candidates))}.')
+    raise ConfigError(
+        f"config file '{file}' does not exist{nearest(path.name, beside)}", f'Looked at: {", ".join(map(str, candidates))}.'
+    )
 
 
 class PyConfig(ToddConfig):  # type: ignore[misc]
@@ -118,21 +120,25 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         unread = set(defaults) - options.asked
         if unread:
             name = min(unread)
-            raise ConfigError(f"{file} has no option '{name}'{nearest(name, options.asked)}",
-                              f'It reads: {listing(options.asked) or "no options"}.')
+            raise ConfigError(
+                f"{file} has no option '{name}'{nearest(name, options.asked)}",
+                f'It reads: {listing(options.asked) or "no options"}.',
+            )
         return config
 
     @classmethod
-    def loads(cls, source: str, **defaults: Any) -> Self:
+    def loads(cls, s: str, **kwargs: Any) -> Self:
         """Compose a config given as text; bases resolve from the working directory."""
-        return cls._execute(source, Path.cwd() / '<text>', Options(defaults))
+        return cls._execute(s, Path.cwd() / '<text>', Options(kwargs))
 
     @classmethod
     def _compose(cls, path: Path, options: Options) -> Self:
         opened = [frame['__file__'] for frame in _frames.get()]
         if str(path) in opened:
-            raise ConfigError('config files load each other in a circle: ' + ' -> '.join([*opened, str(path)]),
-                              'Take one of these out of _base_ or PyConfig.load.')
+            raise ConfigError(
+                'config files load each other in a circle: ' + ' -> '.join([*opened, str(path)]),
+                'Take one of these out of _base_ or PyConfig.load.',
+            )
         return cls._execute(path.read_text(), path, options)
 
     @classmethod
@@ -201,9 +207,13 @@ def _bases(namespace: dict[str, Any], path: Path) -> Iterable[Any]:
 
 def _public(namespace: dict[str, Any]) -> dict[str, Any]:
     hidden = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
-    return {name: value for name, value in namespace.items()
-            if (not name.startswith('_') or name in ('_override_', '_delete_')) and not isinstance(value, hidden)
-            and type(value).__module__ != '__future__'}
+    return {
+        name: value
+        for name, value in namespace.items()
+        if (not name.startswith('_') or name in ('_override_', '_delete_'))
+        and not isinstance(value, hidden)
+        and type(value).__module__ != '__future__'
+    }
 
 
 def _format(value: Any, depth: int) -> str:
@@ -212,8 +222,10 @@ def _format(value: Any, depth: int) -> str:
         return f"float('{value}')"
     if isinstance(value, Mapping):
         names = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
-        items = [f'{key}={_format(item, depth + 1)}' if names else f'{_format(key, depth + 1)}: {_format(item, depth + 1)}'
-                 for key, item in value.items()]
+        items = [
+            f'{key}={_format(item, depth + 1)}' if names else f'{_format(key, depth + 1)}: {_format(item, depth + 1)}'
+            for key, item in value.items()
+        ]
         return _wrap('dict(' if names else '{', items, ')' if names else '}', depth)
     if isinstance(value, list):
         return _wrap('[', [_format(item, depth + 1) for item in value], ']', depth)
@@ -226,8 +238,10 @@ def _format(value: Any, depth: int) -> str:
         return repr(value)
     if isinstance(value, Path):
         return repr(str(value))
-    raise ConfigError(f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be written down',
-                      'Keep numbers, strings, lists and dicts in configs; name classes and functions by type.')
+    raise ConfigError(
+        f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be written down',
+        'Keep numbers, strings, lists and dicts in configs; name classes and functions by type.',
+    )
 
 
 def _wrap(opening: str, items: list[str], closing: str, depth: int) -> str:

@@ -29,7 +29,11 @@ class Parameter:
 
 @functools.cache
 def parameters_of(item: Callable[..., Any]) -> dict[str, Parameter]:
-    """The explicit parameters of a class or function, in order, annotations evaluated."""
+    """The explicit parameters of a class or function, in order, annotations evaluated.
+
+    A function becomes a partial: what stands before ``*`` in its signature is given when it is called, so only what
+    stands behind is for configs (all of it, none required, where there is no ``*``).
+    """
     function = item.__init__ if isinstance(item, type) else item  # type: ignore[misc]
     if isinstance(item, type) and function is object.__init__:
         return {}
@@ -41,7 +45,11 @@ def parameters_of(item: Callable[..., Any]) -> dict[str, Parameter]:
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue  # the registry refuses these for its own items; foreign ones (torch's) are judged by the rest
         found[parameter.name] = Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default)
-    return found
+    if isinstance(item, type):
+        return found
+    signature = inspect.signature(function).parameters
+    settings = {name: found[name] for name in found if signature[name].kind is inspect.Parameter.KEYWORD_ONLY}
+    return settings or {name: dataclasses.replace(parameter, default=None) for name, parameter in found.items()}
 
 
 def takes_any_keyword(item: Callable[..., Any]) -> bool:
@@ -101,8 +109,9 @@ def fits(value: Any, annotation: Any) -> bool:
 
 def _fits_container(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool:
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return isinstance(value, Mapping) and (not arguments or all(
-            fits(item, arguments[1]) or item is None for item in value.values()))
+        return isinstance(value, Mapping) and (
+            not arguments or all(fits(item, arguments[1]) or item is None for item in value.values())
+        )
     if origin is tuple:
         if not isinstance(value, list | tuple):
             return False

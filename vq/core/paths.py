@@ -23,7 +23,7 @@ def parse_path(path: str) -> list[Step]:
         if match is None:
             raise ConfigError(
                 f"override path '{path}' cannot be read at column {position + 1}",
-                "Write it as .name.name[index], starting with a dot: .trainer.callbacks[-1].interval",
+                'Write it as .name.name[index], starting with a dot: .trainer.callbacks[-1].interval',
             )
         if match['index'] is not None:
             steps.append(int(match['index']))
@@ -31,7 +31,7 @@ def parse_path(path: str) -> list[Step]:
             steps.append(match['name'] or ast.literal_eval(match['key']))
         position = match.end()
     if not steps:
-        raise ConfigError("an override path is empty", 'Write it as .name.name[index], starting with a dot.')
+        raise ConfigError('an override path is empty', 'Write it as .name.name[index], starting with a dot.')
     return steps
 
 
@@ -47,13 +47,17 @@ def descend(root: Any, steps: list[Step], whole: str) -> Any:
         if isinstance(step, int):
             if not isinstance(node, MutableSequence) or not -len(node) <= step < len(node):
                 size = f'has {len(node)} entries' if isinstance(node, MutableSequence) else 'is not a list'
-                raise ConfigError(f"override '{whole}': {here} {size}, so [{step}] does not exist",
-                                  f'Print the config with python -m vq.config CONFIG and look at {here}.')
+                raise ConfigError(
+                    f"override '{whole}': {here} {size}, so [{step}] does not exist",
+                    f'Print the config with python -m vq.config CONFIG and look at {here}.',
+                )
         elif not isinstance(node, Mapping) or step not in node:
             known = list(node) if isinstance(node, Mapping) else []
             what = f"has no '{step}'" if isinstance(node, Mapping) else f'is a {type(node).__name__}, not a part'
-            raise ConfigError(f"override '{whole}': {here} {what}{nearest(str(step), map(str, known))}",
-                              f'It has: {listing(map(str, known)) or "nothing"}.')
+            raise ConfigError(
+                f"override '{whole}': {here} {what}{nearest(str(step), map(str, known))}",
+                f'It has: {listing(map(str, known)) or "nothing"}.',
+            )
         node = node[step]
     return node
 
@@ -65,8 +69,9 @@ def assign(parent: Any, step: Step, value: Any, whole: str) -> bool:
         parent[step] = value
         return False
     if not isinstance(parent, MutableMapping):
-        raise ConfigError(f"override '{whole}': the parent is a {type(parent).__name__}, not a part",
-                          'Override the parent itself instead.')
+        raise ConfigError(
+            f"override '{whole}': the parent is a {type(parent).__name__}, not a part", 'Override the parent itself instead.'
+        )
     new = step not in parent
     parent[step] = value
     return new

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -51,7 +51,8 @@ def random_state() -> dict[str, object]:
     import torch
 
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = numpy.random.get_state(legacy=True)
+    legacy: Any = numpy.random.get_state(legacy=True)
+    name, keys, position, has_gauss, cached = legacy
     state: dict[str, object] = {
         'python': [version, list(words), gauss],
         'numpy': [str(name), torch.from_numpy(keys.astype('int64')), int(position), int(has_gauss), float(cached)],

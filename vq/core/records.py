@@ -38,16 +38,22 @@ class Batch:
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
         """The batch on a device; copies are asynchronous where the memory is pinned."""
-        moved = {field.name: value.to(device, non_blocking=True) for field in dataclasses.fields(self)
-                 if isinstance(value := getattr(self, field.name), Tensor)}
+        moved: dict[str, Any] = {
+            field.name: value.to(device, non_blocking=True)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
         if channels_last:
             moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Self:
         """Called by torch's loader when it pins batches."""
-        pinned = {field.name: value.pin_memory() for field in dataclasses.fields(self)
-                  if isinstance(value := getattr(self, field.name), Tensor)}
+        pinned: dict[str, Any] = {
+            field.name: value.pin_memory()
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
         return dataclasses.replace(self, **pinned)
 
 

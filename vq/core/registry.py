@@ -18,6 +18,8 @@ from vq.core.door import Config, RegistryMeta, ToddRegistry
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
 
+_subclasses: Any = type.__subclasses__
+
 
 def is_registry(value: Any) -> bool:
     """``isinstance(value, TreeMeta)``, which todd's metaclass cannot answer: it is an ABC that overrides __subclasses__."""
@@ -32,7 +34,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
 
     def __subclasses__(cls: Any = ...) -> Any:
         # ABCs ask a class for its subclasses, and a metaclass is asked as a plain class: without an argument
-        return type.__subclasses__(TreeMeta) if cls is ... else type.__subclasses__(cls)
+        return _subclasses(TreeMeta if cls is ... else cls)
 
     def parse(cls, key: str) -> tuple[TreeMeta, Any]:
         """Find an item: here, below here, or, for a dotted name, anywhere in the tree."""
@@ -48,8 +50,10 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         if len(found) == 1:
             return found[0], found[0].data[name]
         if found:
-            raise ConfigError(f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in found)}",
-                              'Write one of the dotted names.')
+            raise ConfigError(
+                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in found)}",
+                'Write one of the dotted names.',
+            )
         raise ConfigError(cls._unknown(key, name), f'{start.__name__} has: {listing(start.names()) or "nothing"}.')
 
     def locate(cls, parents: list[str]) -> TreeMeta:
@@ -65,12 +69,15 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return node
 
     def root(cls) -> TreeMeta:
-        return next(base for base in reversed(cls.__mro__) if is_registry(base) and base is not Registry)
+        found: Any = next(base for base in reversed(cls.__mro__) if is_registry(base) and base is not Registry)
+        registry: TreeMeta = found
+        return registry
 
     def tree(cls) -> Iterator[TreeMeta]:
         """This registry, then all below it."""
         yield cls
-        for child in type.__subclasses__(cls):
+        children: list[TreeMeta] = _subclasses(cls)
+        for child in children:
             yield from child.tree()
 
     def names(cls) -> list[str]:
@@ -91,7 +98,8 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
                 importlib.import_module(info.name)
 
     def _unknown(cls, key: str, name: str) -> str:
-        elsewhere = [r.__name__ for r in cls.root().tree() if r.load_package() or name in r.data]
+        cls.root().names()  # imports every package
+        elsewhere = [registry.__name__ for registry in cls.root().tree() if name in registry.data]
         if elsewhere:
             return f"'{key}' is a {elsewhere[0]} item, and a {cls.__name__} item is needed here"
         return f"unknown type '{key}' in {cls.__name__}{nearest(name, cls.names())}"
@@ -101,7 +109,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return build_part(cls, {**defaults, **copy.deepcopy(config)}, path or cls.__name__)
 
 
-class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc]
+class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-type]
     """Base of the tree; the tree itself stands in ``vq/registries.py``."""
 
     interface: ClassVar[str]
@@ -125,7 +133,7 @@ def _interfaces(root: TreeMeta) -> dict[type, TreeMeta]:
 def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
     """The registry whose parts an annotation asks for, if it asks for one part."""
     if get_origin(annotation) is Annotated:
-        marked = [extra for extra in get_args(annotation)[1:] if is_registry(extra)]
+        marked: list[TreeMeta] = [extra for extra in get_args(annotation)[1:] if is_registry(extra)]
         if marked:
             return marked[0]
     for kind in alternatives(annotation):
@@ -133,8 +141,8 @@ def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
             for interface, registry in _interfaces(root).items():
                 if kind is interface:
                     return registry
-        elif get_origin(kind) is Annotated and (marked := registry_for(kind, root)):
-            return marked
+        elif get_origin(kind) is Annotated and (found := registry_for(kind, root)):
+            return found
     return None
 
 
@@ -169,8 +177,10 @@ def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
     parameters = parameters_of(item)
     unknown = [key for key in values if key not in parameters]
     if unknown and not takes_any_keyword(item):
-        raise ConfigError(f"{path}: {kind} has no parameter '{unknown[0]}'{nearest(unknown[0], parameters)}",
-                          f'It takes: {listing(parameters) or "nothing"}.')
+        raise ConfigError(
+            f"{path}: {kind} has no parameter '{unknown[0]}'{nearest(unknown[0], parameters)}",
+            f'It takes: {listing(parameters) or "nothing"}.',
+        )
     wires: dict[str, str] = getattr(item, 'wires', {})
     for name, parameter in parameters.items():
         if name in values:
@@ -186,7 +196,9 @@ def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
         missing = [p.name for p in parameters.values() if p.required and p.name not in values]
         if missing:
             raise ConfigError(f'{path}: {kind} needs {listing(missing)}', f'Add {missing[0]}=... to this part.') from error
-        raise ConfigError(f'{path}: {kind} cannot be built: {error}', 'See the parameters it was given in the config.') from error
+        raise ConfigError(
+            f'{path}: {kind} cannot be built: {error}', 'See the parameters it was given in the config.'
+        ) from error
 
 
 def _wire(name: str, values: dict[str, Any], wires: dict[str, str]) -> None:
@@ -211,13 +223,19 @@ def build_value(root: TreeMeta, value: Any, annotation: Any, path: str) -> Any:
         return _build_record(root, record, value, path)
     element = elements_of(annotation)
     if element is not None and isinstance(value, list | tuple):
-        built = [build_value(root, item, element, f'{path}[{index}]') for index, item in enumerate(value) if item is not None
-                 or registry_for(element, root) is None]
+        built = [
+            build_value(root, item, element, f'{path}[{index}]')
+            for index, item in enumerate(value)
+            if item is not None or registry_for(element, root) is None
+        ]
         return tuple(built) if isinstance(value, tuple) else built
     if element is not None and isinstance(value, Mapping):
         parts = registry_for(element, root) is not None
-        return {key: build_value(root, item, element, f'{path}.{key}') for key, item in value.items()
-                if not (parts and item is None)}  # None switches an inherited entry off
+        return {
+            key: build_value(root, item, element, f'{path}.{key}')
+            for key, item in value.items()
+            if not (parts and item is None)
+        }  # None switches an inherited entry off
     return value
 
 
@@ -225,5 +243,7 @@ def _build_record(root: TreeMeta, record: Callable[..., Any], value: Mapping[str
     parameters = parameters_of(record)
     for key in value:
         if key not in parameters:
-            raise ConfigError(f"{path}: there is no '{key}'{nearest(str(key), parameters)}", f'It takes: {listing(parameters)}.')
+            raise ConfigError(
+                f"{path}: there is no '{key}'{nearest(str(key), parameters)}", f'It takes: {listing(parameters)}.'
+            )
     return record(**{key: build_value(root, item, parameters[key].annotation, f'{path}.{key}') for key, item in value.items()})

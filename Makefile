@@ -1,0 +1,48 @@
+# vq: `make demo` shows it, `make test` proves it. Each target sets up what it needs in .venv; a second call is instant.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-fast lint bench backup clean help
+
+help:
+	@echo "make demo       train a tokenizer on handwritten digits, write work_dirs/demo/report.html (about 2 minutes on 2 cores)"
+	@echo "make test       lint, types and all tests (make test-fast: the fast tier)"
+	@echo "make bench      all benchmarks in their quick form"
+	@echo "make backup RUN=work_dirs/NAME TO=folder    hard links of a run: no space, and deleting the run keeps them"
+	@echo "make clean      caches and builds (never runs, data or weights)"
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vq needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/python -m vq.demo
+
+test: $(READY) lint
+	$(BIN)/python -m pytest
+
+test-fast: $(READY) lint
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+bench: $(READY)
+	for script in benchmarks/*.py; do case $$script in */_*) ;; *) $(BIN)/python $$script --quick || exit 1 ;; esac; done
+
+backup: $(READY)
+	@test -n "$(RUN)" -a -n "$(TO)" || { echo 'usage: make backup RUN=work_dirs/NAME TO=folder' >&2; exit 2; }
+	@test -d "$(RUN)" || { echo 'there is no run $(RUN)' >&2; exit 2; }
+	@test ! -e "$(TO)" || { echo '$(TO) exists already: choose another folder' >&2; exit 2; }
+	@mkdir -p "$(dir $(TO))" && cp --archive --link "$(RUN)" "$(TO)" && echo 'linked $(RUN) to $(TO)'
+
+clean:
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -type d -not -path './$(VENV)/*' -exec rm -rf {} +

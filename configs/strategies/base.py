@@ -1,0 +1,3 @@
+"""Strategy ``base``: see vq/strategies/base.py. Loaded by interface.py."""
+
+_export_ = dict(type='BaseStrategy')

@@ -1,0 +1,3 @@
+"""Strategy ``ddp``: see vq/strategies/ddp.py. Loaded by interface.py."""
+
+_export_ = dict(type='DDPStrategy')

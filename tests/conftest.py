@@ -1,0 +1,33 @@
+"""What all tests share: two gloo ranks that live as long as the session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from tests.ranks import GlooPool
+from vq.core import collectives
+
+
+@pytest.fixture(scope='session')
+def gloo_pool() -> Iterator[GlooPool]:
+    """``gloo_pool.run(function, *arguments)`` -> [result of rank 0, result of rank 1]."""
+    pool = GlooPool(2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(autouse=True)
+def _single_process() -> Iterator[None]:
+    """No test leaves a back end installed, or threads and random numbers in another state than it found them."""
+    collectives.install(None)
+    torch.manual_seed(0)
+    yield
+    collectives.install(None)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker('gpu') and not torch.cuda.is_available():
+        pytest.skip('needs a CUDA device, and this machine has none')

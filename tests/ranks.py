@@ -1,0 +1,81 @@
+"""A pool of rank processes joined by gloo. Starting processes is what such tests spend their time on, so it is done once."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import tempfile
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+import torch.multiprocessing as multiprocessing
+
+SECONDS = 180.0
+
+
+def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
+    os.environ['OMP_NUM_THREADS'] = '1'
+    torch.set_num_threads(1)
+    import torch.distributed as distributed
+
+    from vq.core import collectives
+
+    distributed.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=size)
+    while (order := pipe.recv()) is not None:
+        module, name, arguments = order
+        collectives.install(collectives.TorchDistributed())
+        torch.manual_seed(0)
+        try:
+            answer = (True, getattr(importlib.import_module(module), name)(*arguments))
+        except BaseException:
+            answer = (False, traceback.format_exc())
+        pipe.send(answer)
+    distributed.destroy_process_group()
+
+
+class GlooPool:
+    """``run`` calls a top-level function of an importable module on every rank; results must be picklable."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._workers: list[tuple[Any, Connection]] = []
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context('spawn')
+        store = os.path.join(tempfile.mkdtemp(prefix='vq-gloo-'), 'store')
+        for rank in range(self.size):
+            here, there = context.Pipe()
+            worker = context.Process(target=_serve, args=(rank, self.size, store, there), daemon=True)
+            worker.start()
+            self._workers.append((worker, here))
+
+    def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        if not self._workers:
+            self._start()
+        for _, pipe in self._workers:
+            pipe.send((function.__module__, function.__name__, arguments))
+        answers = []
+        for rank, (_, pipe) in enumerate(self._workers):
+            if not pipe.poll(SECONDS):
+                self.close()
+                raise TimeoutError(f'rank {rank} did not answer within {SECONDS:.0f} s: do all ranks join every collective?')
+            answers.append(pipe.recv())
+        failed = [f'rank {rank}:\n{text}' for rank, (fine, text) in enumerate(answers) if not fine]
+        if failed:
+            self.close()  # a rank that failed may have left the others in another collective
+            raise AssertionError('\n'.join(failed))
+        return [value for _, value in answers]
+
+    def close(self) -> None:
+        for worker, pipe in self._workers:
+            try:
+                pipe.send(None)
+            except (BrokenPipeError, OSError):
+                worker.terminate()
+            worker.join(5)
+            if worker.is_alive():
+                worker.terminate()
+        self._workers = []

@@ -1,0 +1,98 @@
+"""Building a runner for a command: seeded parameters, pretrained parts, weights, the folder of the run."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from vq.cli.arguments import dry_run
+from vq.cli.compose import checked, digest, runner_config
+from vq.core.config import PyConfig
+from vq.core.errors import UserError
+from vq.core.random import derive_seed
+from vq.interfaces import Pretrained
+from vq.io.weights import load_model_from
+from vq.registries import VQRunnerRegistry
+from vq.runners.context import RunContext
+
+logger = logging.getLogger('vq')
+
+
+def runs_folder(work_dir: str | None) -> Path:
+    """Where runs lie: ``work_dirs``, dry runs apart."""
+    base = Path(work_dir) if work_dir else Path('work_dirs')
+    return base / 'dry_run' if dry_run() and not work_dir else base
+
+
+def is_first_process() -> bool:
+    return int(os.environ.get('RANK', '0') or 0) == 0
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'the folder {folder} cannot be made: {error.strerror}', 'Choose another place with --work-dir.'
+        ) from error
+
+
+def context_of(arguments: Any, config: PyConfig, folder: Path) -> RunContext:
+    command = shlex.join(
+        ['python', '-m', *[Path(sys.argv[0]).stem if not sys.argv[0].endswith('__main__.py') else 'vq'], *sys.argv[1:]]
+    )
+    return RunContext(
+        name=getattr(arguments, 'name', folder.name),
+        work_dir=folder,
+        seed=getattr(arguments, 'seed', 3407),
+        config_text=config.dumps(),
+        config_name=Path(arguments.config).name,
+        command=command,
+    )
+
+
+def build_runner(config: PyConfig, which: str, seed: int) -> Any:
+    """Check, then build with parameters drawn from ``seed``: the same on every rank."""
+    found = checked(config, which)
+    torch.manual_seed(derive_seed('parameters', seed))
+    return VQRunnerRegistry.build(found, which)
+
+
+def load_frozen(model: nn.Module, context: RunContext) -> None:
+    """The second phase: parts read their pretrained files. A dry run keeps seeded noise instead, and says so."""
+    for name, module in model.named_modules():
+        if isinstance(module, Pretrained):
+            if dry_run():
+                logger.warning('dry run: %s keeps random weights in place of its pretrained file', name)
+                context.random_weights = True
+            else:
+                module.load_pretrained()
+
+
+def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext) -> None:
+    """``--load-model-from``."""
+    if files:
+        report = load_model_from(model, [Path(file) for file in files], weights=weights)  # type: ignore[arg-type]
+        logger.info('%s', report.summary())
+        context.meta['loaded'] = report.summary()
+
+
+def note_hashes(config: PyConfig, model: nn.Module, context: RunContext) -> None:
+    """What token files remember of the tokenizer that made them."""
+    model_config = runner_config(config, 'validator' if 'validator' in config else 'trainer')['model']
+    context.meta['tokenizer_config_hash'] = digest(model_config.get('tokenizer', model_config))
+    state = getattr(model, 'tokenizer', model).state_dict()
+    total = hashlib.sha256()
+    for key in sorted(state):
+        total.update(key.encode())
+        total.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    context.meta['weights_hash'] = total.hexdigest()[:16]

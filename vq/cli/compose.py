@@ -1,0 +1,90 @@
+"""From a command line to a checked config: load, tiny form, overrides, judgement."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from vq.cli.arguments import dry_run
+from vq.core.config import PyConfig
+from vq.core.errors import ConfigError, listing, nearest
+
+logger = logging.getLogger('vq')
+
+TOP_LEVEL = ('trainer', 'validator', 'custom_imports', 'tiny', 'description')
+
+
+def compose(
+    file: str, options: dict[str, Any], overrides: dict[str, Any], autocast: bool = False, tiny: bool | None = None
+) -> PyConfig:
+    """The composed config of a command. ``tiny`` (DRY_RUN in the environment by default) applies its tiny form first."""
+    config = PyConfig.load(file, **options)
+    for key in config:
+        if key not in TOP_LEVEL:
+            raise ConfigError(
+                f"{file}: unknown top-level name '{key}'{nearest(key, TOP_LEVEL)}",
+                f'A config has {listing(TOP_LEVEL)}; use _export_ to keep helper variables in the file.',
+            )
+    import_custom(config)
+    if dry_run() if tiny is None else tiny:
+        apply_tiny(config, file)
+    known = set(config)
+    config.override(overrides)
+    for key in set(config) - known:
+        raise ConfigError(f"override '.{key}': the config has no '{key}'{nearest(key, known)}", f'It has: {listing(known)}.')
+    if autocast:
+        for runner in ('trainer', 'validator'):
+            if 'strategy' in config.get(runner, {}):
+                config[runner]['strategy']['precision'] = 'bf16'
+    return config
+
+
+def import_custom(config: PyConfig) -> None:
+    """Import the user's modules, which register their parts. The working directory is on the path."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for module in config.get('custom_imports', []):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"custom_imports: '{module}' cannot be imported: {error}", 'Run from the folder that holds it, or install it.'
+            ) from error
+
+
+def apply_tiny(config: PyConfig, file: str) -> None:
+    """Merge the config's ``tiny`` into it: embedded data, small widths, few iterations."""
+    if 'tiny' not in config:
+        raise ConfigError(f'DRY_RUN is set, and {file} has no tiny form', "Give the config a dict 'tiny' that shrinks it.")
+    config.update(config['tiny'])
+
+
+def runner_config(config: PyConfig, which: str) -> PyConfig:
+    """``config.trainer`` or ``config.validator``; a validator takes the trainer's model and strategy unless it has its own."""
+    if which not in config:
+        raise ConfigError(f"the config has no '{which}'", f'Add {which}=dict(type=..., dataset=..., dataloader=...).')
+    found = PyConfig(config[which])
+    if which == 'validator' and 'trainer' in config:
+        for key in ('model', 'strategy'):
+            if key not in found and key in config['trainer']:
+                found[key] = config['trainer'][key]
+    return found
+
+
+def digest(config: Any) -> str:
+    """A short hash of a part of a config."""
+    return hashlib.sha256(PyConfig(part=config).dumps().encode()).hexdigest()[:16]
+
+
+def checked(config: PyConfig, which: str) -> PyConfig:
+    """The runner's config, judged against the signatures of everything it names; all problems at once."""
+    from vq.core.check import check_config
+    from vq.registries import VQRunnerRegistry
+
+    found = runner_config(config, which)
+    check_config(VQRunnerRegistry, found, which)
+    return found

@@ -1,0 +1,60 @@
+"""Look at a config: ``python -m vq.config CONFIG``. Composes, judges, counts on the meta device, prints."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.config', 'Print a composed config, check it, count its parameters and operations.')
+    arguments.add_config(parser)
+    parser.add_argument('--diff', metavar='OTHER', help='print only what differs from another config')
+    parser.add_argument('--no-check', action='store_true', help='print without building anything')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli.compose import compose
+
+    started = time.perf_counter()
+    config = compose(options.config, options.config_options, options.override)
+    seconds = time.perf_counter() - started
+    if options.diff:
+        other = compose(options.diff, options.config_options, {})
+        print(other.diff(config) or 'the two configs are equal')
+        return 0
+    print(config.dumps(), end='')
+    if not options.no_check:
+        report(config, seconds)
+    return 0
+
+
+def report(config: Any, seconds: float) -> None:
+    """Judge every runner of the config and count its model on the meta device."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vq.cli.compose import checked
+    from vq.cli.counting import count_model
+
+    runners = [which for which in ('trainer', 'validator') if which in config]
+    judged = {which: checked(config, which) for which in runners}
+    print(f'\n# composed in {1000 * seconds:.0f} ms; checked: {", ".join(runners)}')
+    counts = count_model(judged[runners[0]]) if runners else None
+    if counts is None:
+        return
+    table = Table(show_edge=False, title=None)
+    for column in ('part', 'parameters', 'forward GFLOPs per image'):
+        table.add_column(column, justify='left' if column == 'part' else 'right')
+    for name, (parameters, flops) in counts.items():
+        table.add_row(name, f'{parameters:,}', '-' if flops is None else f'{flops / 1e9:.4f}')
+    Console().print(table)

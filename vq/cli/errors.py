@@ -1,0 +1,52 @@
+"""How a command ends: 0 done, 2 bad usage or config, 1 anything else. The last line of an error says what to do."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Protocol
+
+from vq.core.errors import UserError
+
+
+class Main(Protocol):
+    """The body of a command: arguments (those of the process if None) -> exit code."""
+
+    __name__: str
+
+    def __call__(self, argv: Sequence[str] | None = None) -> int: ...
+
+
+def command(body: Main) -> Main:
+    """Turn the errors of a command into messages and exit codes."""
+
+    @functools.wraps(body)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            return body(argv)
+        except UserError as error:
+            say(error.message, error.hint)
+            return error.exit_code
+        except KeyboardInterrupt:
+            say('interrupted', 'Checkpoints written so far are complete; go on with --auto-resume.')
+            return 1
+        except Exception as error:
+            traceback.print_exc()
+            say(f'{type(error).__name__}: {error}', 'This is not a usage error: the traceback above says where it happened.')
+            return 1
+
+    return run
+
+
+def say(message: str, hint: str) -> None:
+    """The error on the terminal and in the run's log; the hint stands last."""
+    logger = logging.getLogger('vq')
+    for handler in logger.handlers:
+        handler.flush()
+    written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+    for handler in written:
+        handler.handle(logger.makeRecord('vq', logging.ERROR, '', 0, f'{message} {hint}', (), None))
+    print(f'error: {message}', *([hint] if hint else []), sep='\n', file=sys.stderr, flush=True)

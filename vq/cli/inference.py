@@ -1,0 +1,94 @@
+"""Look at what a tokenizer makes of image files: ``python -m vq.inference CONFIG IMAGE... --load-model-from F``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+logger = logging.getLogger('vq')
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.inference', 'Write input | reconstruction, token map and tokens of each image.')
+    arguments.add_config(parser)
+    parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
+    arguments.add_weights(parser, required=True)
+    parser.add_argument('--output', default='work_dirs/inference', metavar='DIR')
+    parser.add_argument('--device', default='auto')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_intermixed_args(argv)
+    environment.prepare()
+    import numpy
+    import torch
+
+    from vq.cli import building, logs
+    from vq.cli.compose import compose, runner_config
+    from vq.cli.counting import image_size_of
+    from vq.core.random import python_stream
+    from vq.core.records import to_float
+    from vq.data.decode import BadImage, decode_image
+    from vq.data.transforms import none
+    from vq.interfaces import Tokenizer
+    from vq.io import atomic
+    from vq.io.pictures import grid, save_png, token_map
+    from vq.runners.context import RunContext
+
+    logs.start()
+    config = compose(options.config, options.config_options, options.override)
+    validator = building.build_runner(config, 'validator', 0)
+    folder = Path(options.output)
+    building.make_folder(folder)
+    context = RunContext('inference', folder)
+    building.load_frozen(validator.model, context)
+    building.load_weights(validator.model, options.load_model_from, options.weights, context)
+    tokenizer = getattr(validator.model, 'tokenizer', None)
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(f'{type(validator.model).__name__} has no tokenizer', 'Give the config of an image tokenization task.')
+    validator.strategy.device_name = options.device
+    device = validator.strategy.choose_device()
+    tokenizer.to(device).eval()
+    size = image_size_of(runner_config(config, 'validator')['dataset'])
+    failed = 0
+    for name in unique_names(options.images):
+        try:
+            pixels = none(decode_image(name[0]), python_stream('inference'), size)
+        except BadImage as error:
+            logger.warning('%s', error)
+            failed += 1
+            continue
+        image = torch.from_numpy(numpy.ascontiguousarray(pixels)).permute(2, 0, 1)[None].to(device)
+        tokens = tokenizer.tokenize(to_float(image))
+        pictures = [to_float(image)]
+        if tokenizer.can_decode:
+            pictures.append(tokenizer.detokenize(tokens))
+        save_png(folder / f'{name[1]}_pair.png', grid(torch.cat(pictures), columns=len(pictures)))
+        save_png(folder / f'{name[1]}_tokens.png', token_map(tokens[0], size))
+        with atomic.atomic_file(folder / f'{name[1]}_tokens.npy') as file:
+            numpy.save(file, tokens[0].cpu().numpy())
+        different = len(set(tokens.flatten().tolist()))
+        print(f'{name[0]}: {tuple(tokens.shape[1:])} tokens, {different} different, in {folder}/{name[1]}_*')
+    if failed:
+        raise UserError(f'{failed} of {len(options.images)} images could not be read (named above)', 'Check these files.')
+    return 0
+
+
+def unique_names(images: Sequence[str]) -> list[tuple[str, str]]:
+    """(file, stem for its outputs): files of one name from several folders do not overwrite each other."""
+    seen: dict[str, int] = {}
+    found = []
+    for image in images:
+        stem = Path(image).stem
+        count = seen.get(stem, 0)
+        seen[stem] = count + 1
+        found.append((image, f'{stem}-{count + 1}' if count else stem))
+    return found

@@ -1,0 +1,29 @@
+"""Log lines: to the terminal and to ``log.txt`` in the run's folder. Ranks other than 0 say only warnings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+
+def start(folder: Path | None = None) -> logging.Logger:
+    """Set up the logger ``vq`` for a command."""
+    logger = logging.getLogger('vq')
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    rank = int(os.environ.get('RANK', '0') or 0)
+    mark = f' rank {rank}' if rank else ''
+    form = logging.Formatter(f'%(asctime)s{mark} %(message)s', '%H:%M:%S')
+    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    if folder is not None and rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(folder / 'log.txt'))
+    for handler in handlers:
+        handler.setFormatter(form)
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO if rank == 0 else logging.WARNING)
+    logger.propagate = False
+    return logger

@@ -1,0 +1,96 @@
+"""Results as JSON that can be traced: what was measured, of which weights, by which command, with which versions."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import vq
+from vq.cli.compose import digest, runner_config
+from vq.core import collectives
+from vq.core.config import PyConfig
+from vq.io import atomic
+from vq.runners.context import RunContext
+
+
+def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any]:
+    """What makes two measurements the same measurement."""
+    return {
+        'config_hash': digest(runner_config(config, 'validator')),
+        'files': [str(file) for file in files],
+        'weights': options.weights,
+        'seed': options.seed,
+    }
+
+
+def write(
+    file: Path, measured: Mapping[str, Any], context: RunContext, config: PyConfig, options: Any, files: Sequence[str]
+) -> dict[str, Any]:
+    """Save one result; every rank gets it back."""
+    import torch
+
+    record = {
+        'name': context.name,
+        'results': {name: encode(value) for name, value in measured.items()},
+        'measurement': describe(config, options, files),
+        'weights_hash': context.meta.get('weights_hash'),
+        'loaded': context.meta.get('loaded'),
+        'random_weights': context.random_weights,
+        'command': context.command,
+        'world_size': collectives.size(),
+        'versions': {'vq': vq.__version__, 'torch': torch.__version__},
+    }
+    if collectives.is_main():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_json(file, record)
+    return record
+
+
+def read_same(file: Path, config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any] | None:
+    """An earlier result of the very same measurement."""
+    if not file.is_file():
+        return None
+    record: dict[str, Any] = json.loads(file.read_text())
+    return record if record.get('measurement') == describe(config, options, files) else None
+
+
+def encode(value: Any) -> Any:
+    """JSON knows no infinity."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Checkpoints as rows, metrics as columns; wide tables turn around."""
+    names = list(
+        dict.fromkeys(
+            name
+            for record in found.values()
+            for name, value in record['results'].items()
+            if isinstance(value, int | float | str)
+        )
+    )
+    rows = {label: [show(record['results'].get(name)) for name in names] for label, record in found.items()}
+    table = Table(show_edge=False)
+    if len(rows) == 1:
+        table.add_column('metric')
+        table.add_column(next(iter(rows)), justify='right')
+        for name, value in zip(names, next(iter(rows.values())), strict=True):
+            table.add_row(name, value)
+    else:
+        for name in ('', *names):
+            table.add_column(name, justify='right')
+        for label, values in rows.items():
+            table.add_row(label, *values)
+    Console(width=max(100, 14 * (len(names) + 1)) if len(rows) > 1 else None).print(table)
+
+
+def show(value: Any) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.5g}' if isinstance(value, float) else str(value)

@@ -1,0 +1,69 @@
+"""Test one set of weights: ``auto_torchrun -m vq.test NAME CONFIG --load-model-from F [--tokenize] [--visual]``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+logger = logging.getLogger('vq')
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.test', 'Measure given weights; optionally write tokens and pictures.')
+    arguments.add_run(parser)
+    arguments.add_weights(parser, required=True)
+    parser.add_argument('--tokenize', action='store_true', help='also write the tokens of the split as shards')
+    parser.add_argument(
+        '--visual', action='store_true', help='also write input, reconstruction and error of each sample as PNG grids'
+    )
+    parser.add_argument('--num-samples', type=int, default=None, help='only the first N samples of the split')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli import building, logs, results
+    from vq.cli.compose import compose
+    from vq.runners.callbacks.reconstructions import ReconstructionsCallback
+    from vq.runners.tokenizer import TokenWriter
+    from vq.runners.validator import Validator
+
+    if options.num_samples is not None and options.num_samples < 1:
+        raise UserError(f'--num-samples is {options.num_samples}', 'Give 1 or more.')
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    folder = building.runs_folder(options.work_dir) / f'{options.name}_test'
+    if building.is_first_process():
+        building.make_folder(folder)
+    logs.start(folder)
+    context = building.context_of(options, config, folder)
+    validator = building.build_runner(config, 'validator', options.seed)
+    if not isinstance(validator, Validator):
+        raise UserError(f'validator is a {type(validator).__name__}', "Set validator.type to 'Validator'.")
+    building.load_frozen(validator.model, context)
+    building.load_weights(validator.model, options.load_model_from, options.weights, context)
+    building.note_hashes(config, validator.model, context)
+    validator.bind(context)
+    validator.limit = options.num_samples
+    if options.visual:
+        validator.callbacks.append(ReconstructionsCallback())
+    try:
+        validator.setup()
+        measured = validator.evaluate()
+        record = results.write(folder / 'results.json', measured, context, config, options, options.load_model_from)
+        if options.tokenize:
+            writer = TokenWriter(validator.model, validator.dataset, validator.dataloader, validator.strategy)
+            writer.limit = options.num_samples
+            writer.bind(context)
+            logger.info('tokens: %s', writer.evaluate()['folder'])
+    finally:
+        validator.close()
+    if building.is_first_process():
+        results.print_table({options.name: record})
+    return 0

@@ -1,0 +1,67 @@
+"""Tokenise a split: ``auto_torchrun -m vq.tasks.image_tokenization.tokenize NAME CONFIG --load-model-from F``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+EXAMPLES = r"""
+examples:
+  auto_torchrun -m vq.tasks.image_tokenization.tokenize digits configs/digits/vq_ema.py --load-model-from work_dirs/digits
+  auto_torchrun -m vq.tasks.image_tokenization.tokenize digits \
+      configs/digits/vq_ema.py --train --load-model-from work_dirs/digits
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser(
+        'vq.tasks.image_tokenization.tokenize', 'Write the tokens of a split as shards; resumes by itself.'
+    )
+    parser.epilog = EXAMPLES
+    arguments.add_run(parser)
+    arguments.add_weights(parser, required=True)
+    parser.add_argument(
+        '--train', action='store_true', help="the trainer's split, with the validator's transform (no augmentation)"
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli import building, logs, results
+    from vq.cli.compose import compose
+    from vq.runners.tokenizer import TokenWriter
+
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    validator = config.get('validator', {})
+    if validator.get('type', '').split('.')[-1] != 'Tokenizer':
+        validator['type'] = 'VQITRunnerRegistry.Tokenizer'
+    if options.train:
+        if 'trainer' not in config or 'split' not in config['trainer']['dataset']:
+            raise UserError(
+                '--train needs a trainer whose dataset names a split', 'Leave --train out, or add the split to the config.'
+            )
+        config['validator']['dataset']['split'] = config['trainer']['dataset']['split']
+    name = f'{options.name}_tokenize{"_train" if options.train else ""}'
+    folder = building.runs_folder(options.work_dir) / name
+    if building.is_first_process():
+        building.make_folder(folder)
+    logs.start(folder)
+    context = building.context_of(options, config, folder)
+    writer = building.build_runner(config, 'validator', options.seed)
+    if not isinstance(writer, TokenWriter):
+        raise UserError(f'validator is a {type(writer).__name__}', "Set validator.type to 'VQITRunnerRegistry.Tokenizer'.")
+    building.load_frozen(writer.model, context)
+    building.load_weights(writer.model, options.load_model_from, options.weights, context)
+    building.note_hashes(config, writer.model, context)
+    writer.bind(context)
+    measured = writer.run()
+    if building.is_first_process():
+        results.print_table({name: {'results': measured}})
+    return 0

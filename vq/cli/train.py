@@ -1,0 +1,107 @@
+"""Train: ``auto_torchrun -m vq.train NAME CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command, say
+from vq.core.errors import UserError
+
+if TYPE_CHECKING:
+    from vq.runners.resuming import Resume
+    from vq.runners.trainer import Trainer
+
+EXAMPLES = """
+examples:
+  auto_torchrun -m vq.train digits configs/digits/vq_ema.py
+  auto_torchrun -m vq.train digits configs/digits/vq_ema.py --auto-resume
+  auto_torchrun -m vq.train long configs/digits/vq_ema.py --override .trainer.iters:2000 .trainer.strategy.accumulate:2
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.train', 'Train what a config describes.')
+    parser.epilog = EXAMPLES
+    arguments.add_run(parser)
+    arguments.add_weights(parser)
+    parser.add_argument('--load-from', metavar='iter_N', help='go on from this checkpoint of the run')
+    parser.add_argument(
+        '--auto-resume', action='store_true', help='go on from the newest checkpoint, or start if there is none'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='forget an earlier run of this name')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli import building, logs
+    from vq.cli.compose import compose
+    from vq.runners.trainer import Trainer
+
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    folder = building.runs_folder(options.work_dir) / options.name
+    if building.is_first_process():
+        claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
+        building.make_folder(folder)
+    logs.start(folder)
+    context = building.context_of(options, config, folder)
+    trainer = building.build_runner(config, 'trainer', options.seed)
+    if not isinstance(trainer, Trainer):
+        raise UserError(f'trainer is a {type(trainer).__name__}, which does not train', "Set trainer.type to 'Trainer'.")
+    building.load_frozen(trainer.model, context)
+    building.load_weights(trainer.model, options.load_model_from, options.weights, context)
+    trainer.bind(context, find_resume(folder, options, trainer))
+    trainer.run()
+    if trainer.stop_requested:
+        say(
+            f'stopped by a signal after step {trainer.step} of {trainer.iters}',
+            'Go on with the same command and --auto-resume.',
+        )
+        return 1
+    return 0
+
+
+def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
+    """Refuse to mix two runs in one folder."""
+    traces = [folder / 'checkpoints', folder / 'log.jsonl']
+    if resuming or not any(trace.exists() for trace in traces):
+        return
+    if not overwrite:
+        raise UserError(
+            f'the run {folder} exists already',
+            'Go on with --auto-resume, start over with --overwrite, or choose another NAME.',
+        )
+    for trace in traces:
+        if trace.is_dir():
+            shutil.rmtree(trace)
+        else:
+            trace.unlink(missing_ok=True)
+
+
+def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer) -> Resume | None:
+    """The checkpoint to go on from, if any."""
+    from vq.io import checkpoints
+    from vq.runners.callbacks.checkpoint import CheckpointCallback
+    from vq.runners.resuming import Resume
+
+    path = None
+    if options.load_from is not None:
+        path = folder / 'checkpoints' / Path(options.load_from).name
+        if not checkpoints.is_complete(path):
+            there = ', '.join(found.name for _, found in checkpoints.list_complete(folder / 'checkpoints')) or 'none'
+            raise UserError(f'{path} is not a complete checkpoint', f'Complete ones of this run: {there}.')
+    elif options.auto_resume:
+        path = checkpoints.latest(folder / 'checkpoints')
+    if path is None:
+        return None
+    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, CheckpointCallback)]
+    strict = bool(callbacks[-1].load_options.get('strict', True)) if callbacks else True
+    return Resume(path, checkpoints.load(path, rank=int(os.environ.get('RANK', '0') or 0)), strict)

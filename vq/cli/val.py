@@ -1,0 +1,97 @@
+"""Validate: ``auto_torchrun -m vq.val NAME CONFIG [--load-from iter_{15..26}0000]``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+logger = logging.getLogger('vq')
+
+EXAMPLES = """
+examples:
+  auto_torchrun -m vq.val digits configs/digits/vq_ema.py                            every checkpoint of the run
+  auto_torchrun -m vq.val digits configs/digits/vq_ema.py --load-from 'iter_{2..7}00' these
+  auto_torchrun -m vq.val digits configs/digits/vq_ema.py --load-model-from work_dirs/other
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.val', 'Validate checkpoints of a run, each of them once; a JSON file each and one table.')
+    parser.epilog = EXAMPLES
+    arguments.add_run(parser)
+    arguments.add_weights(parser)
+    parser.add_argument(
+        '--load-from',
+        nargs='+',
+        default=[],
+        metavar='iter_N',
+        help='checkpoints of the run, brace patterns allowed; all of them if not given',
+    )
+    parser.add_argument('--again', action='store_true', help='validate again what has results already')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli import building, logs, results
+    from vq.cli.compose import compose
+    from vq.io import checkpoints
+    from vq.runners.validator import Validator
+
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    folder = building.runs_folder(options.work_dir) / options.name
+    if building.is_first_process():
+        building.make_folder(folder / 'val')
+    logs.start(folder / 'val')
+    targets = find_targets(folder, options, checkpoints)
+    context = building.context_of(options, config, folder)
+    validator = building.build_runner(config, 'validator', options.seed)
+    if not isinstance(validator, Validator):
+        raise UserError(f'validator is a {type(validator).__name__}', "Set validator.type to 'Validator'.")
+    building.load_frozen(validator.model, context)
+    validator.bind(context)
+    found: dict[str, dict[str, Any]] = {}
+    try:
+        validator.setup()
+        for label, files in targets.items():
+            file = folder / 'val' / label / 'results.json'
+            old = None if options.again else results.read_same(file, config, options, files)
+            if old is not None:
+                logger.info('%s has results already (--again makes new ones)', label)
+                found[label] = old
+                continue
+            building.load_weights(validator.model, files, options.weights, context)
+            building.note_hashes(config, validator.model, context)
+            validator.work_dir = file.parent
+            measured = validator.evaluate()
+            found[label] = results.write(file, measured, context, config, options, files)
+    finally:
+        validator.close()
+    if building.is_first_process():
+        results.print_table(found)
+    return 0
+
+
+def find_targets(folder: Path, options: argparse.Namespace, checkpoints: Any) -> dict[str, list[str]]:
+    """Label -> files to load."""
+    if options.load_from:
+        return {
+            path.name: [*options.load_model_from, str(path)]
+            for pattern in options.load_from
+            for path in checkpoints.expand(folder / 'checkpoints', Path(pattern).name)
+        }
+    if options.load_model_from:
+        return {'given': list(options.load_model_from)}
+    paths = [path for _, path in checkpoints.list_complete(folder / 'checkpoints')]
+    if not paths:
+        raise UserError(f'{folder} has no complete checkpoint', 'Train first, or give weights with --load-model-from.')
+    return {path.name: [str(path)] for path in paths}

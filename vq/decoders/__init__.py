@@ -1,0 +1,1 @@
+"""Networks from code vectors to images."""

@@ -1,0 +1,67 @@
+"""The convolutional decoder of VQGAN and its relatives."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq.interfaces import Decoder
+from vq.nn.level import Level, check_levels, make_refine
+from vq.nn.norms import NormKind, make_norm
+from vq.nn.resample import Upsample
+from vq.registries import VQDecoderRegistry
+
+
+@VQDecoderRegistry.register_()
+class ConvDecoder(Decoder):
+    """code vectors (B, in_channels, h, w) -> image (B, out_channels, h * u, w * u).
+
+    The mirror of ``ConvEncoder``, with its level numbers: ``multipliers`` and ``attention_levels`` are the encoder's, and
+    the levels run from the last to the first. A 3x3 stem at the lowest resolution; refining blocks; per level
+    ``residual_blocks`` blocks, then twice the resolution (not after level 0 unless ``resample_last``); norm, SiLU,
+    convolution, and tanh if ``output`` says so.
+
+    The defaults are VQGAN's f16 decoder (u = 16). SerezD's is ``multipliers=(1, 1, 2, 2), stem_multiplier=4,
+    residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True, norm='group_unbiased',
+    conv_bias=False, output='tanh'``.
+
+    - ``stem_multiplier``: width of stem and refining blocks; that of the last level if left open.
+    - ``conv_bias``: whether residual blocks have biases; the other convolutions always do.
+    """
+
+    def __init__(self, width: int = 128, multipliers: tuple[int, ...] = (1, 1, 2, 2, 4), residual_blocks: int = 3,
+                 attention_levels: tuple[int, ...] = (4,), refine: bool = True, refine_blocks: int = 2,
+                 refine_attention: bool = True, stem_multiplier: int | None = None, resample_last: bool = False,
+                 in_channels: int = 256, out_channels: int = 3, dropout: float = 0.0, norm: NormKind = 'group',
+                 norm_groups: int = 32, conv_bias: bool = True, output: Literal['linear', 'tanh'] = 'linear') -> None:
+        super().__init__()
+        check_levels(multipliers, attention_levels, residual_blocks)
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.output = output
+        doublings = len(multipliers) - (not resample_last)
+        self.upsampling = 2 ** doublings
+
+        lowest = width * (multipliers[-1] if stem_multiplier is None else stem_multiplier)
+        widths = [width * multiplier for multiplier in reversed(multipliers)]
+        self.stem = nn.Conv2d(in_channels, lowest, 3, padding=1)
+        self.refine = make_refine(lowest, refine_blocks if refine else 0, refine_attention, dropout=dropout,
+                                  bias=conv_bias, norm=norm, norm_groups=norm_groups)
+        self.levels = nn.Sequential(*(
+            Level(before, after, residual_blocks, attention=len(widths) - 1 - index in attention_levels, dropout=dropout,
+                  bias=conv_bias, norm=norm, norm_groups=norm_groups, resample=Upsample(after) if index < doublings else None)
+            for index, (before, after) in enumerate(zip([lowest, *widths], widths, strict=False))))
+        self.norm_out = make_norm(widths[-1], norm, norm_groups)
+        self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
+
+    @property
+    def last_layer(self) -> nn.Parameter:
+        return self.conv_out.weight  # type: ignore[return-value]
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.levels(self.refine(self.stem(z)))
+        image: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return torch.tanh(image) if self.output == 'tanh' else image

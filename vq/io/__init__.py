@@ -1,0 +1,1 @@
+"""Files: atomic writes, checkpoints, weights from anywhere, shards of tokens, images and latents."""

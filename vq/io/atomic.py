@@ -1,0 +1,244 @@
+"""Files and folders that are the old ones or the new ones, never something between, whatever kills the writer.
+
+All is written aside, under a hidden name in the same folder, flushed to the disk, and renamed into place. An aside
+says in its name which process made it, so that ``sweep`` can tell what a dead run left behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vq.io.writer import CHUNK, Writer, disk_errors
+
+MARKER = 'COMPLETE'  # a folder that has this file vouches for itself: it is copied last and deleted first
+
+_FOREIGN_AGE = 86400.0  # seconds after which what another machine left aside counts as left by a dead run
+_NO_FOLDER_RENAME = {errno.EXDEV, errno.EMFILE, errno.ENOSYS, errno.EOPNOTSUPP}  # overlay and object store mounts
+_ASIDE = re.compile(r'\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>\w+)-(?P<pid>\d+)-(?P<token>[0-9a-f]{8})')
+
+_made: set[str] = set()  # tokens of asides of this process: a container's restart may give its number to another
+
+Complete = Callable[[Path], bool]
+
+
+@contextmanager
+def atomic_file(path: Path, needs: int | None = None) -> Iterator[Writer]:
+    """A ``Writer`` whose file appears as ``path``, whole, when the block ends without an error."""
+    with disk_errors(path, needs):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = _name_aside(path, 'tmp')
+        try:
+            with Writer(aside) as writer:
+                yield writer
+            os.replace(aside, path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+        _flush_folder(path.parent)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    with atomic_file(Path(path), len(data)) as writer:
+        writer.write(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    write_text(path, json_text(value))
+
+
+def json_text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + '\n'
+
+
+@contextmanager
+def atomic_folder(final: Path, complete: Complete = Path.is_dir) -> Iterator[Path]:
+    """A hidden folder to fill; it becomes ``final`` when the block ends without an error, and goes away with one."""
+    with disk_errors(final):
+        aside = make_aside(final)
+        try:
+            yield aside
+            commit(aside, final, complete)
+        except BaseException:
+            discard(aside)
+            raise
+
+
+def make_aside(final: Path) -> Path:
+    """An empty hidden folder beside ``final``, for ``commit`` or ``discard``."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    aside = _name_aside(final, 'tmp')
+    aside.mkdir()
+    return aside
+
+
+def discard(aside: Path) -> None:
+    if aside.exists():
+        _remove_or_warn(aside)
+
+
+def commit(aside: Path, final: Path, complete: Complete = Path.is_dir) -> None:
+    """Flush ``aside`` and put it in the place of ``final``.
+
+    Two renames are needed where ``final`` exists; between them the old one is found by ``standing``.
+    """
+    _flush_tree(aside)
+    old = None
+    if os.path.lexists(final):
+        if complete(final):
+            old = _name_aside(final, 'old')
+            _move(final, old)
+        else:
+            remove_folder(final)
+    try:
+        _move(aside, final)
+    except BaseException:
+        if old is not None:
+            if os.path.lexists(final):
+                remove_folder(final)
+            _move(old, final)
+        raise
+    _flush_folder(final.parent)
+    if old is not None:
+        _remove_or_warn(old)
+
+
+def standing(final: Path, complete: Complete = Path.is_dir) -> Path | None:
+    """Where ``final`` is to be found: in its place, or where a writer that was killed while replacing it left it."""
+    if complete(final):
+        return final
+    if not final.parent.is_dir():
+        return None
+    left = [path for path, parts in _asides(final.parent)
+            if parts['kind'] == 'old' and parts['name'] == final.name and complete(path)]
+    return max(left, key=lambda path: path.stat().st_mtime, default=None)
+
+
+def sweep(parent: Path, complete: Complete = Path.is_dir) -> list[Path]:
+    """Put back what a dead run moved away and did not replace; delete what else dead runs left aside."""
+    stale = [(path, parts) for path, parts in _asides(parent) if _is_stale(path, parts)] if parent.is_dir() else []
+    for path, parts in sorted(stale, key=lambda item: item[1]['kind']):  # 'old' before 'tmp'
+        final = parent / parts['name']
+        if parts['kind'] == 'old' and path.is_dir() and complete(path) and not complete(final):
+            if os.path.lexists(final):
+                remove_folder(final)
+            _move(path, final)
+        else:
+            _remove_or_warn(path)
+    return [path for path, _ in stale]
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that it never looks complete again once this has begun."""
+    (path / MARKER).unlink(missing_ok=True)
+    gone = _name_aside(path, 'tmp')
+    try:
+        os.rename(path, gone)  # if this is killed, sweep finds the rest
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_RENAME:
+            raise
+        gone = path
+    shutil.rmtree(gone)
+
+
+def _remove_or_warn(path: Path) -> None:
+    """A file that cannot be deleted costs space, not a run."""
+    try:
+        if path.is_dir():
+            (path / MARKER).unlink(missing_ok=True)
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        warnings.warn(f'{path} is not needed any more and cannot be deleted: {error}', stacklevel=3)
+
+
+def _name_aside(path: Path, kind: str) -> Path:
+    token = secrets.token_hex(4)
+    _made.add(token)
+    return path.with_name(f'.{path.name}.{kind}-{_host()}-{os.getpid()}-{token}')
+
+
+def _host() -> str:
+    return re.sub(r'\W', '_', socket.gethostname())[:32] or 'host'
+
+
+def _asides(parent: Path) -> list[tuple[Path, dict[str, str]]]:
+    matches = [(entry, _ASIDE.fullmatch(entry.name)) for entry in parent.iterdir()]
+    return [(entry, match.groupdict()) for entry, match in matches if match is not None]
+
+
+def _is_stale(path: Path, parts: dict[str, str]) -> bool:
+    if parts['host'] != _host():
+        return time.time() - path.lstat().st_mtime > _FOREIGN_AGE
+    if int(parts['pid']) == os.getpid():
+        return parts['token'] not in _made
+    try:
+        os.kill(int(parts['pid']), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _move(source: Path, target: Path) -> None:
+    """Rename a folder; copy it, the marker last, where the file system cannot."""
+    try:
+        os.rename(source, target)
+        return
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_RENAME:
+            raise
+    _copy_folder(source, target)
+    _remove_or_warn(source)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    target.mkdir()
+    for entry in sorted(source.iterdir(), key=lambda entry: (entry.name == MARKER, entry.name)):
+        if entry.is_dir():
+            _copy_folder(entry, target / entry.name)
+            continue
+        with open(entry, 'rb') as file, Writer(target / entry.name) as writer:
+            while chunk := file.read(CHUNK):
+                writer.write(chunk)
+    _flush_folder(target)
+
+
+def _flush_tree(folder: Path) -> None:
+    for place, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            _flush(os.path.join(place, name), os.O_RDONLY)
+        _flush_folder(Path(place))
+
+
+def _flush_folder(folder: Path) -> None:
+    _flush(str(folder), os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _flush(path: str, flags: int) -> None:
+    file = os.open(path, flags)
+    try:
+        os.fsync(file)
+    except OSError as error:
+        # some mounts cannot flush what is open for reading
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF):
+            raise
+    finally:
+        os.close(file)

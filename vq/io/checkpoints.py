@@ -1,0 +1,217 @@
+"""Checkpoints: everything a run needs to go on to the same bits, in one folder that is whole or not there.
+
+``checkpoints/iter_N/``: ``model.safetensors``, ``ema.safetensors`` where there is one, ``training.pt`` and one
+``rank_R.pt`` per rank (plain containers, loadable with ``weights_only=True``), ``config.py``, ``meta.json``, and last
+``COMPLETE``, which lists every file with its size and SHA-256. The file ``latest`` beside the folders moves after that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import vq
+from vq.core import collectives
+from vq.core.errors import RunFailure, UserError
+from vq.io import atomic, plain, tensorfile
+from vq.io.atomic import MARKER
+from vq.io.digest import file_digest, file_digests
+from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
+from vq.io.ranks import together
+from vq.io.writer import Writer, disk_errors
+
+__all__ = ['Checkpoint', 'Retention', 'expand', 'is_complete', 'latest', 'list_complete', 'load', 'model_state', 'prune',
+           'save', 'sweep']
+
+FORMAT_VERSION = 1
+# version -> what turns the contents of that version into those of the next: a dict with the keys of ``_read``
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+KEPT = 'the previous checkpoint is intact'
+
+Files = dict[str, dict[str, Any]]  # name -> size, sha256
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """The state after ``step`` steps. ``world_size`` and ``versions`` are filled in by ``save``."""
+
+    step: int
+    model: dict[str, Tensor]  # without the parts that the task declares frozen: see ``model_state``
+    training: dict[str, Any] = dataclasses.field(default_factory=dict)  # optimizers, schedules, callbacks: plain containers
+    ema: dict[str, Tensor] | None = None
+    per_rank: dict[str, Any] | None = None  # this rank's own: random generators, position in the data
+    config_text: str = ''
+    samples_seen: int = 0
+    seed: int | None = None
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    frozen: dict[str, str] = dataclasses.field(default_factory=dict)  # file of a frozen part -> SHA-256
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # anything JSON holds, such as a logger's run id
+    world_size: int = 1
+    versions: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+_META = ('step', 'samples_seen', 'seed', 'metrics', 'frozen', 'extra', 'world_size', 'versions')
+
+
+def model_state(module: nn.Module) -> dict[str, Tensor]:
+    """The state of a task without the parts that stay out of checkpoints."""
+    prefixes = frozen_prefixes(module)
+    return {key: value for key, value in module.state_dict().items() if not stands_under(key, prefixes)}
+
+
+def frozen_prefixes(module: nn.Module) -> tuple[str, ...]:
+    """What the module declares frozen; most declare nothing."""
+    declared = getattr(module, 'frozen_prefixes', None)
+    return tuple(declared()) if declared is not None else ()
+
+
+def stands_under(key: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether a state dict's key belongs to one of these parts: 'encoder' means 'encoder.*', not 'encoder2.*'."""
+    return any(key == prefix or key.startswith(prefix if prefix.endswith('.') else f'{prefix}.') for prefix in prefixes)
+
+
+def save(folder: Path, checkpoint: Checkpoint) -> Path:
+    """Write ``folder/iter_N``; ``folder`` may be named with ``iter_N`` or without.
+
+    All ranks call it: the first writes what they share, each writes its own.
+    """
+    name = f'iter_{checkpoint.step}'
+    final = folder if folder.name == name else folder / name
+    main = collectives.is_main()
+    aside = Path(together(lambda: _begin(final) if main else '', 'making room for a checkpoint')[0])
+    try:
+        parts = together(lambda: _write(aside, final, checkpoint), f'writing {final}')
+        files = {name: entry for part in parts for name, entry in sorted(part.items())}
+        together(lambda: _finish(aside, final, files) if main else None, f'completing {final}')
+    except BaseException:
+        if main:
+            atomic.discard(aside)
+        raise
+    return final
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Put in order what a dead run left half done in ``checkpoints/``. ``save`` does it too."""
+    return atomic.sweep(folder, is_complete)
+
+
+def _begin(final: Path) -> str:
+    with disk_errors(final, kept=KEPT):
+        sweep(final.parent)
+        return str(atomic.make_aside(final))
+
+
+def _write(aside: Path, final: Path, checkpoint: Checkpoint) -> Files:
+    main = collectives.is_main()
+    needs = plain.count_bytes(checkpoint.per_rank or {})
+    if main:
+        needs += plain.count_bytes([checkpoint.model, checkpoint.ema or {}, checkpoint.training])
+    if not aside.is_dir():
+        raise RunFailure(f'this rank does not see {aside}', 'All ranks need to share the file system of the work dir.')
+    files: Files = {}
+
+    def add(name: str, fill: Callable[[Writer], object]) -> None:
+        with Writer(aside / name) as writer:
+            fill(writer)
+        files[name] = {'size': writer.size, 'sha256': writer.sha256}
+
+    with disk_errors(final, needs, KEPT):
+        if checkpoint.per_rank is not None:
+            add(f'rank_{collectives.rank()}.pt', lambda writer: plain.write_plain(writer, checkpoint.per_rank, 'per_rank'))
+        if main:
+            add('training.pt', lambda writer: plain.write_plain(writer, checkpoint.training, 'training'))
+            add('model.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.model))
+            if checkpoint.ema is not None:
+                add('ema.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.ema or {}))
+            add('config.py', lambda writer: writer.write(checkpoint.config_text.encode()))
+            add('meta.json', lambda writer: writer.write(atomic.json_text(_meta(checkpoint)).encode()))
+    return files
+
+
+def _meta(checkpoint: Checkpoint) -> dict[str, Any]:
+    meta = {name: getattr(checkpoint, name) for name in _META}
+    meta['world_size'] = collectives.size()
+    meta['versions'] = {'python': platform.python_version(), 'torch': str(torch.__version__), 'vq': vq.__version__}
+    return {'format_version': FORMAT_VERSION, **meta}
+
+
+def _finish(aside: Path, final: Path, files: Files) -> None:
+    with disk_errors(final, kept=KEPT):
+        marker = {'format_version': FORMAT_VERSION, 'files': dict(sorted(files.items()))}
+        with Writer(aside / MARKER) as writer:
+            writer.write(atomic.json_text(marker).encode())
+        atomic.commit(aside, final, is_complete)
+        atomic.write_text(final.parent / LATEST, f'{final.name}\n')
+
+
+def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint:
+    """Read a checkpoint to the CPU, with this rank's own state where it was saved by as many ranks.
+
+    Sizes are always checked. ``verify`` reads every file once more for its SHA-256, before anything in it is used, and
+    compares the files of frozen parts with those of the time it was saved.
+    """
+    place = atomic.standing(path, is_complete)
+    if place is None:
+        raise not_complete(path)
+    marker = read_marker(place)
+    assert marker is not None
+    version = marker.get('format_version')
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise UserError(f'{path} has checkpoint format {version}, and this vq ({vq.__version__}) reads up to {FORMAT_VERSION}',
+                        'Upgrade vq, or take a checkpoint it wrote.')
+    own = f'rank_{collectives.rank() if rank is None else rank}.pt'
+    if verify:
+        verify_files(place, [name for name in marker['files'] if not name.startswith('rank_') or name == own])
+    contents = _read(place, marker['files'], own)
+    for step in range(version, FORMAT_VERSION):
+        if step not in MIGRATIONS:
+            raise UserError(f'{path} has checkpoint format {step}, which is too old', 'Load it with the vq that wrote it.')
+        contents = MIGRATIONS[step](contents)
+    meta = contents.pop('meta')
+    try:
+        checkpoint = Checkpoint(**contents, **{name: meta[name] for name in _META})
+    except KeyError as error:
+        raise tensorfile.damaged(place / 'meta.json', f'{error} is missing') from error
+    if verify:
+        _verify_frozen(path, checkpoint.frozen)
+    return checkpoint
+
+
+def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
+    try:
+        meta = json.loads((place / 'meta.json').read_bytes())
+    except (OSError, ValueError) as error:
+        raise tensorfile.damaged(place / 'meta.json', str(error)) from error
+    return {
+        'meta': meta,
+        'model': tensorfile.read_tensors(place / 'model.safetensors'),
+        'ema': tensorfile.read_tensors(place / 'ema.safetensors') if 'ema.safetensors' in files else None,
+        'training': plain.read_torch(place / 'training.pt'),
+        'per_rank': plain.read_torch(place / own) if own in files else None,
+        'config_text': (place / 'config.py').read_text(),
+    }
+
+
+def verify_files(place: Path, names: list[str]) -> dict[str, str]:
+    """The SHA-256 of files of a complete checkpoint, compared with its marker."""
+    marker = read_marker(place)
+    assert marker is not None
+    digests = file_digests(place / name for name in names)
+    for name in names:
+        if digests[place / name] != marker['files'][name].get('sha256'):
+            raise tensorfile.damaged(place / name, 'its SHA-256 is not the one recorded when it was written')
+    return {name: digests[place / name] for name in names}
+
+
+def _verify_frozen(path: Path, frozen: Mapping[str, str]) -> None:
+    for file, digest in frozen.items():
+        if Path(file).is_file() and file_digest(file) != digest:  # a missing one is the business of load_pretrained
+            raise UserError(f'{path} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
+                            'Put the file of that time back.')

@@ -1,0 +1,204 @@
+"""Which checkpoints a run has, which one is the latest, which are kept. Needs no torch.
+
+``work_dirs/NAME/checkpoints/`` holds folders ``iter_N`` and the text file ``latest``. A checkpoint counts only while
+its marker and every file the marker lists, with its size, are there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import itertools
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from vq.core.errors import ConfigError, UserError, listing, nearest
+from vq.io import atomic
+from vq.io.atomic import MARKER
+
+LATEST = 'latest'
+_NAME = re.compile(r'iter_(\d+)')
+_BRACE = re.compile(r'\{([^{}]*)\}')
+_RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
+_MOST_NAMES = 1_000_000
+
+
+def read_marker(path: Path) -> dict[str, Any] | None:
+    """What the completion marker says, or ``None`` where it is missing or torn."""
+    try:
+        marker = json.loads((path / MARKER).read_bytes())
+        sizes = [entry['size'] for entry in marker['files'].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return marker if all(type(size) is int for size in sizes) else None
+
+
+def is_complete(path: Path) -> bool:
+    """Whether the marker is there and every file it lists has its size."""
+    marker = read_marker(path)
+    return marker is not None and not faulty_sizes(path, marker)
+
+
+def faulty_sizes(path: Path, marker: dict[str, Any]) -> list[str]:
+    """What is wrong with the sizes of a checkpoint's files, in words."""
+    found = []
+    for name, entry in marker['files'].items():
+        try:
+            size = (path / Path(name).name).stat().st_size
+        except OSError:
+            found.append(f'{name} is missing')
+            continue
+        if size != entry['size']:
+            found.append(f'{name} has {size} bytes instead of {entry["size"]}')
+    return found
+
+
+def list_complete(folder: Path) -> list[tuple[int, Path]]:
+    """The complete checkpoints of ``checkpoints/`` with their steps, in order of step."""
+    if not folder.is_dir():
+        return []
+    steps = set()
+    for entry in folder.iterdir():
+        # a checkpoint moved away by a writer that was then killed is known by its hidden name
+        match = _NAME.fullmatch(entry.name) or re.fullmatch(r'\.iter_(\d+)\.old-.*', entry.name)
+        if match is not None:
+            steps.add(int(match.group(1)))
+    places = ((step, atomic.standing(folder / f'iter_{step}', is_complete)) for step in sorted(steps))
+    return [(step, place) for step, place in places if place is not None]
+
+
+def latest(folder: Path) -> Path | None:
+    """The checkpoint that the file ``latest`` names if it is complete, else the newest complete one."""
+    try:
+        name = (folder / LATEST).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        name = ''
+    if _NAME.fullmatch(name):
+        place = atomic.standing(folder / name, is_complete)
+        if place is not None:
+            return place
+    known = list_complete(folder)
+    return known[-1][1] if known else None
+
+
+def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
+    """The complete checkpoints that a name, a brace or star pattern, 'latest' or 'all' stands for, in order of step."""
+    known = list_complete(folder)
+    if pattern == 'latest':
+        newest = latest(folder)
+        chosen = [item for item in known if item[1] == newest]
+    elif pattern == 'all':
+        chosen = known
+    else:
+        names = set(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1))
+        if len(names) > _MOST_NAMES:
+            raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow it, or say 'all'.")
+        globs = [name for name in names if '*' in name or '?' in name]
+        chosen = [(step, path) for step, path in known
+                  if f'iter_{step}' in names or any(fnmatch.fnmatchcase(f'iter_{step}', glob) for glob in globs)]
+    if not chosen:
+        there = [f'iter_{step}' for step, _ in known]
+        hint = f'There are: {", ".join(there[:20])}{", ..." if len(there) > 20 else ""}.' if there else 'There is none yet.'
+        raise UserError(f"no complete checkpoint in {folder} is called '{pattern}'{nearest(pattern, there)}", hint)
+    return chosen
+
+
+def expand_braces(pattern: str) -> Iterator[str]:
+    """``iter_{15..26}0000``, ``iter_{2,4}``, ``iter_{10..50..20}``: as a shell would."""
+    match = _BRACE.search(pattern)
+    if match is None:
+        yield pattern
+        return
+    for item in _alternatives(match.group(1)):
+        yield from expand_braces(pattern[:match.start()] + item + pattern[match.end():])
+
+
+def _alternatives(text: str) -> Iterator[str]:
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        yield from text.split(',')
+        return
+    first, last = int(match.group(1)), int(match.group(2))
+    step = abs(int(match.group(3) or 1)) or 1
+    padded = any(re.match(r'-?0\d', end) for end in match.groups()[:2])
+    width = max(map(len, match.groups()[:2])) if padded else 0
+    for number in range(first, last + (1 if last >= first else -1), step if last >= first else -step):
+        yield f'{number:0{width}d}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay: the last ``keep_last``, the ``keep_best`` by a metric, every multiple of ``keep_every``.
+
+    ``keep_last=None`` keeps all. The latest one always stays.
+    """
+
+    keep_last: int | None = None
+    keep_best: int = 0
+    best_metric: str | None = None
+    best_is: Literal['max', 'min'] = 'max'
+    keep_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.keep_best and self.best_metric is None:
+            raise ConfigError('keep_best needs best_metric, the name of the metric that tells which is best',
+                              "Add best_metric='...' or take keep_best out.")
+        if self.best_is not in ('max', 'min'):
+            raise ConfigError(f"best_is is {self.best_is!r}, and 'max' or 'min' is needed", "Say best_is='max' or 'min'.")
+        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f'{name} is {value}, and at least {least} is needed', 'Give a larger number, or None.')
+
+
+def prune(folder: Path, retention: Retention) -> list[Path]:
+    """Delete the complete checkpoints that nothing keeps; say which. Only the first rank does it."""
+    from vq.core import collectives
+
+    if not collectives.is_main() or retention.keep_last is None:
+        return []
+    known = list_complete(folder)
+    kept = {path for step, path in known if retention.keep_every and step % retention.keep_every == 0}
+    kept |= {path for _, path in known[max(0, len(known) - retention.keep_last):]}
+    kept |= set(_best(known, retention))
+    newest = latest(folder)
+    removed = []
+    for _, path in known:
+        if path in kept or path == newest:
+            continue
+        try:
+            atomic.remove_folder(path)
+            removed.append(path)
+        except OSError as error:  # it costs space, not the run
+            warnings.warn(f'{path} is not kept and cannot be deleted: {error}', stacklevel=2)
+    return removed
+
+
+def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
+    if retention.best_metric is None:
+        return []
+    sign = 1.0 if retention.best_is == 'max' else -1.0
+    scored = [(sign * score, path) for _, path in known if math.isfinite(score := _metric(path, retention.best_metric))]
+    return [path for _, path in sorted(scored, key=lambda item: item[0], reverse=True)[:retention.keep_best]]
+
+
+def _metric(path: Path, name: str) -> float:
+    try:
+        return float(json.loads((path / 'meta.json').read_bytes())['metrics'].get(name, math.nan))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return math.nan
+
+
+def not_complete(path: Path) -> UserError:
+    """What to say of a checkpoint that is not there, or not whole."""
+    hint = f'Complete ones there: {listing(f"iter_{step}" for step, _ in list_complete(path.parent)) or "none"}.'
+    if not path.is_dir():
+        return UserError(f'there is no checkpoint {path}', hint)
+    marker = read_marker(path)
+    why = f'it has no {MARKER} file that can be read' if marker is None else listing(faulty_sizes(path, marker))
+    return UserError(f'{path} is not a complete checkpoint: {why}', hint)

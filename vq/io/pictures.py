@@ -1,0 +1,52 @@
+"""Pictures as PNG files: grids of images, written atomically."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vq.core.records import to_uint8
+from vq.io import atomic
+
+
+def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
+    """(N, 3, H, W) float in [-1, 1] or uint8 -> one (3, H', W') uint8 picture on the host, white between the images."""
+    pictures = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
+    count, _, height, width = pictures.shape
+    rows = -(-count // columns)
+    sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
+    for index, picture in enumerate(pictures):
+        top, left = gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap)
+        sheet[:, top:top + height, left:left + width] = picture
+    return sheet
+
+
+def png_bytes(picture: Tensor) -> bytes:
+    """(3, H, W) uint8 -> PNG."""
+    stream = io.BytesIO()
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(stream, 'PNG')
+    return stream.getvalue()
+
+
+def save_png(path: Path, picture: Tensor) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, png_bytes(picture))
+
+
+def token_map(tokens: Tensor, size: int) -> Tensor:
+    """Tokens (h, w) as a (3, size, size) uint8 picture: one colour per code, the same in every picture.
+
+    Hues step by the golden ratio, so that codes with neighbouring numbers are told apart.
+    """
+    if tokens.ndim != 2:
+        tokens = tokens.reshape(tokens.shape[0], -1) if tokens.ndim > 2 else tokens.reshape(1, -1)
+    golden = 0.6180339887498949
+    hue = (tokens.cpu().double() * golden) % 1
+    light = 0.45 + 0.5 * ((tokens.cpu().double() * golden * golden) % 1)
+    channels = [light * (0.35 + 0.65 * (((hue * 6 + shift) % 6 - 3).abs() - 1).clamp(0, 1)) for shift in (0, 4, 2)]
+    picture = (torch.stack(channels) * 255).round().to(torch.uint8)
+    return torch.nn.functional.interpolate(picture[None].float(), size=(size, size), mode='nearest')[0].to(torch.uint8)

@@ -1,0 +1,82 @@
+"""State in plain containers: what ``torch.load(weights_only=True)`` gives back, checked before it is written."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vq.core.errors import UserError
+from vq.io.tensorfile import damaged
+from vq.io.writer import Writer
+
+_LEAVES = (str, bytes, int, float, bool, type(None), torch.Size, torch.dtype, torch.device)
+_DEEPEST = 64
+
+
+def plain(value: Any, key: str) -> Any:
+    """``value`` with its tensors detached; an error names the key of anything that would not load safely."""
+    return _plain(value, key, 0)
+
+
+def _plain(value: Any, key: str, depth: int) -> Any:
+    if depth > _DEEPEST:
+        raise TypeError(f'{key:.200}... is nested deeper than {_DEEPEST}: does it contain itself?')
+    kind = type(value)
+    if kind in (Tensor, nn.Parameter):
+        return _own_memory(value.detach(), key)
+    if kind in _LEAVES:
+        return value
+    if kind in (dict, collections.OrderedDict):
+        for name in value:
+            if type(name) not in (str, int, float, bool, bytes, type(None)):
+                raise TypeError(f'{key} has the key {name!r}, a {type(name).__name__}: keys must be text or numbers')
+        return {name: _plain(item, f'{key}.{name}', depth + 1) for name, item in value.items()}
+    if kind in (list, tuple):
+        return kind(_plain(item, f'{key}[{index}]', depth + 1) for index, item in enumerate(value))
+    raise TypeError(f'{key} is a {kind.__module__}.{kind.__qualname__}, and a checkpoint holds only tensors, numbers, text, '
+                    'lists and dicts of them')
+
+
+def _own_memory(value: Tensor, key: str) -> Tensor:
+    if value.device.type == 'meta':
+        raise TypeError(f'{key} is on the meta device and has no values')
+    if value.device.type not in ('cpu', 'cuda'):  # torch.save brings CUDA memory over piece by piece, but knows no XLA
+        return value.cpu()
+    # a small view would drag the whole memory it looks at into the file
+    return value.clone() if value.untyped_storage().nbytes() > 2 * value.numel() * value.element_size() + 4096 else value
+
+
+def write_plain(writer: Writer, value: Any, key: str) -> None:
+    """Write ``value`` as a torch zip file."""
+    torch.save(plain(value, key), writer)  # type: ignore[arg-type]  # torch asks for all of IO[bytes] and uses write and flush
+
+
+def read_torch(path: Path, mmap: bool = False) -> Any:
+    """A torch file, tensors and plain containers only: anything else in it is refused, never run."""
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+    except pickle.UnpicklingError as error:
+        found = re.search(r'GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)\S*:? ?(\S+)', str(error))
+        name = next((group for group in found.groups() if group), '') if found else ''
+        what = f' ({name})' if name else ''
+        raise UserError(f'{path} is refused: it holds more than tensors{what}, and loading it could run code',
+                        'Where you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).') from error
+    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, TypeError, IndexError) as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+
+def count_bytes(value: Any) -> int:
+    """About how many bytes the tensors in plain containers take."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(count_bytes(item) for item in value.values())
+    return sum(count_bytes(item) for item in value) if isinstance(value, list | tuple) else 0

@@ -1,0 +1,33 @@
+"""Work on files that all ranks do together: an error on one is raised on all, so that none is left waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from vq.core import collectives
+from vq.core.errors import RunFailure, UserError
+
+T = TypeVar('T')
+
+
+def together(action: Callable[[], T], what: str) -> list[T]:
+    """Run ``action`` on every rank and give every rank all results, in order of rank. All ranks must call it."""
+    result: T | None = None
+    error: Exception | None = None
+    told: tuple[int, str, str] | None = None  # exit code, message, hint
+    try:
+        result = action()
+    except UserError as caught:
+        error, told = caught, (caught.exit_code, caught.message, caught.hint)
+    except Exception as caught:
+        error, told = caught, (1, f'{type(caught).__name__}: {caught}', '')
+    answers = collectives.all_gather_object((told, result))
+    if error is not None:
+        raise error
+    for rank, (told, _) in enumerate(answers):
+        if told is not None:
+            code, message, hint = told
+            kind = UserError if code == UserError.exit_code else RunFailure
+            raise kind(f'rank {rank} failed while {what}: {message}', hint or f'Look at the log of rank {rank}.')
+    return [result for _, result in answers]

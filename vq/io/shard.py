@@ -1,0 +1,65 @@
+"""One file of a set of shards: columns over rows, memory-mapped.
+
+A fixed-size column is one tensor (n, ...). A column of bytes is two: ``NAME.bytes``, all of them end to end, and
+``NAME.offsets`` (n + 1). The column ``id`` is always there.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vq.io import tensorfile
+
+BYTES, OFFSETS = '.bytes', '.offsets'
+
+
+class Shard:
+    """One file, memory-mapped. Its header and offsets are checked; rows are read when they are looked at."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.arrays, header = tensorfile.map_arrays(path)
+        self.note = header.metadata.get('vq.shard', '')
+        offsets = self.arrays.get('id' + OFFSETS)
+        if offsets is None:
+            raise tensorfile.damaged(path, 'it has no ids')
+        self._count = offsets.size - 1
+        for name, array in self.arrays.items():
+            base = name.removesuffix(OFFSETS)
+            if name.endswith(OFFSETS) and base + BYTES in self.arrays:
+                blob = self.arrays[base + BYTES]
+                sound = (array.ndim == 1 and array.dtype == np.int64 and array.size == self._count + 1 and blob.ndim == 1
+                         and array[0] == 0 and array[-1] == blob.size and bool((array[1:] >= array[:-1]).all()))
+            else:
+                sound = name.endswith(BYTES) or (array.ndim > 0 and len(array) == self._count)
+            if not sound:
+                raise tensorfile.damaged(path, f"the rows of '{name}' do not add up")
+        try:
+            self.skipped: list[str] = [str(sample) for sample in json.loads(header.metadata.get('vq.skipped', '[]'))]
+        except ValueError as error:
+            raise tensorfile.damaged(path, 'its list of skipped samples cannot be read') from error
+        self.described: dict[str, dict[str, Any]] = {}
+        for name in sorted(self.arrays):
+            if name.endswith(OFFSETS):
+                self.described[name.removesuffix(OFFSETS)] = {'dtype': 'bytes', 'shape': []}
+            elif not name.endswith(BYTES):
+                self.described[name] = {'dtype': str(self.arrays[name].dtype), 'shape': list(self.arrays[name].shape[1:])}
+
+    def __len__(self) -> int:
+        return int(self._count)
+
+    def ids(self) -> list[str]:
+        blob, offsets = self.arrays['id' + BYTES].tobytes(), self.arrays['id' + OFFSETS].tolist()
+        return [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
+
+    def get(self, name: str, row: int) -> Any:
+        """A view of one row, or the bytes of one."""
+        if name in self.arrays:
+            return self.arrays[name][row]
+        start, stop = self.arrays[name + OFFSETS][row:row + 2]
+        return self.arrays[name + BYTES][start:stop].tobytes()

@@ -1,0 +1,215 @@
+"""Weights from anywhere: safetensors, torch files old and new, a checkpoint, a run. Told apart by content, not by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from vq.core.errors import UserError, listing, nearest
+from vq.io import atomic, checkpoints, history, plain, tensorfile
+from vq.io.digest import file_digest, read_digest
+
+__all__ = ['LoadReport', 'Source', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
+
+Weights = Literal['auto', 'model', 'ema']  # which ones of a checkpoint; auto: ema where there is one
+_NESTS = ('state_dict', 'model')  # under which others keep the weights of a training checkpoint
+_WRAPPERS = ('module.', '_orig_mod.')  # what DDP and torch.compile put before every key
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where weights came from."""
+
+    path: Path
+    kind: str  # safetensors, torch or torch-legacy
+    sha256: str
+    part: str | None = None  # model or ema, of a checkpoint
+
+    def __str__(self) -> str:
+        return f'{self.path} (sha256 {self.sha256:.12})'
+
+
+@dataclasses.dataclass
+class LoadReport:
+    """What became of every key."""
+
+    sources: list[Source]
+    loaded: list[str]
+    missing: list[str]  # of the model, in no file, and neither frozen nor new
+    unexpected: list[str]  # of the files, not in the model
+    mismatched: list[str]  # 'key: (4, 3) in the file, (8, 3) in the model'
+    frozen: list[str] = dataclasses.field(default_factory=list)  # missing because the model declares them frozen
+    new: list[str] = dataclasses.field(default_factory=list)  # missing or of another shape, and declared new by the caller
+    collisions: list[str] = dataclasses.field(default_factory=list)  # in several files; the last one won
+
+    def summary(self) -> str:
+        """One line for a log."""
+        total = len(self.loaded) + len(self.missing) + len(self.mismatched) + len(self.frozen) + len(self.new)
+        parts = [f'loaded {len(self.loaded)} of {total} tensors from {", ".join(map(str, self.sources))}']
+        for name in ('frozen', 'new', 'missing', 'mismatched', 'unexpected', 'collisions'):
+            keys: list[str] = getattr(self, name)
+            if keys:
+                parts.append(f'{len(keys)} {name} ({_first(keys)})')
+        return '; '.join(parts)
+
+
+def sniff(path: Path) -> str:
+    """What kind of file it is by its first bytes: safetensors, torch or torch-legacy."""
+    with open(path, 'rb') as file:
+        start = file.read(64)
+    size = path.stat().st_size
+    if start.startswith(b'PK\x03\x04'):
+        return 'torch'
+    if start[:1] == b'\x80' and start[1:2] in (b'\x02', b'\x03', b'\x04', b'\x05'):
+        return 'torch-legacy'
+    if len(start) > 8 and start[8:9] == b'{' and int.from_bytes(start[:8], 'little') <= size - 8:
+        return 'safetensors'
+    if start.startswith(b'version https://git-lfs'):
+        raise UserError(f'{path} is a Git LFS pointer, not the weights', 'Fetch the file itself: git lfs pull.')
+    if start.lstrip()[:5].lower() in (b'<!doc', b'<html'):
+        raise UserError(f'{path} is a web page, not weights', 'The download went wrong: fetch the file again.')
+    raise UserError(f'{path} is not a file of weights: it is neither safetensors nor a torch file',
+                    'Give a safetensors file, a torch file, a checkpoint folder or a run folder.')
+
+
+def read_weights(path: str | Path, weights: Weights = 'auto') -> tuple[dict[str, Tensor], Source]:
+    """The tensors of a file, a checkpoint ``iter_N`` or a run folder, on the CPU. ``weights`` chooses in a checkpoint."""
+    file, part, recorded = _locate(Path(path).expanduser(), weights)
+    source = Source(file, sniff(file), read_digest(file), part)
+    if recorded is not None and source.sha256 != recorded:
+        raise tensorfile.damaged(file, 'its SHA-256 is not the one recorded when it was written')
+    if source.kind == 'safetensors':
+        return tensorfile.read_tensors(file), source
+    return _unwrap(plain.read_torch(file, mmap=source.kind == 'torch'), file), source
+
+
+def _locate(path: Path, weights: Weights) -> tuple[Path, str | None, str | None]:
+    """The file to read, which part of a checkpoint it is, and the digest its checkpoint recorded."""
+    if path.is_file():
+        return path, None, None
+    place = atomic.standing(path, history.is_complete)
+    if place is not None:
+        return _in_checkpoint(place, weights)
+    if path.is_dir():
+        folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
+        newest = history.latest(folder)
+        if newest is not None:
+            return _in_checkpoint(newest, weights)
+        if folder is path and path.name.startswith('iter_'):
+            raise history.not_complete(path)
+        if (path / 'model.safetensors').is_file():
+            return path / 'model.safetensors', None, None
+        raise UserError(f'{path} holds no complete checkpoint and no model.safetensors',
+                        'Give a file, a checkpoint or a run folder.')
+    beside = path.with_suffix('.safetensors')
+    if path.suffix in ('.pth', '.pt', '.ckpt', '.bin') and beside.is_file():
+        return beside, None, None
+    there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f'there are no weights at {path}{nearest(path.name, there)}',
+                    f'In {path.parent}: {listing(there) or "nothing"}.')
+
+
+def _in_checkpoint(place: Path, weights: Weights) -> tuple[Path, str | None, str | None]:
+    marker = history.read_marker(place)
+    assert marker is not None
+    files: Mapping[str, Any] = marker['files']
+    part = ('ema' if 'ema.safetensors' in files else 'model') if weights == 'auto' else weights
+    name = f'{part}.safetensors'
+    if name not in files:
+        raise UserError(f'{place} has no {part} weights', f'It has: {listing(files)}.')
+    return place / name, part, files[name].get('sha256')
+
+
+def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(value, dict) and not _is_state(value):
+        inner = next((value[name] for name in _NESTS if isinstance(value.get(name), dict)), None)
+        if inner is None:
+            odd = next((f"'{key}' is a {type(item).__name__}" for key, item in value.items() if not isinstance(item, Tensor)),
+                       'its keys are not text')
+            raise UserError(f'{path} is not a state dict: {odd}',
+                            f'It has: {listing(map(str, value)) or "nothing"}. Save its tensors alone, or under '
+                            f'{" or ".join(map(repr, _NESTS))}.')
+        value = inner
+    if not isinstance(value, dict):
+        raise UserError(f'{path} holds a {type(value).__name__}, not a state dict', 'Save module.state_dict() instead.')
+    return dict(value)
+
+
+def _is_state(value: Mapping[Any, Any]) -> bool:
+    return bool(value) and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
+
+
+def load_model_from(module: nn.Module, paths: Sequence[str | Path], strict: bool = True, weights: Weights = 'auto',
+                    new_prefixes: Iterable[str] = ()) -> LoadReport:
+    """Load one or several files into a module; where they share a key the last one wins.
+
+    Keys of the module that no file has are an error, unless they stand under ``module.frozen_prefixes()`` or
+    ``new_prefixes``, or ``strict`` is false. So are keys of another shape, unless new. Keys it does not know are reported.
+    """
+    target: dict[str, Tensor] = module.state_dict()
+    if any(value.is_meta for value in target.values()):
+        raise ValueError('the module is on the meta device: give it memory (to_empty) before its weights')
+    frozen = checkpoints.frozen_prefixes(module)
+    fresh = tuple(new_prefixes)
+    report = LoadReport([], [], [], [], [])
+    merged: dict[str, Tensor] = {}
+    for path in paths:
+        tensors, source = read_weights(path, weights)
+        tensors = _bare(tensors, target)
+        report.sources.append(source)
+        report.collisions += [key for key in tensors if key in merged]
+        merged.update(tensors)
+    fitting = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
+    report.loaded = list(fitting)
+    report.unexpected = [key for key in merged if key not in target]
+    tied = {target[key].data_ptr() for key in fitting if target[key].numel()}
+    for key in target:
+        if key in fitting:
+            continue
+        if key in merged:
+            shapes = f'{key}: {tuple(merged[key].shape)} in the file, {tuple(target[key].shape)} in the model'
+            (report.new if checkpoints.stands_under(key, fresh) else report.mismatched).append(
+                key if checkpoints.stands_under(key, fresh) else shapes)
+        elif target[key].numel() and target[key].data_ptr() in tied:
+            report.loaded.append(key)  # the same tensor under a second name
+        elif checkpoints.stands_under(key, frozen):
+            report.frozen.append(key)
+        elif checkpoints.stands_under(key, fresh):
+            report.new.append(key)
+        else:
+            report.missing.append(key)
+    if (strict and (report.missing or report.mismatched)) or (target and not fitting):
+        raise _misfit(report, len(target))
+    module.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Take off what a wrapper put before every key, unless the module has it too."""
+    for wrapper in _WRAPPERS:
+        if tensors and all(key.startswith(wrapper) for key in tensors) and not any(key.startswith(wrapper) for key in target):
+            tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
+    return tensors
+
+
+def _misfit(report: LoadReport, total: int) -> UserError:
+    files = ', '.join(str(source.path) for source in report.sources) or 'no file'
+    another = bool(report.mismatched) or 2 * len(report.loaded) < total - len(report.frozen)
+    lines = [f'{files}: checkpoint of another architecture; {len(report.loaded)} of {total} tensors fit' if another else
+             f'{files}: {len(report.missing)} of {total} tensors of the model are missing']
+    if report.mismatched:
+        lines.append(f'{len(report.mismatched)} of another shape: {_first(report.mismatched)}')
+    if report.missing:
+        near = nearest(report.missing[0], report.unexpected)
+        lines.append(f'{len(report.missing)} missing: {_first(report.missing)}{near}')
+    if report.unexpected:
+        lines.append(f'{len(report.unexpected)} unexpected: {_first(report.unexpected)}')
+    return UserError('\n  '.join(lines), 'Use the config these weights were trained with, or load what fits: strict=False.')
+
+
+def _first(keys: Sequence[str], most: int = 3) -> str:
+    return ', '.join(keys[:most]) + (', ...' if len(keys) > most else '')

@@ -1,0 +1,36 @@
+"""Group norms of the convolutional autoencoders."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from vq.nn.precision import no_autocast
+
+NormKind = Literal['group', 'group_unbiased']
+
+
+def group_count(channels: int, most: int = 32) -> int:
+    """The largest number of groups up to ``most`` that divides the channels: 32 for usual widths, less for tiny ones."""
+    return next(count for count in range(min(most, channels), 0, -1) if channels % count == 0)
+
+
+class UnbiasedGroupNorm(nn.GroupNorm):
+    """Group norm that divides by the count minus one: y = (x - mean) / sqrt(sum((x - mean)^2) / (n - 1) + eps)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        with no_autocast(input.device):
+            groups = input.float().reshape(input.shape[0], self.num_groups, -1)  # (B, G, n)
+            variance, mean = torch.var_mean(groups, dim=2, correction=1, keepdim=True)
+            normal = ((groups - mean) * torch.rsqrt(variance + self.eps)).reshape(input.shape)
+            shape = (1, -1) + (1,) * (input.dim() - 2)
+            scaled: Tensor = normal * self.weight.view(shape) + self.bias.view(shape)
+            return scaled
+
+
+def make_norm(channels: int, kind: NormKind = 'group', groups: int = 32) -> nn.GroupNorm:
+    """The norm of a block over (B, channels, H, W)."""
+    norm = nn.GroupNorm if kind == 'group' else UnbiasedGroupNorm
+    return norm(group_count(channels, groups), channels, eps=1e-6)

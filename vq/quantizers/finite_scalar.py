@@ -1,0 +1,87 @@
+"""Finite scalar quantization: every channel is rounded to one of a few levels; there is no codebook to learn."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import ConfigError
+from vq.core.records import Quantized
+from vq.interfaces import Quantizer
+from vq.nn.precision import no_autocast
+from vq.registries import VQQuantizerRegistry
+
+EPSILON = 1e-3
+
+
+@VQQuantizerRegistry.register_()
+class FiniteScalarQuantizer(Quantizer):
+    """v = (tanh(x + atanh(o / m)) m - o) / 2,  z = round(v) / floor(L / 2),  straight-through, per channel.
+
+    (Mentzer et al. 2023.) L are the channel's levels, o = (L - 1) mod 2, and m = (L - 1)(1 - 1e-3) with
+    ``bound='inner'``, or (L - 1)(1 + 1e-3) with ``'outer'`` (vector-quantize-pytorch's choice). A token is
+    sum_i digit_i prod_(j<i) L_j with digit = round(v) + floor(L / 2): the first channel is the least significant.
+    Codes are computed from tokens, never stored, and there are no losses.
+    """
+
+    middle: Tensor  # (C,) int64, floor(L / 2)
+    basis: Tensor  # (C,) int64, product of the levels before
+    sizes: Tensor  # (C,) int64
+    scale: Tensor  # (C,) m
+    offset: Tensor  # (C,) o
+    shift: Tensor  # (C,) atanh(o / m)
+
+    def __init__(self, levels: list[int], bound: Literal['inner', 'outer'] = 'inner') -> None:
+        super().__init__()
+        least = 3 if bound == 'inner' else 2
+        if not levels or min(levels) < least:
+            raise ConfigError(f"levels {list(levels)} with bound='{bound}'", f'Every channel needs at least {least} levels.')
+        if math.prod(levels) >= 2 ** 62:
+            raise ConfigError(f'levels {list(levels)} make more codes than 64-bit tokens can count',
+                              'Use fewer channels or levels.')
+        self.levels = tuple(levels)
+        self.bound = bound
+        self.embedding_dim = len(levels)
+        self.codebook_size = math.prod(levels)
+        self.loss_weights: dict[str, float] = {}
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fill the constants (again, after a move off the meta device)."""
+        margin = 1 - EPSILON if self.bound == 'inner' else 1 + EPSILON
+        scale = [(level - 1) * margin for level in self.levels]
+        offset = [(level - 1) % 2 for level in self.levels]
+        basis = [math.prod(self.levels[:index]) for index in range(len(self.levels))]
+        device = self.basis.device if 'basis' in self._buffers else None
+        for name, integers in (('sizes', self.levels), ('middle', [level // 2 for level in self.levels]), ('basis', basis)):
+            self.register_buffer(name, torch.tensor(integers, dtype=torch.int64, device=device), persistent=False)
+        shift = [math.atanh(o / m) for o, m in zip(offset, scale, strict=True)]
+        for name, reals in (('scale', scale), ('offset', offset), ('shift', shift)):
+            self.register_buffer(name, torch.tensor(reals, dtype=torch.float32, device=device), persistent=False)
+
+    @property
+    def bits(self) -> float:
+        return math.log2(self.codebook_size)
+
+    def bounded(self, features: Tensor) -> Tensor:
+        """Features (..., C) squeezed into the range that rounds to the levels."""
+        return (torch.tanh(features.float() + self.shift) * self.scale - self.offset) / 2
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        digits = tokens.unsqueeze(-1) // self.basis % self.sizes  # (..., C)
+        return (digits - self.middle).float() / self.middle
+
+    def forward(self, features: Tensor) -> Quantized:
+        with no_autocast(features.device):
+            v = self.bounded(features)  # (..., C)
+            # integers from here on: a float that is rounded in half precision names another code
+            digits = (torch.round(v.detach()).long() + self.middle).clamp_min(0).minimum(self.sizes - 1)
+            codes = (digits - self.middle).float() / self.middle
+            tokens = (digits * self.basis).sum(-1)
+            return Quantized(codes + (v - v.detach()) / self.middle, tokens)
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, bound='{self.bound}', codebook_size={self.codebook_size}"

@@ -1,0 +1,84 @@
+"""Exact nearest-code search in bounded memory.
+
+    k(x) = argmin_k |x - c_k|^2 = argmax_k (x . c_k - |c_k|^2 / 2)
+
+No root and no |x|^2: neither moves the argmax. One small tile of scores is computed at a time into one reused buffer,
+so memory is the budget, never N x K. Ties go to the lowest index. Always fp32, with exact products, no gradients.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vq.nn.precision import exact_matmul, no_autocast
+
+Metric = Literal['l2', 'cosine']
+
+BUDGET_BYTES = 64 * 2 ** 20
+CPU_TILE_BYTES = 8 * 2 ** 20  # about what stays in cache between the product and the maximum
+CPU_TILE_CODES = 2048
+DEVICE_TILE_CODES = 16384
+
+
+def tile_shape(rows: int, codes: int, budget_bytes: int, device: torch.device) -> tuple[int, int]:
+    """How many features and codes one tile of scores takes."""
+    on_cpu = device.type == 'cpu'
+    scores = max(1, min(budget_bytes, CPU_TILE_BYTES if on_cpu else budget_bytes) // 4)
+    width = min(codes, CPU_TILE_CODES if on_cpu else DEVICE_TILE_CODES, scores)
+    return max(1, min(rows, scores // width)), width
+
+
+@torch.library.custom_op('vq::nearest_code', mutates_args=())
+def _nearest_code(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) -> Tensor:
+    # An operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch.
+    with torch.no_grad(), no_autocast(features.device), exact_matmul():
+        codebook = codebook.float()  # (K, C)
+        features = features.float()  # (N, C)
+        if cosine:  # the length of a feature does not change which code is best
+            codebook, bias = F.normalize(codebook, dim=1), codebook.new_zeros(len(codebook))
+        else:
+            bias = codebook.square().sum(1).mul_(-0.5)  # (K,)
+        rows, width = tile_shape(len(features), len(codebook), budget_bytes, features.device)
+        buffer = features.new_empty(rows * width)
+        tokens = torch.empty(len(features), dtype=torch.int64, device=features.device)
+        for start in range(0, len(features), rows):
+            tokens[start:start + rows] = _best_in_rows(features[start:start + rows], codebook, bias, buffer, width)
+        return tokens
+
+
+@_nearest_code.register_fake
+def _(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) -> Tensor:
+    return features.new_empty(features.shape[0], dtype=torch.int64)
+
+
+def _best_in_rows(features: Tensor, codebook: Tensor, bias: Tensor, buffer: Tensor, width: int) -> Tensor:
+    """Tokens (n,) of some features (n, C), one tile of codes after the other."""
+    best: Tensor | None = None
+    tokens = torch.zeros(len(features), dtype=torch.int64, device=features.device)
+    for start in range(0, len(codebook), width):
+        codes = codebook[start:start + width]
+        scores = buffer[:len(features) * len(codes)].view(len(features), len(codes))
+        torch.addmm(bias[start:start + width], features, codes.t(), out=scores)
+        value, index = scores.max(dim=1)  # the first of equals
+        if best is None:
+            best, tokens = value, index
+        else:
+            better = value > best  # strictly: an earlier tile keeps its tie
+            tokens = torch.where(better, index + start, tokens)
+            best = torch.maximum(best, value)
+    return tokens
+
+
+def nearest_code(features: Tensor, codebook: Tensor, metric: Metric = 'l2', budget_bytes: int = BUDGET_BYTES) -> Tensor:
+    """features (N, C), codebook (K, C) -> the nearest code of each feature, int64 (N,)."""
+    tokens: Tensor = _nearest_code(features.detach(), codebook.detach(), metric == 'cosine', budget_bytes)
+    return tokens
+
+
+def nearest_feature(features: Tensor, codebook: Tensor, metric: Metric = 'l2', budget_bytes: int = BUDGET_BYTES) -> Tensor:
+    """features (N, C), codebook (K, C) -> the nearest feature of each code, int64 (K,): the same search, roles swapped."""
+    return nearest_code(codebook, features, metric, budget_bytes)

@@ -1,0 +1,1 @@
+"""How codebooks move besides by gradient: one file per rule."""

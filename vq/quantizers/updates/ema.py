@@ -1,0 +1,67 @@
+"""Codes as running means of the vectors assigned to them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vq.quantizers.search import Metric
+from vq.quantizers.updates.base import Update, accept, check_decay
+from vq.quantizers.updates.observations import Observations
+from vq.quantizers.updates.restart import Restart
+from vq.registries import VQCodebookUpdateRegistry
+
+
+@VQCodebookUpdateRegistry.register_()
+class EMAUpdate(Update):
+    """N_k <- d N_k + (1 - d) n_k,  m_k <- d m_k + (1 - d) sum of the n_k vectors of code k,  e_k <- m_k / N'_k.
+
+    (van den Oord et al. 2017, appendix A.) N'_k = (N_k + eps) / (N + K eps) N with N the sum of all N_k: Laplace
+    smoothing that keeps the total. N starts at 1 and m at the first codes. With a cosine distance codes are scaled to
+    unit length. ``restart`` moves dead codes to observed vectors in the same step.
+    """
+
+    by_gradient = False
+    count: Tensor  # (K,) N
+    sums: Tensor  # (K, C) m
+
+    def __init__(self, decay: float = 0.99, eps: float = 1e-5, restart: Restart | None = None) -> None:
+        super().__init__()
+        self.decay = check_decay('EMAUpdate', decay)
+        self.eps = eps
+        self.restart = restart
+
+    def bind(self, codebook: Tensor, metric: Metric) -> None:
+        self.unit_length = metric == 'cosine'
+        self.register_buffer('count', torch.ones_like(codebook[:, 0]))
+        self.register_buffer('sums', codebook.detach().clone())
+        draw = {} if self.restart is None else {'candidates': self.restart.candidates, 'seed': self.restart.seed}
+        self.observed = Observations(codebook, with_sums=True, **draw)
+
+    def reset(self, codebook: Tensor) -> None:
+        self.count.fill_(1)
+        self.sums.copy_(codebook)
+        self.observed.reset()
+
+    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor) -> None:
+        self.observed.add(features, tokens)
+
+    @torch.no_grad()
+    def update(self, codebook: Tensor, ok: Tensor | None) -> None:
+        totals = self.observed.collect()
+        ok = totals.acceptable(ok)
+        count = self.decay * self.count + (1 - self.decay) * totals.counts
+        sums = self.decay * self.sums + (1 - self.decay) * totals.sums
+        total = count.sum()
+        smooth = (count + self.eps) / (total + len(count) * self.eps) * total
+        codes = sums / smooth[:, None]
+        if self.unit_length:
+            codes = F.normalize(codes, dim=1)
+        if self.restart is not None:
+            count, codes, restarted = self.restart.apply(count, codes, totals)
+            sums = torch.where(restarted[:, None], codes * count[:, None], sums)
+        accept(self.count, count, ok)
+        accept(self.sums, sums, ok)
+        accept(codebook, codes, ok)
+        self.observed.advance(ok)

@@ -1,0 +1,97 @@
+"""What the micro-batches of one optimizer step showed a codebook: counts, sums, and a few vectors drawn at random."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor, nn
+
+from vq.core import collectives
+from vq.quantizers.updates.base import accept
+from vq.quantizers.updates.draw import join, priorities, split
+
+
+@dataclasses.dataclass
+class Totals:
+    """Over all ranks and micro-batches of a step; equal bits on every rank."""
+
+    counts: Tensor  # (K,) vectors per code
+    sums: Tensor  # (K, C) their sums, or (0, C) where nobody needs them
+    candidates: Tensor  # (R, C) vectors drawn at random, in the order of the draw
+    valid: Tensor  # (R,) bool: fewer than R vectors may have been seen
+
+    def acceptable(self, ok: Tensor | None) -> Tensor:
+        """() bool: the step is good, and something was observed at all."""
+        seen = self.counts.sum() > 0
+        return seen if ok is None else seen & ok
+
+
+class Observations(nn.Module):
+    """Accumulators of one step on one rank. They are zero between steps, so only ``number`` is saved."""
+
+    counts: Tensor  # (K,) fp32; whole numbers, exact up to 2^24 vectors per code and step
+    sums: Tensor  # (K, C), or (0, C)
+    pool: Tensor  # (R, C) candidates so far
+    priority: Tensor  # (R,) int64, 0 where the pool is still empty
+    seen: Tensor  # () int64, vectors observed on this rank
+    number: Tensor  # () int64, updates made so far: every one draws other candidates
+
+    def __init__(self, codebook: Tensor, *, with_sums: bool, candidates: int = 0, seed: int = 0) -> None:
+        super().__init__()
+        codes, channels = codebook.shape
+        self.with_sums = with_sums
+        self.candidates = candidates
+        self.seed = seed
+        weight = codebook.detach()
+        self.register_buffer('counts', torch.zeros_like(weight[:, 0]), persistent=False)
+        self.register_buffer('sums', weight.new_zeros(codes if with_sums else 0, channels), persistent=False)
+        self.register_buffer('pool', weight.new_zeros(candidates, channels), persistent=False)
+        self.register_buffer('priority', weight.new_zeros(candidates, dtype=torch.int64), persistent=False)
+        self.register_buffer('seen', weight.new_zeros((), dtype=torch.int64), persistent=False)
+        self.register_buffer('number', weight.new_zeros((), dtype=torch.int64), persistent=candidates > 0)
+
+    @torch.no_grad()
+    def add(self, features: Tensor, tokens: Tensor) -> None:
+        """features (N, C), tokens (N,); N must be the same on all ranks, for the draw."""
+        # straight into the accumulators: two micro-batches then add up in the order one large batch would
+        self.counts.index_add_(0, tokens, torch.ones_like(features[:, 0]))
+        if self.with_sums:
+            self.sums.index_add_(0, tokens, features)
+        if self.candidates:
+            size = len(features)
+            first = self.seen * collectives.size() + collectives.rank() * size
+            drawn = priorities(first + torch.arange(size, device=features.device), self.seed, self.number)
+            best, index = torch.cat([self.priority, drawn]).topk(self.candidates)
+            self.pool.copy_(torch.cat([self.pool, features])[index])
+            self.priority.copy_(best)
+            self.seen.add_(size)
+
+    @torch.no_grad()
+    def collect(self) -> Totals:
+        """Totals over ranks by one all-reduce, and empty accumulators.
+
+        The sum gathers the candidates as well: every rank fills its own slot and leaves the others zero.
+        """
+        codes, channels = len(self.counts), self.pool.shape[1]
+        slots = self.pool.new_zeros(collectives.size(), self.candidates, channels + 2)
+        slots[collectives.rank()] = torch.cat([self.pool, split(self.priority)], dim=1)
+        flat = collectives.all_reduce(torch.cat([self.counts, self.sums.flatten(), slots.flatten()]))
+        sums_end = codes + self.sums.numel()
+        gathered = flat[sums_end:].view(-1, channels + 2)  # (world * R, C + 2)
+        best, index = join(gathered[:, channels:]).topk(self.candidates)
+        totals = Totals(flat[:codes], flat[codes:sums_end].view(self.sums.shape), gathered[index, :channels], best > 0)
+        self.clear()
+        return totals
+
+    def advance(self, ok: Tensor) -> None:
+        """Count an update that was made."""
+        accept(self.number, self.number + 1, ok)
+
+    def clear(self) -> None:
+        for accumulator in (self.counts, self.sums, self.pool, self.priority, self.seen):
+            accumulator.zero_()
+
+    def reset(self) -> None:
+        self.clear()
+        self.number.zero_()

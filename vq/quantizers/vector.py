@@ -1,0 +1,94 @@
+"""Vector quantization: every feature becomes its nearest code."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vq.core.errors import ConfigError
+from vq.core.records import Quantized
+from vq.interfaces import CodebookUpdate, Quantizer
+from vq.nn.precision import no_autocast
+from vq.quantizers.codebook import Codebook, Init
+from vq.quantizers.search import Metric, nearest_code
+from vq.quantizers.updates.base import Update
+from vq.registries import VQQuantizerRegistry
+
+
+@VQQuantizerRegistry.register_()
+class VectorQuantizer(Quantizer):
+    """k = argmin_k |x - c_k|,  z = x + sg(c_k - x),  losses mse(c_k, sg(x)) and mse(sg(c_k), x).
+
+    (van den Oord et al. 2017, eq. 1 to 3.) ``losses`` are the bare terms 'codebook' and 'commitment', means over all
+    elements; ``loss_weights`` says how they are meant to be weighted. Where ``update`` moves the codes without
+    gradients (EMA, VQ-KD) the codebook is a buffer and there is no 'codebook' term.
+
+    - ``distance``: 'l2', or 'cosine' (the code of the smallest angle, returned with its own length).
+    - ``normalize``: features and codes are scaled to unit length first, also by ``lookup``; then both distances agree.
+    - ``update``: what moves codes besides gradients, once per optimizer step.
+    """
+
+    def __init__(self, codebook_size: int, embedding_dim: int, distance: Metric = 'l2', normalize: bool = False,
+                 codebook_weight: float = 1.0, commitment_weight: float = 0.25, init: Init = 'uniform',
+                 update: CodebookUpdate | None = None) -> None:
+        super().__init__()
+        if distance not in ('l2', 'cosine'):
+            raise ConfigError(f"distance is '{distance}'", "It is 'l2' or 'cosine'.")
+        if update is not None and not isinstance(update, Update):
+            raise ConfigError(f'{type(update).__name__} is no codebook update',
+                              'Derive it from vq.quantizers.updates.base.Update.')
+        self.codebook_size = codebook_size
+        self.embedding_dim = embedding_dim
+        self.normalize = normalize
+        self.metric: Metric = 'cosine' if normalize else distance
+        by_gradient = update is None or update.by_gradient
+        self.codebook = Codebook(codebook_size, embedding_dim, trainable=by_gradient, init=init)
+        self.codebook_update = update
+        self.updates_in_forward = update is not None and update.in_forward
+        self.loss_weights = {'codebook': codebook_weight} if by_gradient else {}
+        self.loss_weights['commitment'] = commitment_weight
+        if update is not None:
+            update.bind(self.codebook.weight, self.metric)
+
+    @property
+    def bits(self) -> float:
+        return math.log2(self.codebook_size)
+
+    def reset_parameters(self) -> None:
+        """New random codes, and an update that knows nothing (again, after a move off the meta device)."""
+        self.codebook.reset_parameters()
+        if self.codebook_update is not None:
+            self.codebook_update.reset(self.codebook.weight.detach())
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        codes: Tensor = self.codebook(tokens)
+        return F.normalize(codes, dim=-1) if self.normalize else codes
+
+    def forward(self, features: Tensor) -> Quantized:
+        with no_autocast(features.device):
+            x = features.float()  # (..., C)
+            if self.normalize:
+                x = F.normalize(x, dim=-1)
+            rows = x.detach().reshape(-1, self.embedding_dim)  # (N, C)
+            tokens = nearest_code(rows, self.codebook.weight, self.metric)  # (N,)
+            if self.training and self.codebook_update is not None:
+                self.codebook_update.observe(rows, tokens, self.codebook.weight)
+                if self.updates_in_forward:
+                    self.codebook_update.update(self.codebook.weight, None)
+            tokens = tokens.view(x.shape[:-1])
+            codes = self.lookup(tokens)
+            losses = {}
+            if 'codebook' in self.loss_weights:
+                losses['codebook'] = F.mse_loss(codes, x.detach())
+            losses['commitment'] = F.mse_loss(x, codes.detach())
+            # straight-through, written so that the value is the code to the last bit: x - sg(x) is zero
+            return Quantized(codes.detach() + (x - x.detach()), tokens, losses)
+
+    def update(self, ok: Tensor | None = None) -> None:
+        if self.codebook_update is not None and not self.updates_in_forward:
+            self.codebook_update.update(self.codebook.weight, ok)
+
+    def extra_repr(self) -> str:
+        return f'metric={self.metric}, normalize={self.normalize}, loss_weights={self.loss_weights}'

@@ -1,0 +1,1 @@
+"""One callback, one file. A runner calls the hooks of ``vq.interfaces.Callback`` in the order of its list."""

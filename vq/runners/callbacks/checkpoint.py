@@ -1,0 +1,81 @@
+"""Checkpoints: every ``interval`` steps, at the end, and when the run is asked to stop. Stands last in the list."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from vq.core import collectives
+from vq.core.errors import ConfigError
+from vq.interfaces import Callback
+from vq.io import checkpoints
+from vq.io.checkpoints import Checkpoint, Retention
+from vq.registries import VQCallbackRegistry
+from vq.runners.resuming import rank_state
+
+logger = logging.getLogger('vq')
+
+
+@VQCallbackRegistry.register_()
+class CheckpointCallback(Callback):
+    """Writes ``checkpoints/iter_N`` and removes old ones.
+
+    keep_last        newest ones kept; None keeps all
+    keep_best        best ones kept by ``best_metric`` (``best_is`` max or min), as noted by validation
+    keep_every       multiples of this many steps are kept for good
+    load_state_dict  how a resume reads: ``dict(strict=False)`` lets the model have parts the checkpoint lacks
+    """
+
+    def __init__(
+        self,
+        interval: int = 10_000,
+        keep_last: int | None = None,
+        keep_best: int = 0,
+        best_metric: str | None = None,
+        best_is: str = 'max',
+        keep_every: int | None = None,
+        load_state_dict: dict[str, Any] | None = None,
+    ) -> None:
+        if interval < 1:
+            raise ConfigError(f'checkpoint interval is {interval}', 'Give 1 or more steps.')
+        if best_is not in ('max', 'min'):
+            raise ConfigError(f"best_is is '{best_is}'", "Write 'max' or 'min'.")
+        self.interval = interval
+        self.retention = Retention(
+            keep_last=keep_last,
+            keep_best=keep_best,
+            best_metric=best_metric,
+            best_is=best_is,  # type: ignore[arg-type]
+            keep_every=keep_every,
+        )
+        self.load_options = dict(load_state_dict or {})
+
+    def bind(self, runner: Any) -> None:
+        super().bind(runner)
+        self.folder = runner.work_dir / 'checkpoints'
+        self.saved_step = -1
+
+    def after_step(self) -> None:
+        runner = self.runner
+        if runner.step % self.interval == 0 or runner.step == runner.iters or runner.stop_requested:
+            self.save()
+
+    def save(self) -> None:
+        runner = self.runner
+        runner.guard.check()
+        ema = next((callback.shadow for callback in runner.callbacks if hasattr(callback, 'load_shadow')), None)
+        checkpoint = Checkpoint(
+            step=runner.step,
+            model=checkpoints.model_state(runner.model),
+            ema=ema,
+            training=runner.state(),
+            per_rank=rank_state(),
+            config_text=runner.context.config_text,
+            samples_seen=runner.samples_seen,
+            seed=runner.context.seed,
+        )
+        path = checkpoints.save(self.folder, checkpoint)
+        if collectives.is_main():
+            checkpoints.prune(self.folder, self.retention)
+            logger.info('checkpoint %s', path)
+        self.saved_step = runner.step

@@ -1,0 +1,29 @@
+"""A progress bar with rates on a terminal; nothing anywhere else, where the log lines tell the same."""
+
+from __future__ import annotations
+
+from vq.core import collectives
+from vq.interfaces import Callback
+from vq.registries import VQCallbackRegistry
+from vq.runners.progress import ProgressBar
+
+
+@VQCallbackRegistry.register_()
+class ProgressCallback(Callback):
+    """One bar over the steps of the run."""
+
+    def before_run(self) -> None:
+        self.bar = ProgressBar(
+            'training', self.runner.iters, 'steps', self.runner.step, visible=collectives.is_main(), lines=False
+        )
+        self.bar.start()
+
+    def after_step(self) -> None:
+        self.bar.advance()
+
+    def after_run(self) -> None:
+        self.bar.stop()
+
+    def on_error(self, error: BaseException) -> None:
+        if hasattr(self, 'bar'):
+            self.bar.stop()

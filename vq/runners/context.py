@@ -1,0 +1,31 @@
+"""What a command tells a runner about itself: name, folder, seed, the config as text."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from vq.core import collectives
+from vq.io import atomic
+
+
+@dataclasses.dataclass
+class RunContext:
+    """One run of one command."""
+
+    name: str
+    work_dir: Path
+    seed: int = 3407
+    config_text: str = ''
+    config_name: str = 'config.py'
+    command: str = ''
+    random_weights: bool = False  # a dry run replaced pretrained files by seeded noise
+    meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def prepare(self) -> None:
+        """Make the folder and write the composed config under its own name, so that it can be given as a config again."""
+        if collectives.is_main():
+            self.work_dir.mkdir(parents=True, exist_ok=True)
+            atomic.write_text(self.work_dir / self.config_name, self.config_text)
+        collectives.barrier()

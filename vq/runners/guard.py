@@ -1,0 +1,62 @@
+"""A loss or gradient that is not finite never reaches the parameters, on any rank, and no step waits to find out.
+
+Every term of every step is tested on the device. The first bad one clears a sticky flag, ``ok``; from then on all
+updates are masked on the device. At log intervals and before any checkpoint ``check`` reads the flag, once, and
+raises with the name of the term and the step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vq.core import collectives
+from vq.core.errors import RunFailure
+from vq.core.records import Losses
+
+
+class FiniteGuard:
+    """Bookkeeping for one run. Terms must come in the same order in every step."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.ok = torch.ones((), dtype=torch.bool, device=device)
+        self._bad_step = torch.zeros((), dtype=torch.int64, device=device)
+        self._names: dict[str, list[str]] = {}  # optimizer -> its terms
+        self._flags: dict[str, Tensor] = {}  # optimizer -> one bool per term, over the micro-batches of this step
+        self._bad_terms: dict[str, Tensor] = {}  # optimizer -> terms that were bad at the first bad step
+
+    def observe(self, optimizer: str, losses: Losses) -> None:
+        """Test the terms of one micro-batch."""
+        self._names.setdefault(optimizer, [*losses.values])
+        finite = torch.isfinite(torch.stack([value.detach().float() for value in losses.values.values()]))
+        self._flags[optimizer] = finite if optimizer not in self._flags else self._flags[optimizer] & finite
+
+    def decide(self, optimizer: str, step: int, gradient_norm: Tensor | None = None) -> Tensor:
+        """Join ranks and gradient norm into ``ok`` before an optimizer steps; returns the flag (a device scalar)."""
+        finite = self._flags.pop(optimizer)
+        norm_finite = finite.new_ones(1) if gradient_norm is None else torch.isfinite(gradient_norm).reshape(1)
+        flags = torch.cat([finite, norm_finite])
+        if collectives.size() > 1:
+            flags = collectives.all_reduce(flags.to(torch.uint8), 'min').bool()
+        first = self.ok & ~flags.all()  # still fine before, bad now
+        known = self._bad_terms.get(optimizer)
+        known = torch.zeros_like(flags) if known is None else known
+        self._bad_terms[optimizer] = torch.where(first, ~flags, known)
+        self._bad_step = torch.where(first, torch.full_like(self._bad_step, step), self._bad_step)
+        self.ok = self.ok & flags.all()
+        return self.ok
+
+    def check(self) -> None:
+        """Read the flag (the only wait) and raise if it is down."""
+        if bool(self.ok):
+            return
+        names = [
+            name
+            for optimizer, flags in self._bad_terms.items()
+            for name, bad in zip([*self._names[optimizer], f'the gradient of {optimizer}'], flags.tolist(), strict=True)
+            if bad
+        ]
+        raise RunFailure(
+            f'{" and ".join(names)} became nan or infinite at step {int(self._bad_step)}; no update was made since',
+            'Resume from the last checkpoint with a lower learning rate, gradient clipping, or precision fp32.',
+        )

@@ -1,0 +1,119 @@
+"""What a training run must remember to go on to the same bits, and putting it back."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from vq.core import collectives
+from vq.core.errors import UserError, listing
+from vq.core.random import derive_seed, random_state, restore_random_state, seed_everything
+from vq.interfaces import Callback
+from vq.io.checkpoints import Checkpoint, model_state
+
+if TYPE_CHECKING:
+    from vq.runners.trainer import Trainer
+
+logger = logging.getLogger('vq')
+
+
+@dataclasses.dataclass
+class Resume:
+    """A checkpoint to go on from."""
+
+    path: Path
+    checkpoint: Checkpoint
+    strict: bool = True  # False: parts of the model that the checkpoint lacks keep what they have
+
+
+def training_state(trainer: Trainer) -> dict[str, Any]:
+    """Everything that all ranks share, besides weights."""
+    return {
+        'step': trainer.step,
+        'samples_seen': trainer.samples_seen,
+        'optimizers': {name: optimizer.state_dict() for name, optimizer in trainer.optimizers.items()},
+        'scaler': trainer.strategy.scaler.state_dict() if trainer.strategy.scaler else None,
+        'callbacks': [[name, callback.state_dict()] for name, callback in named_callbacks(trainer.callbacks)],
+    }
+
+
+def rank_state() -> dict[str, Any]:
+    """What differs between ranks."""
+    return {'random': random_state()}
+
+
+def named_callbacks(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
+    """Callbacks by class and occurrence (``LogCallback#0``), so that adding one does not shift the states of others."""
+    seen: dict[str, int] = {}
+    named = []
+    for callback in callbacks:
+        kind = type(callback).__name__
+        named.append((f'{kind}#{seen.get(kind, 0)}', callback))
+        seen[kind] = seen.get(kind, 0) + 1
+    return named
+
+
+def restore(trainer: Trainer, resume: Resume) -> None:
+    """Put a checkpoint back into a trainer whose parts are built and placed."""
+    checkpoint = resume.checkpoint
+    _load_weights(trainer, resume)
+    state = checkpoint.training
+    for name, optimizer in trainer.optimizers.items():
+        if name not in state['optimizers']:
+            raise UserError(
+                f"{resume.path} has no state of the optimizer '{name}'",
+                'Resume with the config the run was started with, or start a new run with --load-model-from.',
+            )
+        optimizer.load_state_dict(state['optimizers'][name])
+    if trainer.strategy.scaler and state['scaler']:
+        trainer.strategy.scaler.load_state_dict(state['scaler'])
+    callbacks = dict(state['callbacks'])
+    for name, callback in named_callbacks(trainer.callbacks):
+        if name in callbacks:
+            callback.load_state_dict(callbacks.pop(name))
+    if callbacks:
+        logger.warning('the checkpoint has states of callbacks this config lacks: %s', listing(callbacks))
+    for callback in trainer.callbacks:
+        if checkpoint.ema is not None and hasattr(callback, 'load_shadow'):
+            callback.load_shadow(checkpoint.ema)
+    trainer.step, trainer.samples_seen = int(state['step']), int(state['samples_seen'])
+    trainer.journal.rewind(trainer.step)
+    if checkpoint.per_rank is not None and checkpoint.world_size == collectives.size():
+        restore_random_state(checkpoint.per_rank['random'])
+    else:
+        logger.warning(
+            'the checkpoint was written by %d ranks and this run has %d: data and weights go on exactly, random '
+            'streams are drawn anew',
+            checkpoint.world_size,
+            collectives.size(),
+        )
+        seed_everything(derive_seed('resumed', trainer.context.seed, trainer.step), trainer.strategy.rank)
+    if collectives.is_main():
+        logger.info('resumed %s at step %d, %d samples seen', resume.path, trainer.step, trainer.samples_seen)
+
+
+def _load_weights(trainer: Trainer, resume: Resume) -> None:
+    own = trainer.model.state_dict()
+    given = resume.checkpoint.model
+    wanted = model_state(trainer.model)
+    missing = [name for name in wanted if name not in given]
+    unexpected = [name for name in given if name not in own]
+    wrong = [name for name in given if name in own and given[name].shape != own[name].shape]
+    if wrong or ((missing or unexpected) and resume.strict):
+        found = [
+            f'{len(names)} {what} ({listing(names, 3)})'
+            for what, names in (('of another shape', wrong), ('missing', missing), ('unexpected', unexpected))
+            if names
+        ]
+        raise UserError(
+            f'{resume.path} is a checkpoint of another architecture: ' + '; '.join(found),
+            'Resume with the config the run was started with (it lies in the run folder).',
+        )
+    with torch.no_grad():
+        for name, value in given.items():
+            if name in own:
+                own[name].copy_(value)

@@ -1,0 +1,123 @@
+"""One pass over a split, with metrics."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from vq.core import collectives
+from vq.core.random import seed_everything
+from vq.core.records import Batch, Outputs
+from vq.data.loading import Loader, LoaderSettings
+from vq.data.plan import evaluation_plan
+from vq.interfaces import Callback, Dataset, Metric, Runner, Strategy, Task
+from vq.registries import VQRunnerRegistry
+from vq.runners.context import RunContext
+from vq.runners.progress import ProgressBar
+
+
+@VQRunnerRegistry.register_()
+class Validator(Runner):
+    """Runs ``model.validation_step`` over every sample exactly once, whatever the ranks and the batch size.
+
+    Losses are means over samples; metrics say themselves what they are.
+    """
+
+    def __init__(
+        self,
+        model: Task,
+        dataset: Dataset,
+        dataloader: LoaderSettings,
+        strategy: Strategy,
+        metrics: dict[str, Metric] | None = None,
+        callbacks: list[Callback] | None = None,
+    ) -> None:
+        self.model, self.dataset, self.dataloader, self.strategy = model, dataset, dataloader, strategy
+        self.metrics, self.callbacks = metrics or {}, list(callbacks or [])
+        self.limit: int | None = None  # only the first samples of the split
+
+    @property
+    def total(self) -> int:
+        return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
+
+    def bind(self, context: RunContext) -> None:
+        self.context, self.work_dir = context, context.work_dir
+
+    def setup(self) -> None:
+        self.strategy.start()
+        self.context.prepare()
+        self.strategy.place(self.model)
+        seed_everything(self.context.seed, self.strategy.rank)
+        for callback in self.callbacks:
+            callback.bind(self)
+
+    def close(self) -> None:
+        self.strategy.stop()
+
+    def run(self) -> dict[str, Any]:
+        """One pass between ``setup`` and ``close``."""
+        try:
+            self.setup()
+            return self.evaluate()
+        finally:
+            self.close()
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """The results of one pass; every rank gets them all."""
+        self.model.eval()
+        for metric in self.metrics.values():
+            metric.reset()
+        for callback in self.callbacks:
+            callback.before_run()
+        self.loss_sums: dict[str, torch.Tensor] = {}
+        self.samples, started = 0, time.perf_counter()
+        with self.open_loader() as loader, self._bar('validating') as bar:
+            for host_batch in loader:
+                batch, outputs = self.step(host_batch)
+                for metric in self.metrics.values():
+                    metric.update(batch, outputs)
+                self._add_losses(outputs, len(batch))
+                for callback in self.callbacks:
+                    callback.after_batch(batch, outputs)
+                bar.advance(len(batch))
+        results = self._results()
+        results['seconds'] = round(time.perf_counter() - started, 3)
+        results['skipped'] = sum(collectives.all_gather_object(len(self.loader.skipped)))
+        for callback in self.callbacks:
+            callback.after_run()
+        return results
+
+    def open_loader(self) -> Loader:
+        plan = evaluation_plan(
+            self.total, self.dataloader.per_rank(self.strategy.world_size), self.strategy.rank, self.strategy.world_size
+        )
+        self.loader = Loader(self.dataset, plan, self.dataloader, self.context.seed, training=False)
+        return self.loader
+
+    def step(self, host_batch: Batch) -> tuple[Batch, Outputs]:
+        batch = self.strategy.to_device(host_batch)
+        with self.strategy.autocast():
+            return batch, self.model.validation_step(batch)
+
+    def _bar(self, what: str) -> ProgressBar:
+        share = -(-self.total // self.strategy.world_size)
+        return ProgressBar(what, share, 'images', visible=collectives.is_main())
+
+    def _add_losses(self, outputs: Outputs, count: int) -> None:
+        self.samples += count
+        for name, value in outputs.losses.items():
+            term = value.detach().double() * count
+            self.loss_sums[name] = self.loss_sums[name] + term if name in self.loss_sums else term
+
+    def _results(self) -> dict[str, Any]:
+        counts = collectives.all_gather_object((self.samples, {name: float(value) for name, value in self.loss_sums.items()}))
+        total = sum(count for count, _ in counts)
+        names = sorted({name for _, sums in counts for name in sums})
+        results: dict[str, Any] = {'samples': total}
+        results.update({f'loss/{name}': sum(sums.get(name, 0.0) for _, sums in counts) / max(total, 1) for name in names})
+        for metric in self.metrics.values():
+            results.update(metric.compute())
+        return results

@@ -1,0 +1,143 @@
+"""One device: a CPU, a CUDA GPU, or Apple's MPS. The other strategies change what differs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from vq.core.errors import ConfigError
+from vq.core.records import Batch
+from vq.interfaces import Strategy, Task
+from vq.registries import VQStrategyRegistry
+from vq.strategies.scaler import LossScaler
+from vq.strategies.stepping import guarded_step
+
+Precision = Literal['fp32', 'bf16', 'fp16']
+
+
+@VQStrategyRegistry.register_()
+class BaseStrategy(Strategy):
+    """One process, one device.
+
+    precision   autocast of forward passes; fp16 brings a loss scaler
+    accumulate  micro-batches per optimizer step
+    clip        bound on the gradient norm, unless an OptimizeCallback has its own
+    compile     torch.compile over each optimizer's root
+    channels_last  images and convolution weights in NHWC order
+    deterministic  only deterministic kernels; an operation without one is an error
+    """
+
+    name: ClassVar[str] = 'base'
+
+    def __init__(
+        self,
+        device: str = 'auto',
+        precision: Precision = 'fp32',
+        accumulate: int = 1,
+        clip: float | None = None,
+        compile: bool = False,
+        channels_last: bool = False,
+        deterministic: bool = False,
+    ) -> None:
+        if accumulate < 1:
+            raise ConfigError(f'accumulate is {accumulate}', 'Give 1 or more micro-batches per step.')
+        self.device_name, self.precision, self.accumulate, self.clip = device, precision, accumulate, clip
+        self.compile, self.channels_last, self.deterministic = compile, channels_last, deterministic
+        self.device = torch.device('cpu')
+        self.scaler: LossScaler | None = None
+        self.rank, self.world_size = 0, 1
+
+    # launch
+
+    def start(self) -> None:
+        """Take the device and set up communication; every other method comes after this one."""
+        self.device = self.choose_device()
+        if self.deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        elif self.device.type == 'cuda':
+            torch.backends.cudnn.benchmark = True
+        if self.precision == 'fp16':
+            self.scaler = LossScaler(self.device)
+
+    def stop(self) -> None:
+        """Give back what ``start`` took."""
+
+    def choose_device(self) -> torch.device:
+        if self.device_name != 'auto':
+            device = torch.device(self.device_name)
+            if device.type == 'cuda' and not torch.cuda.is_available():
+                raise ConfigError(
+                    f"device '{self.device_name}' was asked for, and no CUDA device is usable",
+                    "Use device='auto' or 'cpu', or check the driver.",
+                )
+            return device
+        if torch.cuda.is_available():
+            return torch.device('cuda', 0)
+        return torch.device('mps' if torch.backends.mps.is_available() else 'cpu')
+
+    # models and data
+
+    def place(self, task: Task) -> None:
+        """Move the task to the device, in the memory format of the strategy."""
+        task.to(self.device)
+        if self.channels_last:
+            task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
+        """What the task calls in place of its roots."""
+        return {name: self.wrap_one(torch.compile(root) if self.compile else root) for name, root in roots.items()}  # type: ignore[arg-type]
+
+    def wrap_one(self, root: nn.Module) -> nn.Module:
+        return root
+
+    def to_device(self, batch: Batch) -> Batch:
+        return batch.to(self.device, self.channels_last)
+
+    # one step
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Around forward passes, backward stays outside."""
+        if self.precision == 'fp32':
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == 'bf16' else torch.float16)
+
+    @contextlib.contextmanager
+    def micro_step(self, wrapped: Mapping[str, nn.Module], last: bool) -> Iterator[None]:
+        """Around forward and backward of one micro-batch; only the last one communicates gradients."""
+        yield
+
+    def backward(self, loss: Tensor) -> None:
+        torch.autograd.backward(self.scaler.scaled(loss) if self.scaler else loss)
+
+    def unscale(self, optimizer: Optimizer) -> None:
+        if self.scaler:
+            self.scaler.unscale(optimizer)
+
+    @property
+    def gradients_may_overflow(self) -> bool:  # type: ignore[override]
+        return self.scaler is not None
+
+    @property
+    def fused(self) -> bool:  # type: ignore[override]
+        return self.device.type in ('cpu', 'cuda')
+
+    def step(self, optimizer: Optimizer, ok: Tensor) -> None:
+        """Step if ``ok``, then forget the gradients."""
+        guarded_step(optimizer, ok & self.scaler.fine(optimizer) if self.scaler else ok)
+        optimizer.zero_grad(set_to_none=True)
+
+    def finish_step(self) -> None:
+        """After all optimizers of a step."""
+        if self.scaler:
+            self.scaler.update()
+
+    def agree(self, flag: bool) -> bool:
+        """Whether any rank raised its flag; may answer a step late, never waits for the device."""
+        return flag

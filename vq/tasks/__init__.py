@@ -1,0 +1,1 @@
+"""The models runners drive: each turns a batch into named losses and validation outputs."""

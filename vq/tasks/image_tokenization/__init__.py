@@ -1,0 +1,1 @@
+"""Learning to turn images into tokens and back."""

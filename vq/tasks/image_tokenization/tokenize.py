@@ -1,0 +1,8 @@
+"""Door: ``python -m vq.tasks.image_tokenization.tokenize``. The body is in ``vq/cli/tokenize.py``."""
+
+import sys
+
+from vq.cli.tokenize import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""Door: ``python -m vq.test``. The body is in ``vq/cli/test.py``."""
+
+import sys
+
+from vq.cli.test import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What joins encoder, connectors, quantizer and decoder."""

@@ -1,0 +1,106 @@
+"""Encoder, connector, quantizer, connector, decoder: the shape of VQ-VAE, VQGAN and most tokenizers after them."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from vq.core.errors import ConfigError, UserError
+from vq.core.records import Latent, Quantized
+from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
+from vq.registries import VQModelRegistry
+
+
+@VQModelRegistry.register_()
+class VQGAN(Tokenizer):
+    """image -> encoder -> post_encode -> quantizer -> pre_decode -> decoder -> image; tokens (B, h, w).
+
+    Widths follow from the neighbours unless a config gives them: connectors take theirs from both sides, the decoder
+    the encoder's. Without connectors the encoder's ``out_channels`` must be the quantizer's ``embedding_dim``.
+    """
+
+    can_decode = True
+    # parts are built in the order of the signature, and a wire can only come from a part built before
+    wires: ClassVar[dict[str, str]] = {
+        'post_encode.in_channels': 'encoder.out_channels',
+        'post_encode.out_channels': 'quantizer.embedding_dim',
+        'decoder.in_channels': 'encoder.out_channels',
+        'pre_decode.in_channels': 'quantizer.embedding_dim',
+        'pre_decode.out_channels': 'decoder.in_channels',
+    }
+
+    def __init__(self, *, encoder: Encoder, quantizer: Quantizer, post_encode: Connector | None = None, decoder: Decoder,
+                 pre_decode: Connector | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.post_encode = post_encode
+        self.quantizer = quantizer
+        self.pre_decode = pre_decode
+        self.decoder = decoder
+        self.downsampling = encoder.downsampling
+        _check_join('encoder', encoder.out_channels, 'post_encode', post_encode, 'quantizer', quantizer.embedding_dim)
+        _check_join('quantizer', quantizer.embedding_dim, 'pre_decode', pre_decode, 'decoder', decoder.in_channels)
+        upsampling = getattr(decoder, 'upsampling', encoder.downsampling)
+        if upsampling != encoder.downsampling:
+            raise ConfigError(f'encoder shrinks images {encoder.downsampling} times, decoder enlarges them {upsampling} times',
+                              'Give both the same multipliers.')
+
+    @property
+    def codebook_size(self) -> int:  # type: ignore[override]
+        return self.quantizer.codebook_size
+
+    @property
+    def bits(self) -> float:
+        """Bits per token."""
+        return self.quantizer.bits
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """How the quantizer's losses are meant to be weighted."""
+        weights: dict[str, float] = getattr(self.quantizer, 'loss_weights', {})
+        return weights
+
+    def token_shape(self, image_size: int) -> tuple[int, ...]:
+        self._check_size(image_size, image_size)
+        return image_size // self.downsampling, image_size // self.downsampling
+
+    def encode(self, image: Tensor) -> Latent:
+        self._check_size(image.shape[-2], image.shape[-1])
+        features = self.encoder(image)
+        return Latent(features if self.post_encode is None else self.post_encode(features))
+
+    def quantize(self, latent: Latent) -> Quantized:
+        quantized: Quantized = self.quantizer(latent.mean.permute(0, 2, 3, 1))  # channels last: (B, h, w, C)
+        return Quantized(quantized.z.permute(0, 3, 1, 2), quantized.tokens, quantized.losses, quantized.extra)
+
+    def decode(self, z: Tensor) -> Tensor:
+        image: Tensor = self.decoder(z if self.pre_decode is None else self.pre_decode(z))
+        return image
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        return self.quantizer.lookup(tokens).permute(0, 3, 1, 2)
+
+    def update(self, ok: Tensor | None = None) -> None:
+        self.quantizer.update(ok)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Quantized]:
+        """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and what the quantizer said on the way."""
+        quantized = self.quantize(self.encode(image))
+        return self.decode(quantized.z), quantized
+
+    def _check_size(self, height: int, width: int) -> None:
+        if height % self.downsampling or width % self.downsampling or not height or not width:
+            raise UserError(f'images of {height} x {width} pixels do not divide into cells of {self.downsampling} pixels',
+                            f'Choose image_size as a multiple of {self.downsampling}.')
+
+
+def _check_join(left: str, out_channels: int, between: str, connector: Connector | None, right: str, in_channels: int) -> None:
+    if connector is None:
+        if out_channels != in_channels:
+            raise ConfigError(f'{left} gives {out_channels} channels and {right} takes {in_channels}',
+                              f"Add {between}=dict(type='ConvConnector'), or make the widths equal.")
+    elif connector.in_channels != out_channels or connector.out_channels != in_channels:
+        raise ConfigError(f'{between} joins {connector.in_channels} to {connector.out_channels} channels, '
+                          f'but {left} gives {out_channels} and {right} takes {in_channels}',
+                          f'Leave in_channels and out_channels of {between} out: they follow from the neighbours.')

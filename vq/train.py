@@ -1,0 +1,8 @@
+"""Door: ``python -m vq.train``. The body is in ``vq/cli/train.py``."""
+
+import sys
+
+from vq.cli.train import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,8 @@
+"""Door: ``python -m vq.val``. The body is in ``vq/cli/val.py``."""
+
+import sys
+
+from vq.cli.val import main
+
+if __name__ == '__main__':
+    sys.exit(main())
