@@ -221,10 +221,16 @@ class Callback:
     def on_error(self, error: BaseException) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """What must survive a restart, in containers that load with ``weights_only=True``."""
+        """What must survive a restart and is the same on all ranks, in containers that load with ``weights_only=True``."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+    def rank_state_dict(self) -> dict[str, Any]:
+        """What must survive a restart and is this rank's own; lost when the number of ranks changes."""
+        return {}
+
+    def load_rank_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Strategy:

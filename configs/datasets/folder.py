@@ -14,8 +14,9 @@ backend = _kwargs_.get('backend', 'pillow')
 
 def folder(split, name):
     transform = None if name is None else dict(type=f'VQTransformRegistry.{name}', image_size=image_size)
-    return dict(type='VQDatasetRegistry.FolderDataset', root=root, split=split, transform=transform, classes=classes,
-                backend=backend)
+    return dict(
+        type='VQDatasetRegistry.FolderDataset', root=root, split=split, transform=transform, classes=classes, backend=backend
+    )
 
 
 _export_ = dict(

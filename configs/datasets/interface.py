@@ -19,12 +19,19 @@ bad_images = _kwargs_.get('bad_images', 'raise')
 
 
 def loading(size):
-    return dict(batch_size=size, num_workers=num_workers, pin_memory=True, batch_size_in_total=batch_size_in_total,
-                bad_images=bad_images)
+    return dict(
+        batch_size=size,
+        num_workers=num_workers,
+        pin_memory=True,
+        batch_size_in_total=batch_size_in_total,
+        bad_images=bad_images,
+    )
 
 
 _export_ = PyConfig.load(f'{dataset}.py')
-_export_.update(dict(
-    trainer=dict(dataloader=loading(batch_size)),
-    validator=dict(dataloader=loading(val_batch_size)),
-))
+_export_.update(
+    dict(
+        trainer=dict(dataloader=loading(batch_size)),
+        validator=dict(dataloader=loading(val_batch_size)),
+    )
+)

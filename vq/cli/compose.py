@@ -27,14 +27,14 @@ def compose(
         if key not in TOP_LEVEL:
             raise ConfigError(
                 f"{file}: unknown top-level name '{key}'{nearest(key, TOP_LEVEL)}",
-                f'A config has {listing(TOP_LEVEL)}; use _export_ to keep helper variables in the file.',
+                f'A config has {listing(TOP_LEVEL)}; begin the names of helper variables with an underscore, or use _export_.',
             )
     import_custom(config)
     if dry_run() if tiny is None else tiny:
         apply_tiny(config, file)
     known = set(config)
     config.override(overrides)
-    for key in set(config) - known:
+    for key in sorted(set(config) - known):
         raise ConfigError(f"override '.{key}': the config has no '{key}'{nearest(key, known)}", f'It has: {listing(known)}.')
     if autocast:
         for runner in ('trainer', 'validator'):
@@ -61,6 +61,7 @@ def apply_tiny(config: PyConfig, file: str) -> None:
     if 'tiny' not in config:
         raise ConfigError(f'DRY_RUN is set, and {file} has no tiny form', "Give the config a dict 'tiny' that shrinks it.")
     config.update(config['tiny'])
+    config.settle()
 
 
 def runner_config(config: PyConfig, which: str) -> PyConfig:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -40,13 +41,34 @@ def image_size_of(dataset: Mapping[str, Any]) -> int:
 
 
 def count_flops(model: Task, image_size: int) -> dict[str, float]:
-    """Multiply-adds counted as two, of one validation step on one image."""
+    """Multiply-adds counted as two, of one validation step on one image: of the whole (``Global``) and of each part."""
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device='meta')
     batch = Batch(image, ['one'], torch.zeros(1, dtype=torch.int64, device='meta'))
-    with FlopCounterMode(display=False) as counter:
+    parts = [(name, module) for name, module in model.named_modules() if name and name.count('.') <= 1]
+    spent: dict[str, float] = {}
+    with FlopCounterMode(display=False) as counter, contextlib.ExitStack() as hooks:
+        for name, module in parts:
+            hooks.enter_context(_measure(name, module, counter, spent))
         model.validation_step(batch)
-    totals = {'Global': float(counter.get_total_flops())}
-    prefix = type(model).__name__ + '.'
-    for name, operations in counter.get_flop_counts().items():
-        totals[name.removeprefix(prefix)] = float(sum(operations.values()))
-    return totals
+    for name, _ in parts:  # a part whose methods are called, not itself, spends what its own parts spend
+        within = [spent[other] for other, _ in parts if other.startswith(f'{name}.') and other in spent]
+        if name not in spent and within:
+            spent[name] = sum(within)
+    return {'Global': float(counter.get_total_flops()), **spent}
+
+
+@contextlib.contextmanager
+def _measure(name: str, module: nn.Module, counter: FlopCounterMode, spent: dict[str, float]) -> Iterator[None]:
+    """Add to ``spent[name]`` what each call of ``module`` adds to the counter."""
+    before: list[int] = []
+    enter = module.register_forward_pre_hook(lambda *_: before.append(counter.get_total_flops()))
+
+    def leave(*_: Any) -> None:
+        spent[name] = spent.get(name, 0.0) + counter.get_total_flops() - before.pop()
+
+    exit_ = module.register_forward_hook(leave)
+    try:
+        yield
+    finally:
+        enter.remove()
+        exit_.remove()

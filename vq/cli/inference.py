@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = 0
     for name in unique_names(options.images):
         try:
-            pixels = none(decode_image(name[0]), python_stream('inference'), size)
+            pixels = none(decode_image(name[0]), python_stream('inference'), image_size=size)
         except BadImage as error:
             logger.warning('%s', error)
             failed += 1

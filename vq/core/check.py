@@ -5,12 +5,12 @@ Every problem is found at once, each with its path: unknown types, misspelt keys
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import Parameter, dataclass_in, describe, fits, parameters_of, takes_any_keyword
-from vq.core.registry import TreeMeta, elements_of, is_part, registry_for
+from vq.core.registry import TreeMeta, elements_of, find_item, is_part, registry_for, settings_of
 
 Problem = tuple[str, str]  # what is wrong (opens with its path), what to do
 
@@ -24,19 +24,18 @@ def find_problems(registry: TreeMeta, config: Any, path: str) -> Iterator[Proble
         )
         return
     kind = config.get('type')
-    if kind is None:
-        yield f"{path}: 'type' is missing", f'{registry.__name__} has: {listing(registry.names())}.'
-        return
     try:
-        item = registry.parse(kind)[1]
+        owner, item = find_item(registry, kind, path)
+        given = settings_of(config, owner, item, path)
+        parameters = parameters_of(item)
     except UserError as error:
-        yield f'{path}: {error.message}', error.hint
+        yield (error.message if error.message.startswith(f'{path}: ') else f'{path}: {error.message}'), error.hint
         return
-    given = {key: value for key, value in config.items() if key != 'type'}
     wired = {
         target for target, source in getattr(item, 'wires', {}).items() if given.get(source.partition('.')[0]) is not None
     }
-    yield from _judge(registry.root(), str(kind), parameters_of(item), given, path, takes_any_keyword(item), wired)
+    name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
+    yield from _judge(registry.root(), name, parameters, given, path, takes_any_keyword(item), wired)
 
 
 def _judge(
@@ -64,8 +63,9 @@ def _judge(
         yield from _judge_value(root, given[name], parameter.annotation, where, filled)
 
 
-def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled: set[str] = frozenset()) -> Iterator[Problem]:  # type: ignore[assignment]
-    registry, record, element = registry_for(annotation, root), dataclass_in(annotation), elements_of(annotation)
+def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled: Collection[str] = ()) -> Iterator[Problem]:
+    registry, record, element = registry_for(annotation, root), dataclass_in(annotation), elements_of(annotation, value)
+    parts = element is not None and registry_for(element, root) is not None
     if registry is not None and isinstance(value, Mapping) and (is_part(value) or element is None):
         for message, hint in find_problems(registry, value, path):
             if not any(message.startswith(f'{path}: ') and f"needs '{name}'" in message for name in filled):
@@ -74,11 +74,11 @@ def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled:
         yield from _judge(root, record.__name__, parameters_of(record), value, path, False, set())
     elif element is not None and isinstance(value, list | tuple):
         for index, item in enumerate(value):
-            if item is not None:
+            if not (parts and item is None):
                 yield from _judge_value(root, item, element, f'{path}[{index}]')
     elif element is not None and isinstance(value, Mapping):
         for key, item in value.items():
-            if item is not None:
+            if not (parts and item is None):  # None switches an inherited entry off
                 yield from _judge_value(root, item, element, f'{path}.{key}')
     elif not fits(value, annotation):
         yield (

@@ -12,6 +12,7 @@ What ours does differently, and why:
 - an option that no file reads is an error, with the nearest name that was read;
 - paths resolve relative to the file, to the working directory and to the packaged ``configs``;
 - modules, functions and classes of a file without ``_export_`` stay in the file;
+- ``_delete_`` and ``_override_`` work wherever they stand in a dict, and never stay behind in a composed config;
 - overrides are parsed paths, not ``exec``; parents must exist;
 - dumping takes a millisecond and keeps ``inf`` and ``nan``.
 """
@@ -31,9 +32,11 @@ from typing import Any, Self
 
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, listing, nearest
-from vq.core.paths import assign, descend, parse_path
+from vq.core.paths import assign, parse_path
 
 _MISSING = object()
+_PATCHES = ('tiny',)  # top-level names that hold changes to be applied later: ``_delete_`` and ``_override_`` stay in them
+_WRITTEN = {'dict', 'set', 'frozenset', 'float', 'complex'}  # builtins that dumped text uses
 _frames: ContextVar[tuple[dict[str, Any], ...]] = ContextVar('vq_config_frames', default=())
 
 
@@ -70,6 +73,15 @@ class Options(dict[str, Any]):
         return super().pop(key) if default is _MISSING else super().pop(key, default)
 
 
+class Namespace(dict[str, Any]):
+    """The names of a config file. A file may replace ``_kwargs_`` by a plain dict: what is read of that counts as well."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == '_kwargs_' and isinstance(value, Mapping) and not isinstance(value, Options):
+            value = Options(value, self['_kwargs_'].asked)
+        super().__setitem__(name, value)
+
+
 def packaged_configs() -> Path:
     """The ``configs`` folder: inside the installed package, or beside it in a checkout."""
     spec = importlib.util.find_spec('vq')
@@ -94,9 +106,12 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
+    frames = _frames.get()
+    where = f'{frames[-1]["__file__"]}: ' if frames else ''
     beside = {entry.name for candidate in candidates if candidate.parent.is_dir() for entry in candidate.parent.glob('*.py')}
     raise ConfigError(
-        f"config file '{file}' does not exist{nearest(path.name, beside)}", f'Looked at: {", ".join(map(str, candidates))}.'
+        f"{where}config file '{file}' does not exist{nearest(path.name, beside)}",
+        f'Looked at: {", ".join(map(str, candidates))}.',
     )
 
 
@@ -117,6 +132,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
             return cls._compose(resolve_config(file, folder), Options({**defaults, **inherited}, inherited.asked))
         options = Options(defaults)
         config = cls._compose(resolve_config(file), options)
+        config.settle()
         unread = set(defaults) - options.asked
         if unread:
             name = min(unread)
@@ -129,7 +145,10 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
     @classmethod
     def loads(cls, s: str, **kwargs: Any) -> Self:
         """Compose a config given as text; bases resolve from the working directory."""
-        return cls._execute(s, Path.cwd() / '<text>', Options(kwargs))
+        config = cls._execute(s, Path.cwd() / '<text>', Options(kwargs))
+        if not _frames.get():
+            config.settle()
+        return config
 
     @classmethod
     def _compose(cls, path: Path, options: Options) -> Self:
@@ -139,34 +158,86 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 'config files load each other in a circle: ' + ' -> '.join([*opened, str(path)]),
                 'Take one of these out of _base_ or PyConfig.load.',
             )
-        return cls._execute(path.read_text(), path, options)
+        try:
+            source = path.read_text(encoding='utf-8')
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f'{path} cannot be read: {error}', 'A config is a text file of Python.') from error
+        return cls._execute(source, path, options)
 
     @classmethod
     def _execute(cls, source: str, path: Path, options: Options) -> Self:
-        namespace: dict[str, Any] = {'__file__': str(path), '__name__': '__config__', '_kwargs_': options}
+        namespace = Namespace({'__file__': str(path), '__name__': '__config__', '_kwargs_': options})
         token = _frames.set((*_frames.get(), namespace))
         try:
             _run(source, path, namespace)
             config = cls()
             for base in _bases(namespace, path):
-                # a file may have replaced _kwargs_ by a plain dict; what its bases read still counts as read
-                given = Options(namespace['_kwargs_'], options.asked)
-                namespace['_kwargs_'] = given
-                config.update(cls._compose(resolve_config(base, path.parent), given) if isinstance(base, str) else base)
-            config.update(namespace['_export_'] if '_export_' in namespace else _public(namespace))
+                if isinstance(base, str | Path):  # options are copied: a default that one base sets is not for the next
+                    given = Options(namespace['_kwargs_'], options.asked)
+                    base = cls._compose(resolve_config(base, path.parent), given)
+                config.update(base)
+            content = namespace.get('_export_', _public(namespace))
+            if not isinstance(content, Mapping):
+                raise ConfigError(f'{path}: _export_ is a {type(content).__name__}', 'Write _export_ = dict(...).')
+            config.update(content)
             return config
         finally:
             _frames.reset(token)
 
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name == '_delete_' and self:
+            if value:
+                self.clear()
+        elif name == '_override_' and self:
+            self.override(value)
+        else:
+            self.data[name] = self._adopt(value)
+
+    @classmethod
+    def _adopt(cls, value: Any) -> Any:
+        """A copy of our own: dicts as configs, named tuples as tuples."""
+        if isinstance(value, Mapping):
+            return cls(value)
+        if isinstance(value, list):
+            return [cls._adopt(item) for item in value]
+        if isinstance(value, tuple):
+            return tuple(cls._adopt(item) for item in value)
+        return set(value) if isinstance(value, set) else value
+
+    def update(self, *others: Mapping[str, Any], **names: Any) -> None:  # type: ignore[override]
+        """Merge recursively, later wins. ``_delete_`` first clears what is here, ``_override_`` comes last; with nothing
+        here yet, both are kept for the config this one will be merged into."""
+        for other in (*others, names):
+            items, empty = dict(other), not self
+            delete, override = items.pop('_delete_', False), items.pop('_override_', None)
+            if delete:
+                self.clear()
+            for name, value in ({'_delete_': True, **items} if delete and empty else items).items():
+                present = self.data.get(name)
+                if isinstance(present, PyConfig) and isinstance(value, Mapping):
+                    present.update(value)
+                else:
+                    self.data[name] = self._adopt(value)
+            if override is not None and empty:
+                self.data['_override_'] = self._adopt(override)
+            elif override is not None:
+                self.override(override)
+
+    def settle(self) -> None:
+        """Nothing more will be merged: apply and remove what is left of ``_delete_`` and ``_override_``."""
+        _settle({name: value for name, value in self.data.items() if name not in _PATCHES})
+        _settle_here(self)
+
     def override(self, other: Mapping[str, Any]) -> None:
         """Apply ``{'.a.b[-1]': value}``. A new last key is allowed here; ``vq.core.check`` judges it afterwards."""
         for path, value in other.items():
-            steps = parse_path(path)
-            assign(descend(self, steps[:-1], path), steps[-1], value, path)
+            assign(self, parse_path(path), self._adopt(value), path)
 
     def dumps(self) -> str:
         """Python text that ``loads`` back to an equal config."""
-        return ''.join(f'{key} = {_format(self[key], 0)}\n' for key in self)
+        if all(isinstance(key, str) and _is_name(key) and key not in _WRITTEN for key in self):
+            return ''.join(f'{key} = {_format(self[key], 0)}\n' for key in self)
+        return f'_export_ = {_format(self, 0)}\n'
 
     def diff(self, other: PyConfig, html: bool = False) -> str:
         """The lines that differ from ``other``, in unified form (or as an HTML page)."""
@@ -180,14 +251,34 @@ def plain(value: Any) -> Any:
     """Configs as plain dicts and lists: what ``json`` and C code can read (a Config looks empty to them)."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(plain(item) for item in value)
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    if isinstance(value, tuple):
+        return tuple(plain(item) for item in value)
     return value
+
+
+def _settle(value: Any) -> None:
+    if isinstance(value, Mapping):
+        for item in value.values():
+            _settle(item)
+        if isinstance(value, PyConfig):
+            _settle_here(value)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _settle(item)
+
+
+def _settle_here(config: PyConfig) -> None:
+    config.data.pop('_delete_', None)
+    override = config.data.pop('_override_', None)
+    if override is not None:
+        config.override(override)
 
 
 def _run(source: str, path: Path, namespace: dict[str, Any]) -> None:
     try:
-        exec(compile(source, str(path), 'exec'), namespace)
+        exec(compile(source, str(path), 'exec', dont_inherit=True), namespace)
     except ConfigError:
         raise
     except SyntaxError as error:
@@ -206,22 +297,25 @@ def _bases(namespace: dict[str, Any], path: Path) -> Iterable[Any]:
 
 
 def _public(namespace: dict[str, Any]) -> dict[str, Any]:
-    hidden = (types.ModuleType, types.FunctionType, types.BuiltinFunctionType, type)
     return {
         name: value
         for name, value in namespace.items()
         if (not name.startswith('_') or name in ('_override_', '_delete_'))
-        and not isinstance(value, hidden)
-        and type(value).__module__ != '__future__'
+        and not isinstance(value, types.ModuleType)
+        and not callable(value)
+        and type(value).__module__ not in ('__future__', 'typing')
     }
 
 
+def _is_name(key: str) -> bool:
+    """Whether ``key = 1`` and ``dict(key=1)`` keep the key as it is (Python rewrites some letters beyond ASCII)."""
+    return key.isidentifier() and key.isascii() and not key.startswith('_') and not keyword.iskeyword(key)
+
+
 def _format(value: Any, depth: int) -> str:
-    """``repr`` that breaks long containers over lines and writes every float so that it reads back."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float('{value}')"
+    """``repr`` that breaks long containers over lines and writes every number so that it reads back."""
     if isinstance(value, Mapping):
-        names = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        names = all(isinstance(key, str) and (_is_name(key) or key in ('_delete_', '_override_')) for key in value)
         items = [
             f'{key}={_format(item, depth + 1)}' if names else f'{_format(key, depth + 1)}: {_format(item, depth + 1)}'
             for key, item in value.items()
@@ -233,9 +327,17 @@ def _format(value: Any, depth: int) -> str:
         items = [_format(item, depth + 1) for item in value]
         return f'({items[0]},)' if len(items) == 1 else _wrap('(', items, ')', depth)
     if isinstance(value, set | frozenset):
-        return f'{type(value).__name__}({_format(sorted(value), depth)})'
-    if value is None or isinstance(value, bool | int | float | str | bytes | complex):
+        items = sorted(_format(item, depth + 1) for item in value)
+        return _wrap(f'{"set" if isinstance(value, set) else "frozenset"}([', items, '])', depth)
+    if value is None or isinstance(value, bool):
         return repr(value)
+    for kind in (int, str, bytes):  # by the kind's own repr: that of enums and NumPy scalars does not read back
+        if isinstance(value, kind):
+            return kind.__repr__(value)
+    if isinstance(value, float):
+        return float.__repr__(value) if math.isfinite(value) else f"float('{float(value)}')"
+    if isinstance(value, complex):
+        return f'complex({_format(value.real, depth)}, {_format(value.imag, depth)})'
     if isinstance(value, Path):
         return repr(str(value))
     raise ConfigError(

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from vq.core.errors import ConfigError
+
 REQUIRED: Any = inspect.Parameter.empty
 
 
@@ -37,7 +39,13 @@ def parameters_of(item: Callable[..., Any]) -> dict[str, Parameter]:
     function = item.__init__ if isinstance(item, type) else item  # type: ignore[misc]
     if isinstance(item, type) and function is object.__init__:
         return {}
-    hints = typing.get_type_hints(function, include_extras=True)
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise ConfigError(
+            f'an annotation of {getattr(item, "__qualname__", item)} cannot be read: {error}',
+            'Import what annotations name at run time, not under TYPE_CHECKING.',
+        ) from error
     found = {}
     for index, parameter in enumerate(inspect.signature(function).parameters.values()):
         if index == 0 and isinstance(item, type):
@@ -65,9 +73,9 @@ def strip(annotation: Any) -> Any:
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The members of a union (``X | None`` -> ``(X, NoneType)``), or the annotation alone."""
+    """The members of a union (``X | None`` -> ``(X, NoneType)``), or the bare annotation alone."""
     bare = strip(annotation)
-    return get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (annotation,)
+    return get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
 
 
 def dataclass_in(annotation: Any) -> type | None:
@@ -84,7 +92,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in (Union, types.UnionType):
         return any(fits(value, member) for member in get_args(bare))
     if origin is Literal:
-        return value in get_args(bare)
+        return any(value == choice and type(value) is type(choice) for choice in get_args(bare))
     if bare is None or bare is type(None):
         return value is None
     if origin is not None:
@@ -130,4 +138,17 @@ def _fits_container(value: Any, origin: Any, arguments: tuple[Any, ...]) -> bool
 def describe(annotation: Any) -> str:
     """An annotation as a user would write it."""
     bare = strip(annotation)
-    return bare.__name__ if isinstance(bare, type) and get_origin(bare) is None else str(bare).replace('typing.', '')
+    origin, arguments = get_origin(bare), get_args(bare)
+    if bare is Ellipsis:
+        return '...'
+    if bare is type(None):
+        return 'None'
+    if origin in (Union, types.UnionType):
+        return ' | '.join(describe(kind) for kind in arguments)
+    if origin is Literal:
+        return ' | '.join(repr(choice) for choice in arguments)
+    if origin is Callable:
+        return 'Callable'
+    if isinstance(origin, type) and arguments:
+        return f'{origin.__name__}[{", ".join(describe(kind) for kind in arguments)}]'
+    return bare.__name__ if isinstance(bare, type) else str(bare).replace('typing.', '')

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from collections.abc import Mapping, MutableMapping, MutableSequence
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from vq.core.errors import ConfigError, listing, nearest
 
 Step = str | int
 
+_NAME = re.compile(r'[A-Za-z_]\w*')
 _STEP = re.compile(r"""\.(?P<name>[A-Za-z_]\w*)|\[(?P<index>-?\d+)\]|\[(?P<key>'[^']*'|"[^"]*")\]""")
 
 
@@ -28,7 +28,7 @@ def parse_path(path: str) -> list[Step]:
         if match['index'] is not None:
             steps.append(int(match['index']))
         else:
-            steps.append(match['name'] or ast.literal_eval(match['key']))
+            steps.append(match['name'] or match['key'][1:-1])
         position = match.end()
     if not steps:
         raise ConfigError('an override path is empty', 'Write it as .name.name[index], starting with a dot.')
@@ -36,17 +36,18 @@ def parse_path(path: str) -> list[Step]:
 
 
 def format_path(steps: list[Step]) -> str:
-    return ''.join(f'[{step}]' if isinstance(step, int) else f'.{step}' for step in steps)
+    """What ``parse_path`` reads."""
+    return ''.join(f'.{step}' if isinstance(step, str) and _NAME.fullmatch(step) else f'[{step!r}]' for step in steps)
 
 
 def descend(root: Any, steps: list[Step], whole: str) -> Any:
-    """Follow ``steps`` from ``root``; every one of them must exist."""
+    """Follow ``steps`` from ``root``; every one of them must exist. ``whole`` is the path as the user wrote it."""
     node = root
     for depth, step in enumerate(steps):
         here = format_path(steps[:depth]) or 'the config'
-        if isinstance(step, int):
-            if not isinstance(node, MutableSequence) or not -len(node) <= step < len(node):
-                size = f'has {len(node)} entries' if isinstance(node, MutableSequence) else 'is not a list'
+        if isinstance(step, int) and not (isinstance(node, Mapping) and step in node):
+            if not isinstance(node, list | tuple) or not -len(node) <= step < len(node):
+                size = f'has {len(node)} entries' if isinstance(node, list | tuple) else 'is not a list'
                 raise ConfigError(
                     f"override '{whole}': {here} {size}, so [{step}] does not exist",
                     f'Print the config with python -m vq.config CONFIG and look at {here}.',
@@ -62,16 +63,20 @@ def descend(root: Any, steps: list[Step], whole: str) -> Any:
     return node
 
 
-def assign(parent: Any, step: Step, value: Any, whole: str) -> bool:
-    """Set ``parent[step]``; True if the key is new (its legality is for the caller to judge)."""
-    if isinstance(step, int):
-        descend(parent, [step], whole)
+def assign(root: Any, steps: list[Step], value: Any, whole: str) -> bool:
+    """Set what ``steps`` lead to; True if the last key is new (its legality is for the caller to judge)."""
+    parent, step = descend(root, steps[:-1], whole), steps[-1]
+    here = format_path(steps[:-1]) or 'the config'
+    if isinstance(parent, MutableMapping) and (isinstance(step, str) or step in parent):
+        new = step not in parent
         parent[step] = value
-        return False
-    if not isinstance(parent, MutableMapping):
+        return new
+    if isinstance(step, int):
+        descend(root, steps, whole)
+    if not isinstance(parent, list) or not isinstance(step, int):
         raise ConfigError(
-            f"override '{whole}': the parent is a {type(parent).__name__}, not a part", 'Override the parent itself instead.'
+            f"override '{whole}': {here} is a {type(parent).__name__}, in which nothing can be set",
+            f'Override {here} as a whole.',
         )
-    new = step not in parent
     parent[step] = value
-    return new
+    return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import operator
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ if TYPE_CHECKING:
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed from any names and numbers: the same on every machine, rank and Python version.
 
-    Each part is written with its type and length, so that ``(1, 23)``, ``(12, 3)`` and ``('1', 23)`` differ.
+    Each part is written with its type and length, so that ``(1, 23)``, ``(12, 3)`` and ``('1', 23)`` differ. Integers of
+    NumPy and torch count as the numbers they are.
     """
-    text = ''.join(f'{type(part).__name__}:{len(str(part))}:{part};' for part in parts)
+    plain = [part if isinstance(part, str) else operator.index(part) for part in parts]
+    text = ''.join(f'{"str" if isinstance(part, str) else "int"}:{len(str(part))}:{part};' for part in plain)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
 
 

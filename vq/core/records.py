@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
@@ -38,23 +39,24 @@ class Batch:
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
         """The batch on a device; copies are asynchronous where the memory is pinned."""
-        moved: dict[str, Any] = {
-            field.name: value.to(device, non_blocking=True)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
-        }
+        moved = self._tensors(lambda tensor: tensor.to(device, non_blocking=True))
         if channels_last:
             moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Self:
         """Called by torch's loader when it pins batches."""
-        pinned: dict[str, Any] = {
-            field.name: value.pin_memory()
+        return dataclasses.replace(self, **self._tensors(Tensor.pin_memory))
+
+    def _tensors(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """The fields that hold tensors, each changed; those in ``extra`` too."""
+        changed: dict[str, Any] = {
+            field.name: change(value)
             for field in dataclasses.fields(self)
             if isinstance(value := getattr(self, field.name), Tensor)
         }
-        return dataclasses.replace(self, **pinned)
+        extra = {key: change(value) if isinstance(value, Tensor) else value for key, value in self.extra.items()}
+        return {**changed, 'extra': extra}
 
 
 @dataclasses.dataclass

@@ -11,7 +11,7 @@ import copy
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from vq.core.door import Config, RegistryMeta, ToddRegistry
@@ -37,24 +37,51 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return _subclasses(TreeMeta if cls is ... else cls)
 
     def parse(cls, key: str) -> tuple[TreeMeta, Any]:
-        """Find an item: here, below here, or, for a dotted name, anywhere in the tree."""
+        """Find an item that can be used here: in this registry, below it, or, for a dotted name, anywhere in the tree."""
         *parents, name = key.split('.')
-        start: TreeMeta = cls
-        if parents:
-            start = cls.locate(parents)
+        start: TreeMeta = cls.locate(parents) if parents else cls
         found = _below(start, name)
         if not found:
             for registry in start.tree():
                 registry.load_package()
             found = _below(start, name)
-        if len(found) == 1:
-            return found[0], found[0].data[name]
-        if found:
+        fitting = [registry for registry in found if cls.accepts(registry, registry.data[name])]
+        if len(fitting) == 1:
+            return fitting[0], fitting[0].data[name]
+        if fitting:
             raise ConfigError(
-                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in found)}",
+                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in fitting)}",
                 'Write one of the dotted names.',
             )
-        raise ConfigError(cls._unknown(key, name), f'{start.__name__} has: {listing(start.names()) or "nothing"}.')
+        if found:
+            raise ConfigError(cls._other_kind(key, found[0]), f'{cls.__name__} has: {listing(cls.choices()) or "nothing"}.')
+        raise ConfigError(start._unknown(key, name), f'{start.__name__} has: {listing(start.choices()) or "nothing"}.')
+
+    def accepts(cls, owner: TreeMeta, item: Any) -> bool:
+        """Whether ``item``, registered in ``owner``, is what this registry is asked for. A child may hold another kind of
+        part (encoders stand below tokenizers), so its items must be of the interface; what was registered here is trusted.
+        """
+        if owner is cls:
+            return True
+        wanted = cls.interface_class()
+        if wanted is None:
+            return cls in owner.__mro__
+        kind = item if isinstance(item, type) else owner.interface_class()
+        return kind is not None and issubclass(kind, wanted)
+
+    def interface_class(cls) -> type | None:
+        """The class behind ``interface``, that of the parent if there is none here."""
+        target: str | None = getattr(cls, 'interface', None)
+        return _import_class(target) if target else None
+
+    def __setitem__(cls, key: str, item: Any) -> None:
+        registry, name = cls._parse(key)
+        if name in registry.data:
+            raise ConfigError(
+                f"{registry.__name__} has an item '{name}' already: {registry.data[name]!r}",
+                'Register yours under another name, or with register_(force=True) in its place.',
+            )
+        super().__setitem__(key, item)
 
     def locate(cls, parents: list[str]) -> TreeMeta:
         """``['VQITRunnerRegistry']`` -> that registry, wherever it stands; further names go downwards from it."""
@@ -74,11 +101,12 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return registry
 
     def tree(cls) -> Iterator[TreeMeta]:
-        """This registry, then all below it."""
-        yield cls
+        """This registry, then all below it, each of them once."""
+        found: dict[TreeMeta, None] = {cls: None}
         children: list[TreeMeta] = _subclasses(cls)
         for child in children:
-            yield from child.tree()
+            found.update(dict.fromkeys(child.tree()))
+        yield from found
 
     def names(cls) -> list[str]:
         """All item names here and below, packages imported."""
@@ -86,23 +114,38 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
             registry.load_package()
         return [name for registry in cls.tree() for name in registry.data]
 
+    def choices(cls) -> list[str]:
+        """The names that can be used here."""
+        cls.names()
+        return [name for registry in cls.tree() for name, item in registry.data.items() if cls.accepts(registry, item)]
+
     def load_package(cls) -> None:
         """Import the modules that register into this registry; once."""
         package = cls.__dict__.get('package')
         if package is None or cls.__dict__.get('_loaded', False):
             return
         type.__setattr__(cls, '_loaded', True)
-        module = importlib.import_module(package)
-        for info in pkgutil.walk_packages(getattr(module, '__path__', []), f'{package}.'):
-            if not info.name.endswith('__main__'):
-                importlib.import_module(info.name)
+        try:
+            module = importlib.import_module(package)
+            for info in pkgutil.walk_packages(getattr(module, '__path__', []), f'{package}.'):
+                if not info.name.endswith('__main__'):
+                    importlib.import_module(info.name)
+        except BaseException:
+            type.__setattr__(cls, '_loaded', False)  # else the next miss would say "unknown type" of half a package
+            raise
 
     def _unknown(cls, key: str, name: str) -> str:
         cls.root().names()  # imports every package
-        elsewhere = [registry.__name__ for registry in cls.root().tree() if name in registry.data]
+        elsewhere = [registry for registry in cls.root().tree() if name in registry.data]
         if elsewhere:
-            return f"'{key}' is a {elsewhere[0]} item, and a {cls.__name__} item is needed here"
-        return f"unknown type '{key}' in {cls.__name__}{nearest(name, cls.names())}"
+            return cls._other_kind(key, elsewhere[0])
+        return f"unknown type '{key}' in {cls.__name__}{nearest(name, cls.choices())}"
+
+    def _other_kind(cls, key: str, owner: TreeMeta) -> str:
+        given, wanted = owner.interface_class(), cls.interface_class()
+        is_a = f'{owner.__name__} item' + (f' ({given.__name__})' if given else '')
+        needed = f'{cls.__name__} item' + (f' ({wanted.__name__})' if wanted else '')
+        return f"'{key}' is a {is_a}, and a {needed} is needed here"
 
     def build(cls, config: Any, path: str = '', **defaults: Any) -> Any:
         """Build the part a config describes. The config is copied, never changed."""
@@ -116,18 +159,23 @@ class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-typ
 
 
 def _below(start: TreeMeta, name: str) -> list[TreeMeta]:
-    return [registry for registry in start.tree() if name in registry.data]
+    """The registries that hold ``name``. An item of ``start`` itself hides those below: these have dotted names."""
+    return [start] if name in start.data else [registry for registry in start.tree() if name in registry.data]
 
 
 @functools.cache
-def _interfaces(root: TreeMeta) -> dict[type, TreeMeta]:
-    table: dict[type, TreeMeta] = {}
+def _import_class(target: str) -> type:
+    module, _, name = target.partition(':')
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _registry_of(interface: type, root: TreeMeta) -> TreeMeta | None:
     for registry in root.tree():
         target = registry.__dict__.get('interface')
-        if target:
-            module, _, name = target.partition(':')
-            table[getattr(importlib.import_module(module), name)] = registry
-    return table
+        if target and target.endswith(f':{interface.__name__}') and _import_class(target) is interface:
+            return registry
+    return None
 
 
 def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
@@ -137,23 +185,24 @@ def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
         if marked:
             return marked[0]
     for kind in alternatives(annotation):
-        if isinstance(kind, type):
-            for interface, registry in _interfaces(root).items():
-                if kind is interface:
-                    return registry
-        elif get_origin(kind) is Annotated and (found := registry_for(kind, root)):
+        found = _registry_of(kind, root) if isinstance(kind, type) else None
+        if get_origin(kind) is Annotated:
+            found = registry_for(kind, root)
+        if found is not None:
             return found
     return None
 
 
-def elements_of(annotation: Any) -> Any | None:
-    """``list[X]``, ``tuple[X, ...]`` or ``dict[str, X]`` -> ``X``."""
+def elements_of(annotation: Any, value: Any) -> Any | None:
+    """What the elements of a list, tuple or dict ``value`` must be: ``list[X]``, ``tuple[X, ...]``, ``dict[str, X]`` -> X."""
     for kind in alternatives(annotation):
         origin, arguments = get_origin(strip(kind)), get_args(strip(kind))
-        if origin in (list, tuple) and arguments:
-            return arguments[0]
-        if isinstance(origin, type) and issubclass(origin, Mapping) and len(arguments) == 2:
+        if not isinstance(origin, type) or not arguments:
+            continue
+        if isinstance(value, Mapping) and issubclass(origin, Mapping) and len(arguments) == 2:
             return arguments[1]
+        if isinstance(value, list | tuple) and issubclass(origin, Sequence) and arguments[1:] in ((), (Ellipsis,)):
+            return arguments[0]
     return None
 
 
@@ -161,31 +210,62 @@ def is_part(value: Any) -> bool:
     return isinstance(value, Mapping) and 'type' in value
 
 
+def find_item(registry: TreeMeta, kind: Any, path: str) -> tuple[TreeMeta, Any]:
+    """The item a ``type`` names, with the registry that holds it. From Python, ``type`` may be the class itself."""
+    if kind is None:
+        raise ConfigError(
+            f"{path}: 'type' is missing", f'Add type=...; {registry.__name__} has: {listing(registry.choices())}.'
+        )
+    if not isinstance(kind, str):
+        if callable(kind):
+            return registry, kind
+        raise ConfigError(f"{path}: 'type' is {kind!r:.60}", f'Name an item of {registry.__name__}.')
+    try:
+        return registry.parse(kind)
+    except UserError as error:
+        raise ConfigError(f'{path}: {error.message}', error.hint) from error
+
+
+def settings_of(config: Mapping[str, Any], owner: TreeMeta, item: Any, path: str) -> dict[str, Any]:
+    """A part's config without ``type``, through the item's ``build_pre_hook`` (todd's convention for items from outside)."""
+    values = {key: value for key, value in config.items() if key != 'type'}
+    hook = getattr(item, 'build_pre_hook', None)
+    if hook is None:
+        return values
+    try:
+        return dict(hook(Config(copy.deepcopy(values)), owner, item))
+    except Exception as error:
+        raise ConfigError(
+            f'{path}: the build_pre_hook fails: {type(error).__name__}: {error}',
+            'See the parameters it was given in the config.',
+        ) from error
+
+
 def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
     """Build ``config`` from ``registry``; nested parts first, in signature order, with the item's ``wires`` applied."""
-    values = dict(config)
-    kind = values.pop('type', None)
-    if kind is None:
-        raise ConfigError(f"{path}: 'type' is missing", f'Add type=...; {registry.__name__} has: {listing(registry.names())}.')
-    try:
-        owner, item = registry.parse(kind) if isinstance(kind, str) else (registry, kind)
-    except ConfigError as error:
-        raise ConfigError(f'{path}: {error.message}', error.hint) from error
-    hook = getattr(item, 'build_pre_hook', None)
-    if hook is not None:  # todd's convention, for items brought from outside
-        values = dict(hook(Config(values), owner, item))
+    kind = config.get('type')
+    owner, item = find_item(registry, kind, path)
+    name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
+    values = settings_of(config, owner, item, path)
     parameters = parameters_of(item)
     unknown = [key for key in values if key not in parameters]
     if unknown and not takes_any_keyword(item):
         raise ConfigError(
-            f"{path}: {kind} has no parameter '{unknown[0]}'{nearest(unknown[0], parameters)}",
+            f"{path}: {name} has no parameter '{unknown[0]}'{nearest(str(unknown[0]), parameters)}",
             f'It takes: {listing(parameters) or "nothing"}.',
         )
     wires: dict[str, str] = getattr(item, 'wires', {})
-    for name, parameter in parameters.items():
-        if name in values:
-            _wire(name, values, wires)
-            values[name] = build_value(registry.root(), values[name], parameter.annotation, f'{path}.{name}')
+    for key, parameter in parameters.items():
+        if key in values:
+            _wire(key, values, wires, path)
+            values[key] = build_value(registry.root(), values[key], parameter.annotation, f'{path}.{key}')
+    missing = [parameter.name for parameter in parameters.values() if parameter.required and parameter.name not in values]
+    if missing:
+        raise ConfigError(f'{path}: {name} needs {listing(missing)}', f'Add {missing[0]}=... to this part.')
+    return _construct(item, values, f'{path}: {name}', path)
+
+
+def _construct(item: Any, values: dict[str, Any], label: str, path: str) -> Any:
     try:
         return item(**values) if isinstance(item, type) else functools.partial(item, **values)
     except UserError as error:
@@ -193,24 +273,29 @@ def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
             raise
         raise type(error)(f'{path}: {error.message}', error.hint) from error
     except (TypeError, ValueError) as error:
-        missing = [p.name for p in parameters.values() if p.required and p.name not in values]
-        if missing:
-            raise ConfigError(f'{path}: {kind} needs {listing(missing)}', f'Add {missing[0]}=... to this part.') from error
-        raise ConfigError(
-            f'{path}: {kind} cannot be built: {error}', 'See the parameters it was given in the config.'
-        ) from error
+        raise ConfigError(f'{label} cannot be built: {error}', 'See the parameters it was given in the config.') from error
+    except Exception as error:
+        error.add_note(f'while building {label}')
+        raise
 
 
-def _wire(name: str, values: dict[str, Any], wires: dict[str, str]) -> None:
+def _wire(name: str, values: dict[str, Any], wires: dict[str, str], path: str) -> None:
     """Fill what part ``name`` takes from a sibling built before it; a value in the config wins."""
     for target, source in wires.items():
         part, _, key = target.partition('.')
         if part != name or not is_part(values[name]) or key in values[name]:
             continue
         sibling, _, attribute = source.partition('.')
-        if values.get(sibling) is not None:
-            given = functools.reduce(getattr, attribute.split('.'), values[sibling]) if attribute else values[sibling]
-            values[name] = {**values[name], key: given}
+        if values.get(sibling) is None:
+            continue
+        try:
+            given = functools.reduce(getattr, attribute.split('.') if attribute else (), values[sibling])
+        except AttributeError as error:
+            raise ConfigError(
+                f"{path}.{name}: '{key}' is taken from {source}, and {type(values[sibling]).__name__} has no '{attribute}'",
+                f'Add {key}=... to {path}.{name}, or give {type(values[sibling]).__name__} the attribute.',
+            ) from error
+        values[name] = {**values[name], key: given}
 
 
 def build_value(root: TreeMeta, value: Any, annotation: Any, path: str) -> Any:
@@ -221,7 +306,7 @@ def build_value(root: TreeMeta, value: Any, annotation: Any, path: str) -> Any:
     record = dataclass_in(annotation)
     if record is not None and isinstance(value, Mapping):
         return _build_record(root, record, value, path)
-    element = elements_of(annotation)
+    element = elements_of(annotation, value)
     if element is not None and isinstance(value, list | tuple):
         built = [
             build_value(root, item, element, f'{path}[{index}]')

@@ -25,7 +25,7 @@ LATEST = 'latest'
 _NAME = re.compile(r'iter_(\d+)')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
-_MOST_NAMES = 1_000_000
+_MOST_NAMES = 100_000
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:

@@ -57,11 +57,12 @@ class Header:
 
 def write_tensors(writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file. Tensors come to the CPU one at a time; those that are one and the same are stored once."""
+    codes = {name: _code_of(name, value) for name, value in tensors.items()}
     kept, tied = _separate_tied(tensors)
     notes = dict(metadata or {})
     if tied:
         notes[_TIED] = json.dumps(tied, sort_keys=True)
-    described = {name: (_code_of(name, value), tuple(map(int, value.shape))) for name, value in kept.items()}
+    described = {name: (codes[name], tuple(map(int, value.shape))) for name, value in kept.items()}
     # wide elements first keeps every tensor aligned to its element
     order = sorted(kept, key=lambda name: (-_SIZES[described[name][0]], name))
     header: dict[str, Any] = {'__metadata__': dict(sorted(notes.items()))} if notes else {}
@@ -90,7 +91,7 @@ def _separate_tied(tensors: Mapping[str, Tensor | Array]) -> tuple[dict[str, Ten
     kept: dict[str, Tensor | Array] = {}
     tied: dict[str, str] = {}
     for name, value in tensors.items():
-        if not isinstance(value, np.ndarray) and value.numel() and value.device.type != 'meta':
+        if not isinstance(value, np.ndarray) and value.device.type in ('cpu', 'cuda') and value.data_ptr():
             view = (tuple(value.shape), value.stride(), value.dtype, value.is_conj(), value.is_neg())
             place = (value.device, value.data_ptr(), *view)
             if place in seen:

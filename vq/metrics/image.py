@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -81,6 +82,7 @@ def window() -> list[int]:
     return whole
 
 
+@functools.cache
 def blur_matrix(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """(length, length): row i blurs around i, with pixels outside reflected at the border."""
     offsets = torch.arange(SIZE, device=device) - SIZE // 2
@@ -105,4 +107,5 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     mean_square, mean_product = mean_x.square() + mean_y.square(), mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similar: Tensor = (2 * mean_product + c1) * (2 * (product - mean_product) + c2)
-    return similar / ((mean_square + c1) * (squares - mean_square + c2))
+    ratio: Tensor = similar / ((mean_square + c1) * (squares - mean_square + c2))
+    return ratio

@@ -4,6 +4,7 @@
 
 No root and no |x|^2: neither moves the argmax. One small tile of scores is computed at a time into one reused buffer,
 so memory is the budget, never N x K. Ties go to the lowest index. Always fp32, with exact products, no gradients.
+A common offset of the codes, which moves no argmax either, is taken off first: it would cost digits.
 """
 
 from __future__ import annotations
@@ -32,27 +33,34 @@ def tile_shape(rows: int, codes: int, budget_bytes: int, device: torch.device) -
     return max(1, min(rows, scores // width)), width
 
 
-@torch.library.custom_op('vq::nearest_code', mutates_args=())
-def _nearest_code(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) -> Tensor:
-    # An operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch.
+def search(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) -> Tensor:
+    """The search itself: tokens (N,) of features (N, C)."""
     with torch.no_grad(), no_autocast(features.device), exact_matmul():
         codebook = codebook.float()  # (K, C)
         features = features.float()  # (N, C)
         if cosine:  # the length of a feature does not change which code is best
-            codebook, bias = F.normalize(codebook, dim=1), codebook.new_zeros(len(codebook))
+            codebook = F.normalize(codebook, dim=1)
+            centre, bias = codebook.new_zeros(codebook.shape[1]), codebook.new_zeros(len(codebook))
         else:
+            centre = _centre(codebook)  # (C,)
+            codebook = codebook - centre
             bias = codebook.square().sum(1).mul_(-0.5)  # (K,)
         rows, width = tile_shape(len(features), len(codebook), budget_bytes, features.device)
         buffer = features.new_empty(rows * width)
         tokens = torch.empty(len(features), dtype=torch.int64, device=features.device)
         for start in range(0, len(features), rows):
-            tokens[start:start + rows] = _best_in_rows(features[start:start + rows], codebook, bias, buffer, width)
+            tokens[start:start + rows] = _best_in_rows(features[start:start + rows] - centre, codebook, bias, buffer, width)
         return tokens
 
 
-@_nearest_code.register_fake
-def _(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) -> Tensor:
-    return features.new_empty(features.shape[0], dtype=torch.int64)
+def _centre(codebook: Tensor) -> Tensor:
+    """(C,) near the mean code, on a grid no finer than the spread of the codes, so that codes on a grid stay on it and
+    equal distances stay equal. Zero unless the offset exceeds the spread.
+    """
+    mean = codebook.mean(0)
+    spread = (codebook - mean).abs().amax(0).clamp_min(1e-20)
+    step = torch.exp2(torch.ceil(torch.log2(spread)))
+    return torch.round(mean / step) * step
 
 
 def _best_in_rows(features: Tensor, codebook: Tensor, bias: Tensor, buffer: Tensor, width: int) -> Tensor:
@@ -73,9 +81,20 @@ def _best_in_rows(features: Tensor, codebook: Tensor, bias: Tensor, buffer: Tens
     return tokens
 
 
+# An operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch.
+_operator = torch.library.custom_op('vq::nearest_code', search, mutates_args=())
+
+
+@_operator.register_fake
+def _(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) -> Tensor:
+    return features.new_empty(features.shape[0], dtype=torch.int64)
+
+
 def nearest_code(features: Tensor, codebook: Tensor, metric: Metric = 'l2', budget_bytes: int = BUDGET_BYTES) -> Tensor:
     """features (N, C), codebook (K, C) -> the nearest code of each feature, int64 (N,)."""
-    tokens: Tensor = _nearest_code(features.detach(), codebook.detach(), metric == 'cosine', budget_bytes)
+    # outside of torch.compile without the detour: the first call of an operator imports the compiler, seconds of it
+    function = _operator if torch.compiler.is_compiling() else search
+    tokens: Tensor = function(features.detach(), codebook.detach(), metric == 'cosine', budget_bytes)
     return tokens
 
 

@@ -50,12 +50,10 @@ class FiniteGuard:
         """Read the flag (the only wait) and raise if it is down."""
         if bool(self.ok):
             return
-        names = [
-            name
-            for optimizer, flags in self._bad_terms.items()
-            for name, bad in zip([*self._names[optimizer], f'the gradient of {optimizer}'], flags.tolist(), strict=True)
-            if bad
-        ]
+        bad = {optimizer: flags.tolist() for optimizer, flags in self._bad_terms.items()}
+        names = [name for optimizer, flags in bad.items() for name, flag in zip(self._names[optimizer], flags, strict=False) if flag]
+        # a bad loss makes a bad gradient: the gradient is the news only where every loss was fine
+        names = names or [f'the gradient of {optimizer}' for optimizer, flags in bad.items() if flags[-1]]
         raise RunFailure(
             f'{" and ".join(names)} became nan or infinite at step {int(self._bad_step)}; no update was made since',
             'Resume from the last checkpoint with a lower learning rate, gradient clipping, or precision fp32.',

@@ -41,9 +41,10 @@ def training_state(trainer: Trainer) -> dict[str, Any]:
     }
 
 
-def rank_state() -> dict[str, Any]:
+def rank_state(trainer: Trainer) -> dict[str, Any]:
     """What differs between ranks."""
-    return {'random': random_state()}
+    callbacks = [[name, callback.rank_state_dict()] for name, callback in named_callbacks(trainer.callbacks)]
+    return {'random': random_state(), 'callbacks': callbacks}
 
 
 def named_callbacks(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
@@ -75,14 +76,18 @@ def restore(trainer: Trainer, resume: Resume) -> None:
     for name, callback in named_callbacks(trainer.callbacks):
         if name in callbacks:
             callback.load_state_dict(callbacks.pop(name))
-    if callbacks:
-        logger.warning('the checkpoint has states of callbacks this config lacks: %s', listing(callbacks))
+    lost = [name for name, values in callbacks.items() if values]
+    if lost:
+        logger.warning('the checkpoint has states of callbacks this config lacks: %s', listing(lost))
     for callback in trainer.callbacks:
         if checkpoint.ema is not None and hasattr(callback, 'load_shadow'):
             callback.load_shadow(checkpoint.ema)
     trainer.step, trainer.samples_seen = int(state['step']), int(state['samples_seen'])
     trainer.journal.rewind(trainer.step)
     if checkpoint.per_rank is not None and checkpoint.world_size == collectives.size():
+        own = dict(checkpoint.per_rank['callbacks'])
+        for name, callback in named_callbacks(trainer.callbacks):
+            callback.load_rank_state_dict(own.get(name, callback.rank_state_dict()))
         restore_random_state(checkpoint.per_rank['random'])
     else:
         logger.warning(

@@ -28,7 +28,7 @@ class BaseStrategy(Strategy):
     precision   autocast of forward passes; fp16 brings a loss scaler
     accumulate  micro-batches per optimizer step
     clip        bound on the gradient norm, unless an OptimizeCallback has its own
-    compile     torch.compile over each optimizer's root
+    compile     torch.compile over each optimizer's root; a text names the back end (inductor otherwise)
     channels_last  images and convolution weights in NHWC order
     deterministic  only deterministic kernels; an operation without one is an error
     """
@@ -41,7 +41,7 @@ class BaseStrategy(Strategy):
         precision: Precision = 'fp32',
         accumulate: int = 1,
         clip: float | None = None,
-        compile: bool = False,
+        compile: bool | str = False,
         channels_last: bool = False,
         deterministic: bool = False,
     ) -> None:
@@ -92,7 +92,13 @@ class BaseStrategy(Strategy):
 
     def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """What the task calls in place of its roots."""
-        return {name: self.wrap_one(torch.compile(root) if self.compile else root) for name, root in roots.items()}  # type: ignore[arg-type]
+        return {name: self.wrap_one(self._compiled(root)) for name, root in roots.items()}  # type: ignore[arg-type]
+
+    def _compiled(self, root: nn.Module) -> nn.Module:
+        if not self.compile:
+            return root
+        compiled: nn.Module = torch.compile(root, backend='inductor' if self.compile is True else self.compile)  # type: ignore[assignment]
+        return compiled
 
     def wrap_one(self, root: nn.Module) -> nn.Module:
         return root

@@ -37,7 +37,7 @@ class DDPStrategy(BaseStrategy):
         precision: Precision = 'fp32',
         accumulate: int = 1,
         clip: float | None = None,
-        compile: bool = False,
+        compile: bool | str = False,
         channels_last: bool = False,
         deterministic: bool = False,
         find_unused_parameters: bool = False,

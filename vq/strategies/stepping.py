@@ -16,6 +16,7 @@ def guarded_step(optimizer: Optimizer, ok: Tensor) -> None:
     state are put back by a masked copy: correct, at the price of one copy of both.
     """
     if optimizer.defaults.get('fused'):
+        _zero_momentum(optimizer)
         optimizer.found_inf = (~ok).float()  # type: ignore[attr-defined]
         optimizer.grad_scale = None  # type: ignore[attr-defined]
         optimizer.step()
@@ -29,6 +30,15 @@ def guarded_step(optimizer: Optimizer, ok: Tensor) -> None:
             target.copy_(torch.where(ok, target, old))
         for state in fresh:  # made by this very step: its neutral value is zero
             state.copy_(torch.where(ok, state, torch.zeros_like(state)))
+
+
+def _zero_momentum(optimizer: Optimizer) -> None:
+    """Fused SGD leaves its first momentum uninitialised, to be filled by the very step that may be refused."""
+    if isinstance(optimizer, torch.optim.SGD):
+        for group in optimizer.param_groups:
+            for parameter in group['params'] if group['momentum'] else ():
+                if parameter.grad is not None and optimizer.state[parameter].get('momentum_buffer') is None:
+                    optimizer.state[parameter]['momentum_buffer'] = torch.zeros_like(parameter)
 
 
 def _tensors(optimizer: Optimizer) -> list[Tensor]:

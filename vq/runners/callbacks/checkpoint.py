@@ -69,7 +69,7 @@ class CheckpointCallback(Callback):
             model=checkpoints.model_state(runner.model),
             ema=ema,
             training=runner.state(),
-            per_rank=rank_state(),
+            per_rank=rank_state(runner),
             config_text=runner.context.config_text,
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,

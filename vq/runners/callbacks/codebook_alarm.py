@@ -69,9 +69,9 @@ class CodebookAlarmCallback(Callback):
                 REMEDIES,
             )
 
-    def state_dict(self) -> dict[str, Any]:
+    def rank_state_dict(self) -> dict[str, Any]:
         return {} if self.counts is None else {'counts': self.counts.cpu()}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_rank_state_dict(self, state: Mapping[str, Any]) -> None:
         if self.counts is not None and 'counts' in state and state['counts'].shape == self.counts.shape:
             self.counts.copy_(state['counts'])

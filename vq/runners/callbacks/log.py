@@ -110,7 +110,7 @@ class LogCallback(Callback):
             f'wait {100 * timing["data_wait"]:.0f}%  {timing["memory_mb"]:.0f} MB  eta {hours}:{minutes:02d}:{seconds:02d}'
         )
 
-    def state_dict(self) -> dict[str, Any]:
+    def rank_state_dict(self) -> dict[str, Any]:
         """The open interval, so that a resumed run logs the same means."""
         return {
             'sums': {name: value.cpu() for name, value in self.sums.items()},
@@ -118,6 +118,6 @@ class LogCallback(Callback):
             'terms': {name: list(terms) for name, terms in self.terms.items()},
         }
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_rank_state_dict(self, state: Mapping[str, Any]) -> None:
         self.sums = {name: value.to(self.runner.strategy.device) for name, value in state['sums'].items()}
         self.counts, self.terms = dict(state['counts']), dict(state['terms'])

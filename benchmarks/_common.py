@@ -1,0 +1,178 @@
+"""What all benchmarks share: the machine in words, timing in turns, tables, and the JSON line at the end.
+
+Every benchmark first shows that the sides it compares give equal results, then times them in turns (one of each, again and
+again), so that a load from outside hits all alike. Times are medians of at least 7. Next to the wall clock stands the
+processor time of this process, which a busy machine moves less. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+REPEATS = 7  # the least number of repetitions behind a figure
+PACKAGES = ('torch', 'numpy', 'safetensors', 'mmengine', 'vector-quantize-pytorch', 'faiss-cpu')
+
+Cell = str | float | int | None
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """A parser with ``--quick``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='under a minute: smaller sizes, fewer repetitions')
+    return parser
+
+
+def cpu_model() -> str:
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
+
+
+def load_average() -> list[float]:
+    return [round(value, 2) for value in os.getloadavg()]
+
+
+def machine() -> dict[str, Any]:
+    """Where figures come from. Other processes are seen only through the load average."""
+    versions = {'python': platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    environment = {name: os.environ[name] for name in ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY') if name in os.environ}
+    return {'cpu': cpu_model(), 'cores': cores, 'versions': versions, 'environment': environment,
+            'load_before': load_average()}
+
+
+class Times:
+    """Wall and processor seconds of one side, one entry per repetition."""
+
+    def __init__(self) -> None:
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
+
+    def measure(self, work: Callable[[], object], calls: int = 1) -> None:
+        wall, cpu = time.perf_counter(), time.process_time()
+        for _ in range(calls):
+            work()
+        self.cpu.append((time.process_time() - cpu) / calls)
+        self.wall.append((time.perf_counter() - wall) / calls)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.wall)
+
+    @property
+    def cpu_median(self) -> float:
+        return statistics.median(self.cpu)
+
+    def figures(self, unit: float = 1e3) -> dict[str, Any]:
+        """Medians and the range between the quartiles, in milliseconds unless ``unit`` says otherwise."""
+        low, _, high = statistics.quantiles(self.wall, n=4) if len(self.wall) > 1 else (self.wall[0],) * 3
+        return {
+            'median': rounded(unit * self.median),
+            'quartiles': [rounded(unit * low), rounded(unit * high)],
+            'cpu': rounded(unit * self.cpu_median),
+            'repeats': len(self.wall),
+        }
+
+
+def in_turns(sides: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1, calls: int = 1) -> dict[str, Times]:
+    """Time each side once per round; every round begins with another side."""
+    if repeats < REPEATS:
+        raise ValueError(f'{repeats} repetitions are too few: a figure is a median of at least {REPEATS}')
+    for _ in range(warmup):
+        for work in sides.values():
+            work()
+    times = {name: Times() for name in sides}
+    names = list(sides)
+    gc.collect()
+    for turn in range(repeats):
+        start = turn % len(names)
+        for name in [*names[start:], *names[:start]]:
+            times[name].measure(sides[name], calls)
+    return times
+
+
+def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
+    """The median of ours / peer round by round: what drifts slowly cancels."""
+    return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
+
+
+def peak_memory(work: Callable[[], object]) -> float | None:
+    """The most memory (MiB) this process holds at once while ``work`` runs, beyond what it held before; Linux with glibc only.
+
+    Call it after all timing: it makes the allocator give every large block back at once, which costs time.
+    """
+    try:
+        library = ctypes.CDLL('libc.so.6')
+        library.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: else a block freed before is used again, and seems to cost nothing
+        gc.collect()
+        library.malloc_trim(0)
+        Path('/proc/self/clear_refs').write_text('5')  # the high-water mark becomes what is held now
+        before = _status('VmHWM')
+        kept = work()
+        after = _status('VmHWM')
+        del kept
+    except (OSError, KeyError, AttributeError):
+        return None
+    return (after - before) / 1024
+
+
+def _status(name: str) -> int:
+    lines = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines() if ':' in line)
+    return int(lines[name].split()[0])
+
+
+def must_be_equal(what: str, equal: bool, detail: str = '') -> None:
+    """Equality comes before time: no figure is printed for sides that differ."""
+    if not equal:
+        raise SystemExit(f'{what}: the two sides do not agree{f" ({detail})" if detail else ""}; nothing was timed')
+    print(f'equal: {what}{f" ({detail})" if detail else ""}')
+
+
+def rounded(value: float, digits: int = 4) -> float:
+    return float(f'{value:.{digits}g}')
+
+
+def show(value: Cell) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """First column to the left, figures to the right."""
+    cells = [[show(value) for value in row] for row in rows]
+    widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
+    print(f'\n{title}')
+    for line in [list(columns), ['-' * width for width in widths], *cells]:
+        first, *rest = (value.ljust(width) if index == 0 else value.rjust(width)
+                        for index, (value, width) in enumerate(zip(line, widths, strict=True)))
+        print('  '.join([first, *rest]).rstrip())
+
+
+def finish(benchmark: str, quick: bool, where: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """The machine in words, then one line of JSON with everything."""
+    after = load_average()
+    print(f'\n{where["cpu"]}, {where["cores"]} cores; torch {where["versions"].get("torch")}, Python '
+          f'{where["versions"]["python"]}; load average {where["load_before"][0]} before, {after[0]} after')
+    if max(where['load_before'][0], after[0]) > where['cores']:
+        print('the machine was busy with other work: read these figures as upper bounds, and ratios with care')
+    print(json.dumps({'benchmark': benchmark, 'quick': quick, 'equal': True, **figures,
+                      'machine': {**where, 'load_after': after}}))

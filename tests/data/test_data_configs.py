@@ -1,0 +1,103 @@
+"""The config pieces under configs/datasets: they compose, pass the check and build."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from vq.core.check import check_config
+from vq.core.config import PyConfig
+from vq.core.errors import ConfigError
+from vq.core.registry import build_value
+from vq.data.loading import LoaderSettings
+from vq.registries import VQDatasetRegistry, VQRegistry
+
+INTERFACE = 'configs/datasets/interface.py'
+
+
+def built(config, role):
+    """The dataset and the loader settings of 'trainer' or 'validator', as a runner gets them."""
+    part = config[role]
+    check_config(VQDatasetRegistry, part['dataset'], f'{role}.dataset')
+    settings = build_value(VQRegistry, part['dataloader'], LoaderSettings, f'{role}.dataloader')
+    assert isinstance(settings, LoaderSettings)
+    return VQDatasetRegistry.build(part['dataset'], f'{role}.dataset'), settings
+
+
+def test_digits_are_the_default_and_come_as_they_are():
+    config = PyConfig.load(INTERFACE)
+    train, settings = built(config, 'trainer')
+    validation, _ = built(config, 'validator')
+    assert (train.split, len(train), validation.split, len(validation)) == ('train', 1437, 'validation', 180)
+    assert train.transform is validation.transform is None
+    assert train.load(0, random.Random(0))['image'].shape == (32, 32, 3)
+    assert (settings.batch_size, settings.num_workers, settings.bad_images) == (16, 0, 'raise')
+
+
+@pytest.mark.parametrize('dataset', ['digits', 'folder', 'imagenet'])
+@pytest.mark.parametrize('augmentation', ['none', 'default', 'weak', 'strong', None])
+def test_every_dataset_takes_every_augmentation(dataset, augmentation, tmp_path, make_picture):
+    for name in ('train/n1/1.png', 'val/n1/2.png'):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(make_picture(30, 40)).save(tmp_path / name)
+    options = {} if dataset == 'digits' else {'data_root': str(tmp_path)}
+    config = PyConfig.load(
+        INTERFACE,
+        dataset=dataset,
+        image_size=24,
+        augmentation=augmentation,
+        batch_size=6,
+        val_batch_size=5,
+        num_workers=1,
+        **options,
+    )
+    for role, split, batch_size in (('trainer', 'train', 6), ('validator', 'validation', 5)):
+        data, settings = built(config, role)
+        assert data.split == split
+        assert (settings.batch_size, settings.num_workers) == (batch_size, 1)
+        shape = data.load(0, random.Random(0))['image'].shape
+        assert shape == ((30, 40, 3) if augmentation is None and dataset != 'digits' else (24, 24, 3))
+        transform = data.transform and data.transform.func.__name__
+        assert transform == (augmentation if role == 'trainer' or augmentation is None else 'none')
+    assert PyConfig.loads(config.dumps()) == config
+
+
+def test_file_datasets_have_defaults_of_their_own():
+    config = PyConfig.load(INTERFACE, dataset='imagenet')
+    train, settings = built(config, 'trainer')
+    assert (str(train.root), train.transform.keywords, train.transform.func.__name__) == (
+        'data/imagenet',
+        {'image_size': 256},
+        'strong',
+    )
+    assert (settings.num_workers, settings.pin_memory) == (4, True)
+
+
+def test_options_that_are_missing_or_misspelt_are_named():
+    with pytest.raises(ConfigError, match="needs the option 'data_root'"):
+        PyConfig.load(INTERFACE, dataset='folder')
+    with pytest.raises(ConfigError, match="did you mean 'image_size'"):
+        PyConfig.load(INTERFACE, imagesize=3)
+    with pytest.raises(ConfigError, match=r"'digit\.py' does not exist; did you mean 'digits\.py'"):
+        PyConfig.load(INTERFACE, dataset='digit')
+    wrong = PyConfig.load(INTERFACE, augmentation='weakk')
+    with pytest.raises(ConfigError, match=r"unknown type .*; did you mean 'weak'"):
+        built(wrong, 'trainer')
+
+
+def test_a_config_of_ones_own_stands_in(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        "size = _kwargs_.get('image_size', 8)\n_export_ = dict(trainer=dict(dataset=dict("
+        "type='DigitsDataset', image_size=size)), validator=dict(dataset=dict(type='DigitsDataset')))"
+    )
+    train, settings = built(PyConfig.load(INTERFACE, dataset=str(tmp_path / 'mine'), image_size=16), 'trainer')
+    assert (train.image_size, settings.num_workers) == (16, 4)
+
+
+def test_composing_does_not_import_torch():
+    code = f"import sys; from vq.core import PyConfig; PyConfig.load('{INTERFACE}'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, '-c', code], check=False, timeout=60).returncode == 0

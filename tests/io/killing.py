@@ -1,0 +1,90 @@
+"""A forked child that dies at its k-th change of the file system: what a power cut or ``kill -9`` leaves behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import vq.io.writer
+
+KILLED, SURVIVED, FAILED = 9, 0, 3
+CHANGES = ('os.rename', 'os.remove', 'os.rmdir', 'os.mkdir', 'os.truncate', 'os.link', 'os.symlink')
+
+
+def run_killed(action: Callable[[], object], at: int, folders_cannot_be_renamed: bool = False) -> bool:
+    """Run ``action`` in a child killed at its change number ``at``; tell whether it got through before."""
+    child = os.fork()
+    if child == 0:
+        code = FAILED
+        try:
+            _arm(at, folders_cannot_be_renamed)
+            action()
+            code = SURVIVED
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code in (KILLED, SURVIVED), f'the child ended with {code}'
+    return code == SURVIVED
+
+
+def _arm(at: int, folders_cannot_be_renamed: bool) -> None:
+    left = at
+    write, rename = os.write, os.rename
+
+    def last() -> bool:
+        nonlocal left
+        left -= 1
+        return left < 0
+
+    def count(*arguments: Any) -> None:
+        if last():
+            os._exit(KILLED)
+
+    def write_half(file: int, data: Any) -> int:
+        if last():
+            write(file, data[: len(data) // 2])
+            os._exit(KILLED)
+        return write(file, data)
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        # an audit hook sees what Python code asks of the system, whichever module asks
+        opened = event == 'open' and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+        if event in CHANGES or opened:
+            count()
+
+    def rename_files(source: Any, target: Any, **places: Any) -> None:
+        if Path(source).is_dir():
+            raise OSError(errno.EXDEV, 'no rename of folders here')
+        rename(source, target, **places)
+
+    os.write, os.fsync = write_half, count  # type: ignore[assignment]
+    if folders_cannot_be_renamed:
+        os.rename = rename_files
+    vq.io.writer._BUFFER = 512  # more operations to die at
+    sys.addaudithook(watch)
+
+
+@contextmanager
+def failing_write(at: int, error: int) -> Iterator[list[int]]:
+    """In this process, let write number ``at`` fail; the list holds the sizes of those that went through."""
+    write, sizes = os.write, []
+
+    def fail(file: int, data: Any) -> int:
+        if len(sizes) == at:
+            raise OSError(error, os.strerror(error))
+        sizes.append(write(file, data))
+        return sizes[-1]
+
+    os.write = fail  # type: ignore[assignment]
+    try:
+        yield sizes
+    finally:
+        os.write = write

@@ -1,0 +1,25 @@
+"""torch.compile takes quantizers whole: no graph break, the same tokens, the same codebook."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('kind', ['ema_restart', 'cvq', 'fsq'])
+def test_fullgraph(make, kind, training):
+    plain, twin = make(kind).train(training), make(kind).train(training)
+    compiled = torch.compile(twin, fullgraph=True, dynamic=False)
+    for step in range(3):
+        features = torch.randn(24, 5, generator=torch.Generator().manual_seed(step), requires_grad=True)
+        ours, theirs = plain(features), compiled(features)
+        assert torch.equal(ours.tokens, theirs.tokens)
+        torch.testing.assert_close(ours.z, theirs.z)
+        gradients = [torch.autograd.grad(out.z.square().sum(), features)[0] for out in (ours, theirs)]
+        torch.testing.assert_close(*gradients)
+        plain.update()
+        twin.update()
+        for key, value in plain.state_dict().items():
+            torch.testing.assert_close(value, twin.state_dict()[key])

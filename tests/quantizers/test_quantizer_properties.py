@@ -1,0 +1,198 @@
+"""What holds for every quantizer."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from vq.core.errors import ConfigError
+from vq.registries import VQQuantizerRegistry
+
+SHAPES = [(7,), (2, 3), (1, 5, 3, 2)]
+
+
+def trained(quantizer, steps=3):
+    """A few training steps, so that nothing is in its initial state."""
+    quantizer.train()
+    for step in range(steps):
+        quantizer(torch.randn(60, quantizer.embedding_dim, generator=torch.Generator().manual_seed(step)))
+        quantizer.update()
+    return quantizer.eval()
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_lookup_of_tokens_is_z(name, make, shape):
+    quantizer = trained(make(name))
+    quantized = quantizer(torch.randn(*shape, quantizer.embedding_dim))
+    assert quantized.tokens.shape == shape
+    assert quantized.tokens.dtype == torch.int64
+    assert quantized.z.dtype == torch.float32
+    assert torch.equal(quantizer.lookup(quantized.tokens), quantized.z)
+
+
+@pytest.mark.parametrize('scale', [0.0, 1e-3, 1.0, 1e4])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16])
+def test_tokens_are_in_range(name, make, scale, dtype):
+    quantizer = trained(make(name))
+    tokens = quantizer((torch.randn(200, quantizer.embedding_dim) * scale).to(dtype)).tokens
+    assert tokens.min() >= 0
+    assert tokens.max() < quantizer.codebook_size
+
+
+def test_values_that_are_not_finite_give_tokens_in_range(name, make):
+    quantizer = trained(make(name))
+    features = torch.randn(3, quantizer.embedding_dim)
+    features[0, 0], features[1, 1] = float('nan'), float('-inf')
+    tokens = quantizer(features).tokens
+    assert tokens.min() >= 0
+    assert tokens.max() < quantizer.codebook_size
+
+
+def test_all_tokens_can_be_looked_up_and_found_again(name, make):
+    quantizer = make(name).eval()
+    tokens = torch.arange(quantizer.codebook_size)
+    codes = quantizer.lookup(tokens)
+    assert codes.shape == (quantizer.codebook_size, quantizer.embedding_dim)
+    assert len(codes.unique(dim=0)) == quantizer.codebook_size
+    if name.startswith('fsq'):  # features that are bounded to the codes: one level is a half range of 2 (L // 2) / (L - 1)
+        features = torch.atanh(((codes * quantizer.middle * 2 + quantizer.offset) / quantizer.scale).clamp(-0.9999, 0.9999))
+        codes = features - quantizer.shift
+    assert torch.equal(quantizer(codes).tokens, tokens)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_gradient_reaches_the_features(name, make, training):
+    quantizer = trained(make(name)).train(training)
+    features = torch.randn(6, 4, quantizer.embedding_dim, requires_grad=True)
+    quantized = quantizer(features)
+    gradient, = torch.autograd.grad((quantized.z * torch.randn_like(quantized.z)).sum(), features)
+    assert (gradient.abs().sum(-1) > 0).all()
+
+
+def test_training_value_is_the_code_to_the_last_bit(name, make):
+    quantizer = make(name).train()
+    quantized = quantizer(torch.randn(50, quantizer.embedding_dim, requires_grad=True))
+    assert torch.equal(quantized.z.detach(), quantizer.lookup(quantized.tokens))
+
+
+def test_same_tokens_and_values_under_autocast(name, make):
+    quantizer = trained(make(name))
+    features = torch.randn(300, quantizer.embedding_dim)
+    plain = quantizer(features)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        cast = quantizer(features)
+    assert torch.equal(plain.tokens, cast.tokens)
+    assert torch.equal(plain.z, cast.z)
+    assert plain.losses.keys() == cast.losses.keys()
+    for key, value in plain.losses.items():
+        assert torch.equal(value, cast.losses[key])
+
+
+def test_state_round_trip(name, make):
+    """A loaded quantizer goes on exactly like the one that was saved."""
+    original = trained(make(name))
+    state = {key: value.clone() for key, value in original.state_dict().items()}
+    copy = make(name)
+    with torch.no_grad():
+        for parameter in copy.parameters():
+            parameter.add_(1)
+    copy.load_state_dict(state)
+    features = torch.randn(80, original.embedding_dim)
+    for quantizer in (original, copy):
+        quantizer.train()
+        quantizer(features)
+        quantizer.update()
+    assert original.state_dict().keys() == copy.state_dict().keys()
+    for key, value in original.state_dict().items():
+        assert torch.equal(value, copy.state_dict()[key]), key
+
+
+def test_eval_issues_no_collective_and_observes_nothing(name, make, no_collectives):
+    quantizer = make(name).eval()
+    before = [buffer.clone() for buffer in quantizer.buffers()]
+    quantizer(torch.randn(30, quantizer.embedding_dim))
+    quantizer.lookup(torch.arange(5))
+    assert all(torch.equal(a, b) for a, b in zip(before, quantizer.buffers(), strict=True))
+
+
+def test_training_forward_issues_no_collective(name, make, no_collectives):
+    make(name).train()(torch.randn(30, 5))
+
+
+def test_meta_device(name, make):
+    with torch.device('meta'):
+        quantizer = make(name).train()
+        quantized = quantizer(torch.randn(2, 3, quantizer.embedding_dim))
+    assert quantized.z.is_meta
+    assert quantized.tokens.shape == (2, 3)
+    assert {tensor.device.type for tensor in (*quantizer.parameters(), *quantizer.buffers())} == {'meta'}
+
+
+def test_leaving_the_meta_device(name, make):
+    """``reset_parameters`` fills everything that no checkpoint brings."""
+    with torch.device('meta'):
+        late = make(name)
+    late.to_empty(device='cpu')
+    late.reset_parameters()
+    early = make(name)
+    late.load_state_dict(early.state_dict())
+    features = torch.randn(50, early.embedding_dim)
+    for quantizer in (early, late):
+        quantizer.train()
+        quantizer(features)
+        quantizer.update()
+    for ours, theirs in zip(early.buffers(), late.buffers(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(early(features).z, late(features).z)
+
+
+def test_bits(name, make):
+    quantizer = make(name)
+    assert quantizer.bits == math.log2(quantizer.codebook_size)
+
+
+def test_losses_are_what_they_are_called():
+    quantizer = VQQuantizerRegistry.build(dict(type='VectorQuantizer', codebook_size=9, embedding_dim=4, commitment_weight=0.5))
+    features = torch.randn(2, 7, 4, requires_grad=True)
+    quantized = quantizer(features)
+    expected = (features - quantizer.codebook.weight[quantized.tokens]).square().mean()
+    assert quantizer.loss_weights == {'codebook': 1.0, 'commitment': 0.5}
+    for name, reaches in {'codebook': (False, True), 'commitment': (True, False)}.items():
+        torch.testing.assert_close(quantized.losses[name], expected)
+        gradients = torch.autograd.grad(quantized.losses[name], [features, quantizer.codebook.weight], retain_graph=True,
+                                        allow_unused=True)
+        assert tuple(gradient is not None for gradient in gradients) == reaches
+
+
+@pytest.mark.parametrize(('config', 'message'), [
+    (dict(type='VectorQuantizer', codebook_size=0, embedding_dim=4), 'codebook'),
+    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, distance='l1'), 'l1'),
+    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='VQKDUpdate')), 'unit length'),
+    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='EMAUpdate', decay=1.0)), 'decay'),
+    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='RestartUnused', threshold=2.0)), 'threshold'),
+    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='CVQUpdate', anchor='far')), 'far'),
+    (dict(type='FiniteScalarQuantizer', levels=[]), 'levels'),
+    (dict(type='FiniteScalarQuantizer', levels=[8, 2]), 'levels'),
+    (dict(type='FiniteScalarQuantizer', levels=[1000] * 21), '64-bit'),
+])
+def test_bad_settings(config, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        VQQuantizerRegistry.build(config)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(('levels', 'bound'), [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer')])
+def test_finite_scalar_tokens_and_codes_are_inverse(levels, bound):
+    """Also where fp32, let alone bf16, cannot count the codes: 10^9 of them."""
+    quantizer = VQQuantizerRegistry.build(dict(type='FiniteScalarQuantizer', levels=levels, bound=bound))
+    tokens = torch.randint(quantizer.codebook_size, (500,))
+    tokens[:2] = torch.tensor([0, quantizer.codebook_size - 1])
+    digits = torch.round((quantizer.lookup(tokens) + 1) * quantizer.middle).long()
+    basis = [math.prod(levels[:index]) for index in range(len(levels))]
+    assert torch.equal((digits * torch.tensor(basis)).sum(-1), tokens)
+    assert (digits >= 0).all()
+    assert (digits < torch.tensor(levels)).all()
+    far = quantizer(torch.tensor([[-50.0] * len(levels), [50.0] * len(levels)])).tokens
+    assert far.tolist() == [0, quantizer.codebook_size - 1]

@@ -1,0 +1,62 @@
+"""Parts that only tests use; configs reach them through ``custom_imports=['tests.runners.parts']``."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vq.core import collectives
+from vq.core.records import Batch, Losses, Outputs
+from vq.interfaces import Callback, Loss
+from vq.registries import VQCallbackRegistry, VQLossRegistry
+
+
+@VQCallbackRegistry.register_()
+class KillCallback(Callback):
+    """``kill -9`` of one rank in the middle of a step: losses are computed, nothing is updated yet."""
+
+    def __init__(self, step: int, rank: int = 0, number: int = signal.SIGKILL) -> None:
+        self.step, self.rank, self.number = step, rank, number
+
+    def after_losses(self, name: str, losses: Losses) -> None:
+        if self.runner.step + 1 == self.step and collectives.rank() == self.rank:
+            os.kill(os.getpid(), self.number)
+
+
+@VQCallbackRegistry.register_()
+class SampleRecorder(Callback):
+    """Writes the ids of every batch, by step and rank."""
+
+    def after_batch(self, batch: Batch, outputs: Outputs) -> None:
+        with Path(self.runner.work_dir, f'samples_{collectives.rank()}.txt').open('a') as file:
+            file.write(f'{self.runner.step + 1} {" ".join(batch.id)}\n')
+
+
+@VQCallbackRegistry.register_()
+class NoiseCallback(Callback):
+    """Draws from the global generator in every step, so that a resume with other random numbers shows in the weights."""
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        parameter = next(self.runner.model.parameters())
+        noise = collectives.broadcast(torch.randn(parameter.shape))  # ranks draw differently, weights must not
+        parameter.add_(noise.to(parameter) * 1e-3)
+
+
+@VQLossRegistry.register_()
+class FailingLoss(Loss):
+    """An L2 loss that is ``value`` in its n-th call (1, 2, ...), on one rank or on all."""
+
+    def __init__(self, call: int, value: float = float('nan'), rank: int | None = None, weight: float = 1.0) -> None:
+        super().__init__()
+        self.call, self.value, self.rank, self.weight, self.calls = call, value, rank, weight, 0
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        self.calls += self.training
+        loss = torch.nn.functional.mse_loss(prediction.float(), target)
+        here = self.rank is None or self.rank == collectives.rank()
+        return loss * self.value if self.calls == self.call and here and self.training else loss

@@ -1,0 +1,134 @@
+"""Small runs for tests: a config on digits, training in this process or in another, comparing what is left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+REPOSITORY = Path(__file__).parents[2]
+
+CONFIG = '''
+"""A tiny tokenizer on digits."""
+
+from vq.core import PyConfig
+
+_quantizer = dict(
+    type='VectorQuantizer', codebook_size=32, embedding_dim=8,
+    update=dict(type='EMAUpdate', decay=0.9, restart=dict(candidates=16)),
+)
+custom_imports = ['tests.runners.parts']
+_iters = _kwargs_.get('iters', 8)
+_kwargs_.setdefault('batch_size', 8)
+_kwargs_.setdefault('width', 8)
+_base_ = [PyConfig.load('digits/interface.py', quantizer=_quantizer, iters=_iters, codebook_size=32)]
+trainer = dict(
+    model=dict(tokenizer=dict(encoder=dict(out_channels=16, multipliers=(1, 1)), pre_decode=dict(out_channels=16),
+                              decoder=dict(multipliers=(1, 1)))),
+    callbacks=[
+        dict(type='NoiseCallback'),
+        dict(type='SampleRecorder'),
+        dict(type='OptimizeCallback', clip=1.0, schedule=dict(type='CosineSchedule', warmup=3)),
+        dict(type='EMACallback', decay=0.9),
+        dict(type='LogCallback', interval=3),
+        dict(type='CodebookAlarmCallback', interval=4),
+        dict(type='PreemptionCallback'),
+        dict(type='CheckpointCallback', interval=_kwargs_.get('save_every', 4)),
+    ],
+)
+if _kwargs_.get('kill_at'):
+    trainer['callbacks'].insert(0, dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0),
+                                        number=_kwargs_.get('kill_signal', 9)))
+'''
+
+
+def write_config(folder: Path) -> Path:
+    path = folder / 'tiny.py'
+    path.write_text(CONFIG)
+    return path
+
+
+def start(folder: Path, *arguments: str, ranks: int = 1, module: str = 'vq.train') -> subprocess.CompletedProcess[str]:
+    """Run a command in another process, as a user would."""
+    command = [sys.executable, '-m', 'vq.cli.launch']
+    command += ['--nproc-per-node', str(ranks)] if ranks > 1 else []
+    environment = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'RANK', 'WORLD_SIZE')}
+    environment |= {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
+    return subprocess.run([*command, '-m', module, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def train(folder: str, *arguments: str) -> int:
+    """``vq.train`` in this process, from ``folder``; also what ranks of the pool run."""
+    from vq.cli.train import main
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as ``start`` sets it: sums depend on how they are split
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        return main(list(arguments))
+    finally:
+        os.chdir(before)
+        torch.set_num_threads(threads)
+
+
+def assert_same(first: Any, second: Any, where: str = '') -> None:
+    """Equal to the last bit, whatever the nesting."""
+    if isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), f'{where} differs'
+        assert first.dtype == second.dtype, f'{where}: {first.dtype} and {second.dtype}'
+    elif isinstance(first, dict):
+        assert first.keys() == second.keys(), f'{where}: {first.keys() ^ second.keys()}'
+        for key in first:
+            assert_same(first[key], second[key], f'{where}/{key}')
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), where
+        for index, (one, other) in enumerate(zip(first, second, strict=True)):
+            assert_same(one, other, f'{where}[{index}]')
+    else:
+        assert first == second, f'{where}: {first} and {second}'
+
+
+def everything(checkpoint: Path) -> dict[str, Any]:
+    """All that a checkpoint holds of the run."""
+    found: dict[str, Any] = {'training': torch.load(checkpoint / 'training.pt', weights_only=True)}
+    for name in ('model', 'ema'):
+        found[name] = load_file(checkpoint / f'{name}.safetensors')
+    for path in sorted(checkpoint.glob('rank_*.pt')):
+        found[path.name] = torch.load(path, weights_only=True)
+    return found
+
+
+def logged(run: Path) -> list[dict[str, Any]]:
+    """The journal without what a clock says."""
+    return [{key: value for key, value in json.loads(line).items() if key != 'timing'} for line in (run / 'log.jsonl').read_text().splitlines()]
+
+
+def samples(run: Path, rank: int = 0) -> dict[int, str]:
+    """Step -> ids of its last attempt."""
+    lines = (run / f'samples_{rank}.txt').read_text().splitlines()
+    return {int(line.split(' ', 1)[0]): line.split(' ', 1)[1] for line in lines}
+
+
+def build_trainer(folder: Path, options: dict[str, Any] | None = None, overrides: dict[str, Any] | None = None, seed: int = 3407) -> Any:
+    """A bound trainer that has not started; ``run()`` works in ``folder``."""
+    from vq.cli.building import build_runner
+    from vq.cli.compose import compose
+    from vq.runners.context import RunContext
+
+    folder.mkdir(parents=True, exist_ok=True)
+    config = compose(str(write_config(folder)), options or {}, overrides or {}, tiny=False)
+    trainer = build_runner(config, 'trainer', seed)
+    trainer.bind(RunContext('test', folder / 'run', seed, config.dumps()))
+    return trainer
+
+
+def quiet(*parts: str) -> list[dict[str, Any]]:
+    """Callbacks of a run that only computes."""
+    return [dict(type='OptimizeCallback'), *(dict(type=part) for part in parts)]

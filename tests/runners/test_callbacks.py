@@ -1,0 +1,141 @@
+"""What callbacks leave behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.runners.support import build_trainer, quiet
+from vq.core.errors import ConfigError
+from vq.core.records import Batch, Losses, Outputs
+from vq.interfaces import Callback
+from vq.runners.callbacks.log import LogCallback
+from vq.runners.journal import Journal, read
+
+
+def run(folder: Path, *callbacks: dict[str, Any], iters: int = 4) -> Any:
+    trainer = build_trainer(folder, dict(iters=iters), {'.trainer.callbacks': [*quiet(), *callbacks]})
+    trainer.run()
+    return trainer
+
+
+class Values(Callback):
+    def __init__(self) -> None:
+        self.totals: list[float] = []
+
+    def after_losses(self, name: str, losses: Losses) -> None:
+        self.totals.append(float(losses.total))
+
+
+def test_logged_losses_are_means_over_the_interval(tmp_path: Path) -> None:
+    trainer = build_trainer(tmp_path, dict(iters=5), {'.trainer.callbacks': [*quiet(), dict(type='LogCallback', interval=2)]})
+    values = Values()
+    trainer.callbacks.insert(0, values)
+    trainer.run()
+    lines = read(tmp_path / 'run/log.jsonl', 'train')
+    assert [line['step'] for line in lines] == [2, 4, 5]
+    means = [sum(values.totals[0:2]) / 2, sum(values.totals[2:4]) / 2, values.totals[4]]
+    assert [line['total'] for line in lines] == pytest.approx(means, rel=1e-6)
+    assert lines[-1]['samples'] == 40
+    assert 0 <= lines[-1]['timing']['data_wait'] <= 1
+    assert lines[-1]['timing']['images_per_second'] > 0
+
+
+def test_several_optimizers_are_told_apart() -> None:
+    callback = LogCallback(interval=1)
+    for name, value in (('generator', 1.0), ('discriminator', 3.0)):
+        callback.after_losses(name, Losses({'hinge': torch.tensor(value)}, {'hinge': 2.0}))
+    assert callback._means() == {'generator/hinge': 1.0, 'generator/total': 2.0, 'discriminator/hinge': 3.0, 'discriminator/total': 6.0}
+
+
+def test_grids_are_pictures_of_the_batch(tmp_path: Path) -> None:
+    run(tmp_path, dict(type='ImageGridCallback', interval=2, count=4))
+    files = sorted(path.name for path in (tmp_path / 'run/pictures').iterdir())
+    assert files == ['iter_2_reconstruction.png', 'iter_4_reconstruction.png']
+    with Image.open(tmp_path / 'run/pictures/iter_4_reconstruction.png') as picture:
+        assert picture.size == (4 * 34 + 2, 2 * 34 + 2)  # four columns, input above reconstruction, gaps of two
+
+
+def test_the_alarm_rings_below_the_threshold_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    logging.getLogger('vq').propagate = True
+    run(tmp_path / 'low', dict(type='CodebookAlarmCallback', interval=2, threshold=0.99))
+    assert 'codebook alarm at step 2' in caplog.text
+    assert 'restarts of unused codes' in caplog.text
+    caplog.clear()
+    run(tmp_path / 'fine', dict(type='CodebookAlarmCallback', interval=2, threshold=0.0))
+    assert 'alarm' not in caplog.text
+    line = read(tmp_path / 'fine/run/log.jsonl', 'codebook')[-1]
+    assert line['dead_codes'] == round(32 * (1 - line['usage']))
+    assert line['tokens'] == 2 * 8 * 16 * 16  # two steps of eight images of 16 x 16 cells
+
+
+def test_the_repository_is_described(tmp_path: Path) -> None:
+    run(tmp_path, dict(type='GitCallback'), iters=1)
+    text = (tmp_path / 'run/git.txt').read_text()
+    assert text.startswith(('commit ', 'vq '))
+
+
+def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    backends = dict(type='BackendsCallback', backends=[dict(type='TensorboardVisBackend')])
+    run(tmp_path, backends, dict(type='LogCallback', interval=2), dict(type='ImageGridCallback', interval=4, count=2))
+    events = EventAccumulator(str(tmp_path / 'run/backends/tensorboard'))
+    events.Reload()
+    assert [event.step for event in events.Scalars('train/total')] == [2, 4]
+    assert events.Scalars('train/total')[-1].value == pytest.approx(read(tmp_path / 'run/log.jsonl', 'train')[-1]['total'])
+    assert events.Tags()['images'] == ['reconstruction']
+
+
+def test_an_unknown_back_end_is_said_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="back end 'NoSuchVisBackend' cannot be started"):
+        run(tmp_path, dict(type='BackendsCallback', backends=[dict(type='NoSuchVisBackend')]))
+
+
+def test_signal_handlers_are_put_back(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    run(tmp_path, dict(type='PreemptionCallback'), iters=1)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_checkpoints_are_kept_as_asked(tmp_path: Path) -> None:
+    run(tmp_path, dict(type='CheckpointCallback', interval=1, keep_last=2, keep_every=3), iters=7)
+    assert sorted(path.name for path in (tmp_path / 'run/checkpoints').glob('iter_*')) == ['iter_3', 'iter_6', 'iter_7']
+
+
+def test_the_journal_rewinds_and_forgets_half_a_line(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / 'log.jsonl')
+    for step in (1, 2, 3):
+        journal.write(step, 'train', {'total': step / 2})
+    with journal.path.open('a') as file:
+        file.write('{"step": 4, "to')
+    assert [line['step'] for line in read(journal.path)] == [1, 2, 3]
+    journal.rewind(2)
+    assert [json.loads(line) for line in journal.path.read_text().splitlines()] == [
+        {'step': 1, 'kind': 'train', 'total': 0.5}, {'step': 2, 'kind': 'train', 'total': 1.0}]
+
+
+def test_an_error_reaches_every_callback_and_the_strategy_stops(tmp_path: Path) -> None:
+    class Failing(Callback):
+        def after_batch(self, batch: Batch, outputs: Outputs) -> None:
+            raise ValueError('broken')
+
+    told: list[BaseException] = []
+
+    class Listener(Callback):
+        def on_error(self, error: BaseException) -> None:
+            told.append(error)
+
+    trainer = build_trainer(tmp_path, None, {'.trainer.callbacks': quiet()})
+    trainer.callbacks += [Failing(), Listener()]
+    with pytest.raises(ValueError, match='broken'):
+        trainer.run()
+    assert [str(error) for error in told] == ['broken']

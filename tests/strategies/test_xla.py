@@ -1,0 +1,45 @@
+"""XLA on the CPU, in a process of its own: ``PJRT_DEVICE`` must be set before torch_xla is imported."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.runners.support import REPOSITORY
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+from tests.runners.support import build_trainer, quiet
+
+def losses(folder, strategy):
+    trainer = build_trainer(Path(folder) / strategy, dict(iters=3, strategy=strategy), {'.trainer.callbacks': quiet('EMACallback')})
+    found = []
+    backward = trainer.strategy.backward
+    trainer.strategy.backward = lambda loss: (backward(loss), found.append(loss.detach()))
+    trainer.run()
+    trainer.guard.check()
+    codebook = trainer.model.tokenizer.quantizer.codebook.weight.detach().cpu()
+    return trainer.strategy.device.type, [float(loss) for loss in found], codebook.double().abs().sum().item()
+
+print(json.dumps([losses(sys.argv[1], strategy) for strategy in ('base', 'xla')]))
+"""
+
+
+@pytest.mark.slow
+def test_three_steps_on_xla_are_those_on_the_cpu(tmp_path: Path) -> None:
+    if importlib.util.find_spec('torch_xla') is None:
+        pytest.skip('torch_xla is not installed')
+    environment = os.environ | {'PJRT_DEVICE': 'CPU', 'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '2'}
+    done = subprocess.run([sys.executable, '-c', SCRIPT, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (plain, expected, codes), (device, found, same_codes) = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (plain, device) == ('cpu', 'xla')
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert same_codes == pytest.approx(codes, rel=1e-4)

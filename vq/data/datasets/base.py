@@ -1,0 +1,117 @@
+"""What datasets of images share: reading, transforming, naming; and a base for those that live in files."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+
+from vq.data.decode import PIXEL_LIMIT, Backend, BadImage, decode_image, prepare_backend
+from vq.data.names import Names
+from vq.interfaces import Dataset, Sample
+from vq.registries import VQTransformRegistry
+
+Transform = Annotated[Callable[..., np.ndarray] | None, VQTransformRegistry]
+
+
+class ImageDataset(Dataset):
+    """A dataset gives ``read``, ``id_of`` and ``__len__``; the rest follows.
+
+    A dataset whose samples hold more than a picture may bring ``collate(samples) -> Batch``.
+    """
+
+    def __init__(self, name: str, split: str, transform: Transform = None) -> None:
+        self.name = name
+        self.split = split
+        self.transform = transform
+
+    def read(self, index: int) -> np.ndarray:
+        """The picture as it is, (H, W, 3) uint8 RGB. May raise ``BadImage``."""
+        raise NotImplementedError
+
+    def category_of(self, index: int) -> int | None:
+        return None
+
+    def path_of(self, index: int) -> str | None:
+        """Where the picture lies, for people; None if it is no file."""
+        return None
+
+    def load(self, index: int, stream: random.Random) -> Sample:
+        image = self.read(index)
+        if self.transform is not None:
+            try:
+                image = self.transform(image, stream)
+            except BadImage as error:  # a transform knows no path
+                raise BadImage(self.path_of(index) or self.id_of(index), error.reason) from error
+        return Sample(image=image, id=self.id_of(index), category=self.category_of(index), path=self.path_of(index))
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        digest = hashlib.blake2b(f'{self.name}\n{self.split}\n'.encode(), digest_size=8)
+        for index in range(len(self)):
+            digest.update(f'{self.id_of(index)}\n'.encode())
+        return digest.hexdigest()
+
+    def fingerprint(self) -> str:
+        return self._digest
+
+
+@dataclasses.dataclass(frozen=True)
+class FileIndex:
+    """What a look at a folder found."""
+
+    paths: Names  # posix, relative to the root: the samples' ids
+    labels: np.ndarray | None = None  # (count,) class numbers
+    categories: tuple[str, ...] | None = None
+
+
+class FileDataset(ImageDataset):
+    """Image files below ``root``. The files are looked for at first use, never by the constructor, and opened one by one."""
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        name: str,
+        transform: Transform = None,
+        backend: Backend = 'pillow',
+        pixel_limit: int = PIXEL_LIMIT,
+    ) -> None:
+        super().__init__(name, split, transform)
+        self.root = Path(root).expanduser()
+        self.backend: Backend = backend
+        self.pixel_limit = pixel_limit
+
+    def find(self) -> FileIndex:
+        """List the files; ``ConfigError`` if there are none."""
+        raise NotImplementedError
+
+    @functools.cached_property
+    def index(self) -> FileIndex:
+        prepare_backend(self.backend)
+        return self.find()
+
+    @functools.cached_property
+    def categories(self) -> Sequence[str] | None:  # type: ignore[override]
+        return self.index.categories
+
+    def __len__(self) -> int:
+        return len(self.index.paths)
+
+    def id_of(self, index: int) -> str:
+        return self.index.paths[index]
+
+    def category_of(self, index: int) -> int | None:
+        return None if self.index.labels is None else int(self.index.labels[index])
+
+    def path_of(self, index: int) -> str:
+        return str(self.root / self.index.paths[index])
+
+    def read(self, index: int) -> np.ndarray:
+        return decode_image(self.path_of(index), self.backend, self.pixel_limit)

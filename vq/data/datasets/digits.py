@@ -1,0 +1,87 @@
+"""The 1,797 handwritten digits that scikit-learn ships: real data, on every machine, without a download."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from vq.core.errors import ConfigError
+from vq.core.random import python_stream
+from vq.data.datasets.base import ImageDataset, Transform
+from vq.registries import VQDatasetRegistry
+
+SIZES = {'train': 1437, 'validation': 180, 'test': 180}
+SPLIT_SEED = 1797
+
+
+@functools.cache
+def load_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Grey pictures (1797, 8, 8) uint8, from values 0..16, and their classes (1797,)."""
+    from sklearn.datasets import load_digits as read_digits
+
+    data = read_digits()
+    images: np.ndarray = np.rint(data.images * (255 / 16)).astype(np.uint8)
+    return images, data.target.astype(np.int64)
+
+
+def shares(counts: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers in proportion to ``counts`` that add up to ``total`` (largest remainders, ties to the first)."""
+    exact = counts * total / counts.sum()
+    given: np.ndarray = np.floor(exact).astype(np.int64)
+    given[np.argsort(given - exact, kind='stable')[: total - given.sum()]] += 1
+    return given
+
+
+def split_indices(categories: np.ndarray) -> dict[str, np.ndarray]:
+    """Sorted original indices of each split. Every class is cut in proportion; the cut never changes."""
+    counts = np.bincount(categories)
+    validation, test = shares(counts, SIZES['validation']), shares(counts, SIZES['test'])
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in SIZES}
+    for category in range(len(counts)):
+        members = np.flatnonzero(categories == category)
+        stream = python_stream('digits', SPLIT_SEED, category)
+        members = members[np.argsort([stream.random() for _ in members], kind='stable')]
+        cuts = [validation[category], validation[category] + test[category]]
+        for name, part in zip(('validation', 'test', 'train'), np.split(members, cuts), strict=True):
+            parts[name].append(part)
+    return {name: np.sort(np.concatenate(part)) for name, part in parts.items()}
+
+
+@VQDatasetRegistry.register_()
+class DigitsDataset(ImageDataset):
+    """Handwritten digits, 1,437 to train, 180 for validation, 180 for test; each class in proportion, the split fixed.
+
+    The 8 x 8 picture is enlarged to ``image_size`` (bilinear) before the transform. Without a transform that is the sample.
+    Ids are ``digits/0042`` by scikit-learn's order.
+    """
+
+    def __init__(
+        self, split: Literal['train', 'validation', 'test'] = 'train', image_size: int = 32, transform: Transform = None
+    ) -> None:
+        if split not in SIZES:
+            raise ConfigError(f"the digits have no split '{split}'", f'Their splits are: {", ".join(SIZES)}.')
+        super().__init__('digits', split, transform)
+        self.image_size = image_size
+        self.categories = tuple('0123456789')
+
+    @functools.cached_property
+    def indices(self) -> np.ndarray:
+        return split_indices(load_digits()[1])[self.split]
+
+    def __len__(self) -> int:
+        return SIZES[self.split]
+
+    def id_of(self, index: int) -> str:
+        return f'digits/{self.indices[index]:04d}'
+
+    def category_of(self, index: int) -> int:
+        return int(load_digits()[1][self.indices[index]])
+
+    def read(self, index: int) -> np.ndarray:
+        picture = Image.fromarray(load_digits()[0][self.indices[index]])
+        if self.image_size != 8:
+            picture = picture.resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
+        return np.repeat(np.asarray(picture)[:, :, None], 3, axis=2)

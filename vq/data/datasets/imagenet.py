@@ -1,0 +1,109 @@
+"""ImageNet-1k, in either of the layouts people keep it in."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from vq.core.errors import ConfigError
+from vq.data.datasets.base import FileDataset, FileIndex, Transform
+from vq.data.datasets.folder import label_by_folder
+from vq.data.decode import PIXEL_LIMIT, Backend
+from vq.data.files import find_images
+from vq.data.names import Names
+from vq.registries import VQDatasetRegistry
+
+FOLDERS = {'train': 'train', 'validation': 'val', 'val': 'val'}
+
+
+@VQDatasetRegistry.register_()
+class ImageNetDataset(FileDataset):
+    """Splits 'train' and 'validation'.
+
+    With annotations: ``annotations/{train,val}.json``, a list of ``{image, synset_id}``, and ``synsets.json``, from synset id
+    to ``{WNID, words}``; pictures at ``{train,val}/WNID/NAME``. Samples keep the order of the list.
+    Without: ``{train,val}/WNID/NAME.JPEG``, classes by WNID.
+
+    Class numbers follow the sorted WNIDs in both layouts (207 is the golden retriever), as in nearly all published models.
+    ``class_order='synset'`` counts by synset id instead, which needs annotations.
+    """
+
+    def __init__(
+        self,
+        root: str | Path = 'data/imagenet',
+        split: str = 'train',
+        transform: Transform = None,
+        backend: Backend = 'pillow',
+        class_order: Literal['wnid', 'synset'] = 'wnid',
+        name: str = 'imagenet',
+        pixel_limit: int = PIXEL_LIMIT,
+    ) -> None:
+        if split not in FOLDERS:
+            raise ConfigError(f"ImageNet has no split '{split}'", "Its splits are 'train' and 'validation'.")
+        super().__init__(root, 'validation' if split == 'val' else split, name, transform, backend, pixel_limit)
+        self.class_order = class_order
+
+    def find(self) -> FileIndex:
+        folder = FOLDERS[self.split]
+        annotations = self.root / 'annotations' / f'{folder}.json'
+        if annotations.is_file():
+            return self._annotated(folder, annotations)
+        if self.class_order == 'synset':
+            raise ConfigError(
+                f"class_order='synset' needs {annotations}, which does not exist",
+                "Use class_order='wnid', or bring the annotations.",
+            )
+        paths = find_images(self.root, folder)
+        if any(path.count('/') != 2 for path in paths):
+            path = next(path for path in paths if path.count('/') != 2)
+            raise ConfigError(
+                f'{self.root / path} should lie in {folder}/WNID/, and there is no {annotations}',
+                'Sort the images into one folder per WNID, or bring the annotations.',
+            )
+        return label_by_folder(self.root, folder, paths, ['train', 'val'])
+
+    def _annotated(self, folder: str, annotations: Path) -> FileIndex:
+        synsets = _leaves(_read_json(self.root / 'synsets.json', dict), self.root / 'synsets.json')
+        order = sorted(synsets, key=(lambda key: synsets[key]['WNID']) if self.class_order == 'wnid' else int)
+        numbers = {int(key): number for number, key in enumerate(order)}
+        prefixes = {int(key): f'{folder}/{synsets[key]["WNID"]}/' for key in order}
+        paths, labels = [], []
+        for entry in _read_json(annotations, list):
+            image, synset = entry.get('image', entry.get('name')), entry.get('synset_id')  # both keys are in use
+            if not isinstance(image, str) or '/' in image or synset not in numbers:
+                raise ConfigError(
+                    f'{annotations} has an entry that is no image of a known class: {entry!r:.80}',
+                    'Each entry is {"image": NAME, "synset_id": NUMBER}, the number standing in synsets.json.',
+                )
+            paths.append(prefixes[synset] + image)
+            labels.append(numbers[synset])
+        if not paths:
+            raise ConfigError(f'{annotations} lists no image', 'Bring the whole file, or remove it to list the folders.')
+        names = tuple(str(synsets[key].get('words', synsets[key]['WNID'])) for key in order)
+        return FileIndex(Names(paths), np.array(labels, dtype=np.int32), names)
+
+
+def _leaves(synsets: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The synsets that are classes: the original table also lists those above them, with their number of children."""
+    for key, entry in synsets.items():
+        if not key.isdigit() or not isinstance(entry, dict) or not isinstance(entry.get('WNID'), str):
+            raise ConfigError(
+                f'{file} has an entry without a number or a WNID: {key!r}: {entry!r:.60}',
+                'It maps synset ids to {"WNID": ..., "words": ...}.',
+            )
+    return {key: entry for key, entry in synsets.items() if not entry.get('num_children')}
+
+
+def _read_json(file: Path, kind: type) -> Any:
+    try:
+        content = json.loads(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f'{file} cannot be read: {error.strerror}', 'The annotated layout of ImageNet needs it.') from error
+    except ValueError as error:
+        raise ConfigError(f'{file} is not JSON: {error}', 'Bring the file again.') from error
+    if not isinstance(content, kind):
+        raise ConfigError(f'{file} holds a {type(content).__name__}, not a {kind.__name__}', 'Bring the file again.')
+    return content

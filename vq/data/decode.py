@@ -1,0 +1,178 @@
+"""Image files to RGB arrays. A file that cannot be decoded whole is a ``BadImage`` with the reason in words.
+
+Never half a picture: Pillow's ``LOAD_TRUNCATED_IMAGES`` stays off, and OpenCV, whose older versions fill what is missing
+with grey, only gets JPEG files that close with their end marker. What no decoder reports cannot be seen here either:
+bytes changed inside the compressed data of a JPEG that still opens and ends as it should.
+
+Alpha is dropped, not blended, as in torchvision's loaders: the colours stored under transparent pixels show.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from vq.core.errors import ConfigError, UserError, nearest
+
+Backend = Literal['pillow', 'cv2']
+
+PIXEL_LIMIT = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # others run interpreters or are never photographs
+END_OF_JPEG = b'\xff\xd9'
+ORIENTATION = 0x0112  # the EXIF tag
+
+_limit_lock = threading.Lock()
+
+
+class BadImage(Exception):
+    """A file that is not a whole, still picture of at most the allowed size."""
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path = path
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f'{self.path}: {self.reason}' if self.path else self.reason
+
+
+@functools.cache
+def prepare_backend(backend: str) -> None:
+    """Import what ``backend`` needs, so that worker processes inherit it and a missing package is said at once."""
+    if backend not in get_args(Backend):
+        raise ConfigError(
+            f"there is no image backend '{backend}'{nearest(backend, get_args(Backend))}", "Use 'pillow' or 'cv2'."
+        )
+    if backend == 'cv2':
+        try:
+            import cv2
+            import mmcv  # noqa: F401
+        except ImportError as error:
+            raise UserError(
+                f"the image backend 'cv2' cannot be imported: {error}", "Install vq[mm], or set backend to 'pillow'."
+            ) from error
+        cv2.setNumThreads(0)  # its thread pool does not survive a fork; one picture gains nothing from it
+
+
+def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
+    """A file, or its bytes, as an (H, W, 3) uint8 RGB array, upright after EXIF; to be treated as read-only."""
+    path = '<bytes>' if isinstance(source, bytes) else str(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise BadImage(path, f'cannot be read: {error.strerror or error}') from error
+    if not data:
+        raise BadImage(path, 'is empty (zero bytes)')
+    if backend != 'pillow':
+        prepare_backend(backend)
+    image = _open(data, path, pixel_limit)
+    pixels = _with_opencv(data, image) if backend == 'cv2' else None
+    if pixels is None:
+        pixels = _with_pillow(image, path)
+    return _upright(pixels, _orientation(image))
+
+
+def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:
+    """Read the header only, and judge it before anything of the picture's size is allocated."""
+    try:
+        with _pillow_allows(pixel_limit):
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        moving = image.format != 'MPO' and getattr(image, 'is_animated', False)  # MPO: a photograph with a second view
+    except UnidentifiedImageError as error:
+        raise BadImage(path, f'is not an image, or its header is damaged (it begins with {data[:12]!r})') from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning under -W error
+        raise BadImage(path, f'would be over {pixel_limit} pixels, a decompression bomb') from error
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged headers make Pillow's plugins raise nearly anything
+        raise BadImage(path, f'has a damaged header: {_words(error)}') from error
+    if image.width * image.height > pixel_limit:
+        raise BadImage(
+            path,
+            f'has {image.width} x {image.height} pixels, over the limit of {pixel_limit}: '
+            'a decompression bomb, or set pixel_limit',
+        )
+    if moving:
+        raise BadImage(path, 'holds more than one frame (animated or several pages)')
+    return image
+
+
+@contextlib.contextmanager
+def _pillow_allows(pixel_limit: int) -> Iterator[None]:
+    """Lift Pillow's own limit while a header is read, where ours was set higher."""
+    if Image.MAX_IMAGE_PIXELS is None or pixel_limit <= Image.MAX_IMAGE_PIXELS:
+        yield
+        return
+    with _limit_lock:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, pixel_limit
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _with_pillow(image: ImageFile.ImageFile, path: str) -> np.ndarray:
+    try:
+        image.load()
+        if image.mode[0] in 'IF':
+            return _deep_grey(image, path)
+        if image.mode == 'P':  # straight to RGB would read a palette's transparency as a colour
+            return np.asarray(image.convert('RGBA').convert('RGB'))
+        return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
+    except (BadImage, MemoryError):
+        raise
+    except Exception as error:  # as above, now from the decoders
+        raise BadImage(path, f'cannot be decoded: {_words(error)}') from error
+
+
+def _deep_grey(image: Image.Image, path: str) -> np.ndarray:
+    """16 bits to 8: round(v / 257), which takes 65535 to 255. (H, W) -> (H, W, 3)."""
+    if image.mode == 'F':
+        raise BadImage(path, 'has floating-point pixels, whose range is not known')
+    values = np.asarray(image)
+    if values.min() < 0 or values.max() > 65535:
+        raise BadImage(path, f'has values from {values.min()} to {values.max()}, beyond 16 bits')
+    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: no ties
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+def _with_opencv(data: bytes, image: ImageFile.ImageFile) -> np.ndarray | None:
+    """Plain JPEG through OpenCV; None for all it would decode otherwise than Pillow, or not at all."""
+    plain = image.format == 'JPEG' and image.mode in ('RGB', 'L')
+    if not plain or not data.endswith(END_OF_JPEG):
+        return None
+    import mmcv
+
+    # mmcv turns BGR into RGB only with its flag 'color', which would also apply EXIF: so the turn is made here
+    pixels: Any = mmcv.imfrombytes(data, flag='color_ignore_orientation', channel_order='bgr', backend='cv2')
+    return None if pixels is None else mmcv.bgr2rgb(pixels)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # EXIF is an annotation: the picture is whole without it
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undo EXIF orientation 1..8 on (H, W, 3); other numbers mean nothing and change nothing."""
+    if orientation not in range(2, 9):
+        return pixels
+    if orientation >= 5:
+        pixels = pixels.transpose(1, 0, 2)
+    rows = -1 if orientation in (3, 4, 7, 8) else 1
+    columns = -1 if orientation in (2, 3, 6, 7) else 1
+    return np.ascontiguousarray(pixels[::rows, ::columns])
+
+
+def _words(error: Exception) -> str:
+    return f'{type(error).__name__}: {error}'.strip(': ')

@@ -1,0 +1,79 @@
+"""Finding image files below a folder, in one order everywhere, without opening them."""
+
+from __future__ import annotations
+
+import collections
+import os
+from pathlib import Path
+
+from vq.core.errors import ConfigError, listing
+
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # in any case
+
+
+def find_images(root: Path, below: str = '') -> list[str]:
+    """Paths of images in ``root/below`` and deeper, as posix paths relative to ``root``, sorted.
+
+    Links are followed, but not into a folder that is already open above. Names that begin with a dot are passed over:
+    what systems leave beside pictures often ends in ``.jpg`` too.
+    """
+    found: list[str] = []
+    others: collections.Counter[str] = collections.Counter()
+    folder = root / below
+    if not folder.is_dir():
+        raise ConfigError(
+            f'the dataset folder {folder} {"is not a folder" if folder.exists() else "does not exist"}',
+            'Set its root to the folder that holds the images (relative to where the command is started).',
+        )
+    try:
+        _walk(str(folder), below, (), found, others)
+    except OSError as error:
+        raise ConfigError(f'the folder {error.filename} cannot be listed: {error.strerror}', 'See its permissions.') from error
+    if not found:
+        there = ', '.join(f'{count} x {kind}' for kind, count in others.most_common(6)) or 'nothing'
+        raise ConfigError(
+            f'the dataset folder {folder} holds no image ({" ".join(SUFFIXES)}, in any case), only: {there}',
+            'Set root to the folder that holds the images, or convert them to one of these formats.',
+        )
+    found.sort()
+    try:
+        '\n'.join(found).encode()
+    except UnicodeEncodeError as error:
+        path = error.object[: error.start].count('\n')
+        raise ConfigError(
+            f'the file name {found[path]!r} in {root} is not UTF-8, and names are the ids of samples', 'Rename the file.'
+        ) from error
+    return found
+
+
+def _walk(
+    folder: str, prefix: str, above: tuple[tuple[int, int], ...], found: list[str], others: collections.Counter[str]
+) -> None:
+    status = os.stat(folder)
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f'{prefix}/{entry.name}' if prefix else entry.name
+            if entry.name.startswith('.'):
+                others['hidden'] += 1
+            elif entry.is_dir():
+                others['folder'] += 1
+                _walk(entry.path, name, (*above, here), found, others)
+            elif entry.name.lower().endswith(SUFFIXES):
+                found.append(name)
+            else:
+                others[os.path.splitext(entry.name)[1] or 'no suffix'] += 1
+
+
+def folders_in(folder: Path) -> list[str]:
+    """Names of the visible folders right below, sorted."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith('.') and entry.is_dir())
+
+
+def what_is_in(folder: Path) -> str:
+    """For messages: the names right below, cut short."""
+    return listing(entry.name for entry in folder.iterdir()) or 'nothing'

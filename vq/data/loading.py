@@ -1,0 +1,246 @@
+"""The loader: carries a plan out, in this process or in workers, and deals with bad images.
+
+A sample depends on (seed, epoch, index) alone, so batches are the same for any number of workers. The random generators of
+the process that iterates are never touched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.util import Finalize
+from typing import Any, Literal, Self
+
+import torch
+from torch.utils.data import DataLoader
+
+from vq.core.errors import ConfigError, RunFailure, UserError
+from vq.core.random import derive_seed, python_stream
+from vq.core.records import Batch
+from vq.data.collate import collate
+from vq.data.decode import BadImage
+from vq.data.plan import Place
+from vq.interfaces import Dataset, Sample
+
+REPLACEMENTS = 32  # other samples tried in the place of a bad one
+SHOWN = 5  # bad files named in an error
+
+logger = logging.getLogger('vq')
+
+
+@dataclasses.dataclass
+class LoaderSettings:
+    """How to load. ``bad_image_cap``: the share of the dataset that may be skipped; above zero, one file always may."""
+
+    batch_size: int
+    num_workers: int = 0
+    prefetch: int = 2  # batches ahead, for each worker
+    pin_memory: bool = False  # only where there is CUDA
+    batch_size_in_total: bool = False  # batch_size counts all ranks together
+    bad_images: Literal['raise', 'skip'] = 'raise'
+    bad_image_cap: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name, least in (('batch_size', 1), ('num_workers', 0), ('prefetch', 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f'{name} is {getattr(self, name)}', f'It must be at least {least}.')
+        if self.bad_images not in ('raise', 'skip') or not 0 <= self.bad_image_cap <= 1:
+            raise ConfigError(
+                f'bad_images is {self.bad_images!r} with a cap of {self.bad_image_cap}',
+                "Use 'raise' or 'skip', and a cap from 0 to 1.",
+            )
+
+    def per_rank(self, world: int) -> int:
+        """The batch size of one rank."""
+        if not self.batch_size_in_total:
+            return self.batch_size
+        if self.batch_size % world:
+            raise ConfigError(
+                f'a batch_size of {self.batch_size} in total does not divide among {world} ranks',
+                f'Use a multiple of {world}, or set batch_size_in_total to False.',
+            )
+        return self.batch_size // world
+
+
+@dataclasses.dataclass
+class Packet:
+    """What a worker hands over: a batch, what was skipped for it (path -> reason), an error meant for the user."""
+
+    batch: Batch | None
+    skipped: dict[str, str]
+    error: UserError | None = None
+
+    def pin_memory(self) -> Self:
+        """Called by torch's loader."""
+        return self if self.batch is None else dataclasses.replace(self, batch=self.batch.pin_memory())
+
+
+@dataclasses.dataclass
+class Fetcher:
+    """Batches by their places; runs in the workers."""
+
+    dataset: Dataset
+    seed: int
+    training: bool
+    skip: bool
+
+    def __getitems__(self, places: list[Place]) -> Packet:
+        skipped: dict[str, str] = {}
+        try:
+            samples = [sample for epoch, index in places if (sample := self.fetch(epoch, index, skipped)) is not None]
+            join: Callable[[Sequence[Sample]], Batch] = getattr(self.dataset, 'collate', collate)
+            return Packet(join(samples) if samples else None, skipped)
+        except UserError as error:  # carried over whole: torch would rebuild it from its text
+            return Packet(None, skipped, error)
+
+    def fetch(self, epoch: int, index: int, skipped: dict[str, str]) -> Sample | None:
+        """One sample; if it is bad, another in training and none in evaluation."""
+        try:
+            return self.dataset.load(index, python_stream('sample', self.seed, epoch, index))
+        except BadImage as error:
+            if not self.skip:
+                raise UserError(
+                    f'bad image {error}', 'Mend or remove the file, or set bad_images to skip in the dataloader.'
+                ) from error
+            skipped[error.path or self.dataset.id_of(index)] = error.reason
+        if not self.training:
+            return None
+        for other in replacements(len(self.dataset), self.seed, epoch, index):
+            try:
+                return self.dataset.load(other, python_stream('sample', self.seed, epoch, other, 'for', index))
+            except BadImage as error:
+                skipped[error.path or self.dataset.id_of(other)] = error.reason
+        raise RunFailure(
+            f'no sample found in the place of a bad image: {len(skipped)} could not be decoded{_first(skipped)}',
+            'Look at these files: the dataset, or the disk below it, is damaged.',
+        )
+
+
+def replacements(count: int, seed: int, epoch: int, index: int) -> Iterator[int]:
+    """Up to 32 different samples to try in the place of a bad one; the neighbour would come twice in every epoch."""
+    stream = python_stream('replacement', seed, epoch, index)
+    tried = {index}
+    while len(tried) < min(REPLACEMENTS + 1, count):
+        other = int(stream.random() * count)
+        if other not in tried:
+            tried.add(other)
+            yield other
+
+
+class Loader:
+    """An iterator over the batches of a plan. One pass; ``close`` (or the end of a ``with``) stops the workers."""
+
+    def __init__(
+        self, dataset: Dataset, plan: Iterable[list[Place]], settings: LoaderSettings, seed: int, training: bool
+    ) -> None:
+        self.skipped: dict[str, str] = {}  # path -> reason, of this rank, since the start
+        self._settings = settings
+        self._count = len(dataset)  # also makes the dataset list its files here, once, and not in every worker
+        workers = settings.num_workers
+        self._torch_loader: DataLoader[Any] = DataLoader(
+            Fetcher(dataset, seed, training, settings.bad_images == 'skip'),  # type: ignore[arg-type]
+            batch_sampler=plan,  # type: ignore[arg-type]
+            collate_fn=_as_it_is,  # type: ignore[arg-type]
+            num_workers=workers,
+            prefetch_factor=settings.prefetch if workers else None,
+            pin_memory=settings.pin_memory and torch.cuda.is_available(),
+            worker_init_fn=_prepare_worker,
+            generator=torch.Generator().manual_seed(derive_seed('loader', seed)),  # else it draws from the global one
+        )
+        self._packets: Iterator[Packet] | None = None
+        self._stop: Finalize | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Batch:
+        if self._closed:
+            raise StopIteration
+        try:
+            while True:
+                packet = self._next_packet()
+                self._note(packet.skipped)
+                if packet.error is not None:
+                    raise packet.error
+                if packet.batch is not None:
+                    return packet.batch
+        except BaseException as error:
+            self.close()
+            if self._settings.num_workers and _tells_of_a_death(error):
+                raise RunFailure(
+                    f'a worker that loads images died: {error}',
+                    'Most often memory or shared memory ran out: lower num_workers or prefetch in the dataloader.',
+                ) from error
+            raise
+
+    def close(self) -> None:
+        """Stop the workers; nothing comes after this."""
+        self._closed = True
+        if self._stop is not None:
+            self._stop()
+        self._stop = self._packets = None
+
+    def _next_packet(self) -> Packet:
+        if self._packets is None:
+            self._packets = iter(self._torch_loader)
+            # also when the loader is collected, and at exit before multiprocessing would wait for workers that ignore SIGTERM
+            self._stop = Finalize(self, _stop_workers, (self._packets,), exitpriority=10)
+        return next(self._packets)
+
+    def _note(self, skipped: dict[str, str]) -> None:
+        for path, reason in skipped.items():
+            if path not in self.skipped:
+                self.skipped[path] = reason
+                logger.warning('skipped bad image %s: %s (%d so far)', path, reason, len(self.skipped))
+        cap = self._settings.bad_image_cap
+        allowed = max(1, int(cap * self._count)) if cap > 0 else 0
+        if len(self.skipped) > allowed:
+            raise RunFailure(
+                f'{len(self.skipped)} bad images of {self._count}, and bad_image_cap={cap:g} allows {allowed}'
+                f'{_first(self.skipped)}',
+                'Mend or remove the files, or raise bad_image_cap in the dataloader.',
+            )
+
+
+def _first(skipped: dict[str, str]) -> str:
+    lines = [f'\n  {path}: {reason}' for path, reason in list(skipped.items())[:SHOWN]]
+    return ''.join(lines) + (f'\n  ... and {len(skipped) - SHOWN} more' if len(skipped) > SHOWN else '')
+
+
+def _tells_of_a_death(error: BaseException) -> bool:
+    """Whether torch says that a worker is gone, or the pipe to it broke first (errors from inside one begin with 'Caught')."""
+    if isinstance(error, ConnectionError | EOFError):
+        return not str(error).startswith('Caught')
+    return isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker')
+
+
+def _as_it_is(packet: Packet) -> Packet:
+    return packet
+
+
+def _prepare_worker(_: int) -> None:
+    """Signals that stop a run go to the whole process group: the main process decides, and needs its workers to the end."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _stop_workers(packets: Any) -> None:
+    """End the workers of torch's iterator: kindly, then, since they ignore SIGTERM, for certain."""
+    workers = list(getattr(packets, '_workers', ()))
+    shut_down = getattr(packets, '_shutdown_workers', None)
+    if shut_down is not None:
+        shut_down()
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+        worker.join()

@@ -1,0 +1,54 @@
+"""Which samples, in which order: pure functions of numbers, with nothing to save but how far one has come.
+
+Training walks along one endless row of positions 0, 1, 2, ...: the epochs' permutations, one after the other. Position p
+belongs to epoch p // count. A step takes the next ``world * batch_size`` positions and gives each rank its slice, so
+a run can stop after any sample and go on with another batch size or another number of ranks without missing one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from vq.core.random import derive_seed
+
+Place = tuple[int, int]  # (epoch, index)
+
+
+def position_order(count: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation (count,) int64 of one epoch.
+
+    It sorts raw words of a counter-based generator, which NumPy promises never to change; ``Generator.permutation`` may.
+    """
+    words = np.random.Philox(key=derive_seed('order', seed, epoch)).random_raw(count)
+    return np.argsort(words, kind='stable')
+
+
+def training_plan(count: int, batch_size: int, rank: int, world: int, seed: int, start: int = 0) -> Iterator[list[Place]]:
+    """One rank's batches, without end. ``start``: positions that all ranks together have already consumed."""
+    _check(count, batch_size, rank, world)
+    orders: dict[int, np.ndarray] = {}
+    first = start + rank * batch_size
+    while True:
+        batch = []
+        for position in range(first, first + batch_size):
+            epoch, offset = divmod(position, count)
+            if epoch not in orders:
+                orders = {known: order for known, order in orders.items() if known == epoch - 1}
+                orders[epoch] = position_order(count, seed, epoch)
+            batch.append((epoch, int(orders[epoch][offset])))
+        yield batch
+        first += world * batch_size
+
+
+def evaluation_plan(count: int, batch_size: int, rank: int, world: int) -> Iterator[list[Place]]:
+    """Every index exactly once over the ranks, nothing padded: batch k, of neighbours, goes to rank k % world."""
+    _check(count, batch_size, rank, world)
+    for first in range(rank * batch_size, count, world * batch_size):
+        yield [(0, index) for index in range(first, min(first + batch_size, count))]
+
+
+def _check(count: int, batch_size: int, rank: int, world: int) -> None:
+    if count < 1 or batch_size < 1 or not 0 <= rank < world:
+        raise ValueError(f'no plan for {count} samples in batches of {batch_size} on rank {rank} of {world}')

@@ -1,0 +1,123 @@
+"""Image transforms: RGB array in, square RGB array out, every random choice drawn from the stream that is handed in.
+
+========= ====================================================== =======
+name      crop, S = image_size                                   mirror
+========= ====================================================== =======
+none      short side to S, centre                                never
+weak      short side to S, random place                          half
+strong    area 0.8 to 1, sides 3:4 to 4:3, resized to S          half
+default   area 0.08 to 1, sides 3:4 to 4:3, resized to S         half
+========= ====================================================== =======
+
+Resizing is Pillow's antialiased bicubic, pixel for pixel what torchvision does with PIL images. A crop is cut out before it
+is resized: Pillow's ``resize(box=...)`` would let pixels outside the crop bleed in. Only ``stream.random()`` is called,
+the one method whose sequence Python keeps from version to version.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+from PIL import Image
+
+from vq.data.decode import PIXEL_LIMIT, BadImage
+from vq.registries import VQTransformRegistry
+
+Range = tuple[float, float]
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+RATIO: Range = (3 / 4, 4 / 3)  # width : height
+BICUBIC = Image.Resampling.BICUBIC
+
+
+def below(stream: random.Random, count: int) -> int:
+    """A whole number from 0 to ``count - 1``."""
+    return int(stream.random() * count)
+
+
+def between(stream: random.Random, low: float, high: float) -> float:
+    return low + (high - low) * stream.random()
+
+
+def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) after the short side became ``size``; the long side is cut off, not rounded."""
+    if height <= width:
+        return size, int(size * width / height)
+    return int(size * height / width), size
+
+
+def random_resized_box(height: int, width: int, scale: Range, ratio: Range, stream: random.Random) -> Box:
+    """A box inside a picture.
+
+    Its share of the area is uniform in ``scale``, its width : height log-uniform in ``ratio``. Ten draws that do not fit
+    lead to the largest box in the centre whose sides keep to ``ratio``.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10):
+        area = height * width * between(stream, *scale)
+        aspect = math.exp(between(stream, low, high))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            top, left = below(stream, height - box_height + 1), below(stream, width - box_width + 1)
+            return top, left, box_height, box_width
+    box_height, box_width = height, width
+    if width / height < ratio[0]:
+        box_height = round(width / ratio[0])
+    elif width / height > ratio[1]:
+        box_width = round(height * ratio[1])
+    return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
+
+
+def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
+    height, width = short_side_size(image.shape[0], image.shape[1], size)
+    if height * width > PIXEL_LIMIT:  # a strip one pixel high is small as a file and gigabytes here
+        raise BadImage('', f'is {image.shape[1]} x {image.shape[0]}, too long and narrow for a short side of {size}')
+    return image if image.shape[:2] == (height, width) else resize(image, height, width)
+
+
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), BICUBIC))
+
+
+def crop(image: np.ndarray, box: Box) -> np.ndarray:
+    top, left, height, width = box
+    return image[top : top + height, left : left + width]
+
+
+def maybe_mirror(image: np.ndarray, stream: random.Random) -> np.ndarray:
+    return np.ascontiguousarray(image[:, ::-1]) if stream.random() < 0.5 else image
+
+
+def _random_resized(image: np.ndarray, stream: random.Random, size: int, scale: Range) -> np.ndarray:
+    box = random_resized_box(image.shape[0], image.shape[1], scale, RATIO, stream)
+    return maybe_mirror(resize(crop(image, box), size, size), stream)
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def none(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
+    """Nothing random: what validation sees. (H, W, 3) uint8 -> (S, S, 3) uint8."""
+    image = resize_short_side(image, image_size)
+    top, left = round((image.shape[0] - image_size) / 2), round((image.shape[1] - image_size) / 2)
+    return crop(image, (top, left, image_size, image_size))
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def weak(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
+    """A random place along the long side, mirrored half of the time. (H, W, 3) uint8 -> (S, S, 3) uint8."""
+    image = resize_short_side(image, image_size)
+    top, left = below(stream, image.shape[0] - image_size + 1), below(stream, image.shape[1] - image_size + 1)
+    return maybe_mirror(crop(image, (top, left, image_size, image_size)), stream)
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def strong(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
+    """A random box of at least 80 % of the area, mirrored half of the time. (H, W, 3) uint8 -> (S, S, 3) uint8."""
+    return _random_resized(image, stream, image_size, (0.8, 1.0))
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def default(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
+    """A random box of at least 8 % of the area, mirrored half of the time. (H, W, 3) uint8 -> (S, S, 3) uint8."""
+    return _random_resized(image, stream, image_size, (0.08, 1.0))
