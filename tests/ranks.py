@@ -17,7 +17,9 @@ SECONDS = 180.0
 
 
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
-    os.environ.update(OMP_NUM_THREADS='1', RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size))
+    os.environ.update(
+        OMP_NUM_THREADS='1', RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(size), LOCAL_WORLD_SIZE=str(size)
+    )
     torch.set_num_threads(1)
     import torch.distributed as distributed
 

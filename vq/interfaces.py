@@ -21,6 +21,10 @@ class Pretrained:
     def load_pretrained(self) -> None:
         raise NotImplementedError
 
+    def pretrained_files(self) -> list[Path]:
+        """The files it reads; checkpoints that leave the part out record their hashes."""
+        raise NotImplementedError
+
 
 class Encoder(nn.Module):
     """image (B, 3, H, W) float in [-1, 1] -> features (B, out_channels, h, w)."""

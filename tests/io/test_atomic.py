@@ -53,9 +53,14 @@ def test_the_writer_counts_and_hashes_what_numpy_writes(tmp_path: Path) -> None:
 def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / 'x'
     atomic.write_text(path, 'old')
-    with pytest.raises(KeyError), atomic.atomic_file(path) as writer:
-        writer.write(b'new')
-        raise KeyError('stop')
+
+    def stop_halfway() -> None:
+        with atomic.atomic_file(path) as writer:
+            writer.write(b'new')
+            raise KeyError('stop')
+
+    with pytest.raises(KeyError):
+        stop_halfway()
     assert path.read_text() == 'old'
     assert os.listdir(tmp_path) == ['x']
 
@@ -70,9 +75,14 @@ def test_a_folder_replaces_another(tmp_path: Path) -> None:
             (folder / 'deep' / 'file').write_text(content)
         assert (final / 'deep' / 'file').read_text() == content
         assert os.listdir(tmp_path) == ['set']
-    with pytest.raises(KeyError), atomic.atomic_folder(final) as folder:
-        (folder / 'file').write_text('three')
-        raise KeyError('stop')
+
+    def stop_halfway() -> None:
+        with atomic.atomic_folder(final) as folder:
+            (folder / 'file').write_text('three')
+            raise KeyError('stop')
+
+    with pytest.raises(KeyError):
+        stop_halfway()
     assert os.listdir(tmp_path) == ['set']
     assert os.listdir(final) == ['deep']
 
@@ -159,8 +169,8 @@ def test_a_parent_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r'file/x cannot be written: (Not a directory|File exists)'):
         atomic.write_text(tmp_path / 'file' / 'x', 'text')
+    (tmp_path / 'folder').mkdir()
     with pytest.raises(UserError, match='cannot be written: Is a directory'):
-        (tmp_path / 'folder').mkdir()
         atomic.write_text(tmp_path / 'folder', 'text')
     assert not hidden(tmp_path)
 

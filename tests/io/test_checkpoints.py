@@ -26,7 +26,13 @@ def test_it_comes_back(tmp_path: Path) -> None:
     path = checkpoints.save(tmp_path, given)
     assert path == tmp_path / 'iter_20'
     assert sorted(os.listdir(path)) == [
-        'COMPLETE', 'config.py', 'ema.safetensors', 'meta.json', 'model.safetensors', 'rank_0.pt', 'training.pt',
+        'COMPLETE',
+        'config.py',
+        'ema.safetensors',
+        'meta.json',
+        'model.safetensors',
+        'rank_0.pt',
+        'training.pt',
     ]
     assert (tmp_path / 'latest').read_text() == 'iter_20\n'
     found = checkpoints.load(path)
@@ -60,7 +66,9 @@ def test_the_folder_may_be_named_with_the_step(tmp_path: Path) -> None:
     assert checkpoints.latest(tmp_path) == tmp_path / 'iter_20'
 
 
-@pytest.mark.parametrize('name', ['model.safetensors', 'ema.safetensors', 'training.pt', 'rank_0.pt', 'config.py', 'meta.json'])
+@pytest.mark.parametrize(
+    'name', ['model.safetensors', 'ema.safetensors', 'training.pt', 'rank_0.pt', 'config.py', 'meta.json']
+)
 def test_a_flipped_bit_or_a_cut_file_is_found(tmp_path: Path, name: str) -> None:
     path = checkpoints.save(tmp_path, sample(20, 2.0))
     checkpoints.save(tmp_path, sample(10, 1.0))
@@ -81,7 +89,7 @@ def test_a_flipped_bit_or_a_cut_file_is_found(tmp_path: Path, name: str) -> None
 
 def test_a_missing_checkpoint_and_a_missing_marker(tmp_path: Path) -> None:
     path = checkpoints.save(tmp_path, sample(20, 2.0))
-    with pytest.raises(UserError, match='there is no checkpoint .*iter_30') as caught:
+    with pytest.raises(UserError, match=r'there is no checkpoint .*iter_30') as caught:
         checkpoints.load(tmp_path / 'iter_30')
     assert caught.value.hint == 'Complete ones there: iter_20.'
     (path / 'COMPLETE').unlink()
@@ -94,7 +102,7 @@ def test_damage_that_keeps_size_and_digest_unchecked_is_still_an_error_for_users
     for name in ('training.pt', 'model.safetensors', 'meta.json'):
         data = (path / name).read_bytes()
         (path / name).write_bytes(b'\xff' * len(data))
-        with pytest.raises(UserError, match='damaged|refused'):
+        with pytest.raises(UserError, match=r'damaged|refused'):
             checkpoints.load(path, verify=False)
         (path / name).write_bytes(data)
     assert is_same(path, sample(20, 2.0))
@@ -145,9 +153,11 @@ def make_by_hand(path: Path, version: int) -> None:
     torch.save({'step': 3}, path / 'training.pt')
     (path / 'config.py').write_text('x = 1\n')
     meta: dict[str, Any] = {'format_version': version, 'step': 3, 'samples_seen': 12, 'world_size': 1, 'seed': 5}
-    (path / 'meta.json').write_text(json.dumps({**meta, 'versions': {}, 'metrics': {}, 'frozen': {}, 'extra': {}}))
-    files = {file.name: {'size': file.stat().st_size, 'sha256': hashlib.sha256(file.read_bytes()).hexdigest()}
-             for file in path.iterdir()}
+    (path / 'meta.json').write_text(json.dumps({**meta, 'versions': {}, 'frozen': {}, 'extra': {}}))
+    files = {
+        file.name: {'size': file.stat().st_size, 'sha256': hashlib.sha256(file.read_bytes()).hexdigest()}
+        for file in path.iterdir()
+    }
     (path / 'COMPLETE').write_text(json.dumps({'format_version': version, 'files': files}))
 
 
@@ -184,7 +194,7 @@ def test_older_formats_migrate_step_by_step(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     make_by_hand(tmp_path / 'iter_3', 2)
-    with pytest.raises(UserError, match='has checkpoint format 2, and this vq .* reads up to 1'):
+    with pytest.raises(UserError, match=r'has checkpoint format 2, and this vq .* reads up to 1'):
         checkpoints.load(tmp_path / 'iter_3')
 
 

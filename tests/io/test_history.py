@@ -20,10 +20,11 @@ def fake(folder: Path, step: int, **metrics: float) -> Path:
     """A checkpoint by its contract alone: files, and a marker with their sizes."""
     path = folder / f'iter_{step}'
     path.mkdir(parents=True)
-    (path / 'meta.json').write_text(json.dumps({'metrics': metrics}))
+    (path / 'meta.json').write_text('{}')
     (path / 'model.safetensors').write_bytes(b'x' * step)
     sizes = {file.name: {'size': file.stat().st_size} for file in path.iterdir()}
     (path / 'COMPLETE').write_text(json.dumps({'format_version': 1, 'files': sizes}))
+    history.note_metrics(path, metrics)
     return path
 
 
@@ -92,7 +93,17 @@ def test_braces_are_those_of_the_shell() -> None:
     bash = shutil.which('bash')
     if bash is None:
         pytest.skip('needs bash as the oracle, and this machine has none')
-    for pattern in ('a{1..3}b', 'a{3..1}', '{08..11}', '{1..10..4}', '{10..1..4}', 'x{a,b}{1..2}', '{-2..1}', 'plain', '{a,}c'):
+    for pattern in (
+        'a{1..3}b',
+        'a{3..1}',
+        '{08..11}',
+        '{1..10..4}',
+        '{10..1..4}',
+        'x{a,b}{1..2}',
+        '{-2..1}',
+        'plain',
+        '{a,}c',
+    ):
         printed = subprocess.run([bash, '-c', f'echo {pattern}'], capture_output=True, text=True, check=True).stdout.split()
         assert list(expand_braces(pattern)) == printed, pattern
 

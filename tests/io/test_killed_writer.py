@@ -26,7 +26,9 @@ def _quick_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, 'fsync', lambda file: None)  # a killed process leaves what it wrote, flushed or not
 
 
-def every_kill(template: Path, place: Path, action: Callable[[], object], no_rename: bool, check: Callable[[bool], None]) -> int:
+def every_kill(
+    template: Path, place: Path, action: Callable[[], object], no_rename: bool, check: Callable[[bool], None]
+) -> int:
     """Kill ``action`` at its first, second, ... change, each time on a fresh copy, until it gets through."""
     for count in itertools.count():
         assert count < MOST
@@ -102,7 +104,10 @@ def test_a_killed_prune_never_leaves_half_a_checkpoint_that_counts(tmp_path: Pat
         if survived:
             assert sorted(os.listdir(folder)) == ['iter_30', 'latest']
 
-    assert every_kill(tmp_path / 'template', folder, lambda: checkpoints.prune(folder, Retention(keep_last=1)), no_rename, check) > 10
+    assert (
+        every_kill(tmp_path / 'template', folder, lambda: checkpoints.prune(folder, Retention(keep_last=1)), no_rename, check)
+        > 10
+    )
 
 
 def test_all_bytes_go_through_the_write_the_kills_watch(tmp_path: Path) -> None:
@@ -168,7 +173,7 @@ def test_no_permission_is_bad_usage(tmp_path: Path, code: int, monkeypatch: pyte
         mkdir(path, *arguments)
 
     monkeypatch.setattr(os, 'mkdir', refuse)
-    with pytest.raises(UserError, match='no permission to write .*iter_10') as caught:
+    with pytest.raises(UserError, match=r'no permission to write .*iter_10') as caught:
         checkpoints.save(tmp_path, sample(10, 1.0))
     assert caught.value.exit_code == 2
 

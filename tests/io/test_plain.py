@@ -22,7 +22,7 @@ class Mode(enum.IntEnum):
     ON = 1
 
 
-Pair = collections.namedtuple('Pair', 'a b')  # noqa: PYI024
+Pair = collections.namedtuple('Pair', 'a b')
 
 
 def round_trip(path: Path, value: Any) -> Any:

@@ -44,7 +44,12 @@ def write_shard(writer: ShardWriter, part: ShardRange, skip: tuple[int, ...] = (
         'tokens': np.array([tokens_of(index) for index in rows]).reshape(-1, 2, 2, 3),
         'category': torch.tensor([index % 10 for index in rows], dtype=torch.int64),
     }
-    writer.write(part, columns, [f'digits/ü{index}' for index in rows], [f'digits/ü{i}' for i in skip if i in range(part.start, part.stop)])
+    writer.write(
+        part,
+        columns,
+        [f'digits/ü{index}' for index in rows],
+        [f'digits/ü{i}' for i in skip if i in range(part.start, part.stop)],
+    )
 
 
 def make(folder: Path, world: int = 1, total: int = TOTAL, size: int = 4, **settings: Any) -> ShardWriter:
@@ -87,7 +92,9 @@ def test_any_number_of_ranks_writes_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('total', 'size', 'world'), [(1, 4, 3), (97, 4, 3), (96, 4, 2), (5, 5, 2), (41, 1, 3)])
 def test_ranks_cover_every_sample_once(tmp_path: Path, total: int, size: int, world: int) -> None:
     writer = ShardWriter(tmp_path, 'tokens', total, size, PRODUCER)
-    covered = [index for rank in range(world) for part in writer.pending(rank, world) for index in range(part.start, part.stop)]
+    covered = [
+        index for rank in range(world) for part in writer.pending(rank, world) for index in range(part.start, part.stop)
+    ]
     assert sorted(covered) == list(range(total))
     assert all(part.index % world == rank for rank in range(world) for part in writer.pending(rank, world))
 
@@ -136,8 +143,10 @@ def test_a_large_codebook_takes_32_bits(tmp_path: Path) -> None:
 
 def test_other_kinds_keep_their_types(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, 'latents', 3, 2, {'scale': 0.5})
-    columns = [{'mean': torch.randn(n, 4, 3, 5).half(), 'moments': np.zeros((n, 2), np.float32), 'jpeg': [b'', b'ab\x00'][:n]}
-               for n in (2, 1)]
+    columns = [
+        {'mean': torch.randn(n, 4, 3, 5).half(), 'moments': np.zeros((n, 2), np.float32), 'jpeg': [b'', b'ab\x00'][:n]}
+        for n in (2, 1)
+    ]
     for part, given in zip(writer.ranges(), columns, strict=True):
         writer.write(part, given, [f'{part.index}.{row}' for row in range(len(part))])
     writer.finish()
@@ -146,7 +155,7 @@ def test_other_kinds_keep_their_types(tmp_path: Path) -> None:
     assert np.array_equal(found[1]['mean'], columns[0]['mean'][1].numpy())  # type: ignore[index]
     assert (found[0]['jpeg'], found[1]['jpeg'], found[2]['jpeg']) == (b'', b'ab\x00', b'')
     assert found.column('jpeg')[[1, 2]] == [b'ab\x00', b'']
-    with pytest.raises(TypeError, match="column 'mean' is torch.bfloat16"):
+    with pytest.raises(TypeError, match=r"column 'mean' is torch.bfloat16"):
         writer.write(writer.ranges()[1], {'mean': torch.zeros(1, 3).bfloat16()}, ['x'])
 
 
@@ -194,7 +203,7 @@ def test_shards_of_other_columns_are_refused(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, 'images', 4, 2, {})
     for part, size in zip(writer.ranges(), (3, 5), strict=True):
         writer.write(part, {'image': np.zeros((2, size), np.uint8)}, [f'{part.start}', f'{part.start + 1}'])
-    with pytest.raises(UserError, match='shard-00001-of-00002.safetensors has other columns'):
+    with pytest.raises(UserError, match=r'shard-00001-of-00002.safetensors has other columns'):
         writer.finish()
 
 
@@ -387,7 +396,7 @@ def test_a_missing_or_cut_shard_is_named(copied: Path) -> None:
     with pytest.raises(UserError, match=rf'shard-00003-of-00025.safetensors is damaged: it has {len(data) - 1} bytes'):
         ShardSet(copied)
     victim.unlink()
-    with pytest.raises(UserError, match='shard-00003-of-00025.safetensors is damaged: it is missing'):
+    with pytest.raises(UserError, match=r'shard-00003-of-00025.safetensors is damaged: it is missing'):
         ShardSet(copied)
 
 
@@ -397,7 +406,7 @@ def test_verify_finds_a_flipped_bit(copied: Path) -> None:
     data[-1] ^= 1
     victim.write_bytes(data)
     found = ShardSet(copied)
-    with pytest.raises(UserError, match='shard-00003-of-00025.safetensors is damaged: its SHA-256'):
+    with pytest.raises(UserError, match=r'shard-00003-of-00025.safetensors is damaged: its SHA-256'):
         found.verify()
     with pytest.raises(UserError, match='SHA-256'):
         ShardSet(copied, verify=True)
@@ -429,11 +438,11 @@ def test_verify_finds_tokens_beyond_the_codebook(copied: Path) -> None:
 def test_a_manifest_that_cannot_be_true_is_refused(copied: Path, change: dict[str, Any]) -> None:
     manifest = json.loads((copied / 'manifest.json').read_text())
     (copied / 'manifest.json').write_text(json.dumps({**manifest, **change}))
-    with pytest.raises(UserError, match='manifest.json'):
+    with pytest.raises(UserError, match=r'manifest.json'):
         ShardSet(copied)
     for text in ('', '[]', '{"format_version": 1}'):
         (copied / 'manifest.json').write_text(text)
-        with pytest.raises(UserError, match='manifest.json cannot be read'):
+        with pytest.raises(UserError, match=r'manifest.json cannot be read'):
             ShardSet(copied)
 
 
@@ -443,7 +452,7 @@ def test_offsets_that_point_elsewhere_are_refused(copied: Path) -> None:
     offsets = np.array(load_file(victim)['id.offsets'])
     place = bytes(data).index(offsets.tobytes())
     for wrong in ([0, 10**9, 22, 33, 44], [0, 22, 11, 33, 44], [1, 11, 22, 33, 44], [0, 11, 22, 33, 45]):
-        data[place:place + 40] = np.array(wrong).tobytes()
+        data[place : place + 40] = np.array(wrong).tobytes()
         victim.write_bytes(data)
-        with pytest.raises(UserError, match="the rows of 'id.offsets' do not add up"):
+        with pytest.raises(UserError, match=r"the rows of 'id.offsets' do not add up"):
             ShardSet(copied)[12]

@@ -137,7 +137,7 @@ def test_restarts_wake_a_dead_codebook():
     """Data far from all codes: without restarts one code takes everything."""
     def codes_used(restart):
         torch.manual_seed(0)
-        quantizer = VectorQuantizer(32, 4, update=EMAUpdate(restart=restart)).train()
+        quantizer = VectorQuantizer(32, 4, update=EMAUpdate(decay=0.9, restart=restart)).train()
         for _ in range(60):
             quantizer(torch.randn(256, 4) + 3)
             quantizer.update()

@@ -35,17 +35,9 @@ def train(config: dict[str, Any], micro_batches: int = 1) -> list[dict[str, Tens
     return states
 
 
-def train_on_rank(config: dict[str, Any]) -> list[dict[str, Tensor]]:
-    collectives.install(collectives.TorchDistributed())
-    try:
-        return train(config)
-    finally:
-        collectives.install(None)
-
-
 @pytest.mark.slow
 def test_two_ranks_agree_to_the_bit_and_with_one(gloo_pool, updated, configs):
-    first, second = gloo_pool.run(train_on_rank, configs[updated])
+    first, second = gloo_pool.run(train, configs[updated])
     alone, accumulated = train(configs[updated]), train(configs[updated], micro_batches=2)
     for step in range(STEPS):
         assert first[step].keys() == second[step].keys() == alone[step].keys()

@@ -60,7 +60,9 @@ def start(folder: Path, *arguments: str, ranks: int = 1, module: str = 'vq.train
     command += ['--nproc-per-node', str(ranks)] if ranks > 1 else []
     environment = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'RANK', 'WORLD_SIZE')}
     environment |= {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([*command, '-m', module, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        [*command, '-m', module, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def train(folder: str, *arguments: str) -> int:
@@ -107,7 +109,10 @@ def everything(checkpoint: Path) -> dict[str, Any]:
 
 def logged(run: Path) -> list[dict[str, Any]]:
     """The journal without what a clock says."""
-    return [{key: value for key, value in json.loads(line).items() if key != 'timing'} for line in (run / 'log.jsonl').read_text().splitlines()]
+    return [
+        {key: value for key, value in json.loads(line).items() if key != 'timing'}
+        for line in (run / 'log.jsonl').read_text().splitlines()
+    ]
 
 
 def samples(run: Path, rank: int = 0) -> dict[int, str]:
@@ -116,7 +121,9 @@ def samples(run: Path, rank: int = 0) -> dict[int, str]:
     return {int(line.split(' ', 1)[0]): line.split(' ', 1)[1] for line in lines}
 
 
-def build_trainer(folder: Path, options: dict[str, Any] | None = None, overrides: dict[str, Any] | None = None, seed: int = 3407) -> Any:
+def build_trainer(
+    folder: Path, options: dict[str, Any] | None = None, overrides: dict[str, Any] | None = None, seed: int = 3407
+) -> Any:
     """A bound trainer that has not started; ``run()`` works in ``folder``."""
     from vq.cli.building import build_runner
     from vq.cli.compose import compose

@@ -51,7 +51,12 @@ def test_several_optimizers_are_told_apart() -> None:
     callback = LogCallback(interval=1)
     for name, value in (('generator', 1.0), ('discriminator', 3.0)):
         callback.after_losses(name, Losses({'hinge': torch.tensor(value)}, {'hinge': 2.0}))
-    assert callback._means() == {'generator/hinge': 1.0, 'generator/total': 2.0, 'discriminator/hinge': 3.0, 'discriminator/total': 6.0}
+    assert callback._means() == {
+        'generator/hinge': 1.0,
+        'generator/total': 2.0,
+        'discriminator/hinge': 3.0,
+        'discriminator/total': 6.0,
+    }
 
 
 def test_grids_are_pictures_of_the_batch(tmp_path: Path) -> None:
@@ -120,7 +125,9 @@ def test_the_journal_rewinds_and_forgets_half_a_line(tmp_path: Path) -> None:
     assert [line['step'] for line in read(journal.path)] == [1, 2, 3]
     journal.rewind(2)
     assert [json.loads(line) for line in journal.path.read_text().splitlines()] == [
-        {'step': 1, 'kind': 'train', 'total': 0.5}, {'step': 2, 'kind': 'train', 'total': 1.0}]
+        {'step': 1, 'kind': 'train', 'total': 0.5},
+        {'step': 2, 'kind': 'train', 'total': 1.0},
+    ]
 
 
 def test_an_error_reaches_every_callback_and_the_strategy_stops(tmp_path: Path) -> None:

@@ -13,7 +13,10 @@ pytestmark = pytest.mark.slow
 
 
 def options(**values: object) -> list[str]:
-    return ['--config-options', *(f'{name}::{value}' if isinstance(value, str) else f'{name}:{value}' for name, value in values.items())]
+    return [
+        '--config-options',
+        *(f'{name}::{value}' if isinstance(value, str) else f'{name}:{value}' for name, value in values.items()),
+    ]
 
 
 def compare(folder: Path, ranks: int) -> None:
@@ -32,12 +35,20 @@ def run(pool: GlooPool, folder: Path, ranks: int, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(('ranks', 'workers', 'workers_after'), [(1, 2, 2), (1, 0, 1), (2, 0, 0)])
-def test_killed_run_ends_with_the_same_bits(tmp_path: Path, gloo_pool: GlooPool, ranks: int, workers: int, workers_after: int) -> None:
+def test_killed_run_ends_with_the_same_bits(
+    tmp_path: Path, gloo_pool: GlooPool, ranks: int, workers: int, workers_after: int
+) -> None:
     config = str(write_config(tmp_path))
     strategy = 'ddp' if ranks > 1 else 'base'
     run(gloo_pool, tmp_path, ranks, 'straight', config, *options(num_workers=workers, strategy=strategy))
     # step 6 is killed: the checkpoint is of step 4, and the log interval (3) is open there
-    killed = start(tmp_path, 'broken', config, *options(num_workers=workers, strategy=strategy, kill_at=6, kill_rank=ranks - 1), ranks=ranks)
+    killed = start(
+        tmp_path,
+        'broken',
+        config,
+        *options(num_workers=workers, strategy=strategy, kill_at=6, kill_rank=ranks - 1),
+        ranks=ranks,
+    )
     assert killed.returncode != 0
     assert (tmp_path / 'work_dirs/broken/checkpoints/iter_4/COMPLETE').exists(), killed.stderr
     assert not (tmp_path / 'work_dirs/broken/checkpoints/iter_8').exists()

@@ -26,8 +26,13 @@ class Gradients:
         trainer.model.update = lambda ok: (update(ok), self.codebooks.append(self.codebook()))
 
     def keep(self) -> None:
-        self.steps.append({name: parameter.grad.clone() for name, parameter in self.trainer.model.named_parameters()
-                           if parameter.grad is not None})
+        self.steps.append(
+            {
+                name: parameter.grad.clone()
+                for name, parameter in self.trainer.model.named_parameters()
+                if parameter.grad is not None
+            }
+        )
 
     def codebook(self) -> torch.Tensor:
         return self.trainer.model.tokenizer.quantizer.lookup(torch.arange(32)).clone()
@@ -47,7 +52,9 @@ def run(folder: str, iters: int = 3, **options: Any) -> tuple[list[dict[str, tor
 def assert_close(one: Any, other: Any, tolerance: float) -> None:
     for step, (left, right) in enumerate(zip(one, other, strict=True)):
         for name in left:
-            torch.testing.assert_close(left[name], right[name], rtol=tolerance, atol=tolerance, msg=lambda text, at=(step, name): f'{at} {text}')
+            torch.testing.assert_close(
+                left[name], right[name], rtol=tolerance, atol=tolerance, msg=lambda text, at=(step, name): f'{at} {text}'
+            )
 
 
 def test_two_micro_batches_are_one_batch(tmp_path: Path) -> None:
@@ -80,7 +87,9 @@ def test_gradients_of_the_second_step_follow_the_first(tmp_path: Path) -> None:
     assert_same(once, again)
 
 
-@pytest.mark.parametrize(('length', 'steps'), [(dict(iters=None, epochs=0.03), 6), (dict(iters=None, samples=41), 6), (dict(iters=5), 5)])
+@pytest.mark.parametrize(
+    ('length', 'steps'), [(dict(iters=None, epochs=0.03), 6), (dict(iters=None, samples=41), 6), (dict(iters=5), 5)]
+)
 def test_lengths(tmp_path: Path, length: dict[str, Any], steps: int) -> None:
     overrides = {f'.trainer.{name}': value for name, value in length.items()}  # 1,437 digits, batches of 8
     trainer = build_trainer(tmp_path, None, {**overrides, '.trainer.callbacks': quiet()})
@@ -115,10 +124,15 @@ def test_moving_average_is_the_closed_form(tmp_path: Path) -> None:
 
 def test_learning_rates_scale_with_the_batch_and_follow_the_schedule(tmp_path: Path) -> None:
     callback = dict(type='OptimizeCallback', scale_lr='linear', base_batch=16, schedule=dict(type='LinearSchedule', final=0.0))
-    trainer = build_trainer(tmp_path, dict(iters=4, accumulate=2), {'.trainer.callbacks': [callback], '.trainer.optimizers.tokenizer.lr': 1.0})
+    trainer = build_trainer(
+        tmp_path, dict(iters=4, accumulate=2), {'.trainer.callbacks': [callback], '.trainer.optimizers.tokenizer.lr': 1.0}
+    )
     rates = []
     step = trainer.step_optimizer
-    trainer.step_optimizer = lambda name, norm: (rates.append(trainer.optimizers[name].param_groups[0]['lr']), step(name, norm))
+    trainer.step_optimizer = lambda name, norm: (
+        rates.append(trainer.optimizers[name].param_groups[0]['lr']),
+        step(name, norm),
+    )
     trainer.run()
     assert rates == pytest.approx([0.75, 0.5, 0.25, 0.0])  # 16 samples a step: the base itself
 

@@ -38,7 +38,10 @@ def test_channels_last_changes_the_layout_and_not_the_result(tmp_path: Path) -> 
     plain = trained(tmp_path / 'plain')
     other = trained(tmp_path / 'nhwc', channels_last=True)
     weight = other.model.tokenizer.encoder.state_dict()
-    assert any(value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and value.shape[1] > 1 for value in weight.values())
+    assert any(
+        value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last) and value.shape[1] > 1
+        for value in weight.values()
+    )
     assert other.losses == pytest.approx(plain.losses, rel=1e-4)
 
 

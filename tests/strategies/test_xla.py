@@ -37,7 +37,9 @@ def test_three_steps_on_xla_are_those_on_the_cpu(tmp_path: Path) -> None:
     if importlib.util.find_spec('torch_xla') is None:
         pytest.skip('torch_xla is not installed')
     environment = os.environ | {'PJRT_DEVICE': 'CPU', 'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '2'}
-    done = subprocess.run([sys.executable, '-c', SCRIPT, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, '-c', SCRIPT, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     (plain, expected, codes), (device, found, same_codes) = json.loads(done.stdout.strip().splitlines()[-1])
     assert (plain, device) == ('cpu', 'xla')

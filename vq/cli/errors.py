@@ -44,8 +44,6 @@ def command(body: Main) -> Main:
 def say(message: str, hint: str) -> None:
     """The error on the terminal and in the run's log; the hint stands last."""
     logger = logging.getLogger('vq')
-    for handler in logger.handlers:
-        handler.flush()
     written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     for handler in written:
         handler.handle(logger.makeRecord('vq', logging.ERROR, '', 0, f'{message} {hint}', (), None))

@@ -8,6 +8,13 @@ import sys
 from pathlib import Path
 
 
+class TerminalHandler(logging.Handler):
+    """Writes to what ``sys.stderr`` is at that moment: notebooks, progress bars and tests put something else there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
 def start(folder: Path | None = None) -> logging.Logger:
     """Set up the logger ``vq`` for a command."""
     logger = logging.getLogger('vq')
@@ -17,7 +24,7 @@ def start(folder: Path | None = None) -> logging.Logger:
     rank = int(os.environ.get('RANK', '0') or 0)
     mark = f' rank {rank}' if rank else ''
     form = logging.Formatter(f'%(asctime)s{mark} %(message)s', '%H:%M:%S')
-    handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
+    handlers: list[logging.Handler] = [TerminalHandler()]
     if folder is not None and rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(folder / 'log.txt'))

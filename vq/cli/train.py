@@ -88,11 +88,14 @@ def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
 
 def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer) -> Resume | None:
     """The checkpoint to go on from, if any."""
+    from vq.cli import building
     from vq.io import checkpoints
     from vq.runners.callbacks.checkpoint import CheckpointCallback
     from vq.runners.resuming import Resume
 
     path = None
+    if building.is_first_process():
+        checkpoints.sweep(folder / 'checkpoints')
     if options.load_from is not None:
         path = folder / 'checkpoints' / Path(options.load_from).name
         if not checkpoints.is_complete(path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli import building, logs, results
     from vq.cli.compose import compose
     from vq.io import checkpoints
+    from vq.io.history import note_metrics
     from vq.runners.validator import Validator
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
@@ -74,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             validator.work_dir = file.parent
             measured = validator.evaluate()
             found[label] = results.write(file, measured, context, config, options, files)
+            if building.is_first_process() and checkpoints.is_complete(folder / 'checkpoints' / label):
+                note_metrics(folder / 'checkpoints' / label, numbers(measured))
     finally:
         validator.close()
     if building.is_first_process():
@@ -87,7 +90,7 @@ def find_targets(folder: Path, options: argparse.Namespace, checkpoints: Any) ->
         return {
             path.name: [*options.load_model_from, str(path)]
             for pattern in options.load_from
-            for path in checkpoints.expand(folder / 'checkpoints', Path(pattern).name)
+            for _, path in checkpoints.expand(folder / 'checkpoints', Path(pattern).name)
         }
     if options.load_model_from:
         return {'given': list(options.load_model_from)}
@@ -95,3 +98,8 @@ def find_targets(folder: Path, options: argparse.Namespace, checkpoints: Any) ->
     if not paths:
         raise UserError(f'{folder} has no complete checkpoint', 'Train first, or give weights with --load-model-from.')
     return {path.name: [str(path)] for path in paths}
+
+
+def numbers(measured: Mapping[str, Any]) -> dict[str, float]:
+    """What a checkpoint can be judged by."""
+    return {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}

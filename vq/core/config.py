@@ -248,14 +248,14 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
 
 def plain(value: Any) -> Any:
-    """Configs as plain dicts and lists: what ``json`` and C code can read (a Config looks empty to them)."""
+    """A copy in plain dicts and lists: what ``json`` and C code can read (a Config looks empty to them)."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [plain(item) for item in value]
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
-    return value
+    return set(value) if isinstance(value, set) else value
 
 
 def _settle(value: Any) -> None:

@@ -7,13 +7,13 @@ a parameter annotated with an interface (or a list, dict or optional of it) take
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
+from vq.core.config import plain
 from vq.core.door import Config, RegistryMeta, ToddRegistry
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
@@ -148,8 +148,10 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return f"'{key}' is a {is_a}, and a {needed} is needed here"
 
     def build(cls, config: Any, path: str = '', **defaults: Any) -> Any:
-        """Build the part a config describes. The config is copied, never changed."""
-        return build_part(cls, {**defaults, **copy.deepcopy(config)}, path or cls.__name__)
+        """Build the part a config describes. The config is copied, never changed, and constructors get plain dicts; what
+        stands in it built already stays that very object.
+        """
+        return build_part(cls, {**defaults, **plain(config)}, path or cls.__name__)
 
 
 class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-type]
@@ -233,7 +235,8 @@ def settings_of(config: Mapping[str, Any], owner: TreeMeta, item: Any, path: str
     if hook is None:
         return values
     try:
-        return dict(hook(Config(copy.deepcopy(values)), owner, item))
+        converted: dict[str, Any] = plain(hook(Config(plain(values)), owner, item))
+        return converted
     except Exception as error:
         raise ConfigError(
             f'{path}: the build_pre_hook fails: {type(error).__name__}: {error}',
@@ -331,4 +334,8 @@ def _build_record(root: TreeMeta, record: Callable[..., Any], value: Mapping[str
             raise ConfigError(
                 f"{path}: there is no '{key}'{nearest(str(key), parameters)}", f'It takes: {listing(parameters)}.'
             )
-    return record(**{key: build_value(root, item, parameters[key].annotation, f'{path}.{key}') for key, item in value.items()})
+    missing = [name for name, parameter in parameters.items() if parameter.required and name not in value]
+    if missing:
+        raise ConfigError(f'{path}: {record.__name__} needs {listing(missing)}', f'Add {missing[0]}=... to it.')
+    built = {key: build_value(root, item, parameters[key].annotation, f'{path}.{key}') for key, item in value.items()}
+    return _construct(record, built, f'{path}: {record.__name__}', path)

@@ -124,8 +124,11 @@ def standing(final: Path, complete: Complete = Path.is_dir) -> Path | None:
         return final
     if not final.parent.is_dir():
         return None
-    left = [path for path, parts in _asides(final.parent)
-            if parts['kind'] == 'old' and parts['name'] == final.name and complete(path)]
+    left = [
+        path
+        for path, parts in _asides(final.parent)
+        if parts['kind'] == 'old' and parts['name'] == final.name and complete(path)
+    ]
     return max(left, key=lambda path: path.stat().st_mtime, default=None)
 
 

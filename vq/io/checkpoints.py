@@ -27,8 +27,19 @@ from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_c
 from vq.io.ranks import together
 from vq.io.writer import Writer, disk_errors
 
-__all__ = ['Checkpoint', 'Retention', 'expand', 'is_complete', 'latest', 'list_complete', 'load', 'model_state', 'prune',
-           'save', 'sweep']
+__all__ = [
+    'Checkpoint',
+    'Retention',
+    'expand',
+    'is_complete',
+    'latest',
+    'list_complete',
+    'load',
+    'model_state',
+    'prune',
+    'save',
+    'sweep',
+]
 
 FORMAT_VERSION = 1
 # version -> what turns the contents of that version into those of the next: a dict with the keys of ``_read``
@@ -50,14 +61,13 @@ class Checkpoint:
     config_text: str = ''
     samples_seen: int = 0
     seed: int | None = None
-    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     frozen: dict[str, str] = dataclasses.field(default_factory=dict)  # file of a frozen part -> SHA-256
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # anything JSON holds, such as a logger's run id
     world_size: int = 1
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-_META = ('step', 'samples_seen', 'seed', 'metrics', 'frozen', 'extra', 'world_size', 'versions')
+_META = ('step', 'samples_seen', 'seed', 'frozen', 'extra', 'world_size', 'versions')
 
 
 def model_state(module: nn.Module) -> dict[str, Tensor]:
@@ -164,8 +174,10 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
     assert marker is not None
     version = marker.get('format_version')
     if not isinstance(version, int) or version > FORMAT_VERSION:
-        raise UserError(f'{path} has checkpoint format {version}, and this vq ({vq.__version__}) reads up to {FORMAT_VERSION}',
-                        'Upgrade vq, or take a checkpoint it wrote.')
+        raise UserError(
+            f'{path} has checkpoint format {version}, and this vq ({vq.__version__}) reads up to {FORMAT_VERSION}',
+            'Upgrade vq, or take a checkpoint it wrote.',
+        )
     own = f'rank_{collectives.rank() if rank is None else rank}.pt'
     if verify:
         verify_files(place, [name for name in marker['files'] if not name.startswith('rank_') or name == own])
@@ -213,5 +225,7 @@ def verify_files(place: Path, names: list[str]) -> dict[str, str]:
 def _verify_frozen(path: Path, frozen: Mapping[str, str]) -> None:
     for file, digest in frozen.items():
         if Path(file).is_file() and file_digest(file) != digest:  # a missing one is the business of load_pretrained
-            raise UserError(f'{path} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
-                            'Put the file of that time back.')
+            raise UserError(
+                f'{path} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
+                'Put the file of that time back.',
+            )

@@ -13,7 +13,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from vq.io import atomic
 from vq.io.atomic import MARKER
 
 LATEST = 'latest'
+METRICS = 'metrics.json'  # added after the folder was sealed, so not one of the marker's files
 _NAME = re.compile(r'iter_(\d+)')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
@@ -99,8 +100,11 @@ def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
         if len(names) > _MOST_NAMES:
             raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow it, or say 'all'.")
         globs = [name for name in names if '*' in name or '?' in name]
-        chosen = [(step, path) for step, path in known
-                  if f'iter_{step}' in names or any(fnmatch.fnmatchcase(f'iter_{step}', glob) for glob in globs)]
+        chosen = [
+            (step, path)
+            for step, path in known
+            if f'iter_{step}' in names or any(fnmatch.fnmatchcase(f'iter_{step}', glob) for glob in globs)
+        ]
     if not chosen:
         there = [f'iter_{step}' for step, _ in known]
         hint = f'There are: {", ".join(there[:20])}{", ..." if len(there) > 20 else ""}.' if there else 'There is none yet.'
@@ -115,7 +119,7 @@ def expand_braces(pattern: str) -> Iterator[str]:
         yield pattern
         return
     for item in _alternatives(match.group(1)):
-        yield from expand_braces(pattern[:match.start()] + item + pattern[match.end():])
+        yield from expand_braces(pattern[: match.start()] + item + pattern[match.end() :])
 
 
 def _alternatives(text: str) -> Iterator[str]:
@@ -146,8 +150,10 @@ class Retention:
 
     def __post_init__(self) -> None:
         if self.keep_best and self.best_metric is None:
-            raise ConfigError('keep_best needs best_metric, the name of the metric that tells which is best',
-                              "Add best_metric='...' or take keep_best out.")
+            raise ConfigError(
+                'keep_best needs best_metric, the name of the metric that tells which is best',
+                "Add best_metric='...' or take keep_best out.",
+            )
         if self.best_is not in ('max', 'min'):
             raise ConfigError(f"best_is is {self.best_is!r}, and 'max' or 'min' is needed", "Say best_is='max' or 'min'.")
         for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1)):
@@ -164,7 +170,7 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
         return []
     known = list_complete(folder)
     kept = {path for step, path in known if retention.keep_every and step % retention.keep_every == 0}
-    kept |= {path for _, path in known[max(0, len(known) - retention.keep_last):]}
+    kept |= {path for _, path in known[max(0, len(known) - retention.keep_last) :]}
     kept |= set(_best(known, retention))
     newest = latest(folder)
     removed = []
@@ -184,13 +190,20 @@ def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
         return []
     sign = 1.0 if retention.best_is == 'max' else -1.0
     scored = [(sign * score, path) for _, path in known if math.isfinite(score := _metric(path, retention.best_metric))]
-    return [path for _, path in sorted(scored, key=lambda item: item[0], reverse=True)[:retention.keep_best]]
+    return [path for _, path in sorted(scored, key=lambda item: item[0], reverse=True)[: retention.keep_best]]
+
+
+def note_metrics(path: Path, metrics: Mapping[str, float]) -> None:
+    """Remember what validation found of a checkpoint, beside its sealed files; ``Retention`` reads it."""
+    target = path / METRICS
+    known = json.loads(target.read_bytes()) if target.is_file() else {}
+    atomic.write_json(target, {**known, **metrics})
 
 
 def _metric(path: Path, name: str) -> float:
     try:
-        return float(json.loads((path / 'meta.json').read_bytes())['metrics'].get(name, math.nan))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return float(json.loads((path / METRICS).read_bytes()).get(name, math.nan))
+    except (OSError, ValueError):  # not validated yet
         return math.nan
 
 

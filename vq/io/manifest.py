@@ -71,14 +71,17 @@ def read_manifest(folder: Path) -> Manifest:
         value = json.loads(path.read_bytes())
         version = value['format_version']
         if version != FORMAT_VERSION:
-            raise UserError(f'{path} has format {version}, and this vq reads {FORMAT_VERSION}',
-                            'Write the set again, or use the vq that wrote it.')
+            raise UserError(
+                f'{path} has format {version}, and this vq reads {FORMAT_VERSION}',
+                'Write the set again, or use the vq that wrote it.',
+            )
         fields = {field.name: value[field.name] for field in dataclasses.fields(Manifest)}
         manifest = Manifest(**{**fields, 'shards': [ShardEntry(**entry) for entry in value['shards']]})
         sound = _is_sound(manifest)
     except FileNotFoundError as error:
-        raise UserError(f'there is no set of shards in {folder}: {NAME} is missing',
-                        'Give the folder that the tokenize command wrote.') from error
+        raise UserError(
+            f'there is no set of shards in {folder}: {NAME} is missing', 'Give the folder that the tokenize command wrote.'
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} cannot be read: {type(error).__name__} {error}', 'Write the set again.') from error
     if not sound:
@@ -109,9 +112,11 @@ def check_producer(folder: Path, manifest: Manifest, expected: Mapping[str, Any]
     if field is None:
         return
     maker = _MAKERS.get(manifest.kind, 'producer')
-    raise UserError(f"{folder} holds {manifest.kind} of another {maker}: '{field}' is {_at(manifest.producer, field)} there "
-                    f'and {_at(expected, field)} here',
-                    f'Use the {maker} these were made with, or write them again into another folder.')
+    raise UserError(
+        f"{folder} holds {manifest.kind} of another {maker}: '{field}' is {_at(manifest.producer, field)} there "
+        f'and {_at(expected, field)} here',
+        f'Use the {maker} these were made with, or write them again into another folder.',
+    )
 
 
 def first_difference(expected: Any, found: Any, path: str = '') -> str | None:

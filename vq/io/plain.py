@@ -39,8 +39,10 @@ def _plain(value: Any, key: str, depth: int) -> Any:
         return {name: _plain(item, f'{key}.{name}', depth + 1) for name, item in value.items()}
     if kind in (list, tuple):
         return kind(_plain(item, f'{key}[{index}]', depth + 1) for index, item in enumerate(value))
-    raise TypeError(f'{key} is a {kind.__module__}.{kind.__qualname__}, and a checkpoint holds only tensors, numbers, text, '
-                    'lists and dicts of them')
+    raise TypeError(
+        f'{key} is a {kind.__module__}.{kind.__qualname__}, and a checkpoint holds only tensors, numbers, text, '
+        'lists and dicts of them'
+    )
 
 
 def _own_memory(value: Tensor, key: str) -> Tensor:
@@ -65,8 +67,10 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
         found = re.search(r'GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)\S*:? ?(\S+)', str(error))
         name = next((group for group in found.groups() if group), '') if found else ''
         what = f' ({name})' if name else ''
-        raise UserError(f'{path} is refused: it holds more than tensors{what}, and loading it could run code',
-                        'Where you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).') from error
+        raise UserError(
+            f'{path} is refused: it holds more than tensors{what}, and loading it could run code',
+            'Where you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).',
+        ) from error
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, TypeError, IndexError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise

@@ -33,8 +33,15 @@ class Shard:
             base = name.removesuffix(OFFSETS)
             if name.endswith(OFFSETS) and base + BYTES in self.arrays:
                 blob = self.arrays[base + BYTES]
-                sound = (array.ndim == 1 and array.dtype == np.int64 and array.size == self._count + 1 and blob.ndim == 1
-                         and array[0] == 0 and array[-1] == blob.size and bool((array[1:] >= array[:-1]).all()))
+                sound = (
+                    array.ndim == 1
+                    and array.dtype == np.int64
+                    and array.size == self._count + 1
+                    and blob.ndim == 1
+                    and array[0] == 0
+                    and array[-1] == blob.size
+                    and bool((array[1:] >= array[:-1]).all())
+                )
             else:
                 sound = name.endswith(BYTES) or (array.ndim > 0 and len(array) == self._count)
             if not sound:
@@ -61,5 +68,5 @@ class Shard:
         """A view of one row, or the bytes of one."""
         if name in self.arrays:
             return self.arrays[name][row]
-        start, stop = self.arrays[name + OFFSETS][row:row + 2]
+        start, stop = self.arrays[name + OFFSETS][row : row + 2]
         return self.arrays[name + BYTES][start:stop].tobytes()

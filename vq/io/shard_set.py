@@ -29,8 +29,10 @@ class ShardSet(Sequence[dict[str, Any]]):
         if not self.manifest.complete:
             count = self.manifest.shard_count
             there = sum((self.folder / shard_name(index, count)).is_file() for index in range(count))
-            raise UserError(f'{self.folder} is not complete: {there} of {count} shards are there',
-                            'Run the command that writes it once more: it goes on where it stopped.')
+            raise UserError(
+                f'{self.folder} is not complete: {there} of {count} shards are there',
+                'Run the command that writes it once more: it goes on where it stopped.',
+            )
         check_producer(self.folder, self.manifest, expect or {})
         for entry in self.manifest.shards:
             path = self.folder / entry.name

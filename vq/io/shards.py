@@ -53,11 +53,19 @@ class ShardWriter:
     What is in the folder from an earlier start is kept, if the same ``producer`` made it.
     """
 
-    def __init__(self, folder: str | Path, kind: str, total: int, shard_size: int, producer: Mapping[str, Any],
-                 codebook_size: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        kind: str,
+        total: int,
+        shard_size: int,
+        producer: Mapping[str, Any],
+        codebook_size: int | None = None,
+    ) -> None:
         if total < 1:
-            raise UserError(f'there is nothing to write to {folder}: the dataset is empty',
-                            'Look at the folder of the dataset.')
+            raise UserError(
+                f'there is nothing to write to {folder}: the dataset is empty', 'Look at the folder of the dataset.'
+            )
         if shard_size < 1:
             raise UserError(f'shard_size is {shard_size}', 'Give 1 or more samples per shard.')
         self.folder = Path(folder)
@@ -75,8 +83,10 @@ class ShardWriter:
             for name in ('kind', 'total', 'shard_size'):
                 there, here = getattr(found, name), getattr(self.manifest, name)
                 if there != here:
-                    raise UserError(f"{self.folder} holds another set: '{name}' is {there!r} there and {here!r} here",
-                                    'Write into another folder, or with the settings of that set.')
+                    raise UserError(
+                        f"{self.folder} holds another set: '{name}' is {there!r} there and {here!r} here",
+                        'Write into another folder, or with the settings of that set.',
+                    )
         elif collectives.is_main():
             self.manifest.write(self.folder)
         if collectives.is_main():
@@ -116,9 +126,11 @@ class ShardWriter:
         """On the first rank, after all have written: see that every shard is there, and write the complete manifest."""
         missing = [part for part in self.ranges() if not self._is_written(part)]
         if missing:
-            raise RunFailure(f'{self.folder}: {len(missing)} of {self.manifest.shard_count} shards are missing: '
-                             f'{listing(self.path_of(part).name for part in missing)}',
-                             'Run the same command again: it writes those.')
+            raise RunFailure(
+                f'{self.folder}: {len(missing)} of {self.manifest.shard_count} shards are missing: '
+                f'{listing(self.path_of(part).name for part in missing)}',
+                'Run the same command again: it writes those.',
+            )
         paths = [self.path_of(part) for part in self.ranges()]
         with ThreadPoolExecutor(4) as pool:
             digests = list(pool.map(read_digest, paths))
@@ -128,8 +140,10 @@ class ShardWriter:
         for path, digest in zip(paths, digests, strict=True):
             shard = Shard(path)
             if described is not None and shard.described != described:
-                raise UserError(f'{path} has other columns than the shards before it: {shard.described} after {described}',
-                                'Delete the folder and write the set again.')
+                raise UserError(
+                    f'{path} has other columns than the shards before it: {shard.described} after {described}',
+                    'Delete the folder and write the set again.',
+                )
             described = shard.described
             keys += map(hash, shard.ids())
             shards.append(ShardEntry(path.name, len(shard), path.stat().st_size, digest, shard.skipped))
@@ -150,8 +164,13 @@ class ShardWriter:
             seen.add(sample)
 
     def _note(self, part: ShardRange, skipped: Sequence[str] = ()) -> dict[str, str]:
-        about = {'format_version': FORMAT_VERSION, 'kind': self.manifest.kind, 'start': part.start, 'stop': part.stop,
-                 'producer': self.manifest.producer}
+        about = {
+            'format_version': FORMAT_VERSION,
+            'kind': self.manifest.kind,
+            'start': part.start,
+            'stop': part.stop,
+            'producer': self.manifest.producer,
+        }
         return {'vq.shard': json.dumps(about, sort_keys=True), 'vq.skipped': json.dumps(list(skipped))}
 
     def _is_written(self, part: ShardRange) -> bool:
@@ -177,7 +196,7 @@ class ShardWriter:
             raise ValueError(f'tokens reach from {tokens.min()} to {tokens.max()}; there are {self.codebook_size} codes')
         producer = self.manifest.producer
         if 'token_shape' in producer and tokens.shape[2:] != tuple(producer['token_shape']):
-            raise ValueError(f"tokens have the shape {tokens.shape}, and each is to be {tuple(producer['token_shape'])}")
+            raise ValueError(f'tokens have the shape {tokens.shape}, and each is to be {tuple(producer["token_shape"])}')
         if 'variants' in producer and tokens.shape[1] != len(producer['variants']):
             raise ValueError(f'tokens have {tokens.shape[1]} variants, and these are to be there: {producer["variants"]}')
         return tokens.astype(np.uint16 if self.codebook_size <= 1 << 16 else np.uint32)

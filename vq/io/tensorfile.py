@@ -25,13 +25,45 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
-_NUMPY = {'F64': '<f8', 'F32': '<f4', 'F16': '<f2', 'I64': '<i8', 'I32': '<i4', 'I16': '<i2', 'I8': 'i1',
-          'U64': '<u8', 'U32': '<u4', 'U16': '<u2', 'U8': 'u1'}
-_TORCH = {'float64': 'F64', 'float32': 'F32', 'float16': 'F16', 'bfloat16': 'BF16', 'int64': 'I64', 'int32': 'I32',
-          'int16': 'I16', 'int8': 'I8', 'uint64': 'U64', 'uint32': 'U32', 'uint16': 'U16', 'uint8': 'U8', 'bool': 'BOOL',
-          'complex64': 'C64', 'float8_e4m3fn': 'F8_E4M3', 'float8_e5m2': 'F8_E5M2'}
-_SIZES = {'BF16': 2, 'BOOL': 1, 'C64': 8, 'F8_E4M3': 1, 'F8_E5M2': 1,
-          **{code: np.dtype(kind).itemsize for code, kind in _NUMPY.items()}}
+_NUMPY = {
+    'F64': '<f8',
+    'F32': '<f4',
+    'F16': '<f2',
+    'I64': '<i8',
+    'I32': '<i4',
+    'I16': '<i2',
+    'I8': 'i1',
+    'U64': '<u8',
+    'U32': '<u4',
+    'U16': '<u2',
+    'U8': 'u1',
+}
+_TORCH = {
+    'float64': 'F64',
+    'float32': 'F32',
+    'float16': 'F16',
+    'bfloat16': 'BF16',
+    'int64': 'I64',
+    'int32': 'I32',
+    'int16': 'I16',
+    'int8': 'I8',
+    'uint64': 'U64',
+    'uint32': 'U32',
+    'uint16': 'U16',
+    'uint8': 'U8',
+    'bool': 'BOOL',
+    'complex64': 'C64',
+    'float8_e4m3fn': 'F8_E4M3',
+    'float8_e5m2': 'F8_E5M2',
+}
+_SIZES = {
+    'BF16': 2,
+    'BOOL': 1,
+    'C64': 8,
+    'F8_E4M3': 1,
+    'F8_E5M2': 1,
+    **{code: np.dtype(kind).itemsize for code, kind in _NUMPY.items()},
+}
 _TIED = 'vq.tied'  # JSON: name -> the name under which the same tensor is stored
 _LONGEST_HEADER = 100_000_000
 
@@ -165,7 +197,7 @@ def map_arrays(path: Path) -> tuple[dict[str, Array], Header]:
     for name, entry in header.entries.items():
         if entry.code not in _NUMPY:
             raise damaged(path, f"'{name}' is {entry.code}, which arrays cannot hold")
-        arrays[name] = raw[header.start + entry.begin:header.start + entry.end].view(_NUMPY[entry.code]).reshape(entry.shape)
+        arrays[name] = raw[header.start + entry.begin : header.start + entry.end].view(_NUMPY[entry.code]).reshape(entry.shape)
     return arrays, header
 
 

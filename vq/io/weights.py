@@ -72,8 +72,10 @@ def sniff(path: Path) -> str:
         raise UserError(f'{path} is a Git LFS pointer, not the weights', 'Fetch the file itself: git lfs pull.')
     if start.lstrip()[:5].lower() in (b'<!doc', b'<html'):
         raise UserError(f'{path} is a web page, not weights', 'The download went wrong: fetch the file again.')
-    raise UserError(f'{path} is not a file of weights: it is neither safetensors nor a torch file',
-                    'Give a safetensors file, a torch file, a checkpoint folder or a run folder.')
+    raise UserError(
+        f'{path} is not a file of weights: it is neither safetensors nor a torch file',
+        'Give a safetensors file, a torch file, a checkpoint folder or a run folder.',
+    )
 
 
 def read_weights(path: str | Path, weights: Weights = 'auto') -> tuple[dict[str, Tensor], Source]:
@@ -103,14 +105,16 @@ def _locate(path: Path, weights: Weights) -> tuple[Path, str | None, str | None]
             raise history.not_complete(path)
         if (path / 'model.safetensors').is_file():
             return path / 'model.safetensors', None, None
-        raise UserError(f'{path} holds no complete checkpoint and no model.safetensors',
-                        'Give a file, a checkpoint or a run folder.')
+        raise UserError(
+            f'{path} holds no complete checkpoint and no model.safetensors', 'Give a file, a checkpoint or a run folder.'
+        )
     beside = path.with_suffix('.safetensors')
     if path.suffix in ('.pth', '.pt', '.ckpt', '.bin') and beside.is_file():
         return beside, None, None
     there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise UserError(f'there are no weights at {path}{nearest(path.name, there)}',
-                    f'In {path.parent}: {listing(there) or "nothing"}.')
+    raise UserError(
+        f'there are no weights at {path}{nearest(path.name, there)}', f'In {path.parent}: {listing(there) or "nothing"}.'
+    )
 
 
 def _in_checkpoint(place: Path, weights: Weights) -> tuple[Path, str | None, str | None]:
@@ -128,11 +132,15 @@ def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
     while isinstance(value, dict) and not _is_state(value):
         inner = next((value[name] for name in _NESTS if isinstance(value.get(name), dict)), None)
         if inner is None:
-            odd = next((f"'{key}' is a {type(item).__name__}" for key, item in value.items() if not isinstance(item, Tensor)),
-                       'its keys are not text')
-            raise UserError(f'{path} is not a state dict: {odd}',
-                            f'It has: {listing(map(str, value)) or "nothing"}. Save its tensors alone, or under '
-                            f'{" or ".join(map(repr, _NESTS))}.')
+            odd = next(
+                (f"'{key}' is a {type(item).__name__}" for key, item in value.items() if not isinstance(item, Tensor)),
+                'its keys are not text',
+            )
+            raise UserError(
+                f'{path} is not a state dict: {odd}',
+                f'It has: {listing(map(str, value)) or "nothing"}. Save its tensors alone, or under '
+                f'{" or ".join(map(repr, _NESTS))}.',
+            )
         value = inner
     if not isinstance(value, dict):
         raise UserError(f'{path} holds a {type(value).__name__}, not a state dict', 'Save module.state_dict() instead.')
@@ -143,8 +151,13 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
     return bool(value) and all(isinstance(key, str) and isinstance(item, Tensor) for key, item in value.items())
 
 
-def load_model_from(module: nn.Module, paths: Sequence[str | Path], strict: bool = True, weights: Weights = 'auto',
-                    new_prefixes: Iterable[str] = ()) -> LoadReport:
+def load_model_from(
+    module: nn.Module,
+    paths: Sequence[str | Path],
+    strict: bool = True,
+    weights: Weights = 'auto',
+    new_prefixes: Iterable[str] = (),
+) -> LoadReport:
     """Load one or several files into a module; where they share a key the last one wins.
 
     Keys of the module that no file has are an error, unless they stand under ``module.frozen_prefixes()`` or
@@ -173,7 +186,8 @@ def load_model_from(module: nn.Module, paths: Sequence[str | Path], strict: bool
         if key in merged:
             shapes = f'{key}: {tuple(merged[key].shape)} in the file, {tuple(target[key].shape)} in the model'
             (report.new if checkpoints.stands_under(key, fresh) else report.mismatched).append(
-                key if checkpoints.stands_under(key, fresh) else shapes)
+                key if checkpoints.stands_under(key, fresh) else shapes
+            )
         elif target[key].numel() and target[key].data_ptr() in tied:
             report.loaded.append(key)  # the same tensor under a second name
         elif checkpoints.stands_under(key, frozen):
@@ -199,8 +213,11 @@ def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str,
 def _misfit(report: LoadReport, total: int) -> UserError:
     files = ', '.join(str(source.path) for source in report.sources) or 'no file'
     another = bool(report.mismatched) or 2 * len(report.loaded) < total - len(report.frozen)
-    lines = [f'{files}: checkpoint of another architecture; {len(report.loaded)} of {total} tensors fit' if another else
-             f'{files}: {len(report.missing)} of {total} tensors of the model are missing']
+    lines = [
+        f'{files}: checkpoint of another architecture; {len(report.loaded)} of {total} tensors fit'
+        if another
+        else f'{files}: {len(report.missing)} of {total} tensors of the model are missing'
+    ]
     if report.mismatched:
         lines.append(f'{len(report.mismatched)} of another shape: {_first(report.mismatched)}')
     if report.missing:

@@ -88,16 +88,23 @@ def disk_errors(path: Path, needs: int | None = None, kept: str = INTACT) -> Ite
         if error.errno in _FULL:
             wanted = '' if needs is None else f'needs about {needs / 1e6:.0f} MB, '
             had = 'room unknown' if free is None else f'{free / 1e6:.0f} MB free'
-            raise RunFailure(f'{_FULL[error.errno]} while writing {path} ({wanted}{had}); {kept}',
-                             'Free some space, keep fewer checkpoints, or write to another disk with --work-dir.') from error
+            raise RunFailure(
+                f'{_FULL[error.errno]} while writing {path} ({wanted}{had}); {kept}',
+                'Free some space, keep fewer checkpoints, or write to another disk with --work-dir.',
+            ) from error
         if error.errno in _DENIED:
-            raise UserError(f'no permission to write {path}: {error.strerror}',
-                            'Give write permission there, or write elsewhere with --work-dir.') from error
+            raise UserError(
+                f'no permission to write {path}: {error.strerror}',
+                'Give write permission there, or write elsewhere with --work-dir.',
+            ) from error
         if error.errno in _MISPLACED:
-            raise UserError(f'{path} cannot be written: {error.strerror} ({error.filename})',
-                            'Move what is in the way, or write elsewhere with --work-dir.') from error
-        raise RunFailure(f'{path} cannot be written: {error.strerror or error}; {kept}',
-                         'Look at the disk, then resume.') from error
+            raise UserError(
+                f'{path} cannot be written: {error.strerror} ({error.filename})',
+                'Move what is in the way, or write elsewhere with --work-dir.',
+            ) from error
+        raise RunFailure(
+            f'{path} cannot be written: {error.strerror or error}; {kept}', 'Look at the disk, then resume.'
+        ) from error
 
 
 def _free(path: Path) -> int | None:

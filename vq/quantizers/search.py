@@ -45,6 +45,8 @@ def search(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) 
             centre = _centre(codebook)  # (C,)
             codebook = codebook - centre
             bias = codebook.square().sum(1).mul_(-0.5)  # (K,)
+        if features.device.type == 'xla':
+            return _without_buffers(features - centre, codebook, bias, budget_bytes)
         rows, width = tile_shape(len(features), len(codebook), budget_bytes, features.device)
         buffer = features.new_empty(rows * width)
         tokens = torch.empty(len(features), dtype=torch.int64, device=features.device)
@@ -79,6 +81,13 @@ def _best_in_rows(features: Tensor, codebook: Tensor, bias: Tensor, buffer: Tens
             tokens = torch.where(better, index + start, tokens)
             best = torch.maximum(best, value)
     return tokens
+
+
+def _without_buffers(features: Tensor, codebook: Tensor, bias: Tensor, budget_bytes: int) -> Tensor:
+    """The same for a back end that plans its own memory: XLA has no ``out=``, and crashes on writes into views."""
+    rows = max(1, budget_bytes // (4 * len(codebook)))
+    parts = [torch.argmax(torch.addmm(bias, part, codebook.t()), dim=1) for part in features.split(rows)]
+    return torch.cat(parts)
 
 
 # An operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch.

@@ -51,7 +51,9 @@ class FiniteGuard:
         if bool(self.ok):
             return
         bad = {optimizer: flags.tolist() for optimizer, flags in self._bad_terms.items()}
-        names = [name for optimizer, flags in bad.items() for name, flag in zip(self._names[optimizer], flags, strict=False) if flag]
+        names = [
+            name for optimizer, flags in bad.items() for name, flag in zip(self._names[optimizer], flags, strict=False) if flag
+        ]
         # a bad loss makes a bad gradient: the gradient is the news only where every loss was fine
         names = names or [f'the gradient of {optimizer}' for optimizer, flags in bad.items() if flags[-1]]
         raise RunFailure(

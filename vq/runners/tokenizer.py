@@ -13,6 +13,7 @@ from vq.core.random import python_stream
 from vq.core.records import to_float
 from vq.data.loading import Loader, LoaderSettings
 from vq.interfaces import Callback, Dataset, Metric, Strategy, Task, Tokenizer
+from vq.io.ranks import together
 from vq.io.shards import ShardRange, ShardWriter
 from vq.registries import VQITRunnerRegistry
 from vq.runners.progress import ProgressBar
@@ -71,9 +72,7 @@ class TokenWriter(Validator):
             for part in pending:
                 written += self._write(writer, part, bar)
         collectives.barrier()
-        if collectives.is_main():
-            writer.finish()
-        collectives.barrier()
+        together(lambda: writer.finish() if collectives.is_main() else None, 'completing the token shards')
         total = int(sum(collectives.all_gather_object(written)))
         seconds = time.perf_counter() - started
         return {

@@ -88,7 +88,9 @@ class Trainer(Runner):
 
     def setup(self) -> None:
         """Everything before the first step: device, folder, data, optimizers, state of an earlier run."""
-        if self.strategy.accumulate > 1 and any(getattr(module, 'updates_in_forward', False) for module in self.model.modules()):
+        if self.strategy.accumulate > 1 and any(
+            getattr(module, 'updates_in_forward', False) for module in self.model.modules()
+        ):
             raise ConfigError(
                 'the quantizer updates its codebook in forward, so a step cannot be split into micro-batches',
                 'Set accumulate to 1, or take the update out of forward (in_forward=False).',

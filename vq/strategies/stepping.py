@@ -10,26 +10,30 @@ from torch.optim import Optimizer
 
 
 def guarded_step(optimizer: Optimizer, ok: Tensor) -> None:
-    """``optimizer.step()`` if ``ok`` (a bool on the device), without asking the host.
+    """``optimizer.step()`` if ``ok`` (a bool on the device), without making the host wait for a device.
 
     torch's fused optimizers read ``found_inf`` in their kernel and skip. Any other optimizer steps, and parameters and
-    state are put back by a masked copy: correct, at the price of one copy of both.
+    state are put back by a masked copy: correct, at the price of one copy of both. On the CPU there is nothing to wait for.
     """
     if optimizer.defaults.get('fused'):
         _zero_momentum(optimizer)
         optimizer.found_inf = (~ok).float()  # type: ignore[attr-defined]
         optimizer.grad_scale = None  # type: ignore[attr-defined]
         optimizer.step()
-        return
-    targets = _tensors(optimizer)
-    before = [target.detach().clone() for target in targets]
+    elif ok.device.type == 'cpu':
+        if bool(ok):
+            optimizer.step()
+    else:
+        _masked_step(optimizer, ok)
+
+
+@torch.no_grad()
+def _masked_step(optimizer: Optimizer, ok: Tensor) -> None:
+    before = {id(target): target.detach().clone() for target in _tensors(optimizer, ok.device)}
     optimizer.step()
-    fresh = [tensor for tensor in _tensors(optimizer) if not any(tensor is target for target in targets)]
-    with torch.no_grad():
-        for target, old in zip(targets, before, strict=True):
-            target.copy_(torch.where(ok, target, old))
-        for state in fresh:  # made by this very step: its neutral value is zero
-            state.copy_(torch.where(ok, state, torch.zeros_like(state)))
+    for target in _tensors(optimizer, ok.device):
+        # a state made by this very step has no earlier value: its neutral one is zero
+        target.copy_(torch.where(ok, target, before.get(id(target), torch.zeros_like(target))))
 
 
 def _zero_momentum(optimizer: Optimizer) -> None:
@@ -41,12 +45,11 @@ def _zero_momentum(optimizer: Optimizer) -> None:
                     optimizer.state[parameter]['momentum_buffer'] = torch.zeros_like(parameter)
 
 
-def _tensors(optimizer: Optimizer) -> list[Tensor]:
+def _tensors(optimizer: Optimizer, device: torch.device) -> list[Tensor]:
+    """Parameters and states on the device (step counters lie on the host; they matter to nobody once ``ok`` is false)."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
-    states = [
-        value for parameter in parameters for value in optimizer.state.get(parameter, {}).values() if isinstance(value, Tensor)
-    ]
-    return [*parameters, *states]
+    states = [value for parameter in parameters for value in optimizer.state.get(parameter, {}).values()]
+    return [value for value in [*parameters, *states] if isinstance(value, Tensor) and value.device == device]
 
 
 def gradient_norm(parameters: list[Tensor]) -> Tensor:

@@ -7,9 +7,10 @@ from typing import Any
 
 from vq.core import collectives
 from vq.core.errors import ConfigError
-from vq.interfaces import Callback
+from vq.interfaces import Callback, Pretrained
 from vq.io import checkpoints
 from vq.io.checkpoints import Checkpoint, Retention
+from vq.io.digest import file_digest
 from vq.registries import VQCallbackRegistry
 from vq.runners.resuming import rank_state
 
@@ -53,7 +54,8 @@ class CheckpointCallback(Callback):
     def bind(self, runner: Any) -> None:
         super().bind(runner)
         self.folder = runner.work_dir / 'checkpoints'
-        self.saved_step = -1
+        files = {file for part in runner.model.modules() if isinstance(part, Pretrained) for file in part.pretrained_files()}
+        self.frozen = {str(file): file_digest(file) for file in sorted(files) if not runner.context.random_weights}
 
     def after_step(self) -> None:
         runner = self.runner
@@ -73,9 +75,9 @@ class CheckpointCallback(Callback):
             config_text=runner.context.config_text,
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,
+            frozen=self.frozen,
         )
         path = checkpoints.save(self.folder, checkpoint)
         if collectives.is_main():
             checkpoints.prune(self.folder, self.retention)
             logger.info('checkpoint %s', path)
-        self.saved_step = runner.step

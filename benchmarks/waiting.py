@@ -1,0 +1,121 @@
+"""What the launcher's OpenMP settings are worth: steps of one training beside a busy neighbour, with and without them.
+
+    python benchmarks/waiting.py
+    python benchmarks/waiting.py --quick
+
+By default a thread that waits for others spins, and so keeps its core from whoever shares it: a thread that has work then
+waits for one that has none. Every command of ours sets OMP_WAIT_POLICY=passive and OMP_NUM_THREADS, unless the user has.
+Four settings, each in processes of its own, in turns: {left alone, as the commands set them} x {quiet, one core kept busy by
+another process}. All trainings must end in equal bits.
+
+On a machine where others work too, "quiet" is not quiet: see the load average.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from typing import Any
+
+from _common import REPEATS, arguments, finish, machine, must_be_equal, rounded, table
+
+from vq.cli import environment
+
+SETTINGS = ('OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
+BUSY = 'while True: pass'
+WIDTH, WARMUP = 8, 2
+
+
+def work(steps: int) -> None:
+    """The child: train, and print seconds per step and what the parameters have become."""
+    import hashlib
+
+    import torch
+
+    from vq.registries import VQModelRegistry
+
+    torch.manual_seed(0)
+    shape = {'width': WIDTH, 'multipliers': (1, 2, 2, 4), 'attention_levels': (), 'refine': False, 'residual_blocks': 1}
+    model = VQModelRegistry.build({
+        'type': 'VQGAN',
+        'encoder': {'type': 'ConvEncoder', 'out_channels': 64, **shape},
+        'post_encode': {'type': 'ConvConnector'},
+        'quantizer': {'type': 'VectorQuantizer', 'codebook_size': 256, 'embedding_dim': 16},
+        'pre_decode': {'type': 'ConvConnector', 'out_channels': 64},
+        'decoder': {'type': 'ConvDecoder', **shape},
+    })
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    images = torch.rand(16, 3, 32, 32) * 2 - 1
+    seconds = []
+    for _ in range(WARMUP + steps):
+        start = time.perf_counter()
+        reconstruction, quantized = model(images)
+        loss = torch.nn.functional.mse_loss(reconstruction, images) + sum(quantized.losses.values())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds.append(time.perf_counter() - start)
+    digest = hashlib.sha256(b''.join(value.detach().numpy().tobytes() for value in model.state_dict().values())).hexdigest()
+    print(json.dumps({'seconds': seconds[WARMUP:], 'digest': digest, 'threads': torch.get_num_threads()}))
+
+
+def train(prepared: bool, busy: bool, steps: int) -> dict[str, Any]:
+    """One training in a process of its own, with or without a neighbour."""
+    clean = {name: value for name, value in os.environ.items() if name not in SETTINGS}
+    given = dict(clean)
+    if prepared:
+        os.environ.clear()
+        os.environ.update(clean)
+        environment.prepare()
+        given = dict(os.environ)
+    neighbour = subprocess.Popen([sys.executable, '-c', BUSY], env=clean) if busy else None
+    try:
+        done = subprocess.run([sys.executable, __file__, '--steps', str(steps)], env=given, capture_output=True, text=True)
+    finally:
+        if neighbour is not None:
+            neighbour.kill()
+            neighbour.wait()
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument('--steps', type=int, help='be the child: train so many steps')
+    options = parser.parse_args()
+    if options.steps is not None:
+        work(options.steps)
+        return
+    where = machine()
+    rounds, steps = (1, REPEATS) if options.quick else (5, 10)
+    cases = [(prepared, busy) for busy in (False, True) for prepared in (False, True)]
+    seconds: dict[tuple[bool, bool], list[float]] = {case: [] for case in cases}
+    digests: dict[int, set[str]] = {}
+    for _ in range(rounds):
+        for case in cases:
+            found = train(*case, steps)
+            seconds[case] += found['seconds']
+            digests.setdefault(found['threads'], set()).add(found['digest'])
+    # another number of threads may add up in another order; with one number the bits are the same
+    must_be_equal('parameters at the end of all trainings', all(len(found) == 1 for found in digests.values()),
+                  f'{sorted(digests)} threads')
+    medians = {case: 1e3 * statistics.median(values) for case, values in seconds.items()}
+    rows, figures = [], {}
+    for busy in (False, True):
+        alone, ours = medians[False, busy], medians[True, busy]
+        rows.append(('one core busy' if busy else 'quiet', alone, ours, alone / ours))
+        figures['busy' if busy else 'quiet'] = {'left_alone_ms': rounded(alone), 'as_set_ms': rounded(ours),
+                                                'gain': rounded(alone / ours)}
+    table('ms per step', ('', 'left alone', 'as the commands set it', 'gain'), rows)
+    print(f'  the roof: a quiet machine, {min(medians.values()):.4g} ms')
+    finish('waiting', options.quick, where, {**figures, 'steps': rounds * steps, 'threads': sorted(digests)})
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,20 @@
+"""Codes of unit length that follow the mean direction of their features: VQ-KD's codebook (Peng et al. 2022), on pixels.
+
+    auto_torchrun -m vq.train digits_directions configs/digits/vq_directions.py
+
+Options: those of interface.py.
+"""
+
+_kwargs_.setdefault(
+    'quantizer',
+    dict(
+        type='VectorQuantizer',
+        codebook_size=256,
+        embedding_dim=16,
+        normalize=True,
+        commitment_weight=1.0,
+        update=dict(type='VQKDUpdate'),
+    ),
+)
+
+_base_ = ['interface.py']

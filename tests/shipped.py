@@ -1,0 +1,54 @@
+"""The configs that are shipped: which of them are run, and with which options their fragments are tried."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vq.core.config import PyConfig, packaged_configs
+from vq.core.errors import ConfigError
+
+FOLDER = packaged_configs()
+SHARED = ('datasets', 'strategies', 'models')  # folders of fragments that the families load
+FRAGMENTS = ('interface.py', 'model.py', 'runner.py')  # and what a family keeps apart
+AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong')]
+OPTIONS: dict[str, list[dict[str, Any]]] = {  # fragments that are tried with options
+    'datasets/folder.py': [{'data_root': 'data/mine', **options} for options in AUGMENTATIONS],
+    'datasets/imagenet.py': AUGMENTATIONS,
+    'datasets/digits.py': [{}, *AUGMENTATIONS],
+}
+
+
+def all_configs() -> list[str]:
+    return sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob('*.py'))
+
+
+def entries() -> list[str]:
+    """The configs that describe a whole experiment."""
+    return [name for name in all_configs() if name.split('/')[0] not in SHARED and name.split('/')[-1] not in FRAGMENTS]
+
+
+def fragments() -> Iterator[tuple[str, PyConfig]]:
+    """Everything else, composed alone; those that need an option of their family are reached through its entries."""
+    for name in all_configs():
+        if name in entries():
+            continue
+        for options in OPTIONS.get(name, [{}]):
+            try:
+                yield name, PyConfig.load(FOLDER / name, **options)
+            except ConfigError as error:
+                if not re.search('needs the option', error.message):
+                    raise
+
+
+def types_in(value: Any) -> Iterator[str]:
+    """Every ``type`` that a config names, however deep."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get('type'), str):
+            yield value['type']
+        for item in value.values():
+            yield from types_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from types_in(item)

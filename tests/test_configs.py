@@ -1,0 +1,134 @@
+"""Every shipped config: header, composition, judgement, counting, and a run of its tiny form through all commands."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import math
+import os
+import re
+import sys
+
+import numpy
+import pytest
+import torch
+from PIL import Image
+
+from tests.shipped import FOLDER, all_configs, entries, fragments
+from vq.cli.compose import checked, compose
+from vq.cli.counting import count_model
+from vq.core.config import PyConfig
+from vq.registries import VQRunnerRegistry
+
+
+@pytest.fixture(params=entries())
+def entry(request, tmp_path, monkeypatch) -> str:
+    """The name of a config, as it is given from a folder that is not the checkout."""
+    monkeypatch.chdir(tmp_path)
+    return f'configs/{request.param}'
+
+
+def runners(config: PyConfig) -> list[str]:
+    return [which for which in ('trainer', 'validator') if which in config]
+
+
+@pytest.mark.parametrize('name', all_configs())
+def test_config_opens_with_what_it_is(name):
+    text = ast.get_docstring(ast.parse((FOLDER / name).read_text()))
+    assert text, f'{name} has no docstring'
+    if name in entries():
+        command = rf'auto_torchrun -m vq\.\w+ \S+ configs/{re.escape(name)}|python -m vq\.demo'
+        assert re.search(command, text), 'no command that runs it'
+        assert re.search(r'\b(hours?|minutes?|seconds?|min|s|h)\b', text), 'does not say how long it takes, and on what'
+        assert re.search(r'expect|reach|measured|quoted', text, re.IGNORECASE), 'does not say what to expect of it'
+
+
+def test_fragments_compose():
+    assert {name for name, _ in fragments()} >= {name for name in all_configs() if name.startswith('strategies/')}
+
+
+def test_config_composes_and_passes_the_check(entry):
+    config = compose(entry, {}, {}, tiny=False)
+    assert runners(config)
+    for which in runners(config):
+        checked(config, which)
+
+
+def test_tiny_form_is_small_and_passes_the_check(entry):
+    config = compose(entry, {}, {}, tiny=True)
+    for which in runners(config):
+        checked(config, which)
+        assert 'Digits' in config[which].dataset.type, 'the tiny form must use embedded data'
+    if 'trainer' in config:
+        assert config.trainer.get('iters') == 8
+
+
+@pytest.mark.parametrize('tiny', [False, True])
+def test_config_survives_being_written_down(entry, tiny, tmp_path):
+    config = compose(entry, {}, {}, tiny=tiny)
+    config.dump(tmp_path / 'composed.py')
+    assert compose(str(tmp_path / 'composed.py'), {}, {}, tiny=False) == config
+
+
+def test_config_is_built_and_counted_on_the_meta_device(entry):
+    config = compose(entry, {}, {}, tiny=False)
+    for which in runners(config):
+        with torch.device('meta'):
+            runner = VQRunnerRegistry.build(checked(config, which), which)
+        tensors = [*runner.model.parameters(), *runner.model.buffers()]
+        assert tensors and all(tensor.device.type == 'meta' for tensor in tensors)
+        parameters, operations = count_model(checked(config, which))['model']
+        assert parameters == sum(parameter.numel() for parameter in runner.model.parameters())
+        assert operations is not None and operations > 0
+
+
+@pytest.mark.parametrize('strategy', ['ddp', 'xla', 'base'])
+def test_strategy_is_an_option_of_every_config(entry, strategy):
+    config = compose(entry, {'strategy': strategy}, {}, tiny=False)
+    kinds = {config[which].strategy.type for which in runners(config) if 'strategy' in config[which]}
+    assert {kind.lower() for kind in kinds} == {f'{strategy}strategy'}
+
+
+@pytest.fixture
+def command_line(monkeypatch):
+    """Commands run in this process: what they set up (log files, thread counts) is taken back."""
+    logger = logging.getLogger('vq')
+    before = list(logger.handlers), logger.level, logger.propagate
+    for name in ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY'):
+        monkeypatch.setenv(name, os.environ.get(name, ''))
+    monkeypatch.setenv('DRY_RUN', 'True')
+    monkeypatch.setattr(sys, 'argv', ['vq.test_of_configs'])
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('command_line')
+def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
+    """train -> val -> test -> tokenise -> inference, in a folder of their own."""
+    from vq.cli import inference, tokenize, train, val
+    from vq.cli import test as test_command
+
+    Image.fromarray(numpy.random.default_rng(0).integers(0, 255, (40, 48, 3), numpy.uint8)).save(tmp_path / 'picture.png')
+
+    def run(main, *argv: str) -> str:
+        assert main(list(argv)) == 0, capsys.readouterr().err[-3000:]
+        return capsys.readouterr().out
+
+    folder = tmp_path / 'work_dirs' / 'dry_run'
+    run(train.main, 'tiny', entry)
+    assert (folder / 'tiny' / 'checkpoints' / 'iter_8' / 'model.safetensors').is_file()
+    run(val.main, 'tiny', entry)
+    results = json.loads((folder / 'tiny' / 'val' / 'iter_8' / 'results.json').read_text())['results']
+    numbers = [value for value in results.values() if isinstance(value, int | float)]
+    assert numbers and all(math.isfinite(value) for value in numbers)
+    weights = ('--load-model-from', str(folder / 'tiny'))
+    run(test_command.main, 'tiny', entry, '--visual', '--num-samples', '5', *weights)
+    assert list((folder / 'tiny_test').rglob('*.png'))
+    run(tokenize.main, 'tiny', entry, *weights)
+    assert list((folder / 'tiny_tokenize').rglob('manifest.json'))
+    run(inference.main, entry, str(tmp_path / 'picture.png'), '--output', str(tmp_path / 'out'), *weights)
+    assert {path.suffix for path in (tmp_path / 'out').iterdir()} == {'.png', '.npy'}

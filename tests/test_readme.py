@@ -1,0 +1,48 @@
+"""README and docs say what is true: every bash and python block of them is run, in order, in an empty folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.snippets import ROOT, Reader, read_snippets
+
+DOCUMENTS = ['README.md', *sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'docs').glob('*.md'))]
+LINK = re.compile(r'\]\((?!https?://|#|mailto:)([^)#\s]+)')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('document', DOCUMENTS)
+def test_every_block_runs_as_it_stands(document: str, tmp_path: Path) -> None:
+    reader, run = Reader(tmp_path), 0
+    for snippet in read_snippets(document):
+        reader.run(snippet)
+        run += snippet.is_run
+    assert run, f'{document} shows nothing that can be run'
+
+
+@pytest.mark.parametrize('document', [*DOCUMENTS, 'CONTRIBUTING.md', 'CHANGELOG.md', 'pretrained/README.md'])
+def test_links_lead_somewhere(document: str) -> None:
+    for target in LINK.findall((ROOT / document).read_text()):
+        assert ((ROOT / document).parent / target).exists(), f'{document} links to {target}, which does not exist'
+
+
+def test_the_tour_covers_every_command() -> None:
+    """What can be started by ``-m`` is shown in the README, or the page is out of date."""
+    text = (ROOT / 'README.md').read_text()
+    doors = [
+        f'vq.{path.stem}' for path in (ROOT / 'vq').glob('*.py') if '__main__' in path.read_text() and path.stem != 'demo'
+    ]
+    missing = [door for door in [*doors, 'vq.tasks.image_tokenization.tokenize'] if f'-m {door} ' not in text]
+    assert not missing, f'README.md does not show {missing}'
+
+
+def test_a_promise_that_is_broken_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check itself can fail: a block that promises another value, and a command that ends with an error."""
+    monkeypatch.setattr('tests.snippets.ROOT', tmp_path)
+    (tmp_path / 'page.md').write_text('```python\n1 + 1  # -> 3\n```\n\n```bash\nfalse\ntrue\n```\n')
+    for snippet in read_snippets('page.md'):
+        with pytest.raises(AssertionError, match='page.md:[26]'):
+            Reader(tmp_path).run(snippet)

@@ -1,0 +1,183 @@
+"""What the demo's commands left behind, read back for its report, and the baseline beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vq.cli.arguments import dry_run
+from vq.cli.compose import compose
+from vq.cli.counting import count
+from vq.core.config import PyConfig
+from vq.core.errors import RunFailure
+from vq.core.random import key_of, python_stream
+from vq.core.records import Batch, Outputs, to_float
+from vq.interfaces import Dataset
+from vq.io import checkpoints
+from vq.io.shards import ShardSet
+from vq.loading import LoadedTokenizer, load
+from vq.registries import VQDatasetRegistry, VQMetricRegistry
+from vq.report import baseline
+from vq.report.baseline import PatchKMeans, Pixels
+from vq.report.tokenizer import Facts, Samples
+from vq.runners import journal
+
+EACH = 3  # digits shown of each class
+
+
+def gather(
+    runs: Path,
+    name: str,
+    file: str,
+    overrides: dict[str, Any],
+    seed: int,
+    commands: list[tuple[str, float]],
+    machine: list[tuple[str, str]],
+) -> Facts:
+    """Everything the report says of the run ``name``."""
+    config = compose(file, {}, overrides)
+    folder, tiny = runs / name, dry_run()
+    tokenizer = load(folder)
+    train, held_out = dataset_of(config, 'train'), {split: dataset_of(config, split) for split in ('validation', 'test')}
+    train_images = pixels_of(train)
+    patch = train_images.shape[1] // tokenizer.token_shape[0]
+    if tiny:
+        kmeans = baseline.fit(train_images[:96], tokenizer.codebook_size, patch, seed, iterations=2)
+    else:
+        kmeans = baseline.fit(train_images, tokenizer.codebook_size, patch, seed)
+    pixels = {split: pixels_of(dataset) for split, dataset in held_out.items()}
+    steps = [
+        (step, read(folder / 'val' / path.name / 'results.json'))
+        for step, path in checkpoints.list_complete(folder / 'checkpoints')
+    ]
+    ours = {'validation': steps[-1][1], 'test': read(runs / f'{name}_test' / 'results.json')}
+    tokens = {
+        'train': tokens_of(runs / f'{name}_tokenize_train', train),
+        'validation': tokens_of(runs / f'{name}_tokenize', held_out['validation']),
+    }
+    reconstructions = decode(tokenizer, tokens['validation'])
+    check_decoded(
+        config, held_out['validation'], pixels['validation'], reconstructions, tokens['validation'], ours['validation']
+    )
+    return Facts(
+        journal=journal.read(folder / 'log.jsonl'),
+        validations=steps,
+        held_out={
+            split: (ours[split], measure_baseline(config, kmeans, dataset, pixels[split]))
+            for split, dataset in held_out.items()
+        },
+        samples=choose(held_out['validation'], pixels['validation'], reconstructions, kmeans, tokens['validation']),
+        counts={
+            split: np.bincount(found.ravel(), minlength=tokenizer.codebook_size).tolist() for split, found in tokens.items()
+        },
+        code_pictures=mean_patches(train_images, tokens['train'], tokenizer.codebook_size),
+        baseline_pictures=kmeans.patches,
+        parameters=count(tokenizer.model),
+        image_size=train_images.shape[1],
+        bits=float(tokenizer.model.bits),  # type: ignore[arg-type]
+        commands=commands,
+        config=config.dumps(),
+        machine=[*machine, ('k-means, seconds', f'{kmeans.seconds:.1f}')],
+        tiny=tiny,
+    )
+
+
+def dataset_of(config: PyConfig, split: str) -> Dataset:
+    """A split as the validator sees it."""
+    dataset: Dataset = VQDatasetRegistry.build({**config.validator.dataset, 'split': split}, 'validator.dataset')
+    return dataset
+
+
+def pixels_of(dataset: Dataset) -> Pixels:
+    """All images (N, H, W, 3)."""
+    return np.stack([dataset.load(index, python_stream('demo'))['image'] for index in range(len(dataset))])
+
+
+def read(file: Path) -> dict[str, Any]:
+    """The figures of a results file."""
+    results: dict[str, Any] = json.loads(file.read_text())['results']
+    return results
+
+
+def tokens_of(folder: Path, dataset: Dataset) -> NDArray[np.int64]:
+    """Tokens (N, h, w) in the order of the dataset."""
+    shards = ShardSet(folder / 'tokens')
+    place = {sample: row for row, sample in enumerate(shards.ids())}
+    rows = [place[dataset.id_of(index)] for index in range(len(dataset))]
+    tokens: NDArray[np.int64] = shards.column('tokens')[rows][:, 0].astype(np.int64)
+    return tokens
+
+
+def decode(tokenizer: LoadedTokenizer, tokens: NDArray[np.int64]) -> Pixels:
+    """Tokens (N, h, w) -> images (N, H, W, 3)."""
+    parts = [tokenizer.detokenize(part) for part in torch.from_numpy(tokens).split(60)]
+    return torch.cat(parts).permute(0, 2, 3, 1).numpy()
+
+
+def measure(config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, tokens: NDArray[np.int64]) -> dict[str, Any]:
+    """The validator's own metrics on reconstructions from elsewhere; both are 8-bit already."""
+    ids = [dataset.id_of(index) for index in range(len(dataset))]
+    batch = Batch(as_tensor(images), ids, torch.tensor([key_of(sample) for sample in ids]))
+    outputs = Outputs(to_float(as_tensor(made)), torch.from_numpy(tokens))
+    found: dict[str, Any] = {'samples': len(ids)}
+    for name, described in config.validator.metrics.items():
+        metric = VQMetricRegistry.build(described, f'validator.metrics.{name}')
+        metric.update(batch, outputs)
+        found.update(metric.compute())
+    return found
+
+
+def measure_baseline(config: PyConfig, kmeans: PatchKMeans, dataset: Dataset, images: Pixels) -> dict[str, Any]:
+    tokens = kmeans.tokenize(images)
+    return measure(config, dataset, images, kmeans.detokenize(tokens), tokens)
+
+
+def check_decoded(
+    config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, tokens: NDArray[np.int64], validated: Mapping[str, Any]
+) -> None:
+    """Token files must give what validation saw: the same codes, and pictures equal but for rounding."""
+    found = measure(config, dataset, images, made, tokens)
+    if abs(found['psnr'] - validated['psnr']) > 0.02 or found['dead_codes'] != validated['dead_codes']:
+        raise RunFailure(
+            f'images decoded from the token files have {found["psnr"]:.3f} dB and {found["dead_codes"]:.0f} dead codes; '
+            f'validation measured {validated["psnr"]:.3f} dB and {validated["dead_codes"]:.0f}',
+            'This is a fault of the toolkit: tokens must mean the same everywhere. Please report it.',
+        )
+
+
+def choose(dataset: Dataset, images: Pixels, made: Pixels, kmeans: PatchKMeans, tokens: NDArray[np.int64]) -> Samples:
+    """The first few of each class: nobody picked them."""
+    stream, by_class = python_stream('demo'), {}  # type: ignore[var-annotated]
+    for index in range(len(dataset)):
+        by_class.setdefault(int(dataset.load(index, stream)['category']), []).append(index)
+    rows = [index for category in sorted(by_class) for index in by_class[category][:EACH]]
+    names = dataset.categories or [str(category) for category in sorted(by_class)]
+    return Samples(
+        categories=[names[category] for category in sorted(by_class) for _ in by_class[category][:EACH]],
+        ids=[dataset.id_of(index) for index in rows],
+        images=images[rows],
+        reconstructions=made[rows],
+        baseline=kmeans.detokenize(kmeans.tokenize(images[rows])),
+        tokens=tokens[rows],
+    )
+
+
+def mean_patches(images: Pixels, tokens: NDArray[np.int64], codes: int) -> Pixels:
+    """The mean of the patches each code was chosen for (K, p, p, 3); zero where there are none."""
+    patch = images.shape[1] // tokens.shape[1]
+    rows, flat = baseline.cut(images, patch), tokens.reshape(-1)
+    sums = np.zeros((codes, rows.shape[1]), np.float64)
+    np.add.at(sums, flat, rows)
+    means = sums / np.maximum(np.bincount(flat, minlength=codes), 1)[:, None]
+    return np.rint(means).astype(np.uint8).reshape(codes, patch, patch, 3)
+
+
+def as_tensor(images: Pixels) -> torch.Tensor:
+    """(N, H, W, 3) -> (N, 3, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

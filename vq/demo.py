@@ -1,0 +1,8 @@
+"""Door: ``python -m vq.demo``. The body is in ``vq/cli/demo.py``."""
+
+import sys
+
+from vq.cli.demo import main
+
+if __name__ == '__main__':
+    sys.exit(main())
