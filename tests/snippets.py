@@ -86,7 +86,8 @@ class Reader:
 
     def _python(self, snippet: Snippet) -> None:
         with inside(self.folder):
-            code = compile(_with_promises(snippet.text), snippet.document, 'exec')
+            source = '\n' * (snippet.line - 1) + _with_promises(snippet.text)  # so that tracebacks show the page's lines
+            code = compile(source, str(ROOT / snippet.document), 'exec')
             self.namespace['_promise'] = _promise(snippet)
             exec(code, self.namespace)
 
@@ -113,7 +114,7 @@ def inside(folder: Path) -> Iterator[None]:
 
 
 def _with_promises(text: str) -> str:
-    return _PROMISE.sub(lambda match: f'_promise({match["expression"]}, {match["text"]!r})', text)
+    return _PROMISE.sub(lambda match: f'_promise(({match["expression"]}), {match["text"]!r})', text)
 
 
 def _promise(snippet: Snippet) -> Any:

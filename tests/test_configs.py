@@ -96,7 +96,7 @@ def command_line(monkeypatch):
     logger = logging.getLogger('vq')
     before = list(logger.handlers), logger.level, logger.propagate
     for name in ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY'):
-        monkeypatch.setenv(name, os.environ.get(name, ''))
+        monkeypatch.setenv(name, os.environ.get(name, 'passive' if 'POLICY' in name else '1'))
     monkeypatch.setenv('DRY_RUN', 'True')
     monkeypatch.setattr(sys, 'argv', ['vq.test_of_configs'])
     yield

@@ -31,7 +31,7 @@ DOORS = [path for path in files('vq') if path.name == '__main__.py' or path.matc
 
 def part_of(module: str) -> str:
     """``vq.nn.norms`` -> ``nn``."""
-    return (module.split('.') + [''])[1]
+    return ([*module.split('.'), ''])[1]
 
 
 def level_of(module: str) -> int:

@@ -1,13 +1,13 @@
 """Your own images: a folder with train/ and validation/ (or val/), class folders below them or not.
 
-Options: data_root (needed), image_size (256), augmentation (strong; or none, default, weak; None: the images as they are,
+Options: data_root (data/images), image_size (256), augmentation (strong; or none, default, weak; None: the images as they are,
 which then must all have one size), classes (True: the first folders below a split are the classes), backend (pillow; cv2
 decodes JPEG faster and needs mmcv).
 """
 
 image_size = _kwargs_.get('image_size', 256)
 augmentation = _kwargs_.get('augmentation', 'strong')
-root = _kwargs_['data_root']
+root = _kwargs_.get('data_root', 'data/images')
 classes = _kwargs_.get('classes', True)
 backend = _kwargs_.get('backend', 'pillow')
 

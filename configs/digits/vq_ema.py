@@ -3,7 +3,7 @@
     auto_torchrun -m vq.train digits configs/digits/vq_ema.py
 
 HEADER
-Options: ``codebook_size`` (256), ``embedding_dim`` (16), and those of interface.py.
+Options: ``codebook_size`` (256), ``embedding_dim`` (8), and those of interface.py.
 """
 
 _kwargs_.setdefault('codebook_size', 256)
@@ -12,7 +12,7 @@ _kwargs_.setdefault(
     dict(
         type='VectorQuantizer',
         codebook_size=_kwargs_['codebook_size'],
-        embedding_dim=_kwargs_.get('embedding_dim', 16),
+        embedding_dim=_kwargs_.get('embedding_dim', 8),
         commitment_weight=0.25,
         update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)),
     ),

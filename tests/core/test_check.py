@@ -9,7 +9,7 @@ from vq.core.check import check_config, find_problems
 from vq.core.errors import ConfigError
 from vq.core.parameters import describe, fits, parameters_of
 
-CAT = dict(type='Cat', age=2)
+CAT = {'type': 'Cat', 'age': 2}
 
 
 def problems(**parts):
@@ -17,22 +17,22 @@ def problems(**parts):
 
 
 RIGHT = [
-    dict(first=CAT, second=None, herd=[CAT, None], pair=(CAT,), named=dict(a=CAT, b=None)),
-    dict(first=Cat(1), herd=[Cat(1), CAT]),
-    dict(tree=dict(type='Fern', leaves=1), rules=dict(guest=CAT, limit=1), entry=dict(key='x')),
-    dict(rules=Rules(limit=2)),
-    dict(size=dict(type='times', factor=2), sizes=dict(a=dict(type='plus'))),
-    dict(size=abs),
-    dict(numbers=[1, 2, 3]),
-    dict(numbers=(1, 2)),
-    dict(numbers=None),
-    dict(corners=(0, 1.5)),
-    dict(corners=[0.0, 1.0]),
-    dict(words=['a'], by_name=dict(a=1), mode='b', on=True, text=''),
-    dict(mode=1),
-    dict(anything=dict(type='nonsense')),
-    dict(first=CAT, second=dict(type='Cat')),  # age is wired
-    dict(first=dict(type='WildRegistry.Cat')),
+    {'first': CAT, 'second': None, 'herd': [CAT, None], 'pair': (CAT,), 'named': {'a': CAT, 'b': None}},
+    {'first': Cat(1), 'herd': [Cat(1), CAT]},
+    {'tree': {'type': 'Fern', 'leaves': 1}, 'rules': {'guest': CAT, 'limit': 1}, 'entry': {'key': 'x'}},
+    {'rules': Rules(limit=2)},
+    {'size': {'type': 'times', 'factor': 2}, 'sizes': {'a': {'type': 'plus'}}},
+    {'size': abs},
+    {'numbers': [1, 2, 3]},
+    {'numbers': (1, 2)},
+    {'numbers': None},
+    {'corners': (0, 1.5)},
+    {'corners': [0.0, 1.0]},
+    {'words': ['a'], 'by_name': {'a': 1}, 'mode': 'b', 'on': True, 'text': ''},
+    {'mode': 1},
+    {'anything': {'type': 'nonsense'}},
+    {'first': CAT, 'second': {'type': 'Cat'}},  # age is wired
+    {'first': {'type': 'WildRegistry.Cat'}},
 ]
 
 
@@ -48,44 +48,47 @@ def test_what_passes_the_check_can_be_built(parts):
 
 WRONG = [
     # names and keys
-    (dict(first=dict(type='Catt', age=1)), "home.first: unknown type 'Catt' in AnimalRegistry; did you mean 'Cat'?"),
-    (dict(first=dict(type='Fern')), "home.first: 'Fern' is a PlantRegistry item (Plant), and a AnimalRegistry item (Animal)"),
-    (dict(first=dict(type='Rat')), "home.first: 'Rat' is ambiguous"),
-    (dict(first=dict(type=None)), "home.first: 'type' is missing"),
-    (dict(first=dict(age=1)), "home.first: 'type' is missing"),
-    (dict(first=dict(type=5)), "home.first: 'type' is 5"),
-    (dict(frist=CAT), "home: House has no parameter 'frist'; did you mean 'first'?"),
-    (dict(first=dict(type='Cat')), "home.first: Cat needs 'age' (float)"),
-    (dict(second=dict(type='Cat')), "home.second: Cat needs 'age' (float)"),  # nothing to wire it from
-    (dict(herd=[CAT, dict(type='Cat', age=1, nmae='x')]), "home.herd[1]: Cat has no parameter 'nmae'; did you mean 'name'?"),
-    (dict(named=dict(a=dict(type='Cat'))), "home.named.a: Cat needs 'age' (float)"),
-    (dict(herd=[dict(type='Hamster', food=dict(type='Fern', leaf=1))]), "home.herd[0].food: Fern has no parameter 'leaf'"),
-    (dict(rules=dict(limti=1)), "home.rules: Rules has no parameter 'limti'; did you mean 'limit'?"),
-    (dict(rules=dict(guest=dict(type='Cat'))), "home.rules.guest: Cat needs 'age' (float)"),
-    (dict(entry=dict()), "home.entry: Entry needs 'key' (str)"),
-    (dict(size=dict(type='times')), "home.size: times needs 'factor' (float)"),
-    (dict(size=dict(type='times', factor='x')), "home.size.factor: 'x' is a str, and float is needed"),
+    ({'first': {'type': 'Catt', 'age': 1}}, "home.first: unknown type 'Catt' in AnimalRegistry; did you mean 'Cat'?"),
+    ({'first': {'type': 'Fern'}}, "home.first: 'Fern' is a PlantRegistry item (Plant), and a AnimalRegistry item (Animal)"),
+    ({'first': {'type': 'Rat'}}, "home.first: 'Rat' is ambiguous"),
+    ({'first': {'type': None}}, "home.first: 'type' is missing"),
+    ({'first': {'age': 1}}, "home.first: 'type' is missing"),
+    ({'first': {'type': 5}}, "home.first: 'type' is 5"),
+    ({'frist': CAT}, "home: House has no parameter 'frist'; did you mean 'first'?"),
+    ({'first': {'type': 'Cat'}}, "home.first: Cat needs 'age' (float)"),
+    ({'second': {'type': 'Cat'}}, "home.second: Cat needs 'age' (float)"),  # nothing to wire it from
+    (
+        {'herd': [CAT, {'type': 'Cat', 'age': 1, 'nmae': 'x'}]},
+        "home.herd[1]: Cat has no parameter 'nmae'; did you mean 'name'?",
+    ),
+    ({'named': {'a': {'type': 'Cat'}}}, "home.named.a: Cat needs 'age' (float)"),
+    ({'herd': [{'type': 'Hamster', 'food': {'type': 'Fern', 'leaf': 1}}]}, "home.herd[0].food: Fern has no parameter 'leaf'"),
+    ({'rules': {'limti': 1}}, "home.rules: Rules has no parameter 'limti'; did you mean 'limit'?"),
+    ({'rules': {'guest': {'type': 'Cat'}}}, "home.rules.guest: Cat needs 'age' (float)"),
+    ({'entry': {}}, "home.entry: Entry needs 'key' (str)"),
+    ({'size': {'type': 'times'}}, "home.size: times needs 'factor' (float)"),
+    ({'size': {'type': 'times', 'factor': 'x'}}, "home.size.factor: 'x' is a str, and float is needed"),
     # values
-    (dict(first='Cat'), "home.first: 'Cat' is a str, and Animal | None is needed"),
-    (dict(herd=CAT), 'home.herd: '),
-    (dict(herd=[3]), 'home.herd[0]: 3 is a int, and Animal is needed'),
-    (dict(first=dict(type='Cat', age='old')), "home.first.age: 'old' is a str, and float is needed"),
-    (dict(first=dict(type='Cat', age=True)), 'home.first.age: True is a bool, and float is needed'),
-    (dict(first=dict(type='Cat', age=1, lives=9.0)), 'home.first.lives: 9.0 is a float, and int is needed'),
-    (dict(first=dict(type='Cat', age=1, lives=False)), 'home.first.lives: False is a bool, and int is needed'),
-    (dict(first=dict(type='Cat', age=1, name=None)), 'home.first.name: None is a NoneType, and str is needed'),
-    (dict(on=1), 'home.on: 1 is a int, and bool is needed'),
-    (dict(mode='c'), "home.mode: 'c' is a str, and 'a' | 'b' | 1 is needed"),
-    (dict(mode=True), "home.mode: True is a bool, and 'a' | 'b' | 1 is needed"),
-    (dict(numbers=[1, 'x']), "home.numbers[1]: 'x' is a str, and int is needed"),
-    (dict(numbers=[1, None]), 'home.numbers[1]: None is a NoneType, and int is needed'),
-    (dict(numbers=5), 'home.numbers: 5 is a int, and list[int] | tuple[int, int] | None is needed'),
-    (dict(corners=(0.0,)), 'home.corners: (0.0,) is a tuple, and tuple[float, float] is needed'),
-    (dict(corners=('a', 1.0)), "home.corners: ('a', 1.0) is a tuple, and tuple[float, float] is needed"),
-    (dict(words='abc'), "home.words: 'abc' is a str, and Sequence[str] is needed"),
-    (dict(by_name=dict(a='1')), "home.by_name.a: '1' is a str, and int is needed"),
-    (dict(by_name=[1]), 'home.by_name: [1] is a list, and dict[str, int] | None is needed'),
-    (dict(rules=3), 'home.rules: 3 is a int, and Rules | None is needed'),
+    ({'first': 'Cat'}, "home.first: 'Cat' is a str, and Animal | None is needed"),
+    ({'herd': CAT}, 'home.herd: '),
+    ({'herd': [3]}, 'home.herd[0]: 3 is a int, and Animal is needed'),
+    ({'first': {'type': 'Cat', 'age': 'old'}}, "home.first.age: 'old' is a str, and float is needed"),
+    ({'first': {'type': 'Cat', 'age': True}}, 'home.first.age: True is a bool, and float is needed'),
+    ({'first': {'type': 'Cat', 'age': 1, 'lives': 9.0}}, 'home.first.lives: 9.0 is a float, and int is needed'),
+    ({'first': {'type': 'Cat', 'age': 1, 'lives': False}}, 'home.first.lives: False is a bool, and int is needed'),
+    ({'first': {'type': 'Cat', 'age': 1, 'name': None}}, 'home.first.name: None is a NoneType, and str is needed'),
+    ({'on': 1}, 'home.on: 1 is a int, and bool is needed'),
+    ({'mode': 'c'}, "home.mode: 'c' is a str, and 'a' | 'b' | 1 is needed"),
+    ({'mode': True}, "home.mode: True is a bool, and 'a' | 'b' | 1 is needed"),
+    ({'numbers': [1, 'x']}, "home.numbers[1]: 'x' is a str, and int is needed"),
+    ({'numbers': [1, None]}, 'home.numbers[1]: None is a NoneType, and int is needed'),
+    ({'numbers': 5}, 'home.numbers: 5 is a int, and list[int] | tuple[int, int] | None is needed'),
+    ({'corners': (0.0,)}, 'home.corners: (0.0,) is a tuple, and tuple[float, float] is needed'),
+    ({'corners': ('a', 1.0)}, "home.corners: ('a', 1.0) is a tuple, and tuple[float, float] is needed"),
+    ({'words': 'abc'}, "home.words: 'abc' is a str, and Sequence[str] is needed"),
+    ({'by_name': {'a': '1'}}, "home.by_name.a: '1' is a str, and int is needed"),
+    ({'by_name': [1]}, 'home.by_name: [1] is a list, and dict[str, int] | None is needed'),
+    ({'rules': 3}, 'home.rules: 3 is a int, and Rules | None is needed'),
 ]
 
 
@@ -96,22 +99,26 @@ def test_each_problem_has_its_path(parts, message):
 
 
 def test_a_part_that_is_no_dict():
-    assert list(find_problems(AnimalRegistry, 'Cat', 'home'))[0][0] == "home: a part is needed here, not 'Cat'"
+    assert next(iter(find_problems(AnimalRegistry, 'Cat', 'home')))[0] == "home: a part is needed here, not 'Cat'"
 
 
 def test_all_problems_are_reported_at_once_in_order():
     with pytest.raises(ConfigError) as error:
-        check_config(AnimalRegistry, dict(type='House', frist=1, on='yes', herd=[dict(type='Cat'), dict(type='Dog')]), 'home')
+        check_config(
+            AnimalRegistry, {'type': 'House', 'frist': 1, 'on': 'yes', 'herd': [{'type': 'Cat'}, {'type': 'Dog'}]}, 'home'
+        )
     lines = error.value.message.splitlines()
     assert lines[0] == '4 problems in the config:'
-    for line, start in zip(lines[1:], ("home: House has no parameter 'frist'", 'home.herd[0]', 'home.herd[1]', 'home.on'), strict=True):
+    for line, start in zip(
+        lines[1:], ("home: House has no parameter 'frist'", 'home.herd[0]', 'home.herd[1]', 'home.on'), strict=True
+    ):
         assert line.strip().startswith(start)
     assert error.value.hint.startswith('Mend these')
 
 
 def test_a_single_problem_is_said_as_it_is():
     with pytest.raises(ConfigError) as error:
-        check_config(AnimalRegistry, dict(type='Cat', age=1, lifes=2), 'pet')
+        check_config(AnimalRegistry, {'type': 'Cat', 'age': 1, 'lifes': 2}, 'pet')
     assert error.value.message == "pet: Cat has no parameter 'lifes'; did you mean 'lives'?"
     assert error.value.hint == 'It takes: age, lives, name.'
 
@@ -123,9 +130,9 @@ def test_config_is_judged_as_its_build_pre_hook_leaves_it():
 
     WildRegistry.register_('Converted', build_pre_hook=hook)(type('Converted', (Cat,), {}))
     try:
-        assert problems(first=dict(type='Converted', old=3)) == []
-        assert problems(first=dict(type='Converted', old='x')) == ["home.first.age: 'x' is a str, and float is needed"]
-        assert problems(first=dict(type='Converted')) == ["home.first: the build_pre_hook fails: KeyError: 'old'"]
+        assert problems(first={'type': 'Converted', 'old': 3}) == []
+        assert problems(first={'type': 'Converted', 'old': 'x'}) == ["home.first.age: 'x' is a str, and float is needed"]
+        assert problems(first={'type': 'Converted'}) == ["home.first: the build_pre_hook fails: KeyError: 'old'"]
     finally:
         del WildRegistry.data['Converted']
 
@@ -134,7 +141,7 @@ def test_foreign_items_that_take_any_keyword_are_judged_by_what_they_name():
     class Loose(Hamster):
         def __init__(self, size: int, **rest: int) -> None: ...
 
-    found = list(find_problems(AnimalRegistry, dict(type=Loose, size='x', other=1), 'pet'))
+    found = list(find_problems(AnimalRegistry, {'type': Loose, 'size': 'x', 'other': 1}, 'pet'))
     assert [message for message, _ in found] == ["pet.size: 'x' is a str, and int is needed"]
 
 
@@ -142,7 +149,7 @@ def test_unreadable_annotation_is_a_problem_with_a_path():
     class Hidden:
         def __init__(self, part: OnlyWhileTypeChecking) -> None: ...  # noqa: F821
 
-    (message, _), = find_problems(AnimalRegistry, dict(type=Hidden), 'home')
+    ((message, _),) = find_problems(AnimalRegistry, {'type': Hidden}, 'home')
     assert message.startswith('home: an annotation of') and "'OnlyWhileTypeChecking'" in message
 
 

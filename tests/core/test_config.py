@@ -19,12 +19,15 @@ from vq.core.errors import ConfigError
 
 
 def test_functions_and_comprehensions_see_the_names_of_their_file(write):
-    file = write('a.py', """
+    file = write(
+        'a.py',
+        """
         width = 3
         def double(x):
             return width * x
         _export_ = dict(a=[width * i for i in range(3)], b=double(4), c={k: width for k in 'xy'})
-    """)
+    """,
+    )
     assert PyConfig.load(file) == {'a': [0, 3, 6], 'b': 12, 'c': {'x': 3, 'y': 3}}
 
 
@@ -38,7 +41,9 @@ def test_future_imports_of_the_loader_do_not_leak_into_the_file(write):
 
 
 def test_without_export_only_values_leave_the_file(write):
-    file = write('a.py', """
+    file = write(
+        'a.py',
+        """
         from __future__ import annotations
         import math
         from collections.abc import Callable
@@ -51,7 +56,8 @@ def test_without_export_only_values_leave_the_file(write):
         half = partial(function)
         _hidden = 5
         shown = math.floor(2.5)
-    """)
+    """,
+    )
     config = PyConfig.load(file)
     assert config == {'shown': 2}
     assert PyConfig.loads(config.dumps()) == config
@@ -134,7 +140,7 @@ def test_delete_replaces_wherever_it_stands_in_the_dict(write, part):
 
 
 def test_delete_with_nothing_to_replace_leaves_no_trace(write):
-    assert PyConfig.load(write('a.py', "part = [dict(inner=dict(_delete_=True, x=1))]")).part == [{'inner': {'x': 1}}]
+    assert PyConfig.load(write('a.py', 'part = [dict(inner=dict(_delete_=True, x=1))]')).part == [{'inner': {'x': 1}}]
 
 
 def test_delete_of_a_base_still_acts_on_an_earlier_base(write):
@@ -156,10 +162,15 @@ def test_override_within_a_part(write):
 
 
 def test_patches_in_tiny_wait_until_it_is_applied(write):
-    config = PyConfig.load(write('a.py', """
+    config = PyConfig.load(
+        write(
+            'a.py',
+            """
         trainer = dict(model=dict(type='A', width=9), callbacks=[dict(n=1), dict(n=2)])
         tiny = dict(trainer=dict(model=dict(_delete_=True, type='B'), _override_={'.callbacks[-1].n': 0}))
-    """))
+    """,
+        )
+    )
     config.update(config['tiny'])
     config.settle()
     assert config.trainer == {'model': {'type': 'B'}, 'callbacks': [{'n': 1}, {'n': 0}]}
@@ -168,12 +179,15 @@ def test_patches_in_tiny_wait_until_it_is_applied(write):
 def test_composing_leaves_the_parts_of_a_base_alone(write):
     """A config loaded by hand and changed after it was given as a base."""
     write('base.py', 'part = dict(a=1)')
-    file = write('leaf.py', """
+    file = write(
+        'leaf.py',
+        """
         from vq.core import PyConfig
         base = PyConfig.load('base.py')
         _base_ = [base]
         _export_ = dict(part=dict(a=2), original=base.part)
-    """)
+    """,
+    )
     assert PyConfig.load(file) == {'part': {'a': 2}, 'original': {'a': 1}}
 
 
@@ -184,10 +198,13 @@ def test_options_reach_bases_and_explicitly_loaded_files(write):
     write('deep.py', "depth = _kwargs_['depth']")
     write('base.py', "_base_ = ['deep.py']")
     write('loaded.py', "inner = _kwargs_.get('depth')")
-    file = write('leaf.py', """
+    file = write(
+        'leaf.py',
+        """
         from vq.core import PyConfig
         _base_ = ['base.py', PyConfig.load('loaded.py')]
-    """)
+    """,
+    )
     assert PyConfig.load(file, depth=3) == {'depth': 3, 'inner': 3}
 
 
@@ -225,13 +242,16 @@ def test_missing_required_option_names_the_file_and_the_flag(write):
 
 def test_file_may_replace_its_options_by_a_dict_of_its_own(write):
     write('base.py', "size = _kwargs_['size']")
-    file = write('leaf.py', """
+    file = write(
+        'leaf.py',
+        """
         from vq.core import PyConfig
         _kwargs_ = dict(_kwargs_, extra=1)
         _kwargs_.setdefault('size', 3)
         kind = _kwargs_.get('kind')
         _base_ = ['base.py', PyConfig.load('base.py', **_kwargs_)]
-    """)
+    """,
+    )
     assert PyConfig.load(file, kind='x') == {'size': 3, 'kind': 'x'}
     with pytest.raises(ConfigError, match="no option 'knid'; did you mean 'kind'"):
         PyConfig.load(file, knid='x')
@@ -272,20 +292,20 @@ def test_base_may_be_a_path_object(write):
 
 
 def test_plain_is_what_json_and_c_code_can_read():
-    config = PyConfig(a=1, b=dict(c=[dict(d=2)], e=(dict(f=3),)))
+    config = PyConfig(a=1, b={'c': [{'d': 2}], 'e': ({'f': 3},)})
     assert json.dumps(config) == '{}'  # the trap
     assert json.loads(json.dumps(plain(config))) == {'a': 1, 'b': {'c': [{'d': 2}], 'e': [{'f': 3}]}}
     assert tree_map(lambda leaf: leaf + 1, plain(config))['b']['c'] == [{'d': 3}]
 
 
 def test_plain_survives_a_weights_only_load(tmp_path):
-    torch.save(plain(PyConfig(a=dict(b=(1, 2)))), tmp_path / 'file')
+    torch.save(plain(PyConfig(a={'b': (1, 2)})), tmp_path / 'file')
     assert torch.load(tmp_path / 'file', weights_only=True) == {'a': {'b': (1, 2)}}
 
 
-@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda config: pickle.loads(pickle.dumps(config))])  # noqa: S301
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda config: pickle.loads(pickle.dumps(config))])
 def test_copies_are_equal_and_separate(duplicate):
-    config = PyConfig(a=dict(b=[1]))
+    config = PyConfig(a={'b': [1]})
     other = duplicate(config)
     assert other == config
     other.a.b.append(2)
@@ -293,20 +313,20 @@ def test_copies_are_equal_and_separate(duplicate):
 
 
 def test_keys_named_like_methods_are_reached_by_item_and_by_override():
-    config = PyConfig(part=dict(items=1, update=2))
+    config = PyConfig(part={'items': 1, 'update': 2})
     config.override({'.part.items': 5})
     assert config['part']['items'] == 5 and config['part']['update'] == 2
 
 
 def test_named_tuples_become_tuples():
-    pair = namedtuple('Pair', 'a b')(1, dict(c=2))
+    pair = namedtuple('Pair', 'a b')(1, {'c': 2})
     config = PyConfig(x=pair, y=[pair])
     assert config == {'x': (1, {'c': 2}), 'y': [(1, {'c': 2})]}
     assert isinstance(config.x[1], PyConfig)
 
 
 def test_diff_shows_the_lines_that_differ(tmp_path: Path):
-    one, two = PyConfig(a=1, b=dict(c=1)), PyConfig(a=1, b=dict(c=2))
+    one, two = PyConfig(a=1, b={'c': 1}), PyConfig(a=1, b={'c': 2})
     lines = [line for line in one.diff(two).splitlines() if line[0] in '+-' and line[:3] not in ('+++', '---')]
     assert lines == ['-b = dict(c=1)', '+b = dict(c=2)']
     assert one.diff(one) == ''

@@ -16,16 +16,43 @@ from vq.core.config import PyConfig
 from vq.core.errors import ConfigError
 
 scalars = (
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6) | st.binary(max_size=4) | st.complex_numbers()
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=6)
+    | st.binary(max_size=4)
+    | st.complex_numbers()
 )
-odd_keys = st.sampled_from([
-    'class', 'None', 'type', 'items', 'update', 'dict', 'float', 'set', '_x', '__debug__', 'self', 'a b', '', 'ﬁ', 'ª', '0', 'x'])
+odd_keys = st.sampled_from(
+    [
+        'class',
+        'None',
+        'type',
+        'items',
+        'update',
+        'dict',
+        'float',
+        'set',
+        '_x',
+        '__debug__',
+        'self',
+        'a b',
+        '',
+        'ﬁ',
+        'ª',
+        '0',
+        'x',
+    ]
+)
 keys = odd_keys | st.text(max_size=4)
 sets = st.sets(st.integers() | st.text(max_size=3), max_size=3)
 values = st.recursive(
     scalars | sets | st.frozensets(st.floats(allow_nan=False) | st.tuples(st.booleans()), max_size=3),
     lambda inner: (
-        st.lists(inner, max_size=3) | st.lists(inner, max_size=3).map(tuple) | st.dictionaries(keys | st.integers(), inner, max_size=3)
+        st.lists(inner, max_size=3)
+        | st.lists(inner, max_size=3).map(tuple)
+        | st.dictionaries(keys | st.integers(), inner, max_size=3)
     ),
     max_leaves=12,
 )
@@ -66,7 +93,7 @@ def test_numbers_of_other_kinds_are_written_as_plain_ones():
 
 
 def test_long_containers_break_over_lines_and_short_ones_do_not():
-    text = PyConfig(short=dict(a=[1, 2]), long=dict(a=list(range(60)), b='x' * 90)).dumps()
+    text = PyConfig(short={'a': [1, 2]}, long={'a': list(range(60)), 'b': 'x' * 90}).dumps()
     assert text.splitlines()[0] == 'short = dict(a=[1, 2])'
     assert max(map(len, text.splitlines())) <= 127
     assert PyConfig.loads(text).long.a == list(range(60))
@@ -82,6 +109,6 @@ def test_value_that_cannot_be_written_is_named():
 
 
 def test_dump_writes_a_file_that_loads(tmp_path):
-    config = PyConfig(a=dict(b=1))
+    config = PyConfig(a={'b': 1})
     config.dump(tmp_path / 'config.py')
     assert PyConfig.load(tmp_path / 'config.py') == config

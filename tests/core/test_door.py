@@ -15,8 +15,13 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(code: str, folder: Path, **environment: str) -> str:
     paths = os.pathsep.join([str(folder), str(ROOT)])
     done = subprocess.run(
-        [sys.executable, '-c', code], cwd=folder, env={**os.environ, 'PYTHONPATH': paths, **environment},
-        capture_output=True, text=True, check=False)
+        [sys.executable, '-c', code],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': paths, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -20,7 +20,9 @@ def test_format_and_parse_are_inverse(steps):
 
 @pytest.fixture
 def config():
-    return PyConfig(trainer=dict(callbacks=[dict(n=1), dict(n=2)], sizes=(1, 2), iters=5), other={'c d': 1, '.x[0]': 2, 7: 3})
+    return PyConfig(
+        trainer={'callbacks': [{'n': 1}, {'n': 2}], 'sizes': (1, 2), 'iters': 5}, other={'c d': 1, '.x[0]': 2, 7: 3}
+    )
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def test_override_sets_what_the_path_leads_to(config, path, read):
 
 
 def test_a_dict_that_is_set_becomes_part_of_the_config(config):
-    given = dict(type='X')
+    given = {'type': 'X'}
     config.override({'.trainer.callbacks[0]': given, '.trainer.callbacks[0].n': 4})
     assert config.trainer.callbacks[0].type == 'X' and config.trainer.callbacks[0].n == 4
     assert given == {'type': 'X'}

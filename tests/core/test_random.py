@@ -13,7 +13,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vq.core.random import derive_seed, key_of, python_stream, random_state, restore_random_state, seed_everything, torch_stream
+from vq.core.random import (
+    derive_seed,
+    key_of,
+    python_stream,
+    random_state,
+    restore_random_state,
+    seed_everything,
+    torch_stream,
+)
 
 parts = st.lists(st.integers() | st.text(max_size=5), max_size=4)
 
@@ -21,16 +29,22 @@ parts = st.lists(st.integers() | st.text(max_size=5), max_size=4)
 def test_seeds_are_the_same_in_every_process_and_version():
     """Written down once: a change here changes every run that is resumed."""
     assert [derive_seed(), derive_seed(3407), derive_seed('id', 'a/b.png'), derive_seed('epoch', -1, 5)] == [
-        6510301506637419378, 4007891540825834179, 7922198663346232647, 8105821964421915774]
+        6510301506637419378,
+        4007891540825834179,
+        7922198663346232647,
+        8105821964421915774,
+    ]
     code = "from vq.core.random import derive_seed; print(derive_seed('epoch', -1, 5))"
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env={'PYTHONHASHSEED': '7'}, check=True)
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, env={'PYTHONHASHSEED': '7'}, check=True
+    )
     assert int(done.stdout) == derive_seed('epoch', -1, 5)
 
 
 @given(parts, parts)
 def test_different_parts_give_different_seeds(one, two):
     assert (derive_seed(*one) == derive_seed(*two)) == (one == two)
-    assert 0 <= derive_seed(*one) < 2 ** 63
+    assert 0 <= derive_seed(*one) < 2**63
 
 
 def test_parts_do_not_run_into_each_other():

@@ -79,8 +79,8 @@ def test_total_is_the_weighted_sum_and_gradients_flow():
 def test_total_is_fp32_whatever_the_terms():
     losses = Losses()
     losses.add('a', torch.tensor(1.0, dtype=torch.bfloat16))
-    losses.add('b', torch.tensor(2.0 ** -12, dtype=torch.bfloat16))
-    assert losses.total.dtype == torch.float32 and float(losses.total) == 1 + 2 ** -12
+    losses.add('b', torch.tensor(2.0**-12, dtype=torch.bfloat16))
+    assert losses.total.dtype == torch.float32 and float(losses.total) == 1 + 2**-12
 
 
 def test_names_are_unique():

@@ -60,7 +60,11 @@ def test_ambiguous_name_lists_the_dotted_ones():
         (AnimalRegistry, 'Hamser', "unknown type 'Hamser' in AnimalRegistry; did you mean 'Hamster'"),
         (PlantRegistry, 'AnimalRegistry.Hamser', 'in AnimalRegistry; did you mean'),
         (AnimalRegistry, 'HusePetRegistry.Rat', "no registry 'HusePetRegistry'; did you mean 'HousePetRegistry'"),
-        (PlantRegistry, 'Hamster', r"'Hamster' is a HousePetRegistry item \(Animal\), and a PlantRegistry item \(Plant\) is needed"),
+        (
+            PlantRegistry,
+            'Hamster',
+            r"'Hamster' is a HousePetRegistry item \(Animal\), and a PlantRegistry item \(Plant\) is needed",
+        ),
         (AnimalRegistry, 'Fern', r"'Fern' is a PlantRegistry item \(Plant\), and a AnimalRegistry item \(Animal\) is needed"),
         (AnimalRegistry, 'PlantRegistry.Fern', r"'PlantRegistry.Fern' is a PlantRegistry item \(Plant\), and a Animal"),
         (AnimalRegistry, 'SizeRegistry.times', r'is a SizeRegistry item, and a AnimalRegistry item \(Animal\) is needed'),
@@ -102,7 +106,8 @@ def package(tmp_path, monkeypatch):
     (folder / '__main__.py').write_text('raise AssertionError("a door was opened")')
     (folder / 'deep' / '__init__.py').touch()
     (folder / 'deep' / 'one.py').write_text(
-        'from sys import modules\n\n@modules["lazy_test"].LazyRegistry.register_()\ndef late(*, x: int = 1): return x\n')
+        'from sys import modules\n\n@modules["lazy_test"].LazyRegistry.register_()\ndef late(*, x: int = 1): return x\n'
+    )
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setitem(sys.modules, 'lazy_test', type('m', (), {'LazyRegistry': LazyRegistry}))
     yield LazyRegistry, folder
@@ -113,7 +118,7 @@ def package(tmp_path, monkeypatch):
 def test_a_registry_imports_its_package_on_the_first_miss(package):
     registry, _ = package
     assert 'lazy_items' not in sys.modules
-    assert registry.build(dict(type='late', x=4))() == 4
+    assert registry.build({'type': 'late', 'x': 4})() == 4
 
 
 def test_a_package_that_fails_to_import_is_tried_again(package):
@@ -134,10 +139,11 @@ def test_users_register_through_custom_imports(tmp_path, monkeypatch, write):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'path', [*sys.path])
     (tmp_path / 'my_metrics_of_a_test.py').write_text(
-        'from vq.registries import VQMetricRegistry\n\n@VQMetricRegistry.register_()\nclass MetricOfATest:\n    pass\n')
+        'from vq.registries import VQMetricRegistry\n\n@VQMetricRegistry.register_()\nclass MetricOfATest:\n    pass\n'
+    )
     try:
         compose(str(write('a.py', "custom_imports = ['my_metrics_of_a_test']")), {}, {})
-        assert type(VQMetricRegistry.build(dict(type='MetricOfATest'))).__module__ == 'my_metrics_of_a_test'
+        assert type(VQMetricRegistry.build({'type': 'MetricOfATest'})).__module__ == 'my_metrics_of_a_test'
     finally:
         VQMetricRegistry.data.pop('MetricOfATest', None)
     with pytest.raises(ConfigError, match=r"custom_imports: 'no\.such\.module' cannot be imported"):
@@ -151,17 +157,17 @@ def build(**parts):
     return AnimalRegistry.build(dict(type='House', **parts), 'home')
 
 
-CAT = dict(type='Cat', age=2)
+CAT = {'type': 'Cat', 'age': 2}
 
 
 def test_nested_parts_are_built_by_annotation():
     house = build(
         first=CAT,
-        herd=[CAT, None, dict(type='Hamster', food=dict(type='Fern', leaves=1))],
+        herd=[CAT, None, {'type': 'Hamster', 'food': {'type': 'Fern', 'leaves': 1}}],
         pair=(CAT, CAT),
-        named=dict(a=CAT, off=None),
-        tree=dict(type='Fern'),
-        rules=dict(guest=CAT),
+        named={'a': CAT, 'off': None},
+        tree={'type': 'Fern'},
+        rules={'guest': CAT},
     )
     assert isinstance(house.first, Cat) and house.first.age == 2
     assert [type(animal) for animal in house.herd] == [Cat, Hamster] and house.herd[1].food.leaves == 1
@@ -172,14 +178,14 @@ def test_nested_parts_are_built_by_annotation():
 
 
 def test_functions_are_built_as_partials():
-    house = build(size=dict(type='times', factor=3.0), sizes=dict(more=dict(type='plus', amount=2.0)))
+    house = build(size={'type': 'times', 'factor': 3.0}, sizes={'more': {'type': 'plus', 'amount': 2.0}})
     assert isinstance(house.size, functools.partial)
     assert house.size(2.0) == 6.0 and house.sizes['more'](2.0) == 4.0
 
 
 def test_what_is_no_part_passes_unchanged():
     ready = Cat(1)
-    house = build(first=ready, numbers=[1, 2], by_name=dict(a=1), anything=dict(type='Cat', age=1), herd=[ready])
+    house = build(first=ready, numbers=[1, 2], by_name={'a': 1}, anything={'type': 'Cat', 'age': 1}, herd=[ready])
     assert house.first is ready and house.herd == [ready]
     assert house.numbers == [1, 2] and house.by_name == {'a': 1} and house.anything == {'type': 'Cat', 'age': 1}
 
@@ -189,21 +195,34 @@ def test_none_stays_in_lists_that_hold_no_parts():
 
 
 def test_registry_of_the_annotation_builds_whatever_registry_was_asked():
-    assert isinstance(ToyRegistry.build(dict(type='House', tree=dict(type='Fern'))).tree, Fern)
+    assert isinstance(ToyRegistry.build({'type': 'House', 'tree': {'type': 'Fern'}}).tree, Fern)
 
 
 def test_config_may_be_a_config_or_a_dict_and_defaults_yield_to_it():
-    for config in (dict(type='Cat', age=3), PyConfig(type='Cat', age=3)):
+    for config in ({'type': 'Cat', 'age': 3}, PyConfig(type='Cat', age=3)):
         cat = AnimalRegistry.build(config, age=1, name='x')
         assert (cat.age, cat.name) == (3, 'x')
 
 
+def test_what_is_no_config_is_refused():
+    with pytest.raises(ConfigError, match='home: a part is needed here, not None'):
+        AnimalRegistry.build(None, 'home')
+
+
+def test_build_or_return_builds_plain_dicts_too():
+    """todd builds its own Config only, and passes a dict on without a word."""
+    for config in (CAT, PyConfig(CAT)):
+        assert isinstance(AnimalRegistry.build_or_return(config), Cat)
+    ready = Cat(1)
+    assert AnimalRegistry.build_or_return(ready) is ready and AnimalRegistry.build_or_return(None) is None
+
+
 def test_type_may_be_the_class_itself():
-    assert isinstance(AnimalRegistry.build(dict(type=Cat, age=1)), Cat)
+    assert isinstance(AnimalRegistry.build({'type': Cat, 'age': 1}), Cat)
 
 
 def test_constructors_get_plain_dicts_which_c_code_can_read():
-    house = build(anything=PyConfig(a=dict(b=1)))
+    house = build(anything=PyConfig(a={'b': 1}))
     assert json.dumps(house.anything) == '{"a": {"b": 1}}'
 
 
@@ -218,17 +237,17 @@ def test_building_leaves_the_config_alone(make):
 
 
 def test_wires_fill_what_a_part_takes_from_its_sibling_in_signature_order():
-    house = build(third=dict(type='Cat'), second=dict(type='Cat', lives=4), first=dict(type='Cat', age=7, name='x'))
+    house = build(third={'type': 'Cat'}, second={'type': 'Cat', 'lives': 4}, first={'type': 'Cat', 'age': 7, 'name': 'x'})
     assert (house.second.age, house.second.name, house.third.age) == (7, 'x', 4)
 
 
 def test_explicit_value_wins_over_a_wire():
-    assert build(first=CAT, second=dict(type='Cat', age=1)).second.age == 1
+    assert build(first=CAT, second={'type': 'Cat', 'age': 1}).second.age == 1
 
 
 def test_wire_from_an_absent_sibling_is_left_open():
     with pytest.raises(ConfigError, match=r'home\.second: Cat needs age'):
-        build(second=dict(type='Cat'))
+        build(second={'type': 'Cat'})
 
 
 def test_wire_of_a_part_that_was_given_built_or_not_at_all():
@@ -238,13 +257,13 @@ def test_wire_of_a_part_that_was_given_built_or_not_at_all():
 
 
 def test_wire_without_an_attribute_takes_the_sibling_itself():
-    house = build(first=CAT, tree=dict(type='Fern'))
+    house = build(first=CAT, tree={'type': 'Fern'})
     assert house.tree.leaves is house.first
 
 
 def test_sibling_without_the_wired_attribute_is_named():
     with pytest.raises(ConfigError, match=r"home\.second: 'age' is taken from first\.age, and Hamster has no 'age'"):
-        build(first=dict(type='Hamster'), second=dict(type='Cat'))
+        build(first={'type': 'Hamster'}, second={'type': 'Cat'})
 
 
 # errors
@@ -253,18 +272,18 @@ def test_sibling_without_the_wired_attribute_is_named():
 @pytest.mark.parametrize(
     ('parts', 'message'),
     [
-        (dict(first=dict(type='Catt')), r"home\.first: unknown type 'Catt' in AnimalRegistry; did you mean 'Cat'"),
-        (dict(herd=[CAT, dict(type='Cat', aeg=1)]), r"home\.herd\[1\]: Cat has no parameter 'aeg'; did you mean 'age'"),
-        (dict(named=dict(x=dict(type='Cat'))), r'home\.named\.x: Cat needs age'),
-        (dict(rules=dict(limt=1)), r"home\.rules: there is no 'limt'; did you mean 'limit'"),
-        (dict(rules=dict(limit=-1)), r'home\.rules: Rules cannot be built: limit is -1'),
-        (dict(entry=dict()), r'home\.entry: Entry needs key'),
-        (dict(rules=dict(guest=dict(type='Cat'))), r'home\.rules\.guest: Cat needs age'),
-        (dict(size=dict(type='times')), r'home\.size: times needs factor'),
-        (dict(first=dict(type='Fern')), r"home\.first: 'Fern' is a PlantRegistry item"),
-        (dict(first=dict(type=3)), r"home\.first: 'type' is 3"),
-        (dict(first=dict(type='Picky', reason='user')), r'home\.first: no thanks'),
-        (dict(first=dict(type='Picky', reason='value')), r'home\.first: Picky cannot be built: bad fish'),
+        ({'first': {'type': 'Catt'}}, r"home\.first: unknown type 'Catt' in AnimalRegistry; did you mean 'Cat'"),
+        ({'herd': [CAT, {'type': 'Cat', 'aeg': 1}]}, r"home\.herd\[1\]: Cat has no parameter 'aeg'; did you mean 'age'"),
+        ({'named': {'x': {'type': 'Cat'}}}, r'home\.named\.x: Cat needs age'),
+        ({'rules': {'limt': 1}}, r"home\.rules: there is no 'limt'; did you mean 'limit'"),
+        ({'rules': {'limit': -1}}, r'home\.rules: Rules cannot be built: limit is -1'),
+        ({'entry': {}}, r'home\.entry: Entry needs key'),
+        ({'rules': {'guest': {'type': 'Cat'}}}, r'home\.rules\.guest: Cat needs age'),
+        ({'size': {'type': 'times'}}, r'home\.size: times needs factor'),
+        ({'first': {'type': 'Fern'}}, r"home\.first: 'Fern' is a PlantRegistry item"),
+        ({'first': {'type': 3}}, r"home\.first: 'type' is 3"),
+        ({'first': {'type': 'Picky', 'reason': 'user'}}, r'home\.first: no thanks'),
+        ({'first': {'type': 'Picky', 'reason': 'value'}}, r'home\.first: Picky cannot be built: bad fish'),
     ],
 )
 def test_build_errors_say_the_path(parts, message):
@@ -274,19 +293,19 @@ def test_build_errors_say_the_path(parts, message):
 
 def test_missing_type_says_what_there_is():
     with pytest.raises(ConfigError, match="home: 'type' is missing") as error:
-        HousePetRegistry.build(dict(food=None), 'home')
+        HousePetRegistry.build({'food': None}, 'home')
     assert 'Hamster, Rat' in error.value.hint
 
 
 def test_other_errors_of_a_constructor_carry_the_path_as_a_note():
     with pytest.raises(KeyError) as error:
-        build(first=dict(type='Picky', reason='key'))
+        build(first={'type': 'Picky', 'reason': 'key'})
     assert error.value.__notes__ == ['while building home.first: Picky']
 
 
 def test_hint_of_a_constructors_own_error_is_kept():
     with pytest.raises(ConfigError) as error:
-        build(first=dict(type='Picky', reason='user'))
+        build(first={'type': 'Picky', 'reason': 'user'})
     assert error.value.hint == 'Offer fish.'
 
 
@@ -309,14 +328,14 @@ def hooked():
 
 
 def test_build_pre_hook_converts_the_config_first(hooked):
-    config = dict(type='Hooked', old=[1])
+    config = {'type': 'Hooked', 'old': [1]}
     assert AnimalRegistry.build(config).age == 4
     assert config == {'type': 'Hooked', 'old': [1]}
 
 
 def test_build_pre_hook_that_fails_names_the_part(hooked):
     with pytest.raises(ConfigError, match=r"home\.first: the build_pre_hook fails: KeyError: 'old'"):
-        build(first=dict(type='Hooked'))
+        build(first={'type': 'Hooked'})
 
 
 def test_annotation_that_cannot_be_read_is_named():
@@ -324,7 +343,7 @@ def test_annotation_that_cannot_be_read_is_named():
         def __init__(self, part: OnlyWhileTypeChecking) -> None: ...  # noqa: F821
 
     with pytest.raises(ConfigError, match=r"annotation of \S*Hidden cannot be read: name 'OnlyWhileTypeChecking'") as error:
-        AnimalRegistry.build(dict(type=Hidden, part=1))
+        AnimalRegistry.build({'type': Hidden, 'part': 1})
     assert 'TYPE_CHECKING' in error.value.hint
 
 

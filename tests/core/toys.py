@@ -166,4 +166,6 @@ class Greedy(Animal):
 @AnimalRegistry.register_()
 class Picky(Animal):
     def __init__(self, reason: str) -> None:
-        raise {'user': ConfigError('no thanks', 'Offer fish.'), 'value': ValueError('bad fish'), 'key': KeyError('fish')}[reason]
+        raise {'user': ConfigError('no thanks', 'Offer fish.'), 'value': ValueError('bad fish'), 'key': KeyError('fish')}[
+            reason
+        ]

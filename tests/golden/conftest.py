@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Golden:
 
 
 @pytest.fixture
-def golden() -> Iterator[Callable[[str], Golden]]:
+def golden() -> Callable[[str], Golden]:
     def load(name: str) -> Golden:
         path = FOLDER / f'{name}.npz'
         if not path.exists():
@@ -43,4 +43,4 @@ def golden() -> Iterator[Callable[[str], Golden]]:
             pytest.skip(message)
         return Golden(path)
 
-    yield load
+    return load

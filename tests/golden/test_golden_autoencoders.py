@@ -34,17 +34,18 @@ def load(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
 
 def taming_rules(levels: int, quantizer: str = 'quantize.embedding') -> list[tuple[str, str]]:
     rules = [(rf'decoder\.up\.{level}\.', f'decoder.levels.{levels - 1 - level}.') for level in range(levels)]
-    return rules + [
-        (r'encoder\.down\.', 'encoder.levels.'), (r'\.block\.', '.blocks.'), (r'\.attn\.', '.attentions.'),
+    return [
+        *rules, (r'encoder\.down\.', 'encoder.levels.'), (r'\.block\.', '.blocks.'), (r'\.attn\.', '.attentions.'),
         (r'\.(down|up)sample\.conv', '.resample.conv'), ('mid.block_1', 'refine.0'), ('mid.attn_1', 'refine.1'),
         ('mid.block_2', 'refine.2'), ('proj_out', 'proj'), ('nin_shortcut', 'shortcut'), ('conv_in', 'stem'),
-        (rf'^{quantizer}\.', 'quantizer.codebook.'), ('^quant_conv', 'post_encode.conv'), ('^post_quant_conv', 'pre_decode.conv')]
+        (rf'^{quantizer}\.', 'quantizer.codebook.'), ('^quant_conv', 'post_encode.conv'),
+        ('^post_quant_conv', 'pre_decode.conv')]
 
 
 def taming(ddconfig: dict, embed_dim: int, codes: int, quantizer: VectorQuantizer | None = None) -> VQGAN:
     resolutions = [ddconfig['resolution'] // 2 ** level for level in range(len(ddconfig['ch_mult']))]
-    shared = dict(width=ddconfig['ch'], multipliers=tuple(ddconfig['ch_mult']),
-                  attention_levels=tuple(level for level, size in enumerate(resolutions) if size in ddconfig['attn_resolutions']))
+    attention = tuple(level for level, size in enumerate(resolutions) if size in ddconfig['attn_resolutions'])
+    shared = dict(width=ddconfig['ch'], multipliers=tuple(ddconfig['ch_mult']), attention_levels=attention)
     blocks, latent = ddconfig['num_res_blocks'], ddconfig['z_channels']
     return VQGAN(
         encoder=ConvEncoder(**shared, residual_blocks=blocks, out_channels=latent),
@@ -93,12 +94,13 @@ def test_taming_quantizer_loss_and_gradients(golden, name):
 def test_serezd_vqvae(golden):
     """No attention, pooling after every level, unbiased group norm, few biases, tanh."""
     peer = golden('serezd_vqvae')
-    levels, blocks, codes, dim = len(peer.meta['channel_multipliers']), 1, peer.meta['num_embeddings'], peer.meta['embedding_dim']
+    multipliers, blocks = peer.meta['channel_multipliers'], peer.meta['num_res_blocks']
+    levels, codes, dim = len(multipliers), peer.meta['num_embeddings'], peer.meta['embedding_dim']
     shared = dict(width=peer.meta['channels'], residual_blocks=blocks, attention_levels=(), refine_blocks=blocks,
                   refine_attention=False, resample_last=True, norm='group_unbiased', conv_bias=False)
-    multipliers = peer.meta['channel_multipliers']
     model = VQGAN(
-        encoder=ConvEncoder(**shared, multipliers=tuple(multipliers), downsample='average', out_channels=dim, out_kernel_size=1),
+        encoder=ConvEncoder(**shared, multipliers=tuple(multipliers), downsample='average', out_channels=dim,
+                            out_kernel_size=1),
         quantizer=VectorQuantizer(codes, dim),
         decoder=ConvDecoder(**shared, multipliers=(1, *multipliers[:-1]), stem_multiplier=multipliers[-1], in_channels=dim,
                             output='tanh'))
@@ -138,5 +140,18 @@ def test_llamagen_tokenizer(golden):
     load(model, rename(state, rules))
 
     quantized = model.quantize(model.encode(peer['in/image']))
-    assert torch.equal(quantized.tokens.flatten(), peer['out/indices'].flatten())
+    assert torch.equal(quantized.tokens, peer['out/indices'])
+    torch.testing.assert_close(quantized.z, peer['out/z_q'], **CLOSE)
     torch.testing.assert_close(model.decode(quantized.z), peer['out/reconstruction'], **CLOSE)
+    torch.testing.assert_close(model.lookup(peer['out/indices']), peer['out/codes_from_indices'], **CLOSE)
+    torch.testing.assert_close(model.detokenize(peer['out/indices']), peer['out/reconstruction_from_indices'], **CLOSE)
+
+    z = peer['out/z'].permute(0, 2, 3, 1).requires_grad_()
+    losses = model.quantizer.train()(z).losses
+    torch.testing.assert_close(losses['codebook'], peer['out/train_vq_loss'], rtol=1e-5, atol=1e-6)
+    commitment = model.quantizer.loss_weights['commitment'] * losses['commitment']
+    torch.testing.assert_close(commitment, peer['out/train_commit_loss'], rtol=1e-5, atol=1e-6)
+    grad_codes, = torch.autograd.grad(losses['codebook'], model.quantizer.codebook.weight)
+    torch.testing.assert_close(grad_codes, peer['out/grad_codebook_of_vq_loss'], rtol=1e-3, atol=1e-6)
+    grad_z, = torch.autograd.grad(commitment, z)
+    torch.testing.assert_close(grad_z.permute(0, 3, 1, 2), peer['out/grad_z_of_commit_loss'], rtol=1e-3, atol=1e-6)

@@ -41,7 +41,8 @@ def test_by_hand():
     assert measure(tokens, [list(range(7))]) == pytest.approx(by_hand(tokens, 13), rel=1e-12)
 
 
-@pytest.mark.parametrize('cuts', [[[0, 1, 2, 3, 4], [5, 6]], [[6], [3, 2, 1], [0, 4, 5]], [[0, 1, 2, 0], [0, 3, 4, 5, 6, 6], [1]]])
+@pytest.mark.parametrize('cuts', [[[0, 1, 2, 3, 4], [5, 6]], [[6], [3, 2, 1], [0, 4, 5]],
+                                  [[0, 1, 2, 0], [0, 3, 4, 5, 6, 6], [1]]])
 def test_batches_are_as_good_as_their_union(cuts):
     """Two unequal batches, another order, repeated images: the same bits."""
     tokens = tokens_of(7)
@@ -70,7 +71,7 @@ def test_reset_and_missing_tokens():
 
 
 def measure_share(count, overlap):
-    rows = list(range(0, count - 1)) if collectives.rank() == 0 else list(range(count - 1 - overlap, count))
+    rows = list(range(count - 1)) if collectives.rank() == 0 else list(range(count - 1 - overlap, count))
     return measure(tokens_of(count), [rows[:2], rows[2:]])
 
 

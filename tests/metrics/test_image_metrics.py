@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from vq.core import collectives
 from vq.core.errors import UserError
@@ -24,7 +23,8 @@ def make_batch(image, ids):
 def pictures(count, size=(13, 17), seed=0):
     generator = torch.Generator().manual_seed(seed)
     image = torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
-    return image, to_float(image) + torch.randn(image.shape, generator=generator) * torch.linspace(0.01, 0.5, count)[:, None, None, None]
+    noise = torch.linspace(0.01, 0.5, count)[:, None, None, None]
+    return image, to_float(image) + torch.randn(image.shape, generator=generator) * noise
 
 
 def measure(name, image, reconstruction, ids, cuts):
@@ -37,6 +37,8 @@ def measure(name, image, reconstruction, ids, cuts):
 
 @pytest.mark.parametrize('size', [(32, 32), (13, 17), (6, 40)])
 def test_against_torchmetrics(size):
+    from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
     image, reconstruction = pictures(5, size)
     ids, cuts = [str(row) for row in range(5)], [[0, 1, 2], [3, 4]]
     x, y = image.double() / 255, to_uint8(reconstruction).double() / 255
@@ -103,7 +105,7 @@ def measure_share(name, count, overlap):
     """On each rank: its uneven share of the images, some of them seen by both."""
     image, reconstruction = pictures(count)
     rank = collectives.rank()
-    rows = list(range(0, count - 2)) if rank == 0 else list(range(count - 2 - overlap, count))
+    rows = list(range(count - 2)) if rank == 0 else list(range(count - 2 - overlap, count))
     return measure(name, image, reconstruction, [str(row) for row in range(count)], [rows[:3], rows[3:]])
 
 

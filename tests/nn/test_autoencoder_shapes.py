@@ -17,7 +17,8 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(('multipliers', 'resample_last', 'factor'), [((1,), False, 1), ((1, 2), False, 2), ((1, 2, 3), True, 8)])
+@pytest.mark.parametrize(('multipliers', 'resample_last', 'factor'),
+                         [((1,), False, 1), ((1, 2), False, 2), ((1, 2, 3), True, 8)])
 @pytest.mark.parametrize(('height', 'width'), [(8, 8), (16, 40)])
 def test_mirror(multipliers, resample_last, factor, height, width):
     options = dict(**TINY, multipliers=multipliers, resample_last=resample_last, attention_levels=(0,))
@@ -55,9 +56,8 @@ def test_tanh_output_and_dropout():
 
 
 def test_refine_switches():
-    blocks = {refine: len(ConvEncoder(**TINY, multipliers=(1,), attention_levels=(), **refine_options).refine)
-              for refine, refine_options in {'full': {}, 'none': {'refine': False}, 'plain': {'refine_attention': False}}.items()}
-    assert blocks == {'full': 3, 'none': 0, 'plain': 2}
+    for options, blocks in (({}, 3), ({'refine': False}, 0), ({'refine_attention': False}, 2), ({'refine_blocks': 3}, 5)):
+        assert len(ConvEncoder(**TINY, multipliers=(1,), attention_levels=(), **options).refine) == blocks
 
 
 @pytest.mark.parametrize('options', [dict(multipliers=()), dict(attention_levels=(3,)), dict(attention_levels=(-1,)),

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from vq.core.errors import ConfigError
+from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQQuantizerRegistry
 
+SMALL = dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4)
 SHAPES = [(7,), (2, 3), (1, 5, 3, 2)]
 
 
@@ -154,7 +156,7 @@ def test_bits(name, make):
 
 
 def test_losses_are_what_they_are_called():
-    quantizer = VQQuantizerRegistry.build(dict(type='VectorQuantizer', codebook_size=9, embedding_dim=4, commitment_weight=0.5))
+    quantizer = VectorQuantizer(9, 4, commitment_weight=0.5)
     features = torch.randn(2, 7, 4, requires_grad=True)
     quantized = quantizer(features)
     expected = (features - quantizer.codebook.weight[quantized.tokens]).square().mean()
@@ -168,11 +170,11 @@ def test_losses_are_what_they_are_called():
 
 @pytest.mark.parametrize(('config', 'message'), [
     (dict(type='VectorQuantizer', codebook_size=0, embedding_dim=4), 'codebook'),
-    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, distance='l1'), 'l1'),
-    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='VQKDUpdate')), 'unit length'),
-    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='EMAUpdate', decay=1.0)), 'decay'),
-    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='RestartUnused', threshold=2.0)), 'threshold'),
-    (dict(type='VectorQuantizer', codebook_size=4, embedding_dim=4, update=dict(type='CVQUpdate', anchor='far')), 'far'),
+    (dict(**SMALL, distance='l1'), 'l1'),
+    (dict(**SMALL, update=dict(type='VQKDUpdate')), 'unit length'),
+    (dict(**SMALL, update=dict(type='EMAUpdate', decay=1.0)), 'decay'),
+    (dict(**SMALL, update=dict(type='RestartUnused', threshold=2.0)), 'threshold'),
+    (dict(**SMALL, update=dict(type='CVQUpdate', anchor='far')), 'far'),
     (dict(type='FiniteScalarQuantizer', levels=[]), 'levels'),
     (dict(type='FiniteScalarQuantizer', levels=[8, 2]), 'levels'),
     (dict(type='FiniteScalarQuantizer', levels=[1000] * 21), '64-bit'),
@@ -183,7 +185,8 @@ def test_bad_settings(config, message):
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(('levels', 'bound'), [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer')])
+@pytest.mark.parametrize(('levels', 'bound'),
+                         [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer')])
 def test_finite_scalar_tokens_and_codes_are_inverse(levels, bound):
     """Also where fp32, let alone bf16, cannot count the codes: 10^9 of them."""
     quantizer = VQQuantizerRegistry.build(dict(type='FiniteScalarQuantizer', levels=levels, bound=bound))

@@ -124,7 +124,7 @@ def test_the_published_f16_model_on_the_meta_device():
     (lambda c: c.pop('post_encode'), 'encoder gives 6 channels and quantizer takes 5'),
     (lambda c: c.pop('pre_decode'), 'quantizer gives 5 channels and decoder takes 6'),
     (lambda c: c['post_encode'].update(out_channels=7), 'post_encode joins 6 to 7'),
-    (lambda c: c['decoder'].update(multipliers=(1, 2), attention_levels=()), 'shrinks images 4 times, decoder enlarges them 2'),
+    (lambda c: c['decoder'].update(multipliers=(1, 2), attention_levels=()), '4 times, decoder enlarges them 2'),
 ])
 def test_parts_that_do_not_fit(change, message):
     settings = copy.deepcopy(config())

@@ -46,14 +46,13 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def context_of(arguments: Any, config: PyConfig, folder: Path) -> RunContext:
-    command = shlex.join(
-        ['python', '-m', *[Path(sys.argv[0]).stem if not sys.argv[0].endswith('__main__.py') else 'vq'], *sys.argv[1:]]
-    )
+def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: PyConfig, folder: Path) -> RunContext:
+    """What the runner is told: the run's name, folder and seed, the config as text, the command as typed."""
+    command = shlex.join(['python', '-m', prog, *(sys.argv[1:] if argv is None else argv)])
     return RunContext(
-        name=getattr(arguments, 'name', folder.name),
+        name=arguments.name,
         work_dir=folder,
-        seed=getattr(arguments, 'seed', 3407),
+        seed=arguments.seed,
         config_text=config.dumps(),
         config_name=Path(arguments.config).name,
         command=command,

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,10 @@ def import_custom(config: PyConfig) -> None:
     """Import the user's modules, which register their parts. The working directory is on the path."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    for module in config.get('custom_imports', []):
+    modules = config.get('custom_imports', [])
+    if not isinstance(modules, list | tuple):
+        raise ConfigError(f'custom_imports is {modules!r:.60}', "Write custom_imports = ['package.module'].")
+    for module in modules:
         try:
             importlib.import_module(module)
         except ImportError as error:
@@ -77,8 +81,14 @@ def runner_config(config: PyConfig, which: str) -> PyConfig:
 
 
 def digest(config: Any) -> str:
-    """A short hash of a part of a config."""
-    return hashlib.sha256(PyConfig(part=config).dumps().encode()).hexdigest()[:16]
+    """A short hash of a part of a config, whatever the order of its keys."""
+    return hashlib.sha256(PyConfig(part=_ordered(config)).dumps().encode()).hexdigest()[:16]
+
+
+def _ordered(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+    return type(value)(map(_ordered, value)) if isinstance(value, list | tuple) else value
 
 
 def checked(config: PyConfig, which: str) -> PyConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ from vq.core.records import Batch
 from vq.interfaces import Task
 from vq.registries import VQTaskRegistry
 
+logger = logging.getLogger('vq')
+
 Counts = dict[str, tuple[int, float | None]]
 
 
@@ -22,7 +25,11 @@ def count_model(runner: Mapping[str, Any]) -> Counts:
     with torch.device('meta'):
         model: Task = VQTaskRegistry.build(runner['model'], 'model')
     model.eval()
-    flops = count_flops(model, image_size_of(runner.get('dataset', {})))
+    try:
+        flops = count_flops(model, image_size_of(runner.get('dataset', {})))
+    except (NotImplementedError, RuntimeError) as error:  # a part that looks at values: there are none on the meta device
+        logger.warning('operations cannot be counted: %s', str(error).partition('\n')[0])
+        flops = {}
     parts = {name: module for name, module in model.named_modules() if name and name.count('.') <= 1 and count(module)}
     found: Counts = {'model': (count(model), flops.get('Global'))}
     for name, module in parts.items():

@@ -144,9 +144,10 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     page = build_page(
         facts,
         'vq demo: handwritten digits as 16 tokens',
-        'A small convolutional tokenizer, trained from nothing on 1,437 handwritten digits (scikit-learn’s, enlarged '
-        f'from 8 to {facts.image_size} pixels). An EMA codebook, in which codes that die are moved to where they '
-        'are needed, keeps all codes in use. Everything on this page was measured by the commands at its end.',
+        f'A small convolutional tokenizer, trained from nothing on {facts.train_images:,} handwritten digits (those of '
+        f'scikit-learn, enlarged from 8 to {facts.image_size} pixels). Its codebook is a moving average of what the encoder '
+        'makes, and codes that fall out of use move to where they are needed. Everything on this page '
+        'was measured by the commands at its end.',
     )
     path = runs / NAME / 'report.html'
     page.save(path)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+import vq
 from vq.cli.arguments import dry_run
 from vq.cli.compose import compose
 from vq.cli.counting import count
@@ -21,7 +23,6 @@ from vq.core.records import Batch, Outputs, to_float
 from vq.interfaces import Dataset
 from vq.io import checkpoints
 from vq.io.shards import ShardSet
-from vq.loading import LoadedTokenizer, load
 from vq.registries import VQDatasetRegistry, VQMetricRegistry
 from vq.report import baseline
 from vq.report.baseline import PatchKMeans, Pixels
@@ -43,7 +44,7 @@ def gather(
     """Everything the report says of the run ``name``."""
     config = compose(file, {}, overrides)
     folder, tiny = runs / name, dry_run()
-    tokenizer = load(folder)
+    tokenizer = vq.load(folder)
     train, held_out = dataset_of(config, 'train'), {split: dataset_of(config, split) for split in ('validation', 'test')}
     train_images = pixels_of(train)
     patch = train_images.shape[1] // tokenizer.token_shape[0]
@@ -61,7 +62,7 @@ def gather(
         'train': tokens_of(runs / f'{name}_tokenize_train', train),
         'validation': tokens_of(runs / f'{name}_tokenize', held_out['validation']),
     }
-    reconstructions = decode(tokenizer, tokens['validation'])
+    reconstructions = decode(tokenizer.detokenize, tokens['validation'])
     check_decoded(
         config, held_out['validation'], pixels['validation'], reconstructions, tokens['validation'], ours['validation']
     )
@@ -78,6 +79,7 @@ def gather(
         },
         code_pictures=mean_patches(train_images, tokens['train'], tokenizer.codebook_size),
         baseline_pictures=kmeans.patches,
+        train_images=len(train),
         parameters=count(tokenizer.model),
         image_size=train_images.shape[1],
         bits=float(tokenizer.model.bits),  # type: ignore[arg-type]
@@ -114,9 +116,9 @@ def tokens_of(folder: Path, dataset: Dataset) -> NDArray[np.int64]:
     return tokens
 
 
-def decode(tokenizer: LoadedTokenizer, tokens: NDArray[np.int64]) -> Pixels:
+def decode(detokenize: Callable[[Tensor], Tensor], tokens: NDArray[np.int64]) -> Pixels:
     """Tokens (N, h, w) -> images (N, H, W, 3)."""
-    parts = [tokenizer.detokenize(part) for part in torch.from_numpy(tokens).split(60)]
+    parts = [detokenize(part) for part in torch.split(torch.from_numpy(tokens), 60)]
     return torch.cat(parts).permute(0, 2, 3, 1).numpy()
 
 
@@ -178,6 +180,6 @@ def mean_patches(images: Pixels, tokens: NDArray[np.int64], codes: int) -> Pixel
     return np.rint(means).astype(np.uint8).reshape(codes, patch, patch, 3)
 
 
-def as_tensor(images: Pixels) -> torch.Tensor:
+def as_tensor(images: Pixels) -> Tensor:
     """(N, H, W, 3) -> (N, 3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))

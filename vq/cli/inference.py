@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.warning('%s', error)
             failed += 1
             continue
-        image = torch.from_numpy(numpy.ascontiguousarray(pixels)).permute(2, 0, 1)[None].to(device)
+        image = torch.from_numpy(numpy.array(pixels)).permute(2, 0, 1)[None].to(device)
         tokens = tokenizer.tokenize(to_float(image))
         pictures = [to_float(image)]
         if tokenizer.can_decode:

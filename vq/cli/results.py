@@ -15,13 +15,17 @@ import vq
 from vq.cli.compose import digest, runner_config
 from vq.core import collectives
 from vq.core.config import PyConfig
+from vq.interfaces import Dataset
 from vq.io import atomic
+from vq.io.digest import file_digest
+from vq.io.history import is_complete, latest, read_marker
 from vq.runners.context import RunContext
 
 
 def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any]:
     """What makes two measurements the same measurement."""
     return {
+        'contents': [identity(Path(file)) for file in files],
         'config_hash': digest(runner_config(config, 'validator')),
         'files': [str(file) for file in files],
         'weights': options.weights,
@@ -29,8 +33,23 @@ def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, 
     }
 
 
+def identity(path: Path) -> str:
+    """What a checkpoint or file holds, so that a retrained one of the same name is another."""
+    place = path if is_complete(path) else latest(path / 'checkpoints')
+    if place is not None:
+        marker = read_marker(place) or {}
+        return digest({name: entry['sha256'] for name, entry in marker['files'].items() if name.endswith('.safetensors')})
+    return file_digest(path)[:16] if path.is_file() else ''
+
+
 def write(
-    file: Path, measured: Mapping[str, Any], context: RunContext, config: PyConfig, options: Any, files: Sequence[str]
+    file: Path,
+    measured: Mapping[str, Any],
+    context: RunContext,
+    config: PyConfig,
+    options: Any,
+    files: Sequence[str],
+    dataset: Dataset,
 ) -> dict[str, Any]:
     """Save one result; every rank gets it back."""
     import torch
@@ -38,6 +57,7 @@ def write(
     record = {
         'name': context.name,
         'results': {name: encode(value) for name, value in measured.items()},
+        'dataset': {'name': dataset.name, 'split': dataset.split, 'fingerprint': dataset.fingerprint()},
         'measurement': describe(config, options, files),
         'weights_hash': context.meta.get('weights_hash'),
         'loaded': context.meta.get('loaded'),
@@ -72,7 +92,7 @@ def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
             name
             for record in found.values()
             for name, value in record['results'].items()
-            if isinstance(value, int | float | str)
+            if isinstance(value, int | float | str | list)
         )
     )
     rows = {label: [show(record['results'].get(name)) for name in names] for label, record in found.items()}

@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         building.make_folder(folder)
     logs.start(folder)
-    context = building.context_of(options, config, folder)
+    context = building.context_of('vq.test', argv, options, config, folder)
     validator = building.build_runner(config, 'validator', options.seed)
     if not isinstance(validator, Validator):
         raise UserError(f'validator is a {type(validator).__name__}', "Set validator.type to 'Validator'.")
@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         validator.setup()
         measured = validator.evaluate()
-        record = results.write(folder / 'results.json', measured, context, config, options, options.load_model_from)
+        record = results.write(
+            folder / 'results.json', measured, context, config, options, options.load_model_from, validator.dataset
+        )
         if options.tokenize:
             writer = TokenWriter(validator.model, validator.dataset, validator.dataloader, validator.strategy)
             writer.limit = options.num_samples

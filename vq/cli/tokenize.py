@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         building.make_folder(folder)
     logs.start(folder)
-    context = building.context_of(options, config, folder)
+    context = building.context_of('vq.tasks.image_tokenization.tokenize', argv, options, config, folder)
     writer = building.build_runner(config, 'validator', options.seed)
     if not isinstance(writer, TokenWriter):
         raise UserError(f'validator is a {type(writer).__name__}', "Set validator.type to 'VQITRunnerRegistry.Tokenizer'.")

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
         building.make_folder(folder)
     logs.start(folder)
-    context = building.context_of(options, config, folder)
+    context = building.context_of('vq.train', argv, options, config, folder)
     trainer = building.build_runner(config, 'trainer', options.seed)
     if not isinstance(trainer, Trainer):
         raise UserError(f'trainer is a {type(trainer).__name__}, which does not train', "Set trainer.type to 'Trainer'.")

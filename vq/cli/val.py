@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         building.make_folder(folder / 'val')
     logs.start(folder / 'val')
     targets = find_targets(folder, options, checkpoints)
-    context = building.context_of(options, config, folder)
+    context = building.context_of('vq.val', argv, options, config, folder)
     validator = building.build_runner(config, 'validator', options.seed)
     if not isinstance(validator, Validator):
         raise UserError(f'validator is a {type(validator).__name__}', "Set validator.type to 'Validator'.")
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             building.note_hashes(config, validator.model, context)
             validator.work_dir = file.parent
             measured = validator.evaluate()
-            found[label] = results.write(file, measured, context, config, options, files)
+            found[label] = results.write(file, measured, context, config, options, files, validator.dataset)
             if building.is_first_process() and checkpoints.is_complete(folder / 'checkpoints' / label):
                 note_metrics(folder / 'checkpoints' / label, numbers(measured))
     finally:

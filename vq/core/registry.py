@@ -151,7 +151,14 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         """Build the part a config describes. The config is copied, never changed, and constructors get plain dicts; what
         stands in it built already stays that very object.
         """
-        return build_part(cls, {**defaults, **plain(config)}, path or cls.__name__)
+        path = path or cls.__name__
+        if not isinstance(config, Mapping):
+            raise ConfigError(f'{path}: a part is needed here, not {config!r:.60}', f'Write dict(type=...) of {cls.__name__}.')
+        return build_part(cls, {**defaults, **plain(config)}, path)
+
+    def build_or_return(cls, config: Any, path: str = '', **defaults: Any) -> Any:
+        """Build what has a type, plain dicts too (todd passes them through unbuilt); anything else is returned as it is."""
+        return cls.build(config, path, **defaults) if is_part(config) else config
 
 
 class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-type]

@@ -23,7 +23,7 @@ class L1Metric(ImageMetric):
 
     def measure(self, image: Tensor, reconstruction: Tensor) -> tuple[Tensor, float]:
         difference = (image.int() - reconstruction.int()).abs()
-        return difference.flatten(1).sum(1, dtype=torch.int64), 1 / (255 * image[0].numel())
+        return difference.flatten(1).sum(1, dtype=torch.int64), 1 / (255 * image.shape[1:].numel())
 
 
 @VQMetricRegistry.register_()
@@ -34,7 +34,7 @@ class MSEMetric(ImageMetric):
 
     def measure(self, image: Tensor, reconstruction: Tensor) -> tuple[Tensor, float]:
         difference = (image.int() - reconstruction.int()).square()
-        return difference.flatten(1).sum(1, dtype=torch.int64), 1 / (255 ** 2 * image[0].numel())
+        return difference.flatten(1).sum(1, dtype=torch.int64), 1 / (255 ** 2 * image.shape[1:].numel())
 
 
 @VQMetricRegistry.register_()

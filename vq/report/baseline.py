@@ -28,8 +28,9 @@ class PatchKMeans:
         """(N, H, W, 3) -> tokens (N, h, w)."""
         rows = cut(images, self.patch)
         shape = (len(images), images.shape[1] // self.patch, images.shape[2] // self.patch)
-        return np.concatenate([nearest(part, self.centres) for part in np.array_split(rows, max(1, len(rows) // 4096))]
-                              ).reshape(shape)
+        return np.concatenate(
+            [nearest(part, self.centres) for part in np.array_split(rows, max(1, len(rows) // 4096))]
+        ).reshape(shape)
 
     def detokenize(self, tokens: NDArray[np.int64]) -> Pixels:
         """Tokens (N, h, w) -> (N, H, W, 3)."""
@@ -66,7 +67,7 @@ def join(patches: NDArray[np.uint8], shape: tuple[int, ...], patch: int) -> Pixe
 
 def nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
     """argmin over k of |x - c_k|^2 = |x|^2 - 2 x c_k + |c_k|^2; the first term is the same for all k."""
-    found: NDArray[np.int64] = np.argmin((centres ** 2).sum(1) - 2 * (rows @ centres.T), axis=1)
+    found: NDArray[np.int64] = np.argmin((centres**2).sum(1) - 2 * (rows @ centres.T), axis=1)
     return found
 
 

@@ -36,10 +36,15 @@ class Page:
         self.links: list[tuple[str, str]] = []
 
     def cards(self, cards: Sequence[Card]) -> None:
-        self.parts.append('<div class="cards">' + ''.join(
-            f'<div class="card"><div class="label">{escape(card.label)}</div><div class="value">{escape(card.value)}'
-            f'<small>{escape(card.unit)}</small></div><div class="note">{escape(card.note)}</div></div>'
-            for card in cards) + '</div>')
+        self.parts.append(
+            '<div class="cards">'
+            + ''.join(
+                f'<div class="card"><div class="label">{escape(card.label)}</div><div class="value">{escape(card.value)}'
+                f'<small>{escape(card.unit)}</small></div><div class="note">{escape(card.note)}</div></div>'
+                for card in cards
+            )
+            + '</div>'
+        )
 
     def section(self, name: str, title: str, text: str, html: Sequence[str]) -> None:
         """``name`` is the section's address on the page."""
@@ -50,12 +55,15 @@ class Page:
     def render(self) -> str:
         style = resources.files('vq.report').joinpath('page.css').read_text()
         links = ''.join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title in self.links)
-        return (f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(self.title)}</title>\n'
-                '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-                '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
-                f'<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{escape(self.title)}</h1>'
-                f'<p class="lead">{escape(self.lead)}</p><nav>{links}</nav></header>\n<main>\n'
-                + '\n'.join(self.parts) + '\n</main>\n</body>\n</html>\n')
+        return (
+            f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(self.title)}</title>\n'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+            '<meta name="color-scheme" content="light dark">\n<link rel="icon" href="data:,">\n'
+            f'<style>\n{style}</style>\n</head>\n<body>\n<header><h1>{escape(self.title)}</h1>'
+            f'<p class="lead">{escape(self.lead)}</p><nav>{links}</nav></header>\n<main>\n'
+            + '\n'.join(self.parts)
+            + '\n</main>\n</body>\n</html>\n'
+        )
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,18 +75,28 @@ def row(html: Sequence[str]) -> str:
     return '<div class="charts">' + ''.join(html) + '</div>'
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The first column names the row; the others are figures."""
-    top = ''.join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    body = ''.join('<tr>' + f'<th scope="row">{escape(cells[0])}</th>' + ''.join(f'<td>{escape(cell)}</td>' for cell in cells[1:])
-                   + '</tr>' for cells in rows)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+def table(groups: Sequence[str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Figures: the first cell of a row names it; then each of ``groups`` has the columns of ``head``."""
+    above = ''.join(f'<th scope="colgroup" colspan="{len(head)}">{escape(group)}</th>' for group in groups)
+    names = ''.join(f'<th scope="col">{escape(name)}</th>' for _ in groups for name in head)
+    lines = ''
+    for first, *cells in rows:
+        lines += f'<tr><th scope="row">{escape(first)}</th>' + ''.join(f'<td>{escape(cell)}</td>' for cell in cells) + '</tr>'
+    return (
+        f'<div class="scroll"><table><thead><tr><td></td>{above}</tr><tr><td></td>{names}</tr></thead>'
+        f'<tbody>{lines}</tbody></table></div>'
+    )
 
 
-def code(text: str, summary: str = '') -> str:
-    """Preformatted text, folded below ``summary`` if there is one."""
-    block = f'<pre><code>{escape(text)}</code></pre>'
-    return f'<details><summary>{escape(summary)}</summary>{block}</details>' if summary else block
+def folded(summary: str, text: str) -> str:
+    """Preformatted text that opens on demand."""
+    return f'<details><summary>{escape(summary)}</summary><pre><code>{escape(text)}</code></pre></details>'
+
+
+def shell(commands: Sequence[tuple[str, str]]) -> str:
+    """Commands as typed, each after a comment."""
+    lines = '\n'.join(f'<span class="comment"># {escape(comment)}</span>\n{escape(line)}' for line, comment in commands)
+    return f'<pre class="wrap"><code>{lines}</code></pre>'
 
 
 def picture(pixels: NDArray[np.uint8], words: str, kind: str = '') -> str:
@@ -88,14 +106,22 @@ def picture(pixels: NDArray[np.uint8], words: str, kind: str = '') -> str:
     Image.fromarray(pixels[..., 0] if grey else pixels).save(stream, 'PNG', optimize=True)
     data = base64.b64encode(stream.getvalue()).decode()
     height, width = pixels.shape[:2]
-    return (f'<img class="{escape(kind)}" alt="{escape(words)}" title="{escape(words)}" width="{width}" height="{height}" '
-            f'src="data:image/png;base64,{data}">')
+    return (
+        f'<img class="{escape(kind)}" alt="{escape(words)}" title="{escape(words)}" width="{width}" height="{height}" '
+        f'src="data:image/png;base64,{data}">'
+    )
 
 
 def stacks(rows: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Columns of pictures (caption, one ``<img>`` per row), as many beside each other as fit; ``rows`` name the pictures."""
-    names = '<figure class="stack names"><figcaption></figcaption>' + ''.join(
-        f'<span>{escape(name)}</span>' for name in rows) + '</figure>'
-    shown = ''.join(f'<figure class="stack"><figcaption>{escape(caption)}</figcaption>{"".join(images)}</figure>'
-                    for caption, images in columns)
-    return f'<div class="stacks">{names}{shown}</div>'
+    """Columns of pictures (caption, one ``<img>`` per row). ``rows`` name the pictures, again at the start of each line.
+
+    The style sheet puts 5, 10 or 15 columns on a line; the names before other columns are hidden then.
+    """
+    words = ''.join(f'<span>{escape(name)}</span>' for name in rows)
+    parts = []
+    for index, (caption, images) in enumerate(columns):
+        if index % 5 == 0:
+            hidden = ''.join(f' not{width}' for width in (10, 15) if index % width)
+            parts.append(f'<figure class="stack names{hidden}"><figcaption></figcaption>{words}</figure>')
+        parts.append(f'<figure class="stack"><figcaption>{escape(caption)}</figcaption>{"".join(images)}</figure>')
+    return f'<div class="stacks">{"".join(parts)}</div>'

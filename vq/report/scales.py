@@ -40,8 +40,12 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for factors in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
-        found = [value for decade in decades for factor in factors
-                 if low * (1 - 1e-9) <= (value := clean(factor * 10.0 ** decade)) <= high * (1 + 1e-9)]
+        found = [
+            value
+            for decade in decades
+            for factor in factors
+            if low * (1 - 1e-9) <= (value := clean(factor * 10.0**decade)) <= high * (1 + 1e-9)
+        ]
         if len(found) <= most:
             break
     return found
@@ -77,7 +81,7 @@ def show(value: float) -> str:
     if value == 0:
         return '0'
     size = abs(value)
-    if size < 1e-3:
+    if size < 1e-4:
         mantissa, exponent = f'{value:.2e}'.split('e')
         return f'{float(mantissa):g}e{int(exponent)}'
     text = f'{value:,.0f}' if size >= 1e4 else f'{float(f"{value:.4g}"):,.10g}'

@@ -13,21 +13,22 @@ from numpy.typing import NDArray
 
 from vq.io.pictures import token_map
 from vq.report.charts import Series, level_bars, line_chart, sorted_bars
-from vq.report.page import Card, Page, code, picture, row, stacks, table
+from vq.report.page import Card, Page, folded, picture, row, shell, stacks, table
 from vq.report.scales import show
 
 Pixels = NDArray[np.uint8]
 Results = Mapping[str, Any]
 
-METRICS = (
-    ('psnr', 'PSNR, dB', False),
-    ('ssim', 'SSIM', False),
-    ('l1', 'L1', False),
-    ('mse', 'MSE', False),
-    ('codebook_usage', 'codebook usage', True),
-    ('perplexity', 'perplexity of the codes', False),
-    ('dead_codes', 'codes never used', False),
-)  # key in the results, name, whether it is a share
+METRICS = {
+    'psnr': ('PSNR, dB', '{:.2f}'),
+    'ssim': ('SSIM', '{:.4f}'),
+    'l1': ('L1', '{:.4f}'),
+    'mse': ('MSE', '{:.5f}'),
+    'codebook_usage': ('codebook usage', '{:.1%}'),
+    'perplexity': ('perplexity', '{:.1f}'),
+    'dead_codes': ('codes never used', '{:.0f}'),
+    'samples': ('images', '{}'),
+}  # key in the results: name and form
 
 
 @dataclasses.dataclass
@@ -47,12 +48,13 @@ class Facts:
     """Everything the report says."""
 
     journal: list[dict[str, Any]]  # lines of log.jsonl
-    validations: list[tuple[int, Results]]  # (step, results) on the first held-out split, in order
+    validations: Sequence[tuple[int, Results]]  # (step, results) on the first held-out split, in order
     held_out: dict[str, tuple[Results, Results]]  # split -> (tokenizer, baseline)
     samples: Samples
     counts: dict[str, list[int]]  # split -> uses of each code
     code_pictures: Pixels  # (K, p, p, 3)
     baseline_pictures: Pixels  # (K, p, p, 3)
+    train_images: int
     parameters: int
     image_size: int
     bits: float  # per token
@@ -63,7 +65,9 @@ class Facts:
 
 
 def build_page(facts: Facts, title: str, lead: str) -> Page:
-    page = Page(title, ('Dry run: a tiny model after a few steps. No figure below means anything. ' if facts.tiny else '') + lead)
+    page = Page(
+        title, ('Dry run: a tiny model after a few steps. No figure below means anything. ' if facts.tiny else '') + lead
+    )
     page.cards(headline(facts))
     sections: list[Callable[[Facts, Page], None]] = [reconstructions, comparison, training, maps, usage, codebook, details]
     for section in sections:
@@ -81,29 +85,42 @@ def headline(facts: Facts) -> list[Card]:
     return [
         Card('PSNR, held out', f'{ours["psnr"]:.1f}', 'dB', f'{ours["samples"]} images of {split}, never trained on'),
         Card('against k-means', f'{gain:+.1f}', 'dB', f'k-means on raw patches: {baseline["psnr"]:.1f} dB'),
-        Card('codebook usage', f'{100 * ours["codebook_usage"]:.1f}', '%',
-             f'{len(facts.code_pictures) - int(ours["dead_codes"])} of {len(facts.code_pictures)} codes, on {split}'),
+        Card(
+            'codebook usage',
+            f'{100 * ours["codebook_usage"]:.1f}',
+            '%',
+            f'{len(facts.code_pictures) - int(ours["dead_codes"])} of {len(facts.code_pictures)} codes, on {split}',
+        ),
         Card('an image is', f'{bits:.0f}', 'bits', f'{tokens} tokens of {facts.bits:g} bits; raw pixels: {show(raw)}'),
-        Card('trained in', f'{facts.commands[0][1]:.0f}', 's',
-             f'{train[-1]["step"]} steps, {facts.parameters / 1000:.0f} k parameters, on the CPU'),
+        Card(
+            'trained in',
+            f'{facts.commands[0][1]:.0f}',
+            's',
+            f'{train[-1]["step"]} steps, {facts.parameters / 1000:.0f} k parameters, on the CPU',
+        ),
     ]
 
 
 def comparison(facts: Facts, page: Page) -> None:
-    head, columns = [''], []
-    for split, (ours, baseline) in facts.held_out.items():
-        head += [f'tokenizer, {split}', f'k-means, {split}']
-        columns += [ours, baseline]
-    rows = [[name, *(percent(found[key]) if share else show(found[key]) for found in columns)]
-            for key, name, share in METRICS if all(key in found for found in columns)]
-    rows.append(['images', *(show(found['samples']) for found in columns)])
+    columns = [found for pair in facts.held_out.values() for found in pair]
+    rows = [
+        [name, *(form.format(found[key]) for found in columns)]
+        for key, (name, form) in METRICS.items()
+        if all(key in found for found in columns)
+    ]
     _, (ours, baseline) = next(iter(facts.held_out.items()))
-    bars = level_bars('PSNR, held out', [('tokenizer', ours['psnr'], 's0'), ('k-means on raw patches', baseline['psnr'], 's1')], 'dB')
-    page.section('metrics', 'Measured against k-means',
-                 'k-means on raw pixel patches has the same number of codes and of tokens per image, and sees the same training '
-                 'images. It is computed in this report and measured by the same code. PSNR is the mean over images of each '
-                 "image's PSNR on 8-bit pixels. A code counts as used if any image of the split has it.",
-                 [f'<div class="beside">{table(head, rows)}{bars}</div>'])
+    figures = table(list(facts.held_out), ['tokenizer', 'k-means'], rows)
+    bars = level_bars(
+        'PSNR, held out', [('tokenizer', ours['psnr'], 's0'), ('k-means on raw patches', baseline['psnr'], 's1')], 'dB'
+    )
+    page.section(
+        'metrics',
+        'Measured against k-means',
+        'k-means on raw pixel patches has the same number of codes and of tokens per image, and sees the same '
+        'training images. It is computed in this report and measured by the same code. PSNR is the mean over images of each '
+        "image's PSNR on 8-bit pixels. A code counts as used if any image of the split has it.",
+        [f'<div class="beside">{figures}{bars}</div>'],
+    )
 
 
 def training(facts: Facts, page: Page) -> None:
@@ -118,16 +135,29 @@ def training(facts: Facts, page: Page) -> None:
     baseline = next(iter(facts.held_out.values()))[1]
     charts = [
         line_chart('Training losses', losses, 'step', log=True, note='Means between two log lines, before their weights.'),
-        line_chart('PSNR on held-out images, dB', [psnr], 'step', references=[('k-means', baseline['psnr'])],
-                   note='Each checkpoint, with averaged weights. The last one is reported, whichever is best.'),
+        line_chart(
+            'PSNR on held-out images, dB',
+            [psnr],
+            'step',
+            references=[('k-means', baseline['psnr'])],
+            note='Each checkpoint, with averaged weights. The last one is reported, whichever is best.',
+        ),
         line_chart('Learning rate', rates, 'step', zero=True),
     ]
     if codes:
         windows = [line['step'] for line in codes]
-        charts.append(line_chart('Codes in use during training', [
-            Series('used at all', windows, [line['usage'] * len(facts.code_pictures) for line in codes]),
-            Series('perplexity', windows, [line['perplexity'] for line in codes])], 'step', zero=True,
-            note=f'In windows of {windows[0]} steps. Codes that die move to features of the moment.'))
+        charts.append(
+            line_chart(
+                'Codes in use during training',
+                [
+                    Series('used at all', windows, [line['usage'] * len(facts.code_pictures) for line in codes]),
+                    Series('perplexity', windows, [line['perplexity'] for line in codes]),
+                ],
+                'step',
+                zero=True,
+                note=f'In windows of {windows[0]} steps. Codes that die move to features of the moment.',
+            )
+        )
     page.section('training', 'Training', '', [row(charts)])
 
 
@@ -138,54 +168,88 @@ def reconstructions(facts: Facts, page: Page) -> None:
     for index, category in enumerate(found.categories):
         psnr = -10 * np.log10(max(float((error[index] ** 2).mean()) / 255**2, 1e-10))
         name = f'{category}, {found.ids[index]}'
-        columns.append((category, [
-            picture(found.images[index], f'{name}: input'),
-            picture(found.reconstructions[index], f'{name}: reconstruction, {psnr:.1f} dB'),
-            picture(np.minimum(4 * error[index], 255).astype(np.uint8), f'{name}: error times 4'),
-            picture(found.baseline[index], f'{name}: k-means on raw patches'),
-        ]))
-    page.section('reconstructions', 'Reconstructions of held-out digits',
-                 'Decoded from the token files, which hold nothing but the tokens.',
-                 [stacks(['input', 'reconstruction', 'error × 4 (black: none)', 'k-means, for comparison'], columns)])
+        columns.append(
+            (
+                category,
+                [
+                    picture(found.images[index], f'{name}: input'),
+                    picture(found.reconstructions[index], f'{name}: reconstruction, {psnr:.1f} dB'),
+                    picture(np.minimum(4 * error[index], 255).astype(np.uint8), f'{name}: error times 4'),
+                    picture(found.baseline[index], f'{name}: k-means on raw patches'),
+                ],
+            )
+        )
+    page.section(
+        'reconstructions',
+        'Reconstructions of held-out digits',
+        'The first three of each class, decoded from the token files alone. The last row is what k-means on raw '
+        'patches makes of the same digits with as many tokens and codes.',
+        [stacks(['input', 'reconstruction', 'error, 4 fold', 'k-means'], columns)],
+    )
 
 
 def maps(facts: Facts, page: Page) -> None:
-    found, shown = facts.samples, {}
+    found = facts.samples
+    shown: dict[str, int] = {}
     for index, category in enumerate(found.categories):
         shown.setdefault(category, index)
     html = ''.join(
         f'<div class="map">{picture(found.images[index], f"{category}: input")}'
-        f'{token_picture(found.tokens[index], category)}</div>' for category, index in shown.items())
-    page.section('tokens', 'Token maps',
-                 'What the tokenizer writes down: one number per cell. A code has the same colour everywhere; the colours '
-                 'of codes that look alike are not related.', [f'<div class="maps">{html}</div>'])
+        f'{token_picture(found.tokens[index], category)}</div>'
+        for category, index in shown.items()
+    )
+    page.section(
+        'tokens',
+        'Token maps',
+        'What the tokenizer writes down: one number per cell. A code has the same colour everywhere; the colours '
+        'of codes that look alike are not related.',
+        [f'<div class="maps">{html}</div>'],
+    )
 
 
 def usage(facts: Facts, page: Page) -> None:
-    charts = [sorted_bars(f'Tokens of {split}: {show(sum(counts))}', counts, 'codes, most used first', 'uses, log scale',
-                          note=f'{np.count_nonzero(counts)} of {len(counts)} codes used; perplexity {perplexity(counts):.0f}.')
-              for split, counts in facts.counts.items()]
+    charts = [
+        sorted_bars(
+            f'Tokens of {split}: {show(sum(counts))}',
+            counts,
+            'codes, most used first',
+            'uses, log scale',
+            note=f'{np.count_nonzero(counts)} of {len(counts)} codes used; perplexity {perplexity(counts):.0f}.',
+        )
+        for split, counts in facts.counts.items()
+    ]
     page.section('usage', 'Codebook usage', '', [row(charts)])
 
 
 def codebook(facts: Facts, page: Page) -> None:
     counts = next(iter(facts.counts.values()))
-    html = [f'<figure><figcaption>{escape(title)}</figcaption>{picture(tile(patches), title)}</figure>' for title, patches in (
-        ('tokenizer', ordered(facts.code_pictures, counts)),
-        ('k-means', ordered(facts.baseline_pictures, None)),
-    )]
-    page.section('codes', 'The codebook as pictures',
-                 'Left, what a code means in an image: the mean of the training patches it was chosen for (crossed out if there is '
-                 'none). It is not a drawing of the code: the decoder also looks at the neighbours, which k-means, right, '
-                 'cannot. Sorted by brightness.', [f'<div class="sheets">{"".join(html)}</div>'])
+    html = [
+        f'<figure><figcaption>{escape(title)}</figcaption>{picture(tile(patches), title)}</figure>'
+        for title, patches in (
+            ('tokenizer', ordered(facts.code_pictures, counts)),
+            ('k-means', ordered(facts.baseline_pictures, None)),
+        )
+    ]
+    page.section(
+        'codes',
+        'The codebook as pictures',
+        'Each code of the tokenizer as the mean of the training patches it was chosen for (crossed out if none). '
+        'These are softer than the codes of k-means, which are patches to be pasted: the decoder draws a patch from '
+        'its code and from the codes around it. Sorted by brightness.',
+        [f'<div class="sheets">{"".join(html)}</div>'],
+    )
 
 
 def details(facts: Facts, page: Page) -> None:
-    text = '\n'.join(command for command, _ in facts.commands)
-    times = table(['command', 'seconds'], [[shorten(command), f'{seconds:.1f}'] for command, seconds in facts.commands])
-    page.section('commands', 'Do it again', 'The demo is these commands, in this order. Each is one a user types.',
-                 [code(text), times, code(facts.config, 'The composed config, as it stands in the run folder'),
-                  table(['made with', ''], [list(line) for line in facts.machine])])
+    commands = [(command, f'{seconds:.1f} s') for command, seconds in facts.commands]
+    page.section(
+        'commands',
+        'Do it again',
+        'The demo is these commands, in this order; each took the time above it. '
+        + '; '.join(f'{name}: {value}' for name, value in facts.machine)
+        + '.',
+        [shell(commands), folded('The composed config', facts.config)],
+    )
 
 
 def token_picture(tokens: NDArray[np.int64], category: str) -> str:
@@ -197,10 +261,14 @@ def token_picture(tokens: NDArray[np.int64], category: str) -> str:
         for x in range(width):
             red, green, blue = colours[y][x]
             ink = '#000' if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else '#fff'
-            cells.append(f'<rect x="{x * 26}" y="{y * 26}" width="26.2" height="26.2" fill="rgb({red},{green},{blue})"/>'
-                         f'<text x="{x * 26 + 13}" y="{y * 26 + 17}" text-anchor="middle" style="fill:{ink}">{tokens[y, x]}</text>')
-    return (f'<svg viewBox="0 0 {26 * width} {26 * height}" role="img" aria-label="tokens of a {escape(category)}: '
-            f'{" ".join(map(str, tokens.flatten()))}">{"".join(cells)}</svg>')
+            cells.append(
+                f'<rect x="{x * 26}" y="{y * 26}" width="26.2" height="26.2" fill="rgb({red},{green},{blue})"/>'
+                f'<text x="{x * 26 + 13}" y="{y * 26 + 17}" text-anchor="middle" style="fill:{ink}">{tokens[y, x]}</text>'
+            )
+    return (
+        f'<svg viewBox="0 0 {26 * width} {26 * height}" role="img" aria-label="tokens of a {escape(category)}: '
+        f'{" ".join(map(str, tokens.flatten()))}">{"".join(cells)}</svg>'
+    )
 
 
 def ordered(patches: Pixels, counts: Sequence[int] | None) -> Pixels:
@@ -225,7 +293,7 @@ def tile(patches: Pixels, gap: int = 1) -> Pixels:
     sheet = np.full((rows * (size + gap) + gap, columns * (size + gap) + gap, 3), 128, np.uint8)
     for index, patch in enumerate(patches):
         top, left = gap + index // columns * (size + gap), gap + index % columns * (size + gap)
-        sheet[top:top + size, left:left + size] = patch
+        sheet[top : top + size, left : left + size] = patch
     return sheet
 
 
@@ -234,11 +302,3 @@ def perplexity(counts: Sequence[int]) -> float:
     share = np.asarray(counts, float)
     share = share[share > 0] / max(share.sum(), 1)
     return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def percent(share: float) -> str:
-    return f'{100 * share:.1f} %'
-
-
-def shorten(command: str, most: int = 64) -> str:
-    return command if len(command) <= most else command[:most - 1] + '…'

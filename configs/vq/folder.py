@@ -1,0 +1,10 @@
+"""The same autoencoder on a folder of your own pictures: ``ROOT/train/...``, ``ROOT/validation/...`` in any depth.
+
+    auto_torchrun -m vq.train mine configs/vq/folder.py --config-options data_root::ROOT bad_images::skip
+
+Hardware and hours: not measured. Options: those of interface.py.
+"""
+
+_kwargs_.setdefault('dataset', 'folder')
+
+_base_ = ['interface.py']
