@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Protocol
 
+from vq.cli import several
 from vq.core.errors import UserError
 
 
@@ -28,7 +29,7 @@ def command(body: Main) -> Main:
         try:
             return body(argv)
         except UserError as error:
-            say(error.message, error.hint)
+            say(error.message, error.hint, error.exit_code)
             return error.exit_code
         except KeyboardInterrupt:
             say('interrupted', 'Checkpoints written so far are complete; go on with --auto-resume.')
@@ -41,8 +42,9 @@ def command(body: Main) -> Main:
     return run
 
 
-def say(message: str, hint: str) -> None:
-    """The error on the terminal and in the run's log; the hint stands last."""
+def say(message: str, hint: str, code: int = 1) -> None:
+    """The error on the terminal and in the run's log; the hint stands last. ``code`` is what the process will exit with."""
+    several.leave(message, hint, code)
     logger = logging.getLogger('vq')
     written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     for handler in written:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vq.cli import environment
+from vq.cli import environment, several
 from vq.cli.errors import command
 from vq.core.errors import UserError
 
@@ -136,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         environment.prepare()
         return run_here(found.target)
     environment.prepare(found.processes)
-    os.execv(sys.executable, [sys.executable, *found.command()])
+    return several.run(found.command())
 
 
 def run_here(target: list[str]) -> int:

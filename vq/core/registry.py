@@ -156,9 +156,9 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
             raise ConfigError(f'{path}: a part is needed here, not {config!r:.60}', f'Write dict(type=...) of {cls.__name__}.')
         return build_part(cls, {**defaults, **plain(config)}, path)
 
-    def build_or_return(cls, config: Any, path: str = '', **defaults: Any) -> Any:
+    def build_or_return(cls, config: Any, predicate: Callable[[Any], bool] | None = None, **defaults: Any) -> Any:
         """Build what has a type, plain dicts too (todd passes them through unbuilt); anything else is returned as it is."""
-        return cls.build(config, path, **defaults) if is_part(config) else config
+        return cls.build(config, **defaults) if (predicate or is_part)(config) else config
 
 
 class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-type]

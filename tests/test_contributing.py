@@ -1,0 +1,68 @@
+"""CONTRIBUTING.md, followed to the letter: its files are written to an empty folder, its commands train with them."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.snippets import Reader, inside, read_snippets
+from vq.cli import train
+from vq.registries import VQRegistry
+
+SNIPPETS = read_snippets('CONTRIBUTING.md')
+COMMAND = 'DRY_RUN=True auto_torchrun -m vq.train '
+COMMANDS = [snippet.text.strip() for snippet in SNIPPETS if snippet.language == 'bash']
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with every file of the page; afterwards nobody knows its modules and parts."""
+    reader = Reader(tmp_path)
+    for snippet in SNIPPETS:
+        if snippet.file is not None:
+            reader.run(snippet)
+    monkeypatch.setenv('DRY_RUN', 'True')
+    modules = set(sys.modules)
+    registered = {registry: set(registry.data) for registry in VQRegistry.tree() if not registry.load_package()}
+    with inside(tmp_path):
+        yield tmp_path
+    for registry, names in registered.items():
+        for name in set(registry.data) - names:
+            del registry.data[name]
+    for name in set(sys.modules) - modules:
+        if (tmp_path / f'{name}.py').exists():
+            del sys.modules[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda command: command.removeprefix(COMMAND).split()[0])
+def test_each_part_trains(command: str, folder: Path) -> None:
+    assert command.startswith(COMMAND), f'the page shows another command than this test can run: {command}'
+    arguments = shlex.split(command.removeprefix(COMMAND))
+    assert train.main(arguments) == 0
+    lines = (folder / 'work_dirs' / 'dry_run' / arguments[0] / 'log.jsonl').read_text().splitlines()
+    trained = [record for record in map(json.loads, lines) if record['kind'] == 'train']
+    assert trained[-1]['step'] == 8
+    assert all(abs(record['total']) < 1e3 for record in trained)
+
+
+def test_the_page_shows_each_kind_of_part() -> None:
+    parts = {'Quantizer', 'Loss', 'ImageDataset', 'Encoder', 'Decoder', 'Tokenizer'}
+    shown = {base for snippet in SNIPPETS for base in parts if f'({base}):' in snippet.text}
+    assert shown == parts
+    assert any('@VQTransformRegistry' in snippet.text for snippet in SNIPPETS)
+
+
+def test_tests_of_the_page_pass(folder: Path) -> None:
+    module = importlib.import_module('test_binary')
+    tests = [item for name, item in inspect.getmembers(module, inspect.isfunction) if name.startswith('test_')]
+    assert tests
+    for test in tests:
+        test()
