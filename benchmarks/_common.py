@@ -55,8 +55,13 @@ def machine() -> dict[str, Any]:
             continue
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     environment = {name: os.environ[name] for name in ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY') if name in os.environ}
-    return {'cpu': cpu_model(), 'cores': cores, 'versions': versions, 'environment': environment,
-            'load_before': load_average()}
+    return {
+        'cpu': cpu_model(),
+        'cores': cores,
+        'versions': versions,
+        'environment': environment,
+        'load_before': load_average(),
+    }
 
 
 class Times:
@@ -162,17 +167,24 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
     widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
     print(f'\n{title}')
     for line in [list(columns), ['-' * width for width in widths], *cells]:
-        first, *rest = (value.ljust(width) if index == 0 else value.rjust(width)
-                        for index, (value, width) in enumerate(zip(line, widths, strict=True)))
+        first, *rest = (
+            value.ljust(width) if index == 0 else value.rjust(width)
+            for index, (value, width) in enumerate(zip(line, widths, strict=True))
+        )
         print('  '.join([first, *rest]).rstrip())
 
 
 def finish(benchmark: str, quick: bool, where: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
     """The machine in words, then one line of JSON with everything."""
     after = load_average()
-    print(f'\n{where["cpu"]}, {where["cores"]} cores; torch {where["versions"].get("torch")}, Python '
-          f'{where["versions"]["python"]}; load average {where["load_before"][0]} before, {after[0]} after')
+    print(
+        f'\n{where["cpu"]}, {where["cores"]} cores; torch {where["versions"].get("torch")}, Python '
+        f'{where["versions"]["python"]}; load average {where["load_before"][0]} before, {after[0]} after'
+    )
     if max(where['load_before'][0], after[0]) > where['cores']:
         print('the machine was busy with other work: read these figures as upper bounds, and ratios with care')
-    print(json.dumps({'benchmark': benchmark, 'quick': quick, 'equal': True, **figures,
-                      'machine': {**where, 'load_after': after}}))
+    print(
+        json.dumps(
+            {'benchmark': benchmark, 'quick': quick, 'equal': True, **figures, 'machine': {**where, 'load_after': after}}
+        )
+    )

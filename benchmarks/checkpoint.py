@@ -38,8 +38,10 @@ def make_state(megabytes: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Weights, and an optimizer state as AdamW keeps it; both together ``megabytes`` (of 10^6 bytes)."""
     size = int(megabytes * 1e6 / 4 / 3 / TENSORS)
     model = {f'layer_{index}.weight': torch.randn(size) for index in range(TENSORS)}
-    moments = {index: {'step': torch.tensor(100.0), 'exp_avg': torch.randn(size), 'exp_avg_sq': torch.rand(size)}
-               for index in range(TENSORS)}
+    moments = {
+        index: {'step': torch.tensor(100.0), 'exp_avg': torch.randn(size), 'exp_avg_sq': torch.rand(size)}
+        for index in range(TENSORS)
+    }
     return model, {'step': 100, 'optimizers': {'tokenizer': {'state': moments, 'param_groups': []}}}
 
 
@@ -115,11 +117,18 @@ def main() -> None:
         for what, group in sides.items():
             times = in_turns(group, REPEATS if options.quick else 9)
             first = next(iter(times.values()))
-            table(f'{what} {megabytes:.0f} MB', ('', 's', 'cpu s', 'x ours', 'MB/s'),
-                  [(name, found.median, found.cpu_median, found.median / first.median, megabytes / found.median)
-                   for name, found in times.items()])
-            figures[what] = {name: {**found.figures(1.0), 'times_ours': rounded(found.median / first.median)}
-                             for name, found in times.items()}
+            table(
+                f'{what} {megabytes:.0f} MB',
+                ('', 's', 'cpu s', 'x ours', 'MB/s'),
+                [
+                    (name, found.median, found.cpu_median, found.median / first.median, megabytes / found.median)
+                    for name, found in times.items()
+                ],
+            )
+            figures[what] = {
+                name: {**found.figures(1.0), 'times_ours': rounded(found.median / first.median)}
+                for name, found in times.items()
+            }
         table('bytes', ('', 'bytes', 'of ours'), [(name, size, size / sizes['ours']) for name, size in sizes.items()])
     finally:
         shutil.rmtree(folder)

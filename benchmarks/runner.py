@@ -1,6 +1,6 @@
 """What the trainer costs: its loop against a bare torch loop over the same network, the same batches, the same optimizer.
 
-    python benchmarks/runner.py            about 3 minutes on 2 quiet cores
+    python benchmarks/runner.py            about 4 minutes
     python benchmarks/runner.py --quick    under a minute
 
 Both run in this process and take their steps in turns. First 12 steps of each must end in equal bits: parameters, codebook,
@@ -219,6 +219,7 @@ def _hold(width: int) -> list[Batch]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument('--width', type=int, help='channels of the first level, in place of the choice for 50 ms')
+    parser.add_argument('--seconds', type=float, help='how long each comparison takes (60; with --quick 8)')
     options = parser.parse_args()
     logging.getLogger('vq').addHandler(logging.NullHandler())
     logging.getLogger('vq').propagate = False
@@ -227,17 +228,29 @@ def main() -> None:
         folder = Path(name)
         width = options.width or choose_width(TARGET_SECONDS)
         check_equal(width, folder / 'equal')
-        whole = race(Ours(width, folder / 'whole').step, Bare(width).step, 8.0 if options.quick else 60.0)
-        parts = breakdown(width, folder, 4.0 if options.quick else 20.0)
-    table(f'ms per step, width {width}, batches of 16, {torch.get_num_threads()} threads',
-          ('', 'wall', 'cpu'),
-          [('ours: Trainer', whole['ours']['median'], whole['ours']['cpu']),
-           ('bare torch loop (the roof)', whole['bare']['median'], whole['bare']['cpu']),
-           ('overhead, %', whole['overhead_wall'], whole['overhead_cpu'])])
-    table('overhead over the bare loop', ('', 'ms cpu', '% cpu', '% wall'),
-          [(name, found['overhead_ms'], found['overhead_cpu'], found['overhead_wall']) for name, found in parts.items()])
-    finish('runner', options.quick, where, {'width': width, 'whole': whole, 'breakdown': parts,
-                                            'seconds': round(time.perf_counter() - started, 1)})
+        seconds = options.seconds or (8.0 if options.quick else 60.0)
+        whole = race(Ours(width, folder / 'whole').step, Bare(width).step, seconds)
+        parts = breakdown(width, folder, seconds / 2 if options.quick else seconds / 3)
+    table(
+        f'ms per step, width {width}, batches of 16, {torch.get_num_threads()} threads',
+        ('', 'wall', 'cpu'),
+        [
+            ('ours: Trainer', whole['ours']['median'], whole['ours']['cpu']),
+            ('bare torch loop (the roof)', whole['bare']['median'], whole['bare']['cpu']),
+            ('overhead, %', whole['overhead_wall'], whole['overhead_cpu']),
+        ],
+    )
+    table(
+        'overhead over the bare loop',
+        ('', 'ms cpu', '% cpu', '% wall'),
+        [(name, found['overhead_ms'], found['overhead_cpu'], found['overhead_wall']) for name, found in parts.items()],
+    )
+    finish(
+        'runner',
+        options.quick,
+        where,
+        {'width': width, 'whole': whole, 'breakdown': parts, 'seconds': round(time.perf_counter() - started, 1)},
+    )
 
 
 if __name__ == '__main__':

@@ -122,8 +122,9 @@ def memory_of(shape: tuple[int, int, int]) -> dict[str, float | None]:
     return {name: peak_memory(work) for name, work in sides_of(*inputs(*shape)).items()}
 
 
-def report(shape: tuple[int, int, int], times: dict[str, Times], agree: dict[str, float],
-           memory: dict[str, float | None]) -> dict[str, Any]:
+def report(
+    shape: tuple[int, int, int], times: dict[str, Times], agree: dict[str, float], memory: dict[str, float | None]
+) -> dict[str, Any]:
     roof = times[ROOF]
     found: dict[str, Any] = {'roof': roof.figures()}
     for kind, (ours, peers) in KINDS.items():
@@ -134,8 +135,13 @@ def report(shape: tuple[int, int, int], times: dict[str, Times], agree: dict[str
             time, megabytes = times[name], memory[name]
             ratio, to_roof = paired_ratio(time.cpu, times[ours].cpu), paired_ratio(time.cpu, roof.cpu)
             rows.append((name, 1e3 * time.median, 1e3 * time.cpu_median, ratio, to_roof, megabytes))
-            found[f'{kind}/{name}'] = {**time.figures(), 'times_ours': rounded(ratio), 'times_roof': rounded(to_roof),
-                                       'agree': agree[name], 'peak_mb': None if megabytes is None else round(megabytes, 1)}
+            found[f'{kind}/{name}'] = {
+                **time.figures(),
+                'times_ours': rounded(ratio),
+                'times_roof': rounded(to_roof),
+                'agree': agree[name],
+                'peak_mb': None if megabytes is None else round(megabytes, 1),
+            }
         rows.append((ROOF, 1e3 * roof.median, 1e3 * roof.cpu_median, paired_ratio(roof.cpu, times[ours].cpu), 1.0, None))
         table('{}: N={} K={} D={}'.format(kind, *shape), ('', 'ms', 'cpu ms', 'x ours', 'x roof', 'peak MB'), rows)
     return found
@@ -148,8 +154,10 @@ def main() -> None:
     shapes = [(count, size, channels) for size in CODES for channels in CHANNELS]
     measured = [measure(shape, 7 if options.quick else 11) for shape in shapes]
     memory = [memory_of(shape) for shape in shapes]
-    figures = {'N{}_K{}_D{}'.format(*shape): report(shape, *timed, used)
-               for shape, timed, used in zip(shapes, measured, memory, strict=True)}
+    figures = {
+        'N{}_K{}_D{}'.format(*shape): report(shape, *timed, used)
+        for shape, timed, used in zip(shapes, measured, memory, strict=True)
+    }
     finish('search', options.quick, where, {'threads': torch.get_num_threads(), 'shapes': figures})
 
 

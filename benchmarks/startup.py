@@ -104,8 +104,13 @@ def compose_times(name: str, flat: Path, repeats: int) -> dict[str, dict[str, fl
             first, later = json.loads(run(['-c', script, name, str(flat)]).stdout)
             firsts[side].append(first)
             laters[side].append(later)
-    return {side: {'first_ms': rounded(1e3 * sorted(firsts[side])[repeats // 2]),
-                   'later_ms': rounded(1e3 * sorted(laters[side])[repeats // 2])} for side in loaders}
+    return {
+        side: {
+            'first_ms': rounded(1e3 * sorted(firsts[side])[repeats // 2]),
+            'later_ms': rounded(1e3 * sorted(laters[side])[repeats // 2]),
+        }
+        for side in loaders
+    }
 
 
 def main() -> None:
@@ -135,15 +140,25 @@ def main() -> None:
 
 def report(quick: bool, where: dict[str, Any], times: dict[str, Times], name: str, composing: dict[str, Any]) -> None:
     torch_time = times['import torch'].median
-    table('a process, from start to end', ('', 'ms', 'cpu ms', 'of import torch'),
-          [(side, 1e3 * found.median, 1e3 * found.cpu_median, found.median / torch_time) for side, found in times.items()])
+    table(
+        'a process, from start to end',
+        ('', 'ms', 'cpu ms', 'of import torch'),
+        [(side, 1e3 * found.median, 1e3 * found.cpu_median, found.median / torch_time) for side, found in times.items()],
+    )
     print(f'  promised: --help under {1e3 * HELP_LIMIT:.0f} ms')
     ours = composing['vq, from its files']['later_ms']
-    table(f'composing {name}, imports done', ('', 'first, ms', 'later, ms', 'x ours'),
-          [(side, found['first_ms'], found['later_ms'], found['later_ms'] / ours) for side, found in composing.items()])
+    table(
+        f'composing {name}, imports done',
+        ('', 'first, ms', 'later, ms', 'x ours'),
+        [(side, found['first_ms'], found['later_ms'], found['later_ms'] / ours) for side, found in composing.items()],
+    )
     print(f'  promised: the first under {1e3 * COMPOSE_LIMIT:.0f} ms')
-    finish('startup', quick, where, {'processes': {side: found.figures() for side, found in times.items()},
-                                     'composing': {'config': name, **composing}})
+    finish(
+        'startup',
+        quick,
+        where,
+        {'processes': {side: found.figures() for side, found in times.items()}, 'composing': {'config': name, **composing}},
+    )
 
 
 if __name__ == '__main__':

@@ -40,14 +40,16 @@ def work(steps: int) -> None:
 
     torch.manual_seed(0)
     shape = {'width': WIDTH, 'multipliers': (1, 2, 2, 4), 'attention_levels': (), 'refine': False, 'residual_blocks': 1}
-    model = VQModelRegistry.build({
-        'type': 'VQGAN',
-        'encoder': {'type': 'ConvEncoder', 'out_channels': 64, **shape},
-        'post_encode': {'type': 'ConvConnector'},
-        'quantizer': {'type': 'VectorQuantizer', 'codebook_size': 256, 'embedding_dim': 16},
-        'pre_decode': {'type': 'ConvConnector', 'out_channels': 64},
-        'decoder': {'type': 'ConvDecoder', **shape},
-    })
+    model = VQModelRegistry.build(
+        {
+            'type': 'VQGAN',
+            'encoder': {'type': 'ConvEncoder', 'out_channels': 64, **shape},
+            'post_encode': {'type': 'ConvConnector'},
+            'quantizer': {'type': 'VectorQuantizer', 'codebook_size': 256, 'embedding_dim': 16},
+            'pre_decode': {'type': 'ConvConnector', 'out_channels': 64},
+            'decoder': {'type': 'ConvDecoder', **shape},
+        }
+    )
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     images = torch.rand(16, 3, 32, 32) * 2 - 1
     seconds = []
@@ -103,15 +105,21 @@ def main() -> None:
             seconds[case] += found['seconds']
             digests.setdefault(found['threads'], set()).add(found['digest'])
     # another number of threads may add up in another order; with one number the bits are the same
-    must_be_equal('parameters at the end of all trainings', all(len(found) == 1 for found in digests.values()),
-                  f'{sorted(digests)} threads')
+    must_be_equal(
+        'parameters at the end of all trainings',
+        all(len(found) == 1 for found in digests.values()),
+        f'{sorted(digests)} threads',
+    )
     medians = {case: 1e3 * statistics.median(values) for case, values in seconds.items()}
     rows, figures = [], {}
     for busy in (False, True):
         alone, ours = medians[False, busy], medians[True, busy]
         rows.append(('one core busy' if busy else 'quiet', alone, ours, alone / ours))
-        figures['busy' if busy else 'quiet'] = {'left_alone_ms': rounded(alone), 'as_set_ms': rounded(ours),
-                                                'gain': rounded(alone / ours)}
+        figures['busy' if busy else 'quiet'] = {
+            'left_alone_ms': rounded(alone),
+            'as_set_ms': rounded(ours),
+            'gain': rounded(alone / ours),
+        }
     table('ms per step', ('', 'left alone', 'as the commands set it', 'gain'), rows)
     print(f'  the roof: a quiet machine, {min(medians.values()):.4g} ms')
     finish('waiting', options.quick, where, {**figures, 'steps': rounds * steps, 'threads': sorted(digests)})

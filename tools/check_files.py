@@ -9,7 +9,7 @@ from pathlib import Path
 
 LARGEST = 500_000  # bytes
 CONFLICT = re.compile(rb'^(<{7} |={7}$|>{7} )', re.MULTILINE)
-MACHINE_PATH = re.compile(rb'(?<![\w.])/(?:work|root|home/\w+)/\w')
+MACHINE_PATH = re.compile(rb'(?<![\w.])/(?:work|root|home/\w+)/[\w.]')
 
 
 def problems(path: Path) -> list[str]:

@@ -28,7 +28,7 @@ _export_ = dict(
                 encoder=dict(type='ConvEncoder', residual_blocks=1, out_channels=64, **shape),
                 post_encode=dict(type='ConvConnector'),
                 quantizer=quantizer,
-                pre_decode=dict(type='ConvConnector', out_channels=64),
+                pre_decode=dict(type='ConvConnector'),
                 decoder=dict(type='ConvDecoder', residual_blocks=1, **shape),
             ),
             losses=dict(l2=dict(type='MSELoss')),
@@ -59,9 +59,7 @@ _export_ = dict(
     tiny=dict(
         trainer=dict(
             iters=8,
-            model=dict(
-                tokenizer=dict(encoder=dict(width=8, out_channels=16), pre_decode=dict(out_channels=16), decoder=dict(width=8))
-            ),
+            model=dict(tokenizer=dict(encoder=dict(width=8, out_channels=16), decoder=dict(width=8))),
             callbacks=[
                 dict(type='OptimizeCallback', clip=1.0, schedule=dict(type='CosineSchedule', warmup=2)),
                 dict(type='EMACallback', decay=0.9),

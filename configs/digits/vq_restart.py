@@ -11,3 +11,16 @@ _kwargs_.setdefault(
 )
 
 _base_ = ['interface.py']
+
+# features go to the codebook as they are, 64 numbers each, and the learning rate stays where the warm-up leaves it
+_export_ = dict(
+    trainer=dict(
+        model=dict(
+            tokenizer=dict(
+                encoder=dict(out_channels=16),
+                post_encode=dict(type='IdentityConnector'),
+            ),
+        ),
+        _override_={'.callbacks[0].schedule': dict(type='ConstantSchedule', warmup=50)},
+    ),
+)

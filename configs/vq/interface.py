@@ -3,11 +3,9 @@
 Reconstruction losses only: sharp pictures need the adversarial and perceptual losses of VQGAN.
 
 Options: ``dataset`` (folder, imagenet, digits), ``data_root``, ``image_size`` (256), ``augmentation`` (strong),
-``num_embeddings`` (1024), ``embedding_dim`` (256), ``width`` (128), ``strategy`` (ddp), ``precision`` (bf16), ``iters`` (260,000),
-``batch_size`` (96 in total).
+``num_embeddings`` (1024), ``embedding_dim`` (256), ``width`` (128), ``strategy`` (ddp), ``precision`` (bf16),
+``iters`` (260,000), ``batch_size`` (96 in total).
 """
-
-from vq.core import PyConfig
 
 _kwargs_.setdefault('image_size', 256)
 _kwargs_.setdefault('augmentation', 'strong')
@@ -38,7 +36,7 @@ _export_ = dict(
                     embedding_dim=dim,
                     update=dict(type='EMAUpdate', decay=0.99, restart=dict()),
                 ),
-                pre_decode=dict(type='ConvConnector', out_channels=256),
+                pre_decode=dict(type='ConvConnector'),
                 decoder=dict(type='ConvDecoder', residual_blocks=3, **shape),
             ),
             losses=dict(l1=dict(type='L1Loss')),
@@ -78,7 +76,6 @@ _export_ = dict(
                 tokenizer=dict(
                     encoder=dict(width=8, out_channels=16),
                     quantizer=dict(codebook_size=64, embedding_dim=8),
-                    pre_decode=dict(out_channels=16),
                     decoder=dict(width=8),
                 ),
             ),

@@ -206,11 +206,10 @@ def test_dry_prints_a_line_for_the_shell(capsys):
 
 def test_several_processes_become_torchrun_with_threads_shared_out(monkeypatch):
     started = []
-    monkeypatch.setattr(os, 'execv', lambda *command: started.append(command))
+    monkeypatch.setattr(launch.several, 'run', lambda command: started.append(command) or 7)
     monkeypatch.setattr(environment, 'usable_cores', lambda: 7)
-    launch.main(['--nproc-per-node', '3', '-m', 'vq.train', 'x'])
-    launcher = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=3', '-m', 'vq.train', 'x']
-    assert started == [(sys.executable, launcher)]
+    assert launch.main(['--nproc-per-node', '3', '-m', 'vq.train', 'x']) == 7
+    assert started == [['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=3', '-m', 'vq.train', 'x']]
     assert (os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY']) == ('2', 'passive')
 
 

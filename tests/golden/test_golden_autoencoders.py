@@ -35,23 +35,35 @@ def load(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
 def taming_rules(levels: int, quantizer: str = 'quantize.embedding') -> list[tuple[str, str]]:
     rules = [(rf'decoder\.up\.{level}\.', f'decoder.levels.{levels - 1 - level}.') for level in range(levels)]
     return [
-        *rules, (r'encoder\.down\.', 'encoder.levels.'), (r'\.block\.', '.blocks.'), (r'\.attn\.', '.attentions.'),
-        (r'\.(down|up)sample\.conv', '.resample.conv'), ('mid.block_1', 'refine.0'), ('mid.attn_1', 'refine.1'),
-        ('mid.block_2', 'refine.2'), ('proj_out', 'proj'), ('nin_shortcut', 'shortcut'), ('conv_in', 'stem'),
-        (rf'^{quantizer}\.', 'quantizer.codebook.'), ('^quant_conv', 'post_encode.conv'),
-        ('^post_quant_conv', 'pre_decode.conv')]
+        *rules,
+        (r'encoder\.down\.', 'encoder.levels.'),
+        (r'\.block\.', '.blocks.'),
+        (r'\.attn\.', '.attentions.'),
+        (r'\.(down|up)sample\.conv', '.resample.conv'),
+        ('mid.block_1', 'refine.0'),
+        ('mid.attn_1', 'refine.1'),
+        ('mid.block_2', 'refine.2'),
+        ('proj_out', 'proj'),
+        ('nin_shortcut', 'shortcut'),
+        ('conv_in', 'stem'),
+        (rf'^{quantizer}\.', 'quantizer.codebook.'),
+        ('^quant_conv', 'post_encode.conv'),
+        ('^post_quant_conv', 'pre_decode.conv'),
+    ]
 
 
 def taming(ddconfig: dict, embed_dim: int, codes: int, quantizer: VectorQuantizer | None = None) -> VQGAN:
-    resolutions = [ddconfig['resolution'] // 2 ** level for level in range(len(ddconfig['ch_mult']))]
+    resolutions = [ddconfig['resolution'] // 2**level for level in range(len(ddconfig['ch_mult']))]
     attention = tuple(level for level, size in enumerate(resolutions) if size in ddconfig['attn_resolutions'])
     shared = dict(width=ddconfig['ch'], multipliers=tuple(ddconfig['ch_mult']), attention_levels=attention)
     blocks, latent = ddconfig['num_res_blocks'], ddconfig['z_channels']
     return VQGAN(
         encoder=ConvEncoder(**shared, residual_blocks=blocks, out_channels=latent),
         quantizer=quantizer or VectorQuantizer(codes, embed_dim, codebook_weight=0.25, commitment_weight=1.0),
-        post_encode=ConvConnector(latent, embed_dim), pre_decode=ConvConnector(embed_dim, latent),
-        decoder=ConvDecoder(**shared, residual_blocks=blocks + 1, in_channels=latent))
+        post_encode=ConvConnector(latent, embed_dim),
+        pre_decode=ConvConnector(embed_dim, latent),
+        decoder=ConvDecoder(**shared, residual_blocks=blocks + 1, in_channels=latent),
+    )
 
 
 @pytest.mark.parametrize('name', ['taming_vqmodel_a', 'taming_vqmodel_b'])
@@ -87,7 +99,7 @@ def test_taming_quantizer_loss_and_gradients(golden, name):
     torch.testing.assert_close(grad_z.permute(0, 3, 1, 2), peer['out/grad_z_of_quant_loss'], rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(grad_codes, peer['out/grad_codebook_of_quant_loss'], rtol=1e-3, atol=1e-6)
     cotangent = peer['in/straight_through_cotangent'].permute(0, 2, 3, 1)
-    straight, = torch.autograd.grad((quantized.z * cotangent).sum(), z)
+    (straight,) = torch.autograd.grad((quantized.z * cotangent).sum(), z)
     torch.testing.assert_close(straight.permute(0, 3, 1, 2), peer['out/grad_z_of_straight_through'], rtol=1e-5, atol=1e-6)
 
 
@@ -96,21 +108,44 @@ def test_serezd_vqvae(golden):
     peer = golden('serezd_vqvae')
     multipliers, blocks = peer.meta['channel_multipliers'], peer.meta['num_res_blocks']
     levels, codes, dim = len(multipliers), peer.meta['num_embeddings'], peer.meta['embedding_dim']
-    shared = dict(width=peer.meta['channels'], residual_blocks=blocks, attention_levels=(), refine_blocks=blocks,
-                  refine_attention=False, resample_last=True, norm='group_unbiased', conv_bias=False)
+    shared = dict(
+        width=peer.meta['channels'],
+        residual_blocks=blocks,
+        attention_levels=(),
+        refine_blocks=blocks,
+        refine_attention=False,
+        resample_last=True,
+        norm='group_unbiased',
+        conv_bias=False,
+    )
     model = VQGAN(
-        encoder=ConvEncoder(**shared, multipliers=tuple(multipliers), downsample='average', out_channels=dim,
-                            out_kernel_size=1),
+        encoder=ConvEncoder(
+            **shared, multipliers=tuple(multipliers), downsample='average', out_channels=dim, out_kernel_size=1
+        ),
         quantizer=VectorQuantizer(codes, dim),
-        decoder=ConvDecoder(**shared, multipliers=(1, *multipliers[:-1]), stem_multiplier=multipliers[-1], in_channels=dim,
-                            output='tanh'))
-    rules = [(rf'^{side}\.blocks\.{level * (blocks + 1) + block}\.(norm|conv\d|conv_shortcut)',
-              rf'{side}.levels.{level}.blocks.{block}.\1')
-             for side in ('encoder', 'decoder') for level in range(levels) for block in range(blocks)]
-    rules += [(rf'^decoder\.blocks\.{level * (blocks + 1) + blocks}\.conv\.', f'decoder.levels.{level}.resample.conv.')
-              for level in range(levels)]
-    rules += [('(final|initial)_residual', 'refine'), ('conv_in', 'stem'), (r'coder\.norm\.', 'coder.norm_out.'),
-              ('conv_shortcut', 'shortcut')]
+        decoder=ConvDecoder(
+            **shared, multipliers=(1, *multipliers[:-1]), stem_multiplier=multipliers[-1], in_channels=dim, output='tanh'
+        ),
+    )
+    rules = [
+        (
+            rf'^{side}\.blocks\.{level * (blocks + 1) + block}\.(norm|conv\d|conv_shortcut)',
+            rf'{side}.levels.{level}.blocks.{block}.\1',
+        )
+        for side in ('encoder', 'decoder')
+        for level in range(levels)
+        for block in range(blocks)
+    ]
+    rules += [
+        (rf'^decoder\.blocks\.{level * (blocks + 1) + blocks}\.conv\.', f'decoder.levels.{level}.resample.conv.')
+        for level in range(levels)
+    ]
+    rules += [
+        ('(final|initial)_residual', 'refine'),
+        ('conv_in', 'stem'),
+        (r'coder\.norm\.', 'coder.norm_out.'),
+        ('conv_shortcut', 'shortcut'),
+    ]
     load(model, rename(peer.state, rules))
 
     assert model.encoder.downsampling == model.decoder.upsampling == 4
@@ -128,14 +163,29 @@ def test_llamagen_tokenizer(golden):
     """Codes of unit length, also where they are looked up; the stored ones are not."""
     peer = golden('llamagen_vq_a')
     levels, blocks = len(peer.meta['ch_mult']), peer.meta['num_res_blocks']
-    config = dict(ch=peer.meta['ch'], ch_mult=peer.meta['ch_mult'], num_res_blocks=blocks, z_channels=peer.meta['z_channels'],
-                  resolution=2 ** levels, attn_resolutions=[2])
+    config = dict(
+        ch=peer.meta['ch'],
+        ch_mult=peer.meta['ch_mult'],
+        num_res_blocks=blocks,
+        z_channels=peer.meta['z_channels'],
+        resolution=2**levels,
+        attn_resolutions=[2],
+    )
     dim, codes = peer.meta['codebook_embed_dim'], peer.meta['codebook_size']
     model = taming(config, dim, codes, VectorQuantizer(codes, dim, normalize=True))
-    rules = [(r'(en|de)coder\.conv_blocks\.', r'\1coder.levels.'), (r'\.res\.', '.blocks.'), (r'\.attn\.', '.attentions.'),
-             (r'\.(down|up)sample\.conv', '.resample.conv'), (r'\.mid\.', '.refine.'), ('proj_out', 'proj'),
-             ('nin_shortcut', 'shortcut'), ('conv_in', 'stem'), (r'^quantize\.embedding\.', 'quantizer.codebook.'),
-             ('^quant_conv', 'post_encode.conv'), ('^post_quant_conv', 'pre_decode.conv')]
+    rules = [
+        (r'(en|de)coder\.conv_blocks\.', r'\1coder.levels.'),
+        (r'\.res\.', '.blocks.'),
+        (r'\.attn\.', '.attentions.'),
+        (r'\.(down|up)sample\.conv', '.resample.conv'),
+        (r'\.mid\.', '.refine.'),
+        ('proj_out', 'proj'),
+        ('nin_shortcut', 'shortcut'),
+        ('conv_in', 'stem'),
+        (r'^quantize\.embedding\.', 'quantizer.codebook.'),
+        ('^quant_conv', 'post_encode.conv'),
+        ('^post_quant_conv', 'pre_decode.conv'),
+    ]
     state = {key: value for key, value in peer.state.items() if 'codebook_used' not in key}
     load(model, rename(state, rules))
 
@@ -151,7 +201,7 @@ def test_llamagen_tokenizer(golden):
     torch.testing.assert_close(losses['codebook'], peer['out/train_vq_loss'], rtol=1e-5, atol=1e-6)
     commitment = model.quantizer.loss_weights['commitment'] * losses['commitment']
     torch.testing.assert_close(commitment, peer['out/train_commit_loss'], rtol=1e-5, atol=1e-6)
-    grad_codes, = torch.autograd.grad(losses['codebook'], model.quantizer.codebook.weight)
+    (grad_codes,) = torch.autograd.grad(losses['codebook'], model.quantizer.codebook.weight)
     torch.testing.assert_close(grad_codes, peer['out/grad_codebook_of_vq_loss'], rtol=1e-3, atol=1e-6)
-    grad_z, = torch.autograd.grad(commitment, z)
+    (grad_z,) = torch.autograd.grad(commitment, z)
     torch.testing.assert_close(grad_z.permute(0, 3, 1, 2), peer['out/grad_z_of_commit_loss'], rtol=1e-3, atol=1e-6)

@@ -46,10 +46,16 @@ def test_reference_vqgan_quantizer(golden):
     torch.testing.assert_close(quantizer.lookup(peer['out/eval_indices']), peer['out/eval_output'], **CLOSE)
 
 
-@pytest.mark.parametrize(('name', 'options'), [
-    ('vq_reference_cvqvae', dict(update=lambda: CVQUpdate(in_forward=True))),
-    ('vq_reference_vqkd_quantizer', dict(update=lambda: VQKDUpdate(in_forward=True), normalize=True, commitment_weight=1.0)),
-])
+@pytest.mark.parametrize(
+    ('name', 'options'),
+    [
+        ('vq_reference_cvqvae', dict(update=lambda: CVQUpdate(in_forward=True))),
+        (
+            'vq_reference_vqkd_quantizer',
+            dict(update=lambda: VQKDUpdate(in_forward=True), normalize=True, commitment_weight=1.0),
+        ),
+    ],
+)
 def test_reference_updates_inside_forward(golden, name, options):
     """Three steps; values, loss and gradients use the codes of after the update."""
     peer = golden(name)
@@ -59,7 +65,7 @@ def test_reference_updates_inside_forward(golden, name, options):
         x = features.clone().requires_grad_()
         quantized = quantizer(x)
         loss = weighted(quantizer, quantized.losses)
-        grad, = torch.autograd.grad(loss, x)
+        (grad,) = torch.autograd.grad(loss, x)
         quantizer.update()  # nothing is left for it to do
         assert torch.equal(quantized.tokens, peer[f'out/step{step}_indices'])
         torch.testing.assert_close(quantizer.codebook.weight.detach(), peer[f'out/step{step}_codebook'], **CLOSE)
@@ -107,7 +113,7 @@ def test_serezd_standard_quantizer(golden):
     grad_x, grad_codes = torch.autograd.grad(loss, [x, quantizer.codebook.weight])
     torch.testing.assert_close(grad_x.permute(0, 3, 1, 2), peer['out/grad_x_of_loss'], **GRADIENT)
     torch.testing.assert_close(grad_codes, peer['out/grad_codebook_of_loss'], **GRADIENT)
-    straight, = torch.autograd.grad((quantizer(x).z * peer['in/cotangent'].permute(0, 2, 3, 1)).sum(), x)
+    (straight,) = torch.autograd.grad((quantizer(x).z * peer['in/cotangent'].permute(0, 2, 3, 1)).sum(), x)
     torch.testing.assert_close(straight.permute(0, 3, 1, 2), peer['out/grad_x_of_output'], **GRADIENT)
     assert torch.equal(quantizer.eval()(x).tokens.flatten(1), peer['out/eval_codes'])
     torch.testing.assert_close(quantizer.lookup(peer['out/eval_codes']), peer['out/codes_to_vec'], **CLOSE)
@@ -128,7 +134,7 @@ def test_finite_scalar(golden, name):
 
     assert torch.equal(quantized.tokens, peer['out/indices'].long())
     torch.testing.assert_close(quantized.z, channels_last(peer['out/codes']), **CLOSE)
-    grad, = torch.autograd.grad((quantized.z * channels_last(peer['in/cotangent'])).sum(), x)
+    (grad,) = torch.autograd.grad((quantized.z * channels_last(peer['in/cotangent'])).sum(), x)
     torch.testing.assert_close(grad, channels_last(peer['out/grad_x' if ours else 'out/grad_z']), **GRADIENT)
     torch.testing.assert_close(quantizer.lookup(peer['out/sample_indices']), peer['out/sample_codes'], **CLOSE)
     if not ours:

@@ -23,16 +23,22 @@ def by_hand(tokens, codes):
     counts = [int((tokens == code).sum()) for code in range(codes)]
     shares = [count / sum(counts) for count in counts if count]
     entropy = -sum(share * math.log(share) for share in shares)
-    return {'codebook_usage': len(shares) / codes, 'perplexity': math.exp(entropy), 'codebook_entropy': entropy,
-            'dead_codes': codes - len(shares)}
+    return {
+        'codebook_usage': len(shares) / codes,
+        'perplexity': math.exp(entropy),
+        'codebook_entropy': entropy,
+        'dead_codes': codes - len(shares),
+    }
 
 
 def measure(tokens, cuts, codes=13):
     metric = VQMetricRegistry.build(dict(type='CodebookMetric', codebook_size=codes))
     for rows in cuts:
         ids = [f'image {row}' for row in rows]
-        metric.update(Batch(torch.empty(len(rows), 3, 0, 0), ids, torch.tensor([key_of(name) for name in ids])),
-                      Outputs(tokens=tokens[rows]))
+        metric.update(
+            Batch(torch.empty(len(rows), 3, 0, 0), ids, torch.tensor([key_of(name) for name in ids])),
+            Outputs(tokens=tokens[rows]),
+        )
     return metric.compute()
 
 
@@ -41,8 +47,9 @@ def test_by_hand():
     assert measure(tokens, [list(range(7))]) == pytest.approx(by_hand(tokens, 13), rel=1e-12)
 
 
-@pytest.mark.parametrize('cuts', [[[0, 1, 2, 3, 4], [5, 6]], [[6], [3, 2, 1], [0, 4, 5]],
-                                  [[0, 1, 2, 0], [0, 3, 4, 5, 6, 6], [1]]])
+@pytest.mark.parametrize(
+    'cuts', [[[0, 1, 2, 3, 4], [5, 6]], [[6], [3, 2, 1], [0, 4, 5]], [[0, 1, 2, 0], [0, 3, 4, 5, 6, 6], [1]]]
+)
 def test_batches_are_as_good_as_their_union(cuts):
     """Two unequal batches, another order, repeated images: the same bits."""
     tokens = tokens_of(7)

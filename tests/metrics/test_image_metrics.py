@@ -43,9 +43,11 @@ def test_against_torchmetrics(size):
     ids, cuts = [str(row) for row in range(5)], [[0, 1, 2], [3, 4]]
     x, y = image.double() / 255, to_uint8(reconstruction).double() / 255
     expected = {
-        'l1': (x - y).abs().mean().item(), 'mse': (x - y).square().mean().item(),
+        'l1': (x - y).abs().mean().item(),
+        'mse': (x - y).square().mean().item(),
         'psnr': sum(peak_signal_noise_ratio(b, a, data_range=1.0).item() for a, b in zip(x, y, strict=True)) / 5,
-        'ssim': structural_similarity_index_measure(y, x, data_range=1.0).item()}
+        'ssim': structural_similarity_index_measure(y, x, data_range=1.0).item(),
+    }
     found = {}
     for name in NAMES:
         found |= measure(name, image, reconstruction, ids, cuts)
@@ -65,8 +67,13 @@ def test_memory_format_does_not_matter():
     image, reconstruction = pictures(3)
     for name in NAMES:
         rows = [[0, 1, 2]]
-        last = measure(name, image.contiguous(memory_format=torch.channels_last),
-                       reconstruction.contiguous(memory_format=torch.channels_last), 'abc', rows)
+        last = measure(
+            name,
+            image.contiguous(memory_format=torch.channels_last),
+            reconstruction.contiguous(memory_format=torch.channels_last),
+            'abc',
+            rows,
+        )
         assert last == measure(name, image, reconstruction, 'abc', rows)
 
 

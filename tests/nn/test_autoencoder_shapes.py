@@ -17,8 +17,9 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@pytest.mark.parametrize(('multipliers', 'resample_last', 'factor'),
-                         [((1,), False, 1), ((1, 2), False, 2), ((1, 2, 3), True, 8)])
+@pytest.mark.parametrize(
+    ('multipliers', 'resample_last', 'factor'), [((1,), False, 1), ((1, 2), False, 2), ((1, 2, 3), True, 8)]
+)
 @pytest.mark.parametrize(('height', 'width'), [(8, 8), (16, 40)])
 def test_mirror(multipliers, resample_last, factor, height, width):
     options = dict(**TINY, multipliers=multipliers, resample_last=resample_last, attention_levels=(0,))
@@ -35,8 +36,10 @@ def test_sizes_of_published_networks():
     with torch.device('meta'):
         assert count(ConvEncoder()) == 29298176
         assert count(ConvDecoder()) == 42449795
-        study = (ConvEncoder(multipliers=(1, 2, 2, 4), downsample='average', out_kernel_size=1, **SEREZD),
-                 ConvDecoder(multipliers=(1, 1, 2, 2), stem_multiplier=4, residual_blocks=2, output='tanh', **SEREZD))
+        study = (
+            ConvEncoder(multipliers=(1, 2, 2, 4), downsample='average', out_kernel_size=1, **SEREZD),
+            ConvDecoder(multipliers=(1, 1, 2, 2), stem_multiplier=4, residual_blocks=2, output='tanh', **SEREZD),
+        )
     assert sum(map(count, study)) == 42189315 - 1024 * 256
 
 
@@ -60,8 +63,16 @@ def test_refine_switches():
         assert len(ConvEncoder(**TINY, multipliers=(1,), attention_levels=(), **options).refine) == blocks
 
 
-@pytest.mark.parametrize('options', [dict(multipliers=()), dict(attention_levels=(3,)), dict(attention_levels=(-1,)),
-                                     dict(residual_blocks=0), dict(multipliers=(1, 0))])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(multipliers=()),
+        dict(attention_levels=(3,)),
+        dict(attention_levels=(-1,)),
+        dict(residual_blocks=0),
+        dict(multipliers=(1, 0)),
+    ],
+)
 def test_settings_that_make_no_network(options):
     for network in (ConvEncoder, ConvDecoder):
         with pytest.raises(ConfigError) as caught:

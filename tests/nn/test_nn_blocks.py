@@ -49,7 +49,7 @@ def test_attention_is_the_textbook_formula():
     x = torch.randn(2, 6, 3, 5)
     h = attention.norm(x)
     q, k, v = (conv(h).flatten(2) for conv in (attention.q, attention.k, attention.v))
-    weights = torch.softmax(torch.einsum('bci,bcj->bij', q, k) / 6 ** 0.5, dim=2)
+    weights = torch.softmax(torch.einsum('bci,bcj->bij', q, k) / 6**0.5, dim=2)
     mixed = torch.einsum('bij,bcj->bci', weights, v).reshape(x.shape)
     torch.testing.assert_close(attention(x), x + attention.proj(mixed), rtol=1e-5, atol=1e-5)
 

@@ -27,8 +27,9 @@ CONFIGS = {
     'ema_restart': vector(update=dict(type='EMAUpdate', decay=0.8, restart=RESTART)),
     'ema_normalized': vector(normalize=True, update=dict(type='EMAUpdate', decay=0.8, restart=RESTART)),
     'restart': vector(update=dict(type='RestartUnused', decay=0.8, **RESTART)),
-    'cvq': vector(update=dict(type='CVQUpdate')),
-    'cvq_cosine': vector(distance='cosine', update=dict(type='CVQUpdate')),
+    # spread-out codes: those that share an anchor would else be too close for fp32 to agree on which is nearer
+    'cvq': vector(init='normal', update=dict(type='CVQUpdate')),
+    'cvq_cosine': vector(distance='cosine', init='normal', update=dict(type='CVQUpdate')),
     'vqkd': vector(normalize=True, update=dict(type='VQKDUpdate')),
     'fsq': dict(type='FiniteScalarQuantizer', levels=[3, 4, 5, 8, 7]),
     'fsq_outer': dict(type='FiniteScalarQuantizer', levels=[2, 4, 5, 8, 7], bound='outer'),

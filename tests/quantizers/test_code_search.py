@@ -22,7 +22,7 @@ def distances(features: Tensor, codebook: Tensor, metric: str) -> Tensor:
 
 @pytest.mark.parametrize('metric', ['l2', 'cosine'])
 @pytest.mark.parametrize(('rows', 'codes', 'channels'), [(1, 1, 1), (37, 300, 5), (513, 2049, 3), (70, 4097, 17)])
-@pytest.mark.parametrize('budget', [4, 1000, 64 * 2 ** 20])
+@pytest.mark.parametrize('budget', [4, 1000, 64 * 2**20])
 def test_against_brute_force(metric, rows, codes, channels, budget):
     """Odd sizes, none a multiple of a tile. The chosen code may only differ where fp32 cannot tell two codes apart."""
     if budget == 4 and rows * codes > 20000:
@@ -41,7 +41,7 @@ def test_against_brute_force(metric, rows, codes, channels, budget):
 @settings(max_examples=60, deadline=None)
 def test_ties_go_to_the_lowest_index(rows, codes, channels, budget, source):
     """Small whole numbers: all scores are exact, and many codes are equal or equally far."""
-    generator = torch.Generator().manual_seed(source.randrange(2 ** 31))
+    generator = torch.Generator().manual_seed(source.randrange(2**31))
     features = torch.randint(-2, 3, (rows, channels), generator=generator).float()
     codebook = torch.randint(-2, 3, (codes, channels), generator=generator).float()
     table = distances(features, codebook, 'l2')
@@ -97,8 +97,8 @@ def test_no_features_and_the_meta_device():
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
-@pytest.mark.parametrize(('rows', 'codes'), [(4096, 16384), (1, 2 ** 18), (65536, 3), (100, 100)])
-@pytest.mark.parametrize('budget', [1, 4, 4096, 2 ** 20, 2 ** 26])
+@pytest.mark.parametrize(('rows', 'codes'), [(4096, 16384), (1, 2**18), (65536, 3), (100, 100)])
+@pytest.mark.parametrize('budget', [1, 4, 4096, 2**20, 2**26])
 def test_tiles_keep_to_the_budget(device, rows, codes, budget):
     high, wide = tile_shape(rows, codes, budget, torch.device(device))
     assert 1 <= high <= rows
@@ -122,5 +122,5 @@ def test_memory_is_the_tile_not_the_matrix():
 
     features, codebook = torch.randn(2000, 4), torch.randn(5000, 4)
     with Largest() as seen:
-        search.search(features, codebook, False, 2 ** 18)
-    assert 0 < seen.bytes <= 2 ** 18
+        search.search(features, codebook, False, 2**18)
+    assert 0 < seen.bytes <= 2**18

@@ -135,6 +135,7 @@ def test_dead_codes_move_to_observed_vectors(kind):
 
 def test_restarts_wake_a_dead_codebook():
     """Data far from all codes: without restarts one code takes everything."""
+
     def codes_used(restart):
         torch.manual_seed(0)
         quantizer = VectorQuantizer(32, 4, update=EMAUpdate(decay=0.9, restart=restart)).train()
@@ -163,11 +164,11 @@ def draw(number: int, seed: int = 0, places: int = 4096, keep: int = 16) -> list
 
 
 def test_priorities_are_distinct_and_in_range():
-    for start in (0, 2 ** 24 - 1000, 2 ** 40):
+    for start in (0, 2**24 - 1000, 2**40):
         drawn = priorities(torch.arange(start, start + 200_000), 3, NUMBER)
         assert len(drawn.unique()) == 200_000
         assert drawn.min() >= 1
-        assert drawn.max() <= 2 ** 48
+        assert drawn.max() <= 2**48
 
 
 def test_draws_differ_by_step_and_seed_and_are_even():
@@ -183,7 +184,7 @@ def test_draws_differ_by_step_and_seed_and_are_even():
 
 
 def test_halves_of_priorities_are_exact_in_fp32():
-    values = torch.tensor([0, 1, 2 ** 24 - 1, 2 ** 24, 2 ** 47 + 12345, 2 ** 48 - 1, 2 ** 48])
+    values = torch.tensor([0, 1, 2**24 - 1, 2**24, 2**47 + 12345, 2**48 - 1, 2**48])
     assert torch.equal(join(split(values)), values)
 
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from vq.core.check import find_problems
 from vq.core.errors import ConfigError
 from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQQuantizerRegistry
@@ -69,7 +70,7 @@ def test_gradient_reaches_the_features(name, make, training):
     quantizer = trained(make(name)).train(training)
     features = torch.randn(6, 4, quantizer.embedding_dim, requires_grad=True)
     quantized = quantizer(features)
-    gradient, = torch.autograd.grad((quantized.z * torch.randn_like(quantized.z)).sum(), features)
+    (gradient,) = torch.autograd.grad((quantized.z * torch.randn_like(quantized.z)).sum(), features)
     assert (gradient.abs().sum(-1) > 0).all()
 
 
@@ -150,6 +151,10 @@ def test_leaving_the_meta_device(name, make):
     assert torch.equal(early(features).z, late(features).z)
 
 
+def test_config_check_knows_every_parameter(name, configs):
+    assert list(find_problems(VQQuantizerRegistry, configs[name], 'quantizer')) == []
+
+
 def test_bits(name, make):
     quantizer = make(name)
     assert quantizer.bits == math.log2(quantizer.codebook_size)
@@ -163,30 +168,35 @@ def test_losses_are_what_they_are_called():
     assert quantizer.loss_weights == {'codebook': 1.0, 'commitment': 0.5}
     for name, reaches in {'codebook': (False, True), 'commitment': (True, False)}.items():
         torch.testing.assert_close(quantized.losses[name], expected)
-        gradients = torch.autograd.grad(quantized.losses[name], [features, quantizer.codebook.weight], retain_graph=True,
-                                        allow_unused=True)
+        gradients = torch.autograd.grad(
+            quantized.losses[name], [features, quantizer.codebook.weight], retain_graph=True, allow_unused=True
+        )
         assert tuple(gradient is not None for gradient in gradients) == reaches
 
 
-@pytest.mark.parametrize(('config', 'message'), [
-    (dict(type='VectorQuantizer', codebook_size=0, embedding_dim=4), 'codebook'),
-    (dict(**SMALL, distance='l1'), 'l1'),
-    (dict(**SMALL, update=dict(type='VQKDUpdate')), 'unit length'),
-    (dict(**SMALL, update=dict(type='EMAUpdate', decay=1.0)), 'decay'),
-    (dict(**SMALL, update=dict(type='RestartUnused', threshold=2.0)), 'threshold'),
-    (dict(**SMALL, update=dict(type='CVQUpdate', anchor='far')), 'far'),
-    (dict(type='FiniteScalarQuantizer', levels=[]), 'levels'),
-    (dict(type='FiniteScalarQuantizer', levels=[8, 2]), 'levels'),
-    (dict(type='FiniteScalarQuantizer', levels=[1000] * 21), '64-bit'),
-])
+@pytest.mark.parametrize(
+    ('config', 'message'),
+    [
+        (dict(type='VectorQuantizer', codebook_size=0, embedding_dim=4), 'codebook'),
+        (dict(**SMALL, distance='l1'), 'l1'),
+        (dict(**SMALL, update=dict(type='VQKDUpdate')), 'unit length'),
+        (dict(**SMALL, update=dict(type='EMAUpdate', decay=1.0)), 'decay'),
+        (dict(**SMALL, update=dict(type='RestartUnused', threshold=2.0)), 'threshold'),
+        (dict(**SMALL, update=dict(type='CVQUpdate', anchor='far')), 'far'),
+        (dict(type='FiniteScalarQuantizer', levels=[]), 'levels'),
+        (dict(type='FiniteScalarQuantizer', levels=[8, 2]), 'levels'),
+        (dict(type='FiniteScalarQuantizer', levels=[1000] * 21), '64-bit'),
+    ],
+)
 def test_bad_settings(config, message):
     with pytest.raises(ConfigError, match=message) as caught:
         VQQuantizerRegistry.build(config)
     assert caught.value.hint
 
 
-@pytest.mark.parametrize(('levels', 'bound'),
-                         [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer')])
+@pytest.mark.parametrize(
+    ('levels', 'bound'), [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer')]
+)
 def test_finite_scalar_tokens_and_codes_are_inverse(levels, bound):
     """Also where fp32, let alone bf16, cannot count the codes: 10^9 of them."""
     quantizer = VQQuantizerRegistry.build(dict(type='FiniteScalarQuantizer', levels=levels, bound=bound))

@@ -29,7 +29,7 @@ _kwargs_.setdefault('batch_size', 8)
 _kwargs_.setdefault('width', 8)
 _base_ = [PyConfig.load('digits/interface.py', quantizer=_quantizer, iters=_iters, codebook_size=32)]
 trainer = dict(
-    model=dict(tokenizer=dict(encoder=dict(out_channels=16, multipliers=(1, 1)), pre_decode=dict(out_channels=16),
+    model=dict(tokenizer=dict(encoder=dict(out_channels=16, multipliers=(1, 1)),
                               decoder=dict(multipliers=(1, 1)))),
     callbacks=[
         dict(type='NoiseCallback'),

@@ -16,10 +16,15 @@ NETWORK = dict(width=4, multipliers=(1, 2, 2), residual_blocks=1, attention_leve
 
 def config(**parts):
     """f4: 5 codes channels between networks of 6."""
-    return dict(type='VQGAN', encoder=dict(type='ConvEncoder', **NETWORK, out_channels=6),
-                quantizer=dict(type='VectorQuantizer', codebook_size=11, embedding_dim=5, init='normal'),
-                post_encode=dict(type='ConvConnector'), decoder=dict(type='ConvDecoder', **NETWORK),
-                pre_decode=dict(type='ConvConnector'), **parts)
+    return dict(
+        type='VQGAN',
+        encoder=dict(type='ConvEncoder', **NETWORK, out_channels=6),
+        quantizer=dict(type='VectorQuantizer', codebook_size=11, embedding_dim=5, init='normal'),
+        post_encode=dict(type='ConvConnector'),
+        decoder=dict(type='ConvDecoder', **NETWORK),
+        pre_decode=dict(type='ConvConnector'),
+        **parts,
+    )
 
 
 def build(settings):
@@ -44,8 +49,13 @@ def test_without_connectors():
     assert model(torch.zeros(1, 3, 8, 8))[0].shape == (1, 3, 8, 8)
 
 
-@pytest.mark.parametrize('quantizer', [dict(type='VectorQuantizer', codebook_size=11, embedding_dim=5, normalize=True),
-                                       dict(type='FiniteScalarQuantizer', levels=[5, 4, 3])])
+@pytest.mark.parametrize(
+    'quantizer',
+    [
+        dict(type='VectorQuantizer', codebook_size=11, embedding_dim=5, normalize=True),
+        dict(type='FiniteScalarQuantizer', levels=[5, 4, 3]),
+    ],
+)
 @pytest.mark.parametrize(('height', 'width'), [(8, 8), (12, 20)])
 def test_promises(quantizer, height, width):
     settings = config()
@@ -110,22 +120,31 @@ def test_autocast_trains_and_quantizes_in_fp32():
 def test_the_published_f16_model_on_the_meta_device():
     """Parameters of taming's f16, 16384 codes, without its losses."""
     with torch.device('meta'):
-        model = VQModelRegistry.build(dict(
-            type='VQGAN', encoder=dict(type='ConvEncoder'), decoder=dict(type='ConvDecoder'),
-            post_encode=dict(type='ConvConnector'), pre_decode=dict(type='ConvConnector'),
-            quantizer=dict(type='VectorQuantizer', codebook_size=16384, embedding_dim=256)))
+        model = VQModelRegistry.build(
+            dict(
+                type='VQGAN',
+                encoder=dict(type='ConvEncoder'),
+                decoder=dict(type='ConvDecoder'),
+                post_encode=dict(type='ConvConnector'),
+                pre_decode=dict(type='ConvConnector'),
+                quantizer=dict(type='VectorQuantizer', codebook_size=16384, embedding_dim=256),
+            )
+        )
         reconstruction, quantized = model(torch.zeros(2, 3, 256, 256))
     assert sum(p.numel() for p in model.parameters()) == 29298176 + 42449795 + 2 * (256 * 256 + 256) + 16384 * 256
     assert reconstruction.shape == (2, 3, 256, 256)
     assert quantized.tokens.shape == (2, 16, 16)
 
 
-@pytest.mark.parametrize(('change', 'message'), [
-    (lambda c: c.pop('post_encode'), 'encoder gives 6 channels and quantizer takes 5'),
-    (lambda c: c.pop('pre_decode'), 'quantizer gives 5 channels and decoder takes 6'),
-    (lambda c: c['post_encode'].update(out_channels=7), 'post_encode joins 6 to 7'),
-    (lambda c: c['decoder'].update(multipliers=(1, 2), attention_levels=()), '4 times, decoder enlarges them 2'),
-])
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda c: c.pop('post_encode'), 'encoder gives 6 channels and quantizer takes 5'),
+        (lambda c: c.pop('pre_decode'), 'quantizer gives 5 channels and decoder takes 6'),
+        (lambda c: c['post_encode'].update(out_channels=7), 'post_encode joins 6 to 7'),
+        (lambda c: c['decoder'].update(multipliers=(1, 2), attention_levels=()), '4 times, decoder enlarges them 2'),
+    ],
+)
 def test_parts_that_do_not_fit(change, message):
     settings = copy.deepcopy(config())
     change(settings)

@@ -32,28 +32,61 @@ class ConvDecoder(Decoder):
     - ``conv_bias``: whether residual blocks have biases; the other convolutions always do.
     """
 
-    def __init__(self, width: int = 128, multipliers: tuple[int, ...] = (1, 1, 2, 2, 4), residual_blocks: int = 3,
-                 attention_levels: tuple[int, ...] = (4,), refine: bool = True, refine_blocks: int = 2,
-                 refine_attention: bool = True, stem_multiplier: int | None = None, resample_last: bool = False,
-                 in_channels: int = 256, out_channels: int = 3, dropout: float = 0.0, norm: NormKind = 'group',
-                 norm_groups: int = 32, conv_bias: bool = True, output: Literal['linear', 'tanh'] = 'linear') -> None:
+    def __init__(
+        self,
+        width: int = 128,
+        multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
+        residual_blocks: int = 3,
+        attention_levels: tuple[int, ...] = (4,),
+        refine: bool = True,
+        refine_blocks: int = 2,
+        refine_attention: bool = True,
+        stem_multiplier: int | None = None,
+        resample_last: bool = False,
+        in_channels: int = 256,
+        out_channels: int = 3,
+        dropout: float = 0.0,
+        norm: NormKind = 'group',
+        norm_groups: int = 32,
+        conv_bias: bool = True,
+        output: Literal['linear', 'tanh'] = 'linear',
+    ) -> None:
         super().__init__()
         check_levels(multipliers, attention_levels, residual_blocks)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.output = output
         doublings = len(multipliers) - (not resample_last)
-        self.upsampling = 2 ** doublings
+        self.upsampling = 2**doublings
 
         lowest = width * (multipliers[-1] if stem_multiplier is None else stem_multiplier)
         widths = [width * multiplier for multiplier in reversed(multipliers)]
         self.stem = nn.Conv2d(in_channels, lowest, 3, padding=1)
-        self.refine = make_refine(lowest, refine_blocks if refine else 0, refine_attention, dropout=dropout,
-                                  bias=conv_bias, norm=norm, norm_groups=norm_groups)
-        self.levels = nn.Sequential(*(
-            Level(before, after, residual_blocks, attention=len(widths) - 1 - index in attention_levels, dropout=dropout,
-                  bias=conv_bias, norm=norm, norm_groups=norm_groups, resample=Upsample(after) if index < doublings else None)
-            for index, (before, after) in enumerate(zip([lowest, *widths], widths, strict=False))))
+        self.refine = make_refine(
+            lowest,
+            refine_blocks if refine else 0,
+            refine_attention,
+            dropout=dropout,
+            bias=conv_bias,
+            norm=norm,
+            norm_groups=norm_groups,
+        )
+        self.levels = nn.Sequential(
+            *(
+                Level(
+                    before,
+                    after,
+                    residual_blocks,
+                    attention=len(widths) - 1 - index in attention_levels,
+                    dropout=dropout,
+                    bias=conv_bias,
+                    norm=norm,
+                    norm_groups=norm_groups,
+                    resample=Upsample(after) if index < doublings else None,
+                )
+                for index, (before, after) in enumerate(zip([lowest, *widths], widths, strict=False))
+            )
+        )
         self.norm_out = make_norm(widths[-1], norm, norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 

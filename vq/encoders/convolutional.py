@@ -29,27 +29,59 @@ class ConvEncoder(Encoder):
     - ``norm_groups``: groups of the norms; where they do not divide a width, the next smaller number that does.
     """
 
-    def __init__(self, width: int = 128, multipliers: tuple[int, ...] = (1, 1, 2, 2, 4), residual_blocks: int = 2,
-                 attention_levels: tuple[int, ...] = (4,), refine: bool = True, refine_blocks: int = 2,
-                 refine_attention: bool = True, downsample: DownsampleKind = 'conv', resample_last: bool = False,
-                 in_channels: int = 3, out_channels: int = 256, dropout: float = 0.0, norm: NormKind = 'group',
-                 norm_groups: int = 32, conv_bias: bool = True, out_kernel_size: int = 3) -> None:
+    def __init__(
+        self,
+        width: int = 128,
+        multipliers: tuple[int, ...] = (1, 1, 2, 2, 4),
+        residual_blocks: int = 2,
+        attention_levels: tuple[int, ...] = (4,),
+        refine: bool = True,
+        refine_blocks: int = 2,
+        refine_attention: bool = True,
+        downsample: DownsampleKind = 'conv',
+        resample_last: bool = False,
+        in_channels: int = 3,
+        out_channels: int = 256,
+        dropout: float = 0.0,
+        norm: NormKind = 'group',
+        norm_groups: int = 32,
+        conv_bias: bool = True,
+        out_kernel_size: int = 3,
+    ) -> None:
         super().__init__()
         check_levels(multipliers, attention_levels, residual_blocks)
         self.in_channels = in_channels
         self.out_channels = out_channels
         halvings = len(multipliers) - (not resample_last)
-        self.downsampling = 2 ** halvings
+        self.downsampling = 2**halvings
 
         widths = [width * multiplier for multiplier in multipliers]
         self.stem = nn.Conv2d(in_channels, width, 3, padding=1, bias=conv_bias)
-        self.levels = nn.Sequential(*(
-            Level(before, after, residual_blocks, attention=index in attention_levels, dropout=dropout, bias=conv_bias,
-                  norm=norm, norm_groups=norm_groups,
-                  resample=make_downsample(after, downsample) if index < halvings else None)
-            for index, (before, after) in enumerate(zip([width, *widths], widths, strict=False))))
-        self.refine = make_refine(widths[-1], refine_blocks if refine else 0, refine_attention, dropout=dropout,
-                                  bias=conv_bias, norm=norm, norm_groups=norm_groups)
+        self.levels = nn.Sequential(
+            *(
+                Level(
+                    before,
+                    after,
+                    residual_blocks,
+                    attention=index in attention_levels,
+                    dropout=dropout,
+                    bias=conv_bias,
+                    norm=norm,
+                    norm_groups=norm_groups,
+                    resample=make_downsample(after, downsample) if index < halvings else None,
+                )
+                for index, (before, after) in enumerate(zip([width, *widths], widths, strict=False))
+            )
+        )
+        self.refine = make_refine(
+            widths[-1],
+            refine_blocks if refine else 0,
+            refine_attention,
+            dropout=dropout,
+            bias=conv_bias,
+            norm=norm,
+            norm_groups=norm_groups,
+        )
         self.norm_out = make_norm(widths[-1], norm, norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, out_kernel_size, padding=out_kernel_size // 2)
 

@@ -21,7 +21,7 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
     sheet = torch.full((3, rows * (height + gap) + gap, columns * (width + gap) + gap), 255, dtype=torch.uint8)
     for index, picture in enumerate(pictures):
         top, left = gap + (index // columns) * (height + gap), gap + (index % columns) * (width + gap)
-        sheet[:, top:top + height, left:left + width] = picture
+        sheet[:, top : top + height, left : left + width] = picture
     return sheet
 
 

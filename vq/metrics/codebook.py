@@ -39,8 +39,10 @@ class CodebookMetric(Metric):
 
     def update(self, batch: Batch, outputs: Outputs) -> None:
         if outputs.tokens is None:
-            raise ConfigError('codebook metrics need tokens, and this model gives none',
-                              'Leave CodebookMetric out of the metrics of continuous tokenizers.')
+            raise ConfigError(
+                'codebook metrics need tokens, and this model gives none',
+                'Leave CodebookMetric out of the metrics of continuous tokenizers.',
+            )
         new = self._new_rows(batch.id)
         tokens, key = outputs.tokens.flatten(1), batch.key  # (B, n), (B,)
         if len(new) < len(tokens):
@@ -71,12 +73,12 @@ class CodebookMetric(Metric):
     def _counted_elsewhere(self) -> Tensor:
         """Counts (K,) of this rank's images that a lower rank has counted too."""
         keys = torch.cat(self._keys).cpu() if self._keys else torch.empty(0, dtype=torch.int64)
-        lower = collectives.all_gather_object(keys)[:collectives.rank()]
+        lower = collectives.all_gather_object(keys)[: collectives.rank()]
         repeated = torch.isin(keys, torch.cat([*lower, keys.new_empty(0)]))
         counts = torch.zeros(self.codebook_size, dtype=torch.int64)
         start = 0
         for tokens in self._tokens:
-            rows = repeated[start:start + len(tokens)]
+            rows = repeated[start : start + len(tokens)]
             start += len(tokens)
             if rows.any():
                 add_counts(counts, tokens.cpu()[rows])
@@ -94,5 +96,9 @@ def usage(counts: Tensor) -> dict[str, float]:
     share = counts.double() / counts.sum().clamp_min(1)
     entropy = -torch.xlogy(share, share).sum()
     used = int((counts > 0).sum())
-    return {'codebook_usage': used / len(counts), 'perplexity': entropy.exp().item(),
-            'codebook_entropy': entropy.item(), 'dead_codes': float(len(counts) - used)}
+    return {
+        'codebook_usage': used / len(counts),
+        'perplexity': entropy.exp().item(),
+        'codebook_entropy': entropy.item(),
+        'dead_codes': float(len(counts) - used),
+    }

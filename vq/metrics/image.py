@@ -34,7 +34,7 @@ class MSEMetric(ImageMetric):
 
     def measure(self, image: Tensor, reconstruction: Tensor) -> tuple[Tensor, float]:
         difference = (image.int() - reconstruction.int()).square()
-        return difference.flatten(1).sum(1, dtype=torch.int64), 1 / (255 ** 2 * image.shape[1:].numel())
+        return difference.flatten(1).sum(1, dtype=torch.int64), 1 / (255**2 * image.shape[1:].numel())
 
 
 @VQMetricRegistry.register_()
@@ -62,21 +62,23 @@ class SSIMMetric(ImageMetric):
     def measure(self, image: Tensor, reconstruction: Tensor) -> tuple[Tensor, float]:
         height, width = image.shape[-2:]
         if min(height, width) <= SIZE // 2:
-            raise UserError(f'SSIM looks at windows of {SIZE} x {SIZE} pixels, and images have {height} x {width}',
-                            'Leave SSIMMetric out of the metrics, or use larger images.')
+            raise UserError(
+                f'SSIM looks at windows of {SIZE} x {SIZE} pixels, and images have {height} x {width}',
+                'Leave SSIMMetric out of the metrics, or use larger images.',
+            )
         similarity = ssim_map(image, reconstruction).flatten(1)
         # summed as whole numbers: sums of floats depend on how a device cuts a batch
         return (similarity * FRACTION).round().long().sum(1), 1 / (FRACTION * similarity.shape[1])
 
 
 SIZE = 11
-FRACTION = 2 ** 30
-SHARPNESS = 2 ** 17  # windows are whole numbers that sum to this: all products below are then exact in float64
+FRACTION = 2**30
+SHARPNESS = 2**17  # windows are whole numbers that sum to this: all products below are then exact in float64
 
 
 def window() -> list[int]:
     """The Gaussian of 11 taps as whole numbers that sum to ``SHARPNESS``."""
-    taps = [math.exp(-(offset - SIZE // 2) ** 2 / (2 * 1.5 ** 2)) for offset in range(SIZE)]
+    taps = [math.exp(-((offset - SIZE // 2) ** 2) / (2 * 1.5**2)) for offset in range(SIZE)]
     whole = [round(tap / sum(taps) * SHARPNESS) for tap in taps]
     whole[SIZE // 2] += SHARPNESS - sum(whole)
     return whole
@@ -103,7 +105,7 @@ def ssim_map(x: Tensor, y: Tensor) -> Tensor:
     vertical = blur_matrix(x.shape[-2], x.device, dtype)
     horizontal = blur_matrix(x.shape[-1], x.device, dtype).T
     maps = torch.stack([x, y, x.square() + y.square(), x * y])  # whole numbers up to 2^17
-    mean_x, mean_y, squares, product = vertical @ maps @ horizontal / SHARPNESS ** 2
+    mean_x, mean_y, squares, product = vertical @ maps @ horizontal / SHARPNESS**2
     mean_square, mean_product = mean_x.square() + mean_y.square(), mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     similar: Tensor = (2 * mean_product + c1) * (2 * (product - mean_product) + c2)

@@ -47,8 +47,10 @@ class ImageMetric(Metric):
 
     def update(self, batch: Batch, outputs: Outputs) -> None:
         if outputs.reconstruction is None:
-            raise ConfigError(f"the metric '{self.name}' needs reconstructions, and this tokenizer makes none",
-                              f'Leave {type(self).__name__} out of the metrics, or train a decoder for the tokenizer.')
+            raise ConfigError(
+                f"the metric '{self.name}' needs reconstructions, and this tokenizer makes none",
+                f'Leave {type(self).__name__} out of the metrics, or train a decoder for the tokenizer.',
+            )
         image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
         values, unit = self.measure(image, to_uint8(outputs.reconstruction))
         self._keys.append(batch.key)

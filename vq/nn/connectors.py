@@ -16,8 +16,10 @@ class IdentityConnector(Connector):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         if in_channels != out_channels:
-            raise ConfigError(f'IdentityConnector cannot join {in_channels} channels to {out_channels}',
-                              "Use dict(type='ConvConnector'), or make the widths equal.")
+            raise ConfigError(
+                f'IdentityConnector cannot join {in_channels} channels to {out_channels}',
+                "Use dict(type='ConvConnector'), or make the widths equal.",
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
 

@@ -15,15 +15,34 @@ from vq.nn.residual import Residual
 class Level(nn.Module):
     """Residual blocks, each followed by attention if asked for, then a change of resolution if there is one."""
 
-    def __init__(self, in_channels: int, out_channels: int, blocks: int, *, attention: bool = False,
-                 resample: nn.Module | None = None, dropout: float = 0.0, bias: bool = True, norm: NormKind = 'group',
-                 norm_groups: int = 32) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        blocks: int,
+        *,
+        attention: bool = False,
+        resample: nn.Module | None = None,
+        dropout: float = 0.0,
+        bias: bool = True,
+        norm: NormKind = 'group',
+        norm_groups: int = 32,
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            Residual(in_channels if index == 0 else out_channels, out_channels, dropout=dropout, bias=bias, norm=norm,
-                     norm_groups=norm_groups) for index in range(blocks))
+            Residual(
+                in_channels if index == 0 else out_channels,
+                out_channels,
+                dropout=dropout,
+                bias=bias,
+                norm=norm,
+                norm_groups=norm_groups,
+            )
+            for index in range(blocks)
+        )
         self.attentions = nn.ModuleList(
-            SpatialAttention(out_channels, norm=norm, norm_groups=norm_groups) for _ in range(blocks if attention else 0))
+            SpatialAttention(out_channels, norm=norm, norm_groups=norm_groups) for _ in range(blocks if attention else 0)
+        )
         self.resample = nn.Identity() if resample is None else resample
 
     def forward(self, x: Tensor) -> Tensor:
@@ -35,8 +54,16 @@ class Level(nn.Module):
         return y
 
 
-def make_refine(channels: int, blocks: int, attention: bool, *, dropout: float = 0.0, bias: bool = True,
-                norm: NormKind = 'group', norm_groups: int = 32) -> nn.Sequential:
+def make_refine(
+    channels: int,
+    blocks: int,
+    attention: bool,
+    *,
+    dropout: float = 0.0,
+    bias: bool = True,
+    norm: NormKind = 'group',
+    norm_groups: int = 32,
+) -> nn.Sequential:
     """The blocks at the lowest resolution: residual ones, with attention between them if asked for."""
     parts: list[nn.Module] = []
     for index in range(blocks):
@@ -49,11 +76,15 @@ def make_refine(channels: int, blocks: int, attention: bool, *, dropout: float =
 def check_levels(multipliers: Sequence[int], attention_levels: Sequence[int], residual_blocks: int) -> None:
     """Refuse settings that would silently build another network."""
     if not multipliers or min(multipliers) < 1:
-        raise ConfigError(f'multipliers {tuple(multipliers)} must be whole numbers from 1 on, one per level',
-                          'For example multipliers=(1, 1, 2, 2, 4).')
+        raise ConfigError(
+            f'multipliers {tuple(multipliers)} must be whole numbers from 1 on, one per level',
+            'For example multipliers=(1, 1, 2, 2, 4).',
+        )
     if residual_blocks < 1:
         raise ConfigError(f'residual_blocks is {residual_blocks}', 'Every level needs at least one residual block.')
     for level in attention_levels:
         if not 0 <= level < len(multipliers):
-            raise ConfigError(f'attention_levels names level {level}, and there are {len(multipliers)} levels',
-                              f'Levels count from 0 (full resolution) to {len(multipliers) - 1} (lowest).')
+            raise ConfigError(
+                f'attention_levels names level {level}, and there are {len(multipliers)} levels',
+                f'Levels count from 0 (full resolution) to {len(multipliers) - 1} (lowest).',
+            )

@@ -14,8 +14,16 @@ class Residual(nn.Module):
     The shortcut is a 1x1 convolution where the number of channels changes.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, *, dropout: float = 0.0, bias: bool = True,
-                 norm: NormKind = 'group', norm_groups: int = 32) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        dropout: float = 0.0,
+        bias: bool = True,
+        norm: NormKind = 'group',
+        norm_groups: int = 32,
+    ) -> None:
         super().__init__()
         self.norm1 = make_norm(in_channels, norm, norm_groups)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias)

@@ -24,8 +24,10 @@ class Codebook(nn.Module):
     def __init__(self, codebook_size: int, embedding_dim: int, *, trainable: bool = True, init: Init = 'uniform') -> None:
         super().__init__()
         if codebook_size < 1 or embedding_dim < 1:
-            raise ConfigError(f'a codebook of {codebook_size} codes of {embedding_dim} channels cannot be',
-                              'Give codebook_size and embedding_dim from 1 on.')
+            raise ConfigError(
+                f'a codebook of {codebook_size} codes of {embedding_dim} channels cannot be',
+                'Give codebook_size and embedding_dim from 1 on.',
+            )
         self.init = init
         weight = torch.empty(codebook_size, embedding_dim, dtype=torch.float32)
         if trainable:

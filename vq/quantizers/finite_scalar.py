@@ -39,9 +39,10 @@ class FiniteScalarQuantizer(Quantizer):
         least = 3 if bound == 'inner' else 2
         if not levels or min(levels) < least:
             raise ConfigError(f"levels {list(levels)} with bound='{bound}'", f'Every channel needs at least {least} levels.')
-        if math.prod(levels) >= 2 ** 62:
-            raise ConfigError(f'levels {list(levels)} make more codes than 64-bit tokens can count',
-                              'Use fewer channels or levels.')
+        if math.prod(levels) >= 2**62:
+            raise ConfigError(
+                f'levels {list(levels)} make more codes than 64-bit tokens can count', 'Use fewer channels or levels.'
+            )
         self.levels = tuple(levels)
         self.bound = bound
         self.embedding_dim = len(levels)

@@ -19,8 +19,8 @@ from vq.nn.precision import exact_matmul, no_autocast
 
 Metric = Literal['l2', 'cosine']
 
-BUDGET_BYTES = 64 * 2 ** 20
-CPU_TILE_BYTES = 8 * 2 ** 20  # about what stays in cache between the product and the maximum
+BUDGET_BYTES = 64 * 2**20
+CPU_TILE_BYTES = 8 * 2**20  # about what stays in cache between the product and the maximum
 CPU_TILE_CODES = 2048
 DEVICE_TILE_CODES = 16384
 
@@ -51,7 +51,9 @@ def search(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int) 
         buffer = features.new_empty(rows * width)
         tokens = torch.empty(len(features), dtype=torch.int64, device=features.device)
         for start in range(0, len(features), rows):
-            tokens[start:start + rows] = _best_in_rows(features[start:start + rows] - centre, codebook, bias, buffer, width)
+            tokens[start : start + rows] = _best_in_rows(
+                features[start : start + rows] - centre, codebook, bias, buffer, width
+            )
         return tokens
 
 
@@ -70,9 +72,9 @@ def _best_in_rows(features: Tensor, codebook: Tensor, bias: Tensor, buffer: Tens
     best: Tensor | None = None
     tokens = torch.zeros(len(features), dtype=torch.int64, device=features.device)
     for start in range(0, len(codebook), width):
-        codes = codebook[start:start + width]
-        scores = buffer[:len(features) * len(codes)].view(len(features), len(codes))
-        torch.addmm(bias[start:start + width], features, codes.t(), out=scores)
+        codes = codebook[start : start + width]
+        scores = buffer[: len(features) * len(codes)].view(len(features), len(codes))
+        torch.addmm(bias[start : start + width], features, codes.t(), out=scores)
         value, index = scores.max(dim=1)  # the first of equals
         if best is None:
             best, tokens = value, index

@@ -30,15 +30,24 @@ class VectorQuantizer(Quantizer):
     - ``update``: what moves codes besides gradients, once per optimizer step.
     """
 
-    def __init__(self, codebook_size: int, embedding_dim: int, distance: Metric = 'l2', normalize: bool = False,
-                 codebook_weight: float = 1.0, commitment_weight: float = 0.25, init: Init = 'uniform',
-                 update: CodebookUpdate | None = None) -> None:
+    def __init__(
+        self,
+        codebook_size: int,
+        embedding_dim: int,
+        distance: Metric = 'l2',
+        normalize: bool = False,
+        codebook_weight: float = 1.0,
+        commitment_weight: float = 0.25,
+        init: Init = 'uniform',
+        update: CodebookUpdate | None = None,
+    ) -> None:
         super().__init__()
         if distance not in ('l2', 'cosine'):
             raise ConfigError(f"distance is '{distance}'", "It is 'l2' or 'cosine'.")
         if update is not None and not isinstance(update, Update):
-            raise ConfigError(f'{type(update).__name__} is no codebook update',
-                              'Derive it from vq.quantizers.updates.base.Update.')
+            raise ConfigError(
+                f'{type(update).__name__} is no codebook update', 'Derive it from vq.quantizers.updates.base.Update.'
+            )
         self.codebook_size = codebook_size
         self.embedding_dim = embedding_dim
         self.normalize = normalize

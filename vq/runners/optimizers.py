@@ -54,17 +54,3 @@ def sgd(
     nesterov: bool = False,
 ) -> Optimizer:
     return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
-
-
-@VQOptimizerRegistry.register_('RMSprop')
-def rmsprop(
-    parameters: Parameters,
-    fused: bool,
-    *,
-    lr: float = 1e-2,
-    alpha: float = 0.99,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-) -> Optimizer:
-    return torch.optim.RMSprop(parameters, lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)

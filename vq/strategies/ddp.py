@@ -52,10 +52,11 @@ class DDPStrategy(BaseStrategy):
     def start(self) -> None:
         local_rank = int(os.environ.get('LOCAL_RANK', 0))
         if self.device_name == 'auto' and torch.cuda.is_available():
-            self.device_name = f'cuda:{local_rank}'
+            # one visible GPU per task (srun --gpus-per-task=1) is that task's own, whatever its local rank
+            self.device_name = f'cuda:{0 if torch.cuda.device_count() == 1 else local_rank}'
         super().start()
         if self.device.type == 'cuda':
-            if local_rank >= torch.cuda.device_count():
+            if (self.device.index or 0) >= torch.cuda.device_count():
                 raise UserError(
                     f'local rank {local_rank} has no GPU: this machine shows {torch.cuda.device_count()}',
                     'Start at most one process per GPU: auto_torchrun --nproc-per-node N.',

@@ -30,8 +30,15 @@ class VQGAN(Tokenizer):
         'pre_decode.out_channels': 'decoder.in_channels',
     }
 
-    def __init__(self, *, encoder: Encoder, quantizer: Quantizer, post_encode: Connector | None = None, decoder: Decoder,
-                 pre_decode: Connector | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        quantizer: Quantizer,
+        post_encode: Connector | None = None,
+        decoder: Decoder,
+        pre_decode: Connector | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = encoder
         self.post_encode = post_encode
@@ -43,8 +50,10 @@ class VQGAN(Tokenizer):
         _check_join('quantizer', quantizer.embedding_dim, 'pre_decode', pre_decode, 'decoder', decoder.in_channels)
         upsampling = getattr(decoder, 'upsampling', encoder.downsampling)
         if upsampling != encoder.downsampling:
-            raise ConfigError(f'encoder shrinks images {encoder.downsampling} times, decoder enlarges them {upsampling} times',
-                              'Give both the same multipliers.')
+            raise ConfigError(
+                f'encoder shrinks images {encoder.downsampling} times, decoder enlarges them {upsampling} times',
+                'Give both the same multipliers.',
+            )
 
     @property
     def codebook_size(self) -> int:  # type: ignore[override]
@@ -91,16 +100,22 @@ class VQGAN(Tokenizer):
 
     def _check_size(self, height: int, width: int) -> None:
         if height % self.downsampling or width % self.downsampling or not height or not width:
-            raise UserError(f'images of {height} x {width} pixels do not divide into cells of {self.downsampling} pixels',
-                            f'Choose image_size as a multiple of {self.downsampling}.')
+            raise UserError(
+                f'images of {height} x {width} pixels do not divide into cells of {self.downsampling} pixels',
+                f'Choose image_size as a multiple of {self.downsampling}.',
+            )
 
 
 def _check_join(left: str, out_channels: int, between: str, connector: Connector | None, right: str, in_channels: int) -> None:
     if connector is None:
         if out_channels != in_channels:
-            raise ConfigError(f'{left} gives {out_channels} channels and {right} takes {in_channels}',
-                              f"Add {between}=dict(type='ConvConnector'), or make the widths equal.")
+            raise ConfigError(
+                f'{left} gives {out_channels} channels and {right} takes {in_channels}',
+                f"Add {between}=dict(type='ConvConnector'), or make the widths equal.",
+            )
     elif connector.in_channels != out_channels or connector.out_channels != in_channels:
-        raise ConfigError(f'{between} joins {connector.in_channels} to {connector.out_channels} channels, '
-                          f'but {left} gives {out_channels} and {right} takes {in_channels}',
-                          f'Leave in_channels and out_channels of {between} out: they follow from the neighbours.')
+        raise ConfigError(
+            f'{between} joins {connector.in_channels} to {connector.out_channels} channels, '
+            f'but {left} gives {out_channels} and {right} takes {in_channels}',
+            f'Leave in_channels and out_channels of {between} out: they follow from the neighbours.',
+        )

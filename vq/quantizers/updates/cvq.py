@@ -32,8 +32,9 @@ class CVQUpdate(Update):
     anchors: Tensor  # (K, C) the nearest features so far in this step, on this rank
     distance: Tensor  # (K,) their squared distances
 
-    def __init__(self, decay: float = 0.99, anchor: Literal['nearest'] = 'nearest', eps: float = 1e-3,
-                 in_forward: bool = False) -> None:
+    def __init__(
+        self, decay: float = 0.99, anchor: Literal['nearest'] = 'nearest', eps: float = 1e-3, in_forward: bool = False
+    ) -> None:
         super().__init__()
         if anchor != 'nearest':
             raise ConfigError(f"anchor is '{anchor}'", "It is 'nearest'.")

@@ -36,13 +36,16 @@ class Restart:
 
         A restarted code gets the mean count, so it has as long to prove itself as an average code takes to die.
         """
-        poorest = torch.argsort(count, stable=True)[:self.candidates]  # stable: equal counts in one order on every rank
+        poorest = torch.argsort(count, stable=True)[: self.candidates]  # stable: equal counts in one order on every rank
         mean = count.mean()
-        dead = totals.valid[:len(poorest)] & (count[poorest] < self.threshold * mean)
+        dead = totals.valid[: len(poorest)] & (count[poorest] < self.threshold * mean)
         new_count = torch.where(dead, mean, count[poorest])
-        new_codes = torch.where(dead[:, None], totals.candidates[:len(poorest)], codes[poorest])
-        return (count.index_copy(0, poorest, new_count), codes.index_copy(0, poorest, new_codes),
-                torch.zeros_like(count, dtype=torch.bool).index_copy(0, poorest, dead))
+        new_codes = torch.where(dead[:, None], totals.candidates[: len(poorest)], codes[poorest])
+        return (
+            count.index_copy(0, poorest, new_count),
+            codes.index_copy(0, poorest, new_codes),
+            torch.zeros_like(count, dtype=torch.bool).index_copy(0, poorest, dead),
+        )
 
 
 @VQCodebookUpdateRegistry.register_()

@@ -1,0 +1,111 @@
+"""``make demo``: the page it writes, a second run, and the promise it makes of its tokenizer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.report.support import Reader, needs_nothing_else
+from tests.sources import ROOT
+from vq.io.shards import ShardSet
+
+pytestmark = pytest.mark.slow
+
+
+def start(folder: Path, arguments: Sequence[str], dry: bool) -> subprocess.CompletedProcess[str]:
+    """``python ARGUMENTS`` in a folder that is not the checkout."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'DRY_RUN': str(dry), 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def run_demo(folder: Path, *arguments: str, dry: bool) -> str:
+    """What the demo says on the terminal."""
+    done = start(folder, ['-m', 'vq.demo', *arguments], dry)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder in which a dry run of the demo has ended, and what it said."""
+    folder = tmp_path_factory.mktemp('demo')
+    return folder, run_demo(folder, dry=True)
+
+
+def check_page(folder: Path, said: str) -> Reader:
+    """The page is where the last lines say, and complete."""
+    place, address = said.splitlines()[-2:]
+    page = folder / re.fullmatch(r'Open the report in a browser: (\S+)', place)[1]
+    assert address == page.as_uri()
+    html = page.read_text()
+    assert needs_nothing_else(html)
+    assert 'nan' not in re.findall(r'[\d.a-z]+', re.sub(r'base64,[^"]*', '', html)), 'a figure is missing'
+    reader = Reader(html)
+    assert reader.ids == ['reconstructions', 'metrics', 'training', 'tokens', 'usage', 'codes', 'commands']
+    assert len(reader.pictures) == 4 * 30 + 10 + 2, '30 digits in four pictures each, one of each class, two sheets of codes'
+    assert reader.tags.count('svg') == 5 + 10 + 2, 'charts, token maps and usage'
+    for line in re.findall(r'^\$ (python .*)$', said, re.MULTILINE):
+        assert line in reader.text, 'every command stands on the page'
+    return reader
+
+
+def test_a_dry_run_is_complete(dry_run):
+    folder, said = dry_run
+    assert 'Dry run' in check_page(folder, said).text
+    for name, count in (('demo_tokenize', 180), ('demo_tokenize_train', 1437)):
+        tokens = ShardSet(folder / 'work_dirs/dry_run' / name / 'tokens', verify=True)
+        assert len(tokens) == len(set(tokens.ids())) == count
+        assert tokens[0]['tokens'].shape == (1, 4, 4)
+
+
+def test_commands_stand_alone(dry_run):
+    """The second command, typed by hand after the demo, finds the run and measures the same."""
+    folder, said = dry_run
+    line = next(line for line in said.splitlines() if line.startswith('$ python -m vq.val'))
+    file = folder / 'work_dirs/dry_run/demo/val/iter_8/results.json'
+    before = json.loads(file.read_text())
+    file.unlink()
+    done = start(folder, line.split()[2:], dry=True)
+    assert done.returncode == 0, done.stderr
+    after = json.loads(file.read_text())
+    for timed in (before, after):
+        timed['results'].pop('seconds')
+    assert before['results'] == after['results'] and before['weights_hash'] == after['weights_hash']
+
+
+def test_a_second_demo_starts_over(dry_run):
+    folder, _ = dry_run
+    said = run_demo(folder, '--seed', '5', dry=True)
+    assert '$ rm -r' in said, 'tokens of another tokenizer would be refused'
+    check_page(folder, said)
+
+
+def test_a_failing_command_ends_the_demo(tmp_path):
+    done = start(tmp_path, ['-m', 'vq.demo', '--override', '.trainer.no_such_key.x:1'], dry=True)
+    assert done.returncode == 2
+    assert 'no_such_key' in done.stderr and 'run it alone: python -m vq.train' in done.stderr.splitlines()[-1]
+
+
+def test_a_third_of_the_demo_keeps_its_promise(tmp_path):
+    """On held-out digits, with 250 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches."""
+    run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:250', dry=False)
+    html = Reader((tmp_path / 'work_dirs/demo/report.html').read_text()).text
+    ours, baseline, *_ = map(float, re.search(r'PSNR, dB (\S+) (\S+)', html).groups())
+    found = json.loads((tmp_path / 'work_dirs/demo/val/iter_250/results.json').read_text())['results']
+    assert found['psnr'] == pytest.approx(ours, abs=0.005)
+    assert ours > baseline + 2
+    assert 24.5 < baseline < 25.5, 'k-means was measured at 25.0 dB'
+    assert found['codebook_usage'] >= 0.98

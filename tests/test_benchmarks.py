@@ -1,0 +1,72 @@
+"""The benchmarks run, their two sides agree, and their last line is the JSON that others read. Nothing is said about time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.snippets import ROOT, environment
+
+SCRIPTS = sorted(path.stem for path in (ROOT / 'benchmarks').glob('[!_]*.py'))
+
+
+def run(name: str, *arguments: str) -> dict[str, Any]:
+    script = ROOT / 'benchmarks' / f'{name}.py'
+    done = subprocess.run([sys.executable, str(script), *arguments], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
+    assert 'equal: ' in done.stdout, 'equality comes before time'
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.slow
+def test_checkpoint_benchmark(tmp_path: Path) -> None:
+    found = run('checkpoint', '--quick', '--folder', str(tmp_path))
+    assert found['benchmark'] == 'checkpoint' and found['quick'] and found['equal']
+    assert found['bytes']['ours'] >= 40e6, 'the state is written whole'
+    assert all(figures['repeats'] >= 7 for what in ('save', 'load') for figures in found[what].values())
+    assert found['machine']['versions']['torch'] and found['machine']['load_before']
+    assert not list(tmp_path.iterdir()), 'nothing is left behind'
+
+
+@pytest.mark.slow
+def test_runner_benchmark_sees_equal_bits() -> None:
+    found = run('runner', '--quick', '--width', '4', '--seconds', '0.1')
+    assert found['whole']['ours']['repeats'] >= 7
+    assert set(found['whole']) >= {'overhead_cpu', 'overhead_wall'} and len(found['breakdown']) >= 5
+
+
+def test_every_benchmark_is_described() -> None:
+    page = (ROOT / 'benchmarks' / 'README.md').read_text()
+    assert SCRIPTS
+    for name in SCRIPTS:
+        text = (ROOT / 'benchmarks' / f'{name}.py').read_text()
+        assert f'benchmarks/{name}.py' in page, f'benchmarks/README.md does not mention {name}.py'
+        assert f'python benchmarks/{name}.py --quick' in text and 'must_be_equal(' in text and 'finish(' in text
+
+
+def test_unequal_sides_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import _common
+
+    with pytest.raises(SystemExit, match='nothing was timed'):
+        _common.must_be_equal('two things', False)
+
+
+def test_medians_have_seven_repetitions_and_ratios_are_paired(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
+    import _common
+
+    with pytest.raises(ValueError, match='at least 7'):
+        _common.in_turns({'one': lambda: None}, repeats=3)
+    calls: list[str] = []
+    times = _common.in_turns({'a': lambda: calls.append('a'), 'b': lambda: calls.append('b')}, repeats=8, warmup=0)
+    assert ''.join(calls) == 'abba' * 4, 'in turns, each side first as often as the other'
+    assert len(times['a'].wall) == len(times['b'].cpu) == 8
+    # a machine that becomes three times slower halfway moves both sides alike
+    assert _common.paired_ratio([2.0, 2.0, 6.0], [1.0, 1.0, 3.0]) == 2.0
