@@ -99,12 +99,12 @@ def test_a_failing_command_ends_the_demo(tmp_path):
     assert 'no_such_key' in done.stderr and 'run it alone: python -m vq.train' in done.stderr.splitlines()[-1]
 
 
-def test_a_third_of_the_demo_keeps_its_promise(tmp_path):
-    """On held-out digits, with 250 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches."""
-    run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:250', dry=False)
+def test_half_of_the_demo_keeps_its_promise(tmp_path):
+    """On held-out digits, with 350 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches."""
+    run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:350', dry=False)
     html = Reader((tmp_path / 'work_dirs/demo/report.html').read_text()).text
     ours, baseline, *_ = map(float, re.search(r'PSNR, dB (\S+) (\S+)', html).groups())
-    found = json.loads((tmp_path / 'work_dirs/demo/val/iter_250/results.json').read_text())['results']
+    found = json.loads((tmp_path / 'work_dirs/demo/val/iter_350/results.json').read_text())['results']
     assert found['psnr'] == pytest.approx(ours, abs=0.005)
     assert ours > baseline + 2
     assert 24.5 < baseline < 25.5, 'k-means was measured at 25.0 dB'

@@ -19,7 +19,8 @@ from pathlib import Path
 from tests.runners.support import build_trainer, quiet
 
 def losses(folder, strategy):
-    trainer = build_trainer(Path(folder) / strategy, dict(iters=3, strategy=strategy), {'.trainer.callbacks': quiet('EMACallback')})
+    callbacks = {'.trainer.callbacks': quiet('EMACallback')}
+    trainer = build_trainer(Path(folder) / strategy, dict(iters=3, strategy=strategy), callbacks)
     found = []
     backward = trainer.strategy.backward
     trainer.strategy.backward = lambda loss: (backward(loss), found.append(loss.detach()))

@@ -10,7 +10,6 @@ import importlib
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -83,7 +82,7 @@ def plan(options: argparse.Namespace, runs: Path) -> list[tuple[str, list[str]]]
     tokenize = 'vq.tasks.image_tokenization.tokenize'
     return [
         ('vq.train', [*start, '--overwrite', *common, *overriding()]),
-        ('vq.val', [*start, '--again', *common, *overriding()]),
+        ('vq.val', [*start, *common, *overriding()]),
         ('vq.test', [*start, *weights, '--visual', *common, *overriding('.validator.dataset.split::test')]),
         (tokenize, [*start, *weights, *common, *overriding()]),
         (tokenize, [*start, *weights, '--train', *common, *overriding()]),
@@ -91,14 +90,10 @@ def plan(options: argparse.Namespace, runs: Path) -> list[tuple[str, list[str]]]
 
 
 def run(module: str, words: list[str]) -> tuple[int, float]:
-    """A command in this process, which saves importing torch again; it sees the arguments it would see on its own."""
-    started, before = time.perf_counter(), sys.argv
-    sys.argv = [module, *words]
-    try:
-        body = importlib.import_module(BODIES[module])
-        return int(body.main(words)), time.perf_counter() - started
-    finally:
-        sys.argv = before
+    """Exit code and seconds of a command, run in this process: that saves importing torch again."""
+    started = time.perf_counter()
+    code = int(importlib.import_module(BODIES[module]).main(words))
+    return code, time.perf_counter() - started
 
 
 def clear(folders: Sequence[Path]) -> None:

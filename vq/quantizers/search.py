@@ -88,8 +88,8 @@ def _best_in_rows(features: Tensor, codebook: Tensor, bias: Tensor, buffer: Tens
 def _without_buffers(features: Tensor, codebook: Tensor, bias: Tensor, budget_bytes: int) -> Tensor:
     """The same for a back end that plans its own memory: XLA has no ``out=``, and crashes on writes into views."""
     rows = max(1, budget_bytes // (4 * len(codebook)))
-    parts = [torch.argmax(torch.addmm(bias, part, codebook.t()), dim=1) for part in features.split(rows)]
-    return torch.cat(parts)
+    starts = range(0, len(features), rows)
+    return torch.cat([torch.argmax(torch.addmm(bias, features[start : start + rows], codebook.t()), 1) for start in starts])
 
 
 # An operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch.

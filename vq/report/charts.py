@@ -77,9 +77,9 @@ def sorted_bars(title: str, counts: Sequence[int], x_label: str, y_label: str, *
     """Counts from the highest to the lowest as bars on a log axis; codes without any are marked at its foot."""
     ordered = sorted(counts, reverse=True)
     highest = max([*ordered, 1])
-    across, up = Scale(0, len(ordered), LEFT, WIDTH - RIGHT), Scale(0.5, highest * 1.2, HEIGHT - BOTTOM, TOP, log=True)
+    across, up = Scale(0, len(ordered), LEFT, WIDTH - RIGHT), Scale(0.7, highest * 1.2, HEIGHT - BOTTOM, TOP, log=True)
     bar = (WIDTH - RIGHT - LEFT) / max(len(ordered), 1)
-    parts = [_axes(across, up, x_label, y_label, linear_ticks(0, len(ordered)), log_ticks(0.5, highest * 1.2, 6))]
+    parts = [_axes(across, up, x_label, y_label, linear_ticks(0, len(ordered)), log_ticks(0.7, highest * 1.2, 6))]
     floor = HEIGHT - BOTTOM
     tops = [up(count) if count else floor for count in ordered]
     outline = ''.join(f'L{across(rank):.2f} {top:.1f}h{bar:.3f}' for rank, top in enumerate(tops))
