@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -59,13 +60,21 @@ class GlooPool:
             self._start()
         for _, pipe in self._workers:
             pipe.send((function.__module__, function.__name__, arguments))
-        answers = []
-        for rank, (_, pipe) in enumerate(self._workers):
-            if not pipe.poll(SECONDS):
+        answers: list[Any] = [None] * self.size
+        waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
+        deadline = time.monotonic() + SECONDS
+        while waiting and all(answer is None or answer[0] for answer in answers):
+            # once a rank has failed the others may wait for it for ever
+            for pipe in wait(list(waiting), timeout=max(0.0, deadline - time.monotonic())) or ():
+                answers[waiting.pop(pipe)] = pipe.recv()
+            if waiting and time.monotonic() > deadline:
                 self.close()
-                raise TimeoutError(f'rank {rank} did not answer within {SECONDS:.0f} s: do all ranks join every collective?')
-            answers.append(pipe.recv())
-        failed = [f'rank {rank}:\n{text}' for rank, (fine, text) in enumerate(answers) if not fine]
+                raise TimeoutError(
+                    f'ranks {sorted(waiting.values())} did not answer within {SECONDS:.0f} s: '
+                    'do all ranks join every collective?'
+                )
+        answers = [answer for answer in answers if answer is not None]
+        failed = [text for fine, text in answers if not fine]
         if failed:
             self.close()  # a rank that failed may have left the others in another collective
             raise AssertionError('\n'.join(failed))

@@ -61,6 +61,7 @@ class Quantizer(nn.Module):
     embedding_dim: int
     codebook_size: int
     updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
+    loss_weights: Mapping[str, float] = {}  # of the raw losses in Quantized.losses; a name that is missing weighs 1
 
     def forward(self, features: Tensor) -> Quantized:
         raise NotImplementedError
@@ -79,7 +80,7 @@ class Quantizer(nn.Module):
 
 
 class CodebookUpdate(nn.Module):
-    """How a codebook moves besides by gradient: see ``vq/quantizers/updates.py``."""
+    """How a codebook moves besides by gradient: see ``vq/quantizers/updates/``."""
 
     in_forward: bool = False
 
@@ -89,6 +90,11 @@ class Tokenizer(nn.Module):
 
     codebook_size: int
     can_decode: bool
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """Of the raw losses in Quantized.losses; a name that is missing weighs 1."""
+        return {}
 
     def encode(self, image: Tensor) -> Latent:
         raise NotImplementedError

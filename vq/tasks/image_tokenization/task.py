@@ -59,7 +59,7 @@ class ImageTokenization(Task):
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
             losses.add(name, loss(reconstruction, image), loss.weight)
-        weights: Mapping[str, float] = getattr(self.tokenizer, 'loss_weights', {})
+        weights = self.tokenizer.loss_weights
         for name, value in quantizer_losses.items():
             losses.add(name, value, weights.get(name, 1.0))
         return losses
