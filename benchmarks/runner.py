@@ -3,14 +3,15 @@
     python benchmarks/runner.py            about 4 minutes
     python benchmarks/runner.py --quick    under a minute
 
-Both run in this process and take their steps in turns. First 12 steps of each must end in equal bits: parameters, codebook,
-moving average. The width is chosen so that a bare step takes about 50 ms (``--width`` sets it).
+Both run in this process and take their steps in turns, on one thread unless OMP_NUM_THREADS says otherwise. First 12 steps of
+each must end in equal bits: parameters, codebook, moving average. The width is chosen so that a bare step takes about 50 ms
+(``--width`` sets it).
 
 The bare loop is what one writes by hand: torch's DataLoader, fused AdamW, ``clip_grad_norm_``, a moving average by
 ``_foreach_lerp_``, the mean loss read every 50 steps. The trainer runs its standard callbacks; those without a counterpart
 in the bare loop (guard, pictures, alarm, preemption) are its own cost.
 
-The overhead is the median, over seconds, of ours / bare - 1, in processor time, which other work on the machine moves less,
+The overhead is the median, over rounds, of ours / bare - 1, in processor time, which other work on the machine moves less,
 and by the wall clock. The breakdown takes away one thing at a time.
 """
 
@@ -19,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -30,6 +32,7 @@ from _common import REPEATS, Times, arguments, finish, machine, must_be_equal, p
 
 from vq.cli import environment
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, processor time is the time a quiet machine would take
 environment.prepare()
 
 import torch  # noqa: E402

@@ -22,8 +22,3 @@ _kwargs_.setdefault(
 )
 
 _base_ = ['interface.py']
-
-# groups of several channels: 32 groups would be one channel each at these widths, which is slower (166 against 110 ms of
-# CPU time a step) and reconstructs worse (29.5 against 31.0 dB), both seen on a part of train that was left out of training
-few_groups = dict(norm_groups=4)
-_export_ = dict(trainer=dict(model=dict(tokenizer=dict(encoder=few_groups, decoder=few_groups))))

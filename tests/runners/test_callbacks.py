@@ -146,3 +146,58 @@ def test_an_error_reaches_every_callback_and_the_strategy_stops(tmp_path: Path) 
     with pytest.raises(ValueError, match='broken'):
         trainer.run()
     assert [str(error) for error in told] == ['broken']
+
+
+def test_a_resumed_run_goes_on_in_the_same_curve_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from mmengine.registry import VISBACKENDS
+
+    from vq.runners.callbacks.backends import BackendsCallback
+
+    asked: list[dict[str, Any]] = []
+
+    def build(settings: dict[str, Any]) -> Any:
+        asked.append(settings)
+        return SimpleNamespace(experiment=SimpleNamespace(run=SimpleNamespace(id='abc')), close=lambda: None)
+
+    monkeypatch.setattr(VISBACKENDS, 'build', build)
+    runner = SimpleNamespace(work_dir=tmp_path, journal=Journal(tmp_path / 'log.jsonl'))
+    state: dict[str, Any] = {}
+    for _ in range(2):
+        callback = BackendsCallback([dict(type='WandbVisBackend', init_kwargs=dict(project='vq'))])
+        callback.bind(runner)
+        if state:
+            callback.load_state_dict(state)
+        callback.before_run()
+        state = callback.state_dict()
+    assert state == {'wandb_id': 'abc'}
+    assert [settings['init_kwargs'] for settings in asked] == [
+        {'project': 'vq'},
+        {'project': 'vq', 'id': 'abc', 'resume': 'must'},
+    ]
+
+
+def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Path) -> None:
+    from vq.core.errors import UserError
+    from vq.interfaces import Pretrained
+    from vq.io import checkpoints
+
+    file = tmp_path / 'teacher.bin'
+    file.write_bytes(b'weights')
+
+    class Teacher(torch.nn.Module, Pretrained):
+        def load_pretrained(self) -> None:
+            self.content = file.read_bytes()
+
+        def pretrained_files(self) -> list[Path]:
+            return [file]
+
+    trainer = build_trainer(tmp_path, dict(iters=1), {'.trainer.callbacks': [*quiet(), dict(type='CheckpointCallback')]})
+    trainer.model.teacher = Teacher()
+    trainer.run()
+    path = tmp_path / 'run/checkpoints/iter_1'
+    assert [*checkpoints.load(path).frozen] == [str(file)]
+    file.write_bytes(b'other weights')
+    with pytest.raises(UserError, match=r'teacher\.bin'):
+        checkpoints.load(path)

@@ -85,29 +85,19 @@ def encode(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def print_table(found: Mapping[str, Mapping[str, Any]]) -> None:
-    """Checkpoints as rows, metrics as columns; wide tables turn around."""
-    names = list(
-        dict.fromkeys(
-            name
-            for record in found.values()
-            for name, value in record['results'].items()
-            if isinstance(value, int | float | str | list)
-        )
-    )
-    rows = {label: [show(record['results'].get(name)) for name in names] for label, record in found.items()}
-    table = Table(show_edge=False)
-    if len(rows) == 1:
-        table.add_column('metric')
-        table.add_column(next(iter(rows)), justify='right')
-        for name, value in zip(names, next(iter(rows.values())), strict=True):
-            table.add_row(name, value)
-    else:
-        for name in ('', *names):
-            table.add_column(name, justify='right')
-        for label, values in rows.items():
-            table.add_row(label, *values)
-    Console(width=max(100, 14 * (len(names) + 1)) if len(rows) > 1 else None).print(table)
+def print_table(found: Mapping[str, Mapping[str, Any]], most: int = 8) -> None:
+    """Metrics as rows, checkpoints as columns, at most ``most`` of them side by side."""
+    labels = [*found]
+    for start in range(0, len(labels), most):
+        part = {label: found[label]['results'] for label in labels[start : start + most]}
+        names = dict.fromkeys(name for results in part.values() for name, value in results.items() if value is not None)
+        table = Table(show_edge=False)
+        table.add_column('')
+        for label in part:
+            table.add_column(label, justify='right')
+        for name in names:
+            table.add_row(name, *(show(results.get(name)) for results in part.values()))
+        Console(width=max(80, 30 + 16 * len(part))).print(table)
 
 
 def show(value: Any) -> str:

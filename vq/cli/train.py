@@ -79,7 +79,7 @@ def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
             f'the run {folder} exists already',
             'Go on with --auto-resume, start over with --overwrite, or choose another NAME.',
         )
-    for trace in traces:
+    for trace in [*traces, folder / 'val', folder / 'pictures']:
         if trace.is_dir():
             shutil.rmtree(trace)
         else:
