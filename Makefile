@@ -31,6 +31,7 @@ test-fast: $(READY) lint
 
 lint: $(READY)
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/codespell
 

@@ -9,11 +9,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from vq.cli import logs
 from vq.cli.arguments import dry_run
 from vq.cli.compose import checked, digest, runner_config
 from vq.core.config import PyConfig
@@ -25,6 +26,8 @@ from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
 
 logger = logging.getLogger('vq')
+
+R = TypeVar('R')
 
 
 def runs_folder(work_dir: str | None) -> Path:
@@ -64,6 +67,24 @@ def build_runner(config: PyConfig, which: str, seed: int) -> Any:
     found = checked(config, which)
     torch.manual_seed(derive_seed('parameters', seed))
     return VQRunnerRegistry.build(found, which)
+
+
+def open_runner(
+    prog: str, argv: Sequence[str] | None, options: Any, config: PyConfig, folder: Path, which: str, kind: type[R], name: str
+) -> tuple[R, RunContext]:
+    """What every command does before its own work: folder, log, context, the runner of its kind, frozen parts."""
+    if is_first_process():
+        make_folder(folder)
+    logs.start(folder)
+    context = context_of(prog, argv, options, config, folder)
+    runner = build_runner(config, which, options.seed)
+    if not isinstance(runner, kind):
+        raise UserError(
+            f'{which} is a {type(runner).__name__}, which is not what {prog} runs', f"Set {which}.type to '{name}'."
+        )
+    load_frozen(runner.model, context)  # type: ignore[attr-defined]
+    runner.bind(context)  # type: ignore[attr-defined]
+    return runner, context
 
 
 def load_frozen(model: nn.Module, context: RunContext) -> None:

@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, logs, results
+    from vq.cli import building, results
     from vq.cli.compose import compose
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
     from vq.runners.tokenizer import TokenWriter
@@ -39,17 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f'--num-samples is {options.num_samples}', 'Give 1 or more.')
     config = compose(options.config, options.config_options, options.override, options.autocast)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_test'
-    if building.is_first_process():
-        building.make_folder(folder)
-    logs.start(folder)
-    context = building.context_of('vq.test', argv, options, config, folder)
-    validator = building.build_runner(config, 'validator', options.seed)
-    if not isinstance(validator, Validator):
-        raise UserError(f'validator is a {type(validator).__name__}', "Set validator.type to 'Validator'.")
-    building.load_frozen(validator.model, context)
+    validator, context = building.open_runner('vq.test', argv, options, config, folder, 'validator', Validator, 'Validator')
     building.load_weights(validator.model, options.load_model_from, options.weights, context)
     building.note_hashes(config, validator.model, context)
-    validator.bind(context)
     validator.limit = options.num_samples
     if options.visual:
         validator.callbacks.append(ReconstructionsCallback())

@@ -9,6 +9,8 @@ from vq.cli import arguments, environment
 from vq.cli.errors import command
 from vq.core.errors import UserError
 
+KIND = 'VQITRunnerRegistry.Tokenizer'
+
 EXAMPLES = r"""
 examples:
   auto_torchrun -m vq.tasks.image_tokenization.tokenize digits configs/digits/vq_ema.py --load-model-from work_dirs/digits
@@ -34,14 +36,14 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, logs, results
+    from vq.cli import building, results
     from vq.cli.compose import compose
     from vq.runners.tokenizer import TokenWriter
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
     validator = config.get('validator', {})
     if validator.get('type', '').split('.')[-1] != 'Tokenizer':
-        validator['type'] = 'VQITRunnerRegistry.Tokenizer'
+        validator['type'] = KIND
     if options.train:
         if 'trainer' not in config or 'split' not in config['trainer']['dataset']:
             raise UserError(
@@ -50,17 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         config['validator']['dataset']['split'] = config['trainer']['dataset']['split']
     name = f'{options.name}_tokenize{"_train" if options.train else ""}'
     folder = building.runs_folder(options.work_dir) / name
-    if building.is_first_process():
-        building.make_folder(folder)
-    logs.start(folder)
-    context = building.context_of('vq.tasks.image_tokenization.tokenize', argv, options, config, folder)
-    writer = building.build_runner(config, 'validator', options.seed)
-    if not isinstance(writer, TokenWriter):
-        raise UserError(f'validator is a {type(writer).__name__}', "Set validator.type to 'VQITRunnerRegistry.Tokenizer'.")
-    building.load_frozen(writer.model, context)
+    prog = 'vq.tasks.image_tokenization.tokenize'
+    writer, context = building.open_runner(prog, argv, options, config, folder, 'validator', TokenWriter, KIND)
     building.load_weights(writer.model, options.load_model_from, options.weights, context)
     building.note_hashes(config, writer.model, context)
-    writer.bind(context)
     measured = writer.run()
     if building.is_first_process():
         results.print_table({name: {'results': measured}})

@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, logs
+    from vq.cli import building
     from vq.cli.compose import compose
     from vq.runners.trainer import Trainer
 
@@ -50,15 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = building.runs_folder(options.work_dir) / options.name
     if building.is_first_process():
         claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
-        building.make_folder(folder)
-    logs.start(folder)
-    context = building.context_of('vq.train', argv, options, config, folder)
-    trainer = building.build_runner(config, 'trainer', options.seed)
-    if not isinstance(trainer, Trainer):
-        raise UserError(f'trainer is a {type(trainer).__name__}, which does not train', "Set trainer.type to 'Trainer'.")
-    building.load_frozen(trainer.model, context)
+    trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
     building.load_weights(trainer.model, options.load_model_from, options.weights, context)
-    trainer.bind(context, find_resume(folder, options, trainer))
+    trainer.resumed = find_resume(folder, options, trainer)
     trainer.run()
     if trainer.stop_requested:
         say(

@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, logs, results
+    from vq.cli import building, results
     from vq.cli.compose import compose
     from vq.io import checkpoints
     from vq.io.history import note_metrics
@@ -50,16 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
     folder = building.runs_folder(options.work_dir) / options.name
-    if building.is_first_process():
-        building.make_folder(folder / 'val')
-    logs.start(folder / 'val')
     targets = find_targets(folder, options, checkpoints)
-    context = building.context_of('vq.val', argv, options, config, folder)
-    validator = building.build_runner(config, 'validator', options.seed)
-    if not isinstance(validator, Validator):
-        raise UserError(f'validator is a {type(validator).__name__}', "Set validator.type to 'Validator'.")
-    building.load_frozen(validator.model, context)
-    validator.bind(context)
+    validator, context = building.open_runner(
+        'vq.val', argv, options, config, folder / 'val', 'validator', Validator, 'Validator'
+    )
     found: dict[str, dict[str, Any]] = {}
     try:
         validator.setup()

@@ -83,8 +83,8 @@ class Trainer(Runner):
 
     # the run
 
-    def bind(self, context: RunContext, resume: Resume | None = None) -> None:
-        self.context, self.work_dir, self.resumed = context, context.work_dir, resume
+    def bind(self, context: RunContext) -> None:
+        self.context, self.work_dir = context, context.work_dir
 
     def setup(self) -> None:
         """Everything before the first step: device, folder, data, optimizers, state of an earlier run."""
