@@ -44,5 +44,5 @@ def test_a_promise_that_is_broken_fails(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr('tests.snippets.ROOT', tmp_path)
     (tmp_path / 'page.md').write_text('```python\n1 + 1  # -> 3\n```\n\n```bash\nfalse\ntrue\n```\n')
     for snippet in read_snippets('page.md'):
-        with pytest.raises(AssertionError, match='page.md:[26]'):
+        with pytest.raises(AssertionError, match=r'page\.md:[26]'):
             Reader(tmp_path).run(snippet)
