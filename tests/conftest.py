@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
+
+# Before torch is imported: the networks of the tests are so small that a second thread costs more than it brings, and
+# threads that wait by spinning stall whenever another process wants the core.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+
 import torch
 
 from tests.ranks import GlooPool

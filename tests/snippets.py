@@ -97,7 +97,8 @@ def environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
     modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH', '')]))
     inherited = {name: value for name, value in os.environ.items() if name != 'DRY_RUN'}
-    return {**inherited, 'PATH': path, 'PYTHONPATH': modules}
+    # one thread: networks so small gain nothing from two
+    return {'OMP_NUM_THREADS': '1', **inherited, 'PATH': path, 'PYTHONPATH': modules}
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.snippets import Reader, inside, read_snippets
 from vq.cli import train
@@ -31,8 +32,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv('DRY_RUN', 'True')
     modules = set(sys.modules)
     registered = {registry: set(registry.data) for registry in VQRegistry.tree() if not registry.load_package()}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # networks so small gain nothing from more
     with inside(tmp_path):
         yield tmp_path
+    torch.set_num_threads(threads)
     for registry, names in registered.items():
         for name in set(registry.data) - names:
             del registry.data[name]

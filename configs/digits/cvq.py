@@ -2,7 +2,8 @@
 
     auto_torchrun -m vq.train digits_cvq configs/digits/cvq.py
 
-Options: those of interface.py.
+700 steps took 115 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
+25.9 dB PSNR, 88 % of the codes in use; not tuned. Options: those of interface.py.
 """
 
 _kwargs_.setdefault(
