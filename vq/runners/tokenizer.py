@@ -112,10 +112,10 @@ class TokenWriter(Validator):
                     found = [
                         self.tokenizer.tokenize(image.flip(-1) if variant == 'flip' else image) for variant in self.variants
                     ]
-                tokens.append(torch.stack(found, dim=1).cpu())  # (B, variants, *token_shape)
-                categories.append(torch.full((len(batch),), -1) if batch.category is None else batch.category.cpu())
+                tokens.append(torch.stack(found, dim=1))  # (B, variants, *token_shape); read once per shard, not per batch
+                categories.append(torch.full((len(batch),), -1) if host_batch.category is None else host_batch.category)
                 ids += batch.id
                 bar.advance(len(batch))
-        columns = {'tokens': torch.cat(tokens).numpy(), 'category': torch.cat(categories).numpy()}
+        columns = {'tokens': torch.cat(tokens).cpu().numpy(), 'category': torch.cat(categories).numpy()}
         writer.write(part, columns, ids)
         return len(ids)
