@@ -31,7 +31,7 @@ BUSY = 'while True: pass'
 WIDTH, WARMUP = 8, 2
 
 
-def work(steps: int) -> None:
+def work(steps: int, levels: int) -> None:
     """The child: train, and print seconds per step and what the parameters have become."""
     import hashlib
 
@@ -40,7 +40,13 @@ def work(steps: int) -> None:
     from vq.registries import VQModelRegistry
 
     torch.manual_seed(0)
-    shape = {'width': WIDTH, 'multipliers': (1, 2, 2, 4), 'attention_levels': (), 'refine': False, 'residual_blocks': 1}
+    shape = {
+        'width': WIDTH,
+        'multipliers': (1, 2, 2, 4)[:levels],
+        'attention_levels': (),
+        'refine': False,
+        'residual_blocks': 1,
+    }
     model = VQModelRegistry.build(
         {
             'type': 'VQGAN',
@@ -80,12 +86,13 @@ def settings_of(case: str) -> dict[str, str]:
     return {**given, 'OMP_NUM_THREADS': '1'} if case == 'one thread' else given
 
 
-def train(case: str, busy: bool, steps: int) -> dict[str, Any]:
+def train(case: str, busy: bool, steps: int, levels: int) -> dict[str, Any]:
     """One training in a process of its own, with or without a neighbour."""
     given, clean = settings_of(case), settings_of('left alone')
+    command = [sys.executable, __file__, '--steps', str(steps), '--levels', str(levels)]
     neighbour = subprocess.Popen([sys.executable, '-c', BUSY], env=clean) if busy else None
     try:
-        done = subprocess.run([sys.executable, __file__, '--steps', str(steps)], env=given, capture_output=True, text=True)
+        done = subprocess.run(command, env=given, capture_output=True, text=True)
     finally:
         if neighbour is not None:
             neighbour.kill()
@@ -99,17 +106,18 @@ def train(case: str, busy: bool, steps: int) -> dict[str, Any]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument('--steps', type=int, help='be the child: train so many steps')
+    parser.add_argument('--levels', type=int, default=4, help='of the network that the child trains')
     options = parser.parse_args()
     if options.steps is not None:
-        work(options.steps)
+        work(options.steps, options.levels)
         return
     where = machine()
-    rounds, steps = (1, REPEATS) if options.quick else (4, 10)
+    rounds, steps, levels = (1, REPEATS, 2) if options.quick else (3, 10, 4)
     seconds: dict[tuple[str, bool], list[float]] = {(case, busy): [] for busy in (False, True) for case in CASES}
     digests: dict[int, set[str]] = {}
     for _ in range(rounds):
         for (case, busy), found_so_far in seconds.items():
-            found = train(case, busy, steps)
+            found = train(case, busy, steps, levels)
             found_so_far += found['seconds']
             digests.setdefault(found['threads'], set()).add(found['digest'])
     # another number of threads may add up in another order; with one number the bits are the same

@@ -183,3 +183,21 @@ def test_inference_writes_pairs_maps_and_tokens(
     (home / 'a/broken.png').write_bytes(b'not a picture')
     assert inference.main(['tiny.py', 'a/broken.png', '--load-model-from', 'work_dirs/run', '--output', 'seen']) == 2
     assert '1 of 1 images could not be read' in capsys.readouterr().err
+
+
+def test_bad_files_are_left_out_of_the_tokens_and_listed(home: Path) -> None:
+    from PIL import Image
+
+    pictures = home / 'pictures/validation'
+    pictures.mkdir(parents=True)
+    for number in range(40):
+        Image.new('RGB', (32, 32), (6 * number, 0, 90)).save(pictures / f'{number:02d}.png')
+    (pictures / '13.png').write_bytes(b'not a picture')
+    dataset = 'dict(type="FolderDataset", root="pictures", split="validation")'
+    settings = 'dict(batch_size=8, bad_images="skip", bad_image_cap=0.1)'
+    overrides = [f'.validator.dataset:{dataset}', f'.validator.dataloader:{settings}']
+    assert write_tokens(str(home), 'bad', '--override', *overrides) == 0
+    shards = ShardSet(home / 'work_dirs/bad_tokenize/tokens')
+    assert len(shards) == 39
+    assert not any('13.png' in name for name in shards.ids())
+    assert '13.png' in (home / 'work_dirs/bad_tokenize/tokens/manifest.json').read_text()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vq.core import collectives
-from vq.core.errors import ConfigError, UserError
+from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import python_stream
 from vq.core.records import to_float
 from vq.data.loading import Loader, LoaderSettings
@@ -116,6 +116,12 @@ class TokenWriter(Validator):
                 categories.append(torch.full((len(batch),), -1) if host_batch.category is None else host_batch.category)
                 ids += batch.id
                 bar.advance(len(batch))
+        seen = set(ids)
+        skipped = [name for index in range(part.start, part.stop) if (name := self.dataset.id_of(index)) not in seen]
+        if not ids:
+            raise RunFailure(
+                f'none of the {len(skipped)} images from {skipped[0]} on can be read', 'Look at these files; see bad_images.'
+            )
         columns = {'tokens': torch.cat(tokens).cpu().numpy(), 'category': torch.cat(categories).numpy()}
-        writer.write(part, columns, ids)
+        writer.write(part, columns, ids, skipped)
         return len(ids)

@@ -153,7 +153,8 @@ class Trainer(Runner):
         """One step of every optimizer over ``accumulate`` micro-batches."""
         self._call('before_step')
         step = self.step + 1
-        self.model.train()
+        if not self.model.training:  # walking through all modules in every step costs a percent
+            self.model.train()
         for micro in range(self.strategy.accumulate):
             batch, last = self._next_batch(), micro == self.strategy.accumulate - 1
             with self.strategy.micro_step(self.wrapped, last):

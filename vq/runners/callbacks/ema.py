@@ -21,6 +21,8 @@ class EMACallback(Callback):
     Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts are left out.
     """
 
+    CHECK_EVERY = 100  # steps
+
     def __init__(self, decay: float = 0.999, warmup: bool = True) -> None:
         if not 0 <= decay < 1:
             raise ConfigError(f'EMA decay is {decay}', 'Give a number from 0 up to, but not including, 1.')
@@ -29,20 +31,34 @@ class EMACallback(Callback):
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
-        self.shadow = {name: value.detach().clone() for name, value in self._weights().items()}
+        self.shadow = {name: value.detach().clone() for name, value in model_state(runner.model).items()}
+        self._collect()
 
-    def _weights(self) -> dict[str, Tensor]:
-        return model_state(self.runner.model)
+    def _collect(self) -> None:
+        """Find the live tensors once: asking a model for its state in every step costs more than averaging it."""
+        self._live = model_state(self.runner.model)
+        averaged = [name for name, value in self._live.items() if value.is_floating_point()]
+        self._averages = [self.shadow[name] for name in averaged], [self._live[name] for name in averaged]
+        self._copied = [name for name in self._live if name not in set(averaged)]
+
+    def before_run(self) -> None:
+        self._collect()
 
     @torch.no_grad()
     def after_step(self) -> None:
         step = self.runner.step
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        weights = self._weights()
-        averaged = [name for name, value in weights.items() if value.is_floating_point()]
-        torch._foreach_lerp_([self.shadow[name] for name in averaged], [weights[name] for name in averaged], 1 - decay)
-        for name in weights.keys() - set(averaged):
-            self.shadow[name].copy_(weights[name])
+        torch._foreach_lerp_(*self._averages, 1 - decay)
+        for name in self._copied:
+            self.shadow[name].copy_(self._live[name])
+        if step % self.CHECK_EVERY == 0 or step == self.runner.iters:
+            self._check()
+
+    def _check(self) -> None:
+        """The live tensors are still those of the model."""
+        for name, value in model_state(self.runner.model).items():
+            if value.data_ptr() != self._live[name].data_ptr():
+                raise RuntimeError(f'{name} was replaced by another tensor during training; parts must change theirs in place')
 
     def load_shadow(self, shadow: Mapping[str, Tensor]) -> None:
         """Continue from a checkpoint's average."""
