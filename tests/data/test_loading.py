@@ -398,6 +398,22 @@ def test_a_pipe_that_breaks_first_tells_the_same(error, monkeypatch):
         next(alone)
 
 
+def test_a_death_that_is_told_during_the_clean_up_does_not_hide_the_advice(monkeypatch):
+    loader = endless(1)
+    next(loader)
+    packets = loader._packets
+    clean_up = packets._shutdown_workers
+
+    def interrupted():
+        clean_up()
+        raise RuntimeError('DataLoader worker (pid 1) is killed by signal: Killed.')
+
+    monkeypatch.setattr(packets, '_shutdown_workers', interrupted)
+    monkeypatch.setattr(loader, '_next_packet', lambda: raising(ConnectionResetError(104, 'reset')))
+    with pytest.raises(RunFailure, match='a worker that loads images died'):
+        next(loader)
+
+
 def raising(error: Exception) -> None:
     raise error
 

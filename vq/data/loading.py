@@ -239,7 +239,12 @@ def _stop_workers(packets: Any) -> None:
     workers = list(getattr(packets, '_workers', ()))
     shut_down = getattr(packets, '_shutdown_workers', None)
     if shut_down is not None:
-        shut_down()
+        try:
+            shut_down()
+        except RuntimeError as error:
+            # torch's SIGCHLD handler may tell of a death in the middle of the clean-up, which it has finished by then
+            if not _tells_of_a_death(error):
+                raise
     for worker in workers:
         if worker.is_alive():
             worker.kill()
