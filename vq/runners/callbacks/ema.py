@@ -32,17 +32,11 @@ class EMACallback(Callback):
     def bind(self, runner: Any) -> None:
         super().bind(runner)
         self.shadow = {name: value.detach().clone() for name, value in model_state(runner.model).items()}
-        self._collect()
-
-    def _collect(self) -> None:
-        """Find the live tensors once: asking a model for its state in every step costs more than averaging it."""
-        self._live = model_state(self.runner.model)
+        # the live tensors are found once: asking a model for its state in every step costs more than averaging it
+        self._live = model_state(runner.model)
         averaged = [name for name, value in self._live.items() if value.is_floating_point()]
         self._averages = [self.shadow[name] for name in averaged], [self._live[name] for name in averaged]
         self._copied = [name for name in self._live if name not in set(averaged)]
-
-    def before_run(self) -> None:
-        self._collect()
 
     @torch.no_grad()
     def after_step(self) -> None:
