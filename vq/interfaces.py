@@ -18,6 +18,8 @@ from vq.core.records import Batch, Latent, Losses, Outputs, Quantized
 class Pretrained:
     """Two phases: constructors never read a file; ``load_pretrained`` does, once, after building."""
 
+    frozen: bool = True  # never trained: stays out of checkpoints, which record the hashes of its files instead
+
     def load_pretrained(self) -> None:
         raise NotImplementedError
 
@@ -41,13 +43,63 @@ class Connector(nn.Module):
 
 
 class Decoder(nn.Module):
-    """code vectors (B, in_channels, h, w) -> image (B, 3, H, W), about [-1, 1]."""
+    """code vectors (B, in_channels, h, w) -> image (B, 3, H, W), about [-1, 1]: a body, then one last layer.
+
+    The last layer stands apart because adversarial losses are balanced by the gradients at its weight.
+    """
 
     in_channels: int
 
-    @property
-    def last_layer(self) -> nn.Parameter:
-        """The weight whose gradient norms balance an adversarial loss."""
+    def features(self, z: Tensor) -> Tensor:
+        """What the last layer takes."""
+        raise NotImplementedError
+
+    def project(self, features: Tensor) -> Tensor:
+        """The last layer: features -> image."""
+        raise NotImplementedError
+
+    def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
+        """Gradients of n losses at the image, (n, B, 3, H, W) -> at the weight of the last layer, (n, *weight.shape).
+
+        In closed form, from what the layer took and gave: no graph is walked, and the weight itself is not asked, which
+        may be a shard. All arguments are detached.
+        """
+        raise NotImplementedError
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.project(self.features(z))
+
+
+class Discriminator(nn.Module):
+    """image (B, 3, H, W) float in [-1, 1] -> logits, one per image or per patch: high for real images.
+
+    Not wrapped in anything that would couple its two batches: real and reconstructed images come in separate calls.
+    """
+
+
+class DiscriminatorPenalty(nn.Module):
+    """What the discriminator's loss is regularised by, every ``interval`` steps; its weight is multiplied by the interval."""
+
+    weight: float
+    interval: int = 1
+    second_order: bool = False  # differentiates a gradient
+
+    def forward(self, discriminator: Discriminator, real: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """``real`` are the images (B, 3, H, W), detached."""
+        raise NotImplementedError
+
+    def update(self, ok: Tensor | None = None) -> None:
+        """Once per step: state that moves without gradients, unless ``ok`` (a bool on the device) is false."""
+
+
+class GeneratorWeight(nn.Module):
+    """The weight of the adversarial term beside the losses on pixels."""
+
+    by_gradients: bool = False  # whether it is asked with gradients at the decoder's last layer
+    losses: Sequence[str] | None = None  # which pixel losses are in the numerator, None for all
+
+    def forward(self, gradients: Tensor | None) -> Tensor | float:
+        """``gradients`` (2, *weight.shape): of the pixel losses and of the adversarial term, averaged over ranks."""
         raise NotImplementedError
 
 
@@ -106,6 +158,10 @@ class Tokenizer(nn.Module):
         """Code vectors (B, C, h, w) -> image (B, 3, H, W) float."""
         raise NotImplementedError
 
+    def decoder_features(self, z: Tensor) -> Tensor:
+        """Code vectors -> what ``decoder.project`` makes the image of, for tokenizers trained adversarially."""
+        raise NotImplementedError
+
     def lookup(self, tokens: Tensor) -> Tensor:
         """tokens (B, *token_shape) -> code vectors (B, C, h, w)."""
         raise NotImplementedError
@@ -160,6 +216,10 @@ class Task(nn.Module):
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Key prefixes of parts that stay out of checkpoints (their files are recorded by hash instead)."""
+        return tuple(f'{name}.' for name, part in self.named_modules() if isinstance(part, Pretrained) and part.frozen)
+
+    def training_only_prefixes(self) -> tuple[str, ...]:
+        """Key prefixes of parts that only training needs: not averaged, and files of weights may come without them."""
         return ()
 
 

@@ -62,9 +62,38 @@ class VQCodebookUpdateRegistry(VQQuantizerRegistry):
     interface = 'vq.interfaces:CodebookUpdate'
 
 
+class VQDiscriminatorRegistry(VQModelRegistry):
+    package = 'vq.discriminators'
+    interface = 'vq.interfaces:Discriminator'
+
+
 class VQLossRegistry(VQRegistry):
     package = 'vq.losses'
     interface = 'vq.interfaces:Loss'
+
+
+class VQGeneratorLossRegistry(VQLossRegistry):
+    """Functions ``fake_logits -> scalar``."""
+
+    package = 'vq.losses.adversarial'
+
+
+class VQDiscriminatorLossRegistry(VQLossRegistry):
+    """Functions ``(real_logits, fake_logits) -> scalar``."""
+
+    package = 'vq.losses.adversarial'
+
+
+class VQPenaltyRegistry(VQLossRegistry):
+    """Regularisers of a discriminator."""
+
+    package = 'vq.losses.penalties'
+    interface = 'vq.interfaces:DiscriminatorPenalty'
+
+
+class VQGeneratorWeightRegistry(VQLossRegistry):
+    package = 'vq.losses.generator_weight'
+    interface = 'vq.interfaces:GeneratorWeight'
 
 
 # running

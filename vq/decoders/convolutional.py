@@ -90,11 +90,21 @@ class ConvDecoder(Decoder):
         self.norm_out = make_norm(widths[-1], norm, norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
-    @property
-    def last_layer(self) -> nn.Parameter:
-        return self.conv_out.weight  # type: ignore[return-value]
+    def features(self, z: Tensor) -> Tensor:
+        """(B, in_channels, h, w) -> (B, width, H, W)."""
+        return F.silu(self.norm_out(self.levels(self.refine(self.stem(z)))))
 
-    def forward(self, z: Tensor) -> Tensor:
-        h = self.levels(self.refine(self.stem(z)))
-        image: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+    def project(self, features: Tensor) -> Tensor:
+        image: Tensor = self.conv_out(features)
         return torch.tanh(image) if self.output == 'tanh' else image
+
+    @torch.no_grad()
+    def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
+        """The n gradients stand side by side as output channels of one convolution, so the features are read once."""
+        if self.output == 'tanh':
+            gradients = gradients * (1 - image.float().square())
+        n, batch, channels, height, width = gradients.shape
+        joined = gradients.transpose(0, 1).reshape(batch, n * channels, height, width).to(features.dtype)
+        shape = (n * channels, *self.conv_out.weight.shape[1:])
+        weight = torch.nn.grad.conv2d_weight(features, shape, joined, padding=1)  # type: ignore[no-untyped-call]
+        return weight.float().view(n, channels, *shape[1:])

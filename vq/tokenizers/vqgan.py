@@ -87,6 +87,9 @@ class VQGAN(Tokenizer):
         image: Tensor = self.decoder(z if self.pre_decode is None else self.pre_decode(z))
         return image
 
+    def decoder_features(self, z: Tensor) -> Tensor:
+        return self.decoder.features(z if self.pre_decode is None else self.pre_decode(z))
+
     def lookup(self, tokens: Tensor) -> Tensor:
         return self.quantizer.lookup(tokens).permute(0, 3, 1, 2)
 

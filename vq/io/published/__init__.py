@@ -1,0 +1,1 @@
+"""What others have published: where it is, and what their keys are called here."""
