@@ -10,7 +10,7 @@ from vq.core.config import PyConfig, packaged_configs
 from vq.core.errors import ConfigError
 
 FOLDER = packaged_configs()
-SHARED = ('datasets', 'strategies', 'models')  # folders of fragments that the families load
+SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments that the families load
 FRAGMENTS = ('interface.py', 'model.py', 'runner.py')  # and what a family keeps apart
 AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong')]
 OPTIONS: dict[str, list[dict[str, Any]]] = {  # fragments that are tried with options

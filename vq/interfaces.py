@@ -142,6 +142,7 @@ class Tokenizer(nn.Module):
 
     codebook_size: int
     can_decode: bool
+    decoder: Decoder  # of those that can decode
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -199,6 +200,7 @@ class Task(nn.Module):
     """
 
     outputs: Outputs
+    evaluated_as: ClassVar[str | None] = None  # the task a validator builds in place of this one
 
     def roots(self) -> dict[str, nn.Module]:
         """Optimizer name -> the module it owns. Each is wrapped on its own, and called through ``forward`` only."""

@@ -43,10 +43,16 @@ def test_sizes_of_published_networks():
     assert sum(map(count, study)) == 42189315 - 1024 * 256
 
 
-def test_last_layer_is_what_makes_the_pixels():
-    decoder = ConvDecoder(**TINY, multipliers=(1, 1), attention_levels=(), in_channels=2)
-    assert decoder.last_layer is decoder.conv_out.weight
-    assert decoder.last_layer.shape == (3, 4, 3, 3)
+@pytest.mark.parametrize('output', ['linear', 'tanh'])
+@pytest.mark.parametrize('count', [1, 3])
+def test_gradients_at_the_last_layer_are_those_of_autograd(output, count):
+    decoder = ConvDecoder(**TINY, multipliers=(1, 1), attention_levels=(), in_channels=2, output=output)
+    features = decoder.features(torch.randn(3, 2, 5, 4))
+    image = decoder.project(features)
+    gradients = torch.randn(count, *image.shape)
+    expected = [torch.autograd.grad(image, decoder.conv_out.weight, g, retain_graph=True)[0] for g in gradients]
+    found = decoder.last_layer_gradients(features.detach(), image.detach(), gradients)
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_tanh_output_and_dropout():

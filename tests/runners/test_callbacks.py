@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,14 +50,32 @@ def test_logged_losses_are_means_over_the_interval(tmp_path: Path) -> None:
 
 def test_several_optimizers_are_told_apart() -> None:
     callback = LogCallback(interval=1)
+    callback.runner = SimpleNamespace(optimizers={'generator': None, 'discriminator': None})
+    callback.after_losses('generator', Losses({'hinge': torch.tensor(5.0)}, {'hinge': 2.0}))
+    assert callback._means() == {'generator/hinge': 5.0, 'generator/total': 10.0}  # named so before the other one starts
     for name, value in (('generator', 1.0), ('discriminator', 3.0)):
-        callback.after_losses(name, Losses({'hinge': torch.tensor(value)}, {'hinge': 2.0}))
+        callback.after_losses(name, Losses({'hinge': torch.tensor(value)}, {'hinge': 2.0}, {'weight': torch.tensor(7.0)}))
     assert callback._means() == {
         'generator/hinge': 1.0,
         'generator/total': 2.0,
+        'generator/weight': 7.0,
         'discriminator/hinge': 3.0,
         'discriminator/total': 6.0,
+        'discriminator/weight': 7.0,
     }
+
+
+def test_a_term_that_some_steps_lack_is_averaged_over_those_that_have_it() -> None:
+    callback = LogCallback(interval=1)
+    callback.runner = SimpleNamespace(optimizers={'discriminator': None}, strategy=SimpleNamespace(device='cpu'))
+    hinge = Losses({'hinge': torch.tensor(1.0)}, {'hinge': 1.0})
+    lazy = Losses({'hinge': torch.tensor(4.0), 'r1': torch.tensor(6.0)}, {'hinge': 1.0, 'r1': 0.5})
+    for losses in (hinge, lazy, hinge):
+        callback.after_losses('discriminator', losses)
+    after_restart = LogCallback(interval=1)
+    after_restart.runner = callback.runner
+    after_restart.load_rank_state_dict(callback.rank_state_dict())
+    assert callback._means() == after_restart._means() == {'hinge': 2.0, 'r1': 6.0, 'total': 3.0}
 
 
 def test_grids_are_pictures_of_the_batch(tmp_path: Path) -> None:

@@ -101,7 +101,8 @@ def load_frozen(model: nn.Module, context: RunContext) -> None:
 def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext) -> None:
     """``--load-model-from``."""
     if files:
-        report = load_model_from(model, [Path(file) for file in files], weights=weights)  # type: ignore[arg-type]
+        new = model.training_only_prefixes()  # type: ignore[operator]
+        report = load_model_from(model, [Path(file) for file in files], weights=weights, new_prefixes=new)  # type: ignore[arg-type]
         logger.info('%s', report.summary())
         context.meta['loaded'] = report.summary()
 

@@ -77,7 +77,23 @@ def runner_config(config: PyConfig, which: str) -> PyConfig:
         for key in ('model', 'strategy'):
             if key not in found and key in config['trainer']:
                 found[key] = config['trainer'][key]
+        if 'model' not in config[which] and 'model' in found:
+            found['model'] = _for_evaluation(found['model'])
     return found
+
+
+def _for_evaluation(model: PyConfig) -> PyConfig:
+    """A trainer's model as a validator needs it: the task it names in ``evaluated_as``, without what only training uses."""
+    from vq.core.parameters import parameters_of
+    from vq.registries import VQTaskRegistry
+
+    if not isinstance(model, Mapping) or 'type' not in model:
+        return model
+    kind = getattr(VQTaskRegistry.parse(model['type'])[1], 'evaluated_as', None)
+    if kind is None:
+        return model
+    kept = parameters_of(VQTaskRegistry.parse(kind)[1])
+    return PyConfig({'type': kind, **{key: value for key, value in model.items() if key in kept}})
 
 
 def digest(config: Any) -> str:

@@ -93,6 +93,8 @@ class Losses:
 
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
+    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars that are logged, and no part of the total
+    carriers: list[Tensor] = dataclasses.field(default_factory=list)
 
     def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
         if name in self.values:
@@ -100,9 +102,28 @@ class Losses:
         self.values[name] = value
         self.weights[name] = weight
 
+    def carry(self, tensor: Tensor, gradient: Tensor) -> None:
+        """``gradient`` at ``tensor`` is known already: it belongs to values that were added detached."""
+        self.carriers.append(_Carrier.apply(tensor, gradient))  # type: ignore[no-untyped-call]
+
     @property
     def total(self) -> Tensor:
-        return torch.stack([(self.values[name] * self.weights[name]).float() for name in self.values]).sum()
+        return torch.stack([*((self.values[name] * self.weights[name]).float() for name in self.values), *self.carriers]).sum()
+
+
+class _Carrier(torch.autograd.Function):
+    """A zero whose derivative by ``tensor`` is ``gradient``."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        ctx.dtype = tensor.dtype
+        return torch.zeros((), device=tensor.device)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return (outer[0] * gradient).to(ctx.dtype), None
 
 
 @dataclasses.dataclass

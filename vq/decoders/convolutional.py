@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from vq.interfaces import Decoder
 from vq.nn.level import Level, check_levels, make_refine
@@ -106,5 +107,5 @@ class ConvDecoder(Decoder):
         n, batch, channels, height, width = gradients.shape
         joined = gradients.transpose(0, 1).reshape(batch, n * channels, height, width).to(features.dtype)
         shape = (n * channels, *self.conv_out.weight.shape[1:])
-        weight = torch.nn.grad.conv2d_weight(features, shape, joined, padding=1)  # type: ignore[no-untyped-call]
+        weight: Tensor = conv2d_weight(features, shape, joined, padding=1)  # type: ignore[no-untyped-call]
         return weight.float().view(n, channels, *shape[1:])

@@ -2,7 +2,7 @@
 
 Every term of every step is tested on the device. The first bad one clears a sticky flag, ``ok``; from then on all
 updates are masked on the device. At log intervals and before any checkpoint ``check`` reads the flag, once, and
-raises with the name of the term and the step.
+raises with the name of the term and the step. Steps may differ in their terms: some start later, some come lazily.
 """
 
 from __future__ import annotations
@@ -14,20 +14,22 @@ from vq.core import collectives
 from vq.core.errors import RunFailure
 from vq.core.records import Losses
 
+Terms = tuple[str, ...]
+
 
 class FiniteGuard:
-    """Bookkeeping for one run. Terms must come in the same order in every step."""
+    """Bookkeeping for one run. All micro-batches of a step have the same terms."""
 
     def __init__(self, device: torch.device) -> None:
         self.ok = torch.ones((), dtype=torch.bool, device=device)
         self._bad_step = torch.zeros((), dtype=torch.int64, device=device)
-        self._names: dict[str, list[str]] = {}  # optimizer -> its terms
+        self._names: dict[str, Terms] = {}  # optimizer -> its terms in this step
         self._flags: dict[str, Tensor] = {}  # optimizer -> one bool per term, over the micro-batches of this step
-        self._bad_terms: dict[str, Tensor] = {}  # optimizer -> terms that were bad at the first bad step
+        self._bad_terms: dict[tuple[str, Terms], Tensor] = {}  # which terms, and the gradient, were bad at the first bad step
 
     def observe(self, optimizer: str, losses: Losses) -> None:
         """Test the terms of one micro-batch."""
-        self._names.setdefault(optimizer, [*losses.values])
+        self._names[optimizer] = tuple(losses.values)
         finite = torch.isfinite(torch.stack([value.detach().float() for value in losses.values.values()]))
         self._flags[optimizer] = finite if optimizer not in self._flags else self._flags[optimizer] & finite
 
@@ -39,9 +41,9 @@ class FiniteGuard:
         if collectives.size() > 1:
             flags = collectives.all_reduce(flags.to(torch.uint8), 'min').bool()
         first = self.ok & ~flags.all()  # still fine before, bad now
-        known = self._bad_terms.get(optimizer)
-        known = torch.zeros_like(flags) if known is None else known
-        self._bad_terms[optimizer] = torch.where(first, ~flags, known)
+        key = optimizer, self._names[optimizer]
+        known = self._bad_terms.get(key)
+        self._bad_terms[key] = torch.where(first, ~flags, torch.zeros_like(flags) if known is None else known)
         self._bad_step = torch.where(first, torch.full_like(self._bad_step, step), self._bad_step)
         self.ok = self.ok & flags.all()
         return self.ok
@@ -50,12 +52,10 @@ class FiniteGuard:
         """Read the flag (the only wait) and raise if it is down."""
         if bool(self.ok):
             return
-        bad = {optimizer: flags.tolist() for optimizer, flags in self._bad_terms.items()}
-        names = [
-            name for optimizer, flags in bad.items() for name, flag in zip(self._names[optimizer], flags, strict=False) if flag
-        ]
+        bad = {key: flags.tolist() for key, flags in self._bad_terms.items()}
+        names = [name for (_, terms), flags in bad.items() for name, flag in zip(terms, flags, strict=False) if flag]
         # a bad loss makes a bad gradient: the gradient is the news only where every loss was fine
-        names = names or [f'the gradient of {optimizer}' for optimizer, flags in bad.items() if flags[-1]]
+        names = names or [f'the gradient of {optimizer}' for (optimizer, _), flags in bad.items() if flags[-1]]
         raise RunFailure(
             f'{" and ".join(names)} became nan or infinite at step {int(self._bad_step)}; no update was made since',
             'Resume from the last checkpoint with a lower learning rate, gradient clipping, or precision fp32.',

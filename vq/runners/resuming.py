@@ -7,8 +7,6 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from vq.core import collectives
 from vq.core.errors import UserError, listing
 from vq.core.random import derive_seed, random_state, restore_random_state, seed_everything
@@ -118,7 +116,4 @@ def _load_weights(trainer: Trainer, resume: Resume) -> None:
             f'{resume.path} is a checkpoint of another architecture: ' + '; '.join(found),
             'Resume with the config the run was started with (it lies in the run folder).',
         )
-    with torch.no_grad():
-        for name, value in given.items():
-            if name in own:
-                own[name].copy_(value)
+    trainer.model.load_state_dict(given, strict=False)  # in place; what may be left out was judged above

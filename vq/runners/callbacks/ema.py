@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vq.core.errors import ConfigError
 from vq.interfaces import Callback
-from vq.io.checkpoints import model_state
+from vq.io.checkpoints import model_state, stands_under
 from vq.registries import VQCallbackRegistry
 
 
@@ -18,7 +18,8 @@ from vq.registries import VQCallbackRegistry
 class EMACallback(Callback):
     """shadow <- d shadow + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)) if ``warmup``.
 
-    Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts are left out.
+    Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts, and those that only
+    training needs (a discriminator), are left out.
     """
 
     CHECK_EVERY = 100  # steps
@@ -31,12 +32,17 @@ class EMACallback(Callback):
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
-        self.shadow = {name: value.detach().clone() for name, value in model_state(runner.model).items()}
         # the live tensors are found once: asking a model for its state in every step costs more than averaging it
-        self._live = model_state(runner.model)
+        self._live = self._averaged_state()
+        self.shadow = {name: value.detach().clone() for name, value in self._live.items()}
         averaged = [name for name, value in self._live.items() if value.is_floating_point()]
         self._averages = [self.shadow[name] for name in averaged], [self._live[name] for name in averaged]
         self._copied = [name for name in self._live if name not in set(averaged)]
+
+    def _averaged_state(self) -> dict[str, Tensor]:
+        model = self.runner.model
+        prefixes = model.training_only_prefixes()
+        return {name: value for name, value in model_state(model).items() if not stands_under(name, prefixes)}
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -50,7 +56,7 @@ class EMACallback(Callback):
 
     def _check(self) -> None:
         """The live tensors are still those of the model."""
-        for name, value in model_state(self.runner.model).items():
+        for name, value in self._averaged_state().items():
             if value.data_ptr() != self._live[name].data_ptr():
                 raise RuntimeError(f'{name} was replaced by another tensor during training; parts must change theirs in place')
 

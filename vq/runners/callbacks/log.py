@@ -19,19 +19,22 @@ from vq.registries import VQCallbackRegistry
 
 logger = logging.getLogger('vq')
 
+Key = tuple[str, tuple[str, ...]]
+
 
 @VQCallbackRegistry.register_()
 class LogCallback(Callback):
     """Means of all losses over the interval and over ranks, learning rates, speed, waiting, memory, time left.
 
-    Losses are summed on the device and read once per interval; the guard is read at the same moment.
+    Losses are summed on the device and read once per interval; the guard is read at the same moment. A term that some
+    steps lack is averaged over those that have it.
     """
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
-        self.sums: dict[str, Tensor] = {}  # optimizer -> sum per term and of the total, over the interval so far
-        self.counts: dict[str, int] = {}
-        self.terms: dict[str, list[str]] = {}
+        # (optimizer, terms) -> sum per term over the interval so far, and over how many micro-batches
+        self.sums: dict[Key, Tensor] = {}
+        self.counts: dict[Key, int] = {}
 
     def before_run(self) -> None:
         self._start_interval()
@@ -41,10 +44,11 @@ class LogCallback(Callback):
         self.runner.data_seconds = 0.0
 
     def after_losses(self, name: str, losses: Losses) -> None:
-        self.terms[name] = [*losses.values, 'total']
-        values = torch.stack([*(value.detach().float() for value in losses.values.values()), losses.total.detach()])
-        self.sums[name] = self.sums[name] + values if name in self.sums else values
-        self.counts[name] = self.counts.get(name, 0) + 1
+        terms = {**losses.values, 'total': losses.total, **losses.notes}
+        values = torch.stack([value.detach().float() for value in terms.values()])
+        key = name, tuple(terms)
+        self.sums[key] = self.sums[key] + values if key in self.sums else values
+        self.counts[key] = self.counts.get(key, 0) + 1
 
     def after_step(self) -> None:
         if self.runner.step % self.interval == 0 or self.runner.step == self.runner.iters:
@@ -67,19 +71,24 @@ class LogCallback(Callback):
         self._start_interval()
 
     def _means(self) -> dict[str, float]:
-        names = [*self.sums]
-        if not names:
+        if not self.sums:
             return {}
-        joined = torch.cat([self.sums[name] / self.counts[name] for name in names])
-        means = (collectives.all_reduce(joined) / collectives.size()).tolist()
-        several, found, position = len(names) > 1, {}, 0
-        for name in names:
-            for term in self.terms[name]:
-                found[f'{name}/{term}' if several else term] = means[position]
-                position += 1
+        joined = torch.cat([*self.sums.values()])
+        sums = (collectives.all_reduce(joined) / collectives.size()).tolist()
+        several = len(self.runner.optimizers) > 1  # also before the second one has begun
+        totals: dict[str, float] = {}
+        counts: dict[str, int] = {}
+        for (optimizer, term), value, count in zip(
+            ((optimizer, term) for optimizer, terms in self.sums for term in terms),
+            sums,
+            (self.counts[key] for key in self.sums for _ in key[1]),
+            strict=True,
+        ):
+            name = f'{optimizer}/{term}' if several else term
+            totals[name], counts[name] = totals.get(name, 0.0) + value, counts.get(name, 0) + count
         self.sums.clear()
         self.counts.clear()
-        return found
+        return {name: totals[name] / counts[name] for name in totals}
 
     def _timing(self) -> dict[str, float]:
         runner = self.runner
@@ -112,12 +121,9 @@ class LogCallback(Callback):
 
     def rank_state_dict(self) -> dict[str, Any]:
         """The open interval, so that a resumed run logs the same means."""
-        return {
-            'sums': {name: value.cpu() for name, value in self.sums.items()},
-            'counts': dict(self.counts),
-            'terms': {name: list(terms) for name, terms in self.terms.items()},
-        }
+        return {'open': [[*key, value.cpu(), self.counts[key]] for key, value in self.sums.items()]}
 
     def load_rank_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.sums = {name: value.to(self.runner.strategy.device) for name, value in state['sums'].items()}
-        self.counts, self.terms = dict(state['counts']), dict(state['terms'])
+        device = self.runner.strategy.device
+        self.sums = {(name, tuple(terms)): value.to(device) for name, terms, value, _ in state['open']}
+        self.counts = {(name, tuple(terms)): count for name, terms, _, count in state['open']}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +14,29 @@ from vq.interfaces import Loss, Task, Tokenizer
 from vq.registries import VQTaskRegistry
 
 
+class Coded(NamedTuple):
+    """What one forward of an autoencoder makes."""
+
+    reconstruction: Tensor  # (B, 3, H, W)
+    tokens: Tensor  # (B, *token_shape)
+    losses: dict[str, Tensor]  # the quantizer's, bare
+    features: Tensor | None  # what the decoder's last layer took, where somebody needs it
+
+
 class AutoEncoding(nn.Module):
-    """The root the optimizer owns: image -> reconstruction, tokens and the quantizer's losses in one forward."""
+    """The root the optimizer owns: image (B, 3, H, W) float -> everything training needs, in one forward."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, with_features: bool = False) -> None:
         super().__init__()
-        self.tokenizer = tokenizer
+        self.tokenizer, self.with_features = tokenizer, with_features
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """(B, 3, H, W) float -> reconstruction (B, 3, H, W), tokens (B, *token_shape), raw losses by name."""
-        quantized = self.tokenizer.quantize(self.tokenizer.encode(image))
-        return self.tokenizer.decode(quantized.z), quantized.tokens, quantized.losses
+    def forward(self, image: Tensor) -> Coded:
+        tokenizer = self.tokenizer
+        quantized = tokenizer.quantize(tokenizer.encode(image))
+        if not (self.with_features and tokenizer.training):
+            return Coded(tokenizer.decode(quantized.z), quantized.tokens, quantized.losses, None)
+        features = tokenizer.decoder_features(quantized.z)
+        return Coded(tokenizer.decoder.project(features), quantized.tokens, quantized.losses, features)
 
 
 @VQTaskRegistry.register_()
@@ -50,26 +63,32 @@ class ImageTokenization(Task):
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
         image = to_float(batch.image)
-        reconstruction, tokens, quantizer_losses = roots['tokenizer'](image)
-        self.outputs = Outputs(reconstruction.detach(), tokens)
-        yield 'tokenizer', self._collect(image, reconstruction, quantizer_losses)
+        coded: Coded = roots['tokenizer'](image)
+        self.outputs = Outputs(coded.reconstruction.detach(), coded.tokens)
+        yield 'tokenizer', self._collect(image, coded)
 
-    def _collect(self, image: Tensor, reconstruction: Tensor, quantizer_losses: Mapping[str, Tensor]) -> Losses:
+    def _collect(self, image: Tensor, coded: Coded) -> Losses:
         losses = Losses()
+        self._add_pixel_losses(losses, coded.reconstruction, image)
+        self._add_quantizer_losses(losses, coded)
+        return losses
+
+    def _add_pixel_losses(self, losses: Losses, reconstruction: Tensor, image: Tensor) -> None:
         for name, loss in self.losses.items():
             assert isinstance(loss, Loss)
             losses.add(name, loss(reconstruction, image), loss.weight)
+
+    def _add_quantizer_losses(self, losses: Losses, coded: Coded) -> None:
         weights = self.tokenizer.loss_weights
-        for name, value in quantizer_losses.items():
+        for name, value in coded.losses.items():
             losses.add(name, value, weights.get(name, 1.0))
-        return losses
 
     @torch.no_grad()
     def validation_step(self, batch: Batch) -> Outputs:
         image = to_float(batch.image)
-        reconstruction, tokens, quantizer_losses = self._roots['tokenizer'](image)
-        losses = self._collect(image, reconstruction, quantizer_losses)
-        return Outputs(reconstruction, tokens, {**losses.values, 'total': losses.total})
+        coded: Coded = self._roots['tokenizer'](image)
+        losses = self._collect(image, coded)
+        return Outputs(coded.reconstruction, coded.tokens, {**losses.values, 'total': losses.total})
 
     def update(self, ok: Tensor | None = None) -> None:
         self.tokenizer.update(ok)

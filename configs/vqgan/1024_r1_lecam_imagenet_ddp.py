@@ -1,0 +1,20 @@
+"""VQGAN with 1,024 codes and a discriminator that is held back: non-saturating loss, R1 and LeCam, late start, warm-up, ramp.
+
+    auto_torchrun -m vq.train vqgan/1024_r1_lecam_imagenet_ddp configs/vqgan/1024_r1_lecam_imagenet_ddp.py
+    auto_torchrun -m vq.val   vqgan/1024_r1_lecam_imagenet_ddp configs/vqgan/1024_r1_lecam_imagenet_ddp.py
+
+What to try when the discriminator wins: it learns alone for 1,000 steps, its word then gains weight over 10,000. Hardware and
+hours: not measured here. Expected figures: none are published for this recipe (for 1,024 codes with R1 and the StyleGAN2
+discriminator, the VQ-VAE/GAN study quotes rFID 20.95); this config was never trained to its end.
+"""
+
+_kwargs_.setdefault('num_embeddings', 1024)
+_kwargs_.setdefault('discriminator', dict(type='PatchGAN', depth=3, norm='group'))
+_kwargs_.setdefault('generator_loss', 'NonSaturatingGeneratorLoss')
+_kwargs_.setdefault('discriminator_loss', 'VanillaDiscriminatorLoss')
+_kwargs_.setdefault('penalties', dict(r1=dict(type='R1Penalty', weight=10.0, interval=16), lecam=dict(type='LeCamPenalty')))
+_kwargs_.setdefault('discriminator_start', 20_000)
+_kwargs_.setdefault('warmup', 1000)
+_kwargs_.setdefault('ramp', 10_000)
+
+_base_ = ['interface.py']

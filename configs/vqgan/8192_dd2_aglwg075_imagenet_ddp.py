@@ -1,0 +1,15 @@
+"""VQGAN with 8,192 codes, a discriminator of depth 2 (dd2) and an adaptive weight of gain 0.75 (aglwg075), on ImageNet.
+
+    auto_torchrun -m vq.train vqgan/8192_dd2_aglwg075_imagenet_ddp configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py
+    auto_torchrun -m vq.val   vqgan/8192_dd2_aglwg075_imagenet_ddp configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py
+
+The baseline of "Image Understanding Makes for A Good Tokenizer for Image Generation" (2024), and the recipe its pixel decoders
+are trained with. Hardware and hours: not measured here, and published nowhere. Expected figures: the paper quotes generation
+only (gFID 15.78 with an autoregressive prior, at second hand); this config was never trained to its end.
+"""
+
+_kwargs_.setdefault('num_embeddings', 8192)
+_kwargs_.setdefault('discriminator', dict(type='PatchGAN', depth=2))
+_kwargs_.setdefault('generator_weight', dict(type='AdaptiveWeight', gain=0.75))
+
+_base_ = ['interface.py']

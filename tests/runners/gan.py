@@ -1,0 +1,58 @@
+"""A tiny adversarial run for tests: a PatchGAN, an EMA codebook, every loss that keeps a state of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CONFIG = '''
+"""A tiny adversarial tokenizer on digits; the discriminator starts after ``start`` steps."""
+
+from vq.core import PyConfig
+
+custom_imports = ['tests.runners.parts']
+_kwargs_.setdefault('dataset', 'digits')
+_kwargs_.setdefault('image_size', 16)
+_kwargs_.setdefault('augmentation', None)
+_kwargs_.setdefault('batch_size', 8)
+_kwargs_.setdefault('batch_size_in_total', False)
+_kwargs_.setdefault('num_workers', 0)
+_kwargs_.setdefault('strategy', 'base')
+_kwargs_.setdefault('multipliers', (1, 1))
+_kwargs_.setdefault('num_embeddings', 32)
+_kwargs_.setdefault('embedding_dim', 8)
+_kwargs_.setdefault('width', 8)
+_kwargs_.setdefault('refine', False)
+_kwargs_.setdefault('quantizer', dict(
+    type='VectorQuantizer', update=dict(type='EMAUpdate', decay=0.9, restart=dict(candidates=16))))
+_kwargs_.setdefault('losses', dict(l1=dict(type='L1Loss')))
+_kwargs_.setdefault('discriminator', dict(type='PatchGAN', width=8, depth=1, norm=_kwargs_.get('norm', 'batch')))
+_kwargs_.setdefault('discriminator_start', _kwargs_.get('start', 2))
+_kwargs_.setdefault('warmup', 1)
+_kwargs_.setdefault('ramp', 3)
+_kwargs_.setdefault('penalties', dict(r1=dict(type='R1Penalty', interval=2), lecam=dict(type='LeCamPenalty', decay=0.5)))
+_kwargs_.setdefault('lr', 1e-3)
+_kwargs_.setdefault('discriminator_lr', 1e-3)
+
+_base_ = [PyConfig.load('vqgan/interface.py', **_kwargs_)]
+trainer = dict(
+    iters=_kwargs_.get('iters', 8),
+    callbacks=[
+        dict(type='NoiseCallback'),
+        dict(type='SampleRecorder'),
+        dict(type='OptimizeCallback', optimizer='tokenizer', schedule=dict(type='CosineSchedule', warmup=3)),
+        dict(type='OptimizeCallback', optimizer='discriminator', clip=1.0),
+        dict(type='EMACallback', decay=0.9),
+        dict(type='LogCallback', interval=3),
+        dict(type='PreemptionCallback'),
+        dict(type='CheckpointCallback', interval=_kwargs_.get('save_every', 4)),
+    ],
+)
+if _kwargs_.get('kill_at'):
+    trainer['callbacks'].insert(0, dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0)))
+'''
+
+
+def write_gan_config(folder: Path) -> Path:
+    path = folder / 'gan.py'
+    path.write_text(CONFIG)
+    return path

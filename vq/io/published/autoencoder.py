@@ -1,0 +1,143 @@
+"""What a convolutional autoencoder looks like, read off the shapes of its tensors under our names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.io.published.keymap import State
+
+HINT = 'This is no file of that kind, or it is damaged.'
+
+
+def tokenizer_config(state: State, quantizer: dict[str, Any], image_size: int) -> dict[str, Any]:
+    """The config of the tokenizer whose tensors these are, around a quantizer that is known already."""
+    encoder, decoder = _encoder(state), _decoder(state)
+    config: dict[str, Any] = dict(type='VQGAN', encoder=encoder, quantizer=quantizer)
+    if 'post_encode.conv.weight' in state:
+        config['post_encode'] = _connector(state, 'post_encode')
+    if 'pre_decode.conv.weight' in state:
+        config['pre_decode'] = _connector(state, 'pre_decode')
+    config['decoder'] = decoder
+    cell = 2 ** (len(encoder['multipliers']) - 1)
+    if type(image_size) is not int or image_size < 1 or image_size % cell:
+        raise UserError(
+            f'image_size is {image_size}, and the encoder makes cells of {cell} pixels',
+            f'Give a multiple of {cell}: --options image_size:{cell * 16}.',
+        )
+    return config
+
+
+def codebook_shape(state: State, key: str = 'quantizer.codebook.weight') -> tuple[int, int]:
+    """K codes of C channels."""
+    weight = get(state, key)
+    if weight.ndim != 2:
+        raise UserError(f"the codebook has the shape {tuple(weight.shape)}, and K x C is needed", HINT)
+    return int(weight.shape[0]), int(weight.shape[1])
+
+
+def get(state: State, key: str) -> Tensor:
+    """A tensor that must be there."""
+    if key not in state:
+        raise UserError(f"there is no tensor for '{key}'", HINT)
+    return state[key]
+
+
+def level_count(state: State, prefix: str) -> int:
+    """How many numbered parts stand below ``prefix``: they count from 0 without a gap."""
+    numbers = {int(found[1]) for key in state if (found := re.match(rf'{re.escape(prefix)}(\d+)\.', key))}
+    if numbers != set(range(len(numbers))):
+        raise UserError(f"the parts below '{prefix}' are numbered {sorted(numbers)[:20]}, with gaps", HINT)
+    return len(numbers)
+
+
+def _encoder(state: State) -> dict[str, Any]:
+    stem, out = get(state, 'encoder.stem.weight'), get(state, 'encoder.conv_out.weight')
+    levels = [_level(state, f'encoder.levels.{index}') for index in range(level_count(state, 'encoder.levels.'))]
+    width = int(stem.shape[0])
+    return dict(
+        type='ConvEncoder',
+        width=width,
+        multipliers=_multipliers(levels, width),
+        residual_blocks=_blocks(levels),
+        attention_levels=[index for index, level in enumerate(levels) if level['attention']],
+        **_refine(state, 'encoder'),
+        in_channels=int(stem.shape[1]),
+        out_channels=int(out.shape[0]),
+    )
+
+
+def _decoder(state: State) -> dict[str, Any]:
+    """Ours counts multipliers and attention from full resolution, as the encoder does, and its levels the other way."""
+    stem, out = get(state, 'decoder.stem.weight'), get(state, 'decoder.conv_out.weight')
+    levels = [_level(state, f'decoder.levels.{index}') for index in range(level_count(state, 'decoder.levels.'))][::-1]
+    width = int(get(state, 'encoder.stem.weight').shape[0])
+    multipliers = _multipliers(levels, width)
+    config = dict(
+        type='ConvDecoder',
+        width=width,
+        multipliers=multipliers,
+        residual_blocks=_blocks(levels),
+        attention_levels=[index for index, level in enumerate(levels) if level['attention']],
+        **_refine(state, 'decoder'),
+        in_channels=int(stem.shape[1]),
+        out_channels=int(out.shape[0]),
+    )
+    if stem.shape[0] != width * multipliers[-1]:
+        config['stem_multiplier'] = _divided(int(stem.shape[0]), width, 'decoder.stem')
+    return config
+
+
+def _level(state: State, prefix: str) -> dict[str, Any]:
+    blocks = level_count(state, f'{prefix}.blocks.')
+    attentions = level_count(state, f'{prefix}.attentions.')
+    if attentions not in (0, blocks):
+        raise UserError(f"'{prefix}' has {blocks} residual blocks and {attentions} attentions", HINT)
+    return {
+        'width': int(get(state, f'{prefix}.blocks.0.conv1.weight').shape[0]),
+        'blocks': blocks,
+        'attention': attentions > 0,
+        'where': prefix,
+    }
+
+
+def _multipliers(levels: list[dict[str, Any]], width: int) -> list[int]:
+    if not levels:
+        raise UserError('there are no levels of residual blocks', HINT)
+    return [_divided(level['width'], width, level['where']) for level in levels]
+
+
+def _divided(wide: int, width: int, where: str) -> int:
+    if wide % width:
+        raise UserError(f"'{where}' has {wide} channels, no multiple of the {width} of the first convolution", HINT)
+    return wide // width
+
+
+def _blocks(levels: list[dict[str, Any]]) -> int:
+    counts = {level['blocks'] for level in levels}
+    if len(counts) != 1:
+        raise UserError(f'levels have {sorted(counts)} residual blocks, and one number for all is needed', HINT)
+    return int(counts.pop())
+
+
+def _refine(state: State, side: str) -> dict[str, Any]:
+    """Residual blocks at the lowest resolution, with attention between them or without."""
+    count = level_count(state, f'{side}.refine.')
+    blocks = sum(f'{side}.refine.{index}.conv1.weight' in state for index in range(count))
+    if not blocks:
+        return dict(refine=False)
+    return dict(refine_blocks=blocks, refine_attention=any(f'{side}.refine.{index}.q.weight' in state for index in range(count)))
+
+
+def _connector(state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+    weight = get(state, f'{name}.conv.weight')
+    return dict(
+        type='ConvConnector',
+        in_channels=int(weight.shape[1]),
+        out_channels=int(weight.shape[0]),
+        kernel_size=int(weight.shape[-1]),
+    )

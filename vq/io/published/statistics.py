@@ -1,0 +1,101 @@
+"""The reference toolkit's cached FID statistics, ``pretrained/fid/*.pth``, as a safetensors file.
+
+The file is a pickled object of todd's with mean, covariance and count. Its class is not known exactly and never loaded:
+a stand-in keeps what the file says, and the three values are told apart by their shapes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.io import tensorfile
+from vq.io.atomic import atomic_file
+from vq.io.digest import file_digest
+from vq.io.published.reader import StandIn, read_published
+
+FORMAT = 'vq.fid_statistics'
+FORMAT_VERSION = 1
+ACCEPTED = (r'todd\.(\w+\.)*\w*Statistics\w*',)
+HINT = 'It is to hold a mean (D), a covariance (D, D) and a count.'
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Of the features of a data set, in float64."""
+
+    mean: Tensor  # (D,)
+    covariance: Tensor  # (D, D)
+    count: Tensor  # () int64
+
+
+def convert(path: Path) -> Statistics:
+    """Read the statistics of a file."""
+    values = list(_flatten(read_published(path, ACCEPTED)))
+    tensors = [value for value in values if isinstance(value, Tensor) and value.ndim]
+    mean = _one(path, 'mean', [value for value in tensors if value.ndim == 1 and value.is_floating_point()])
+    covariance = _one(path, 'covariance', [value for value in tensors if value.ndim == 2 and value.is_floating_point()])
+    count = _one(path, 'count', [torch.as_tensor(value) for value in values if _is_count(value)])
+    result = Statistics(mean.double(), covariance.double(), count.long())
+    _check(path, result)
+    return result
+
+
+def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
+    tensors = {field.name: getattr(statistics, field.name) for field in dataclasses.fields(statistics)}
+    metadata = {
+        'vq.format': FORMAT,
+        'vq.format_version': str(FORMAT_VERSION),
+        'vq.kind': 'statistics',
+        'vq.source': source.name,
+        'vq.source_sha256': file_digest(source),
+    }
+    with atomic_file(path, tensorfile.size_of(tensors)) as writer:
+        tensorfile.write_tensors(writer, tensors, metadata)
+
+
+def _flatten(value: Any) -> Iterator[Any]:
+    inner: Iterable[Any] | None = None
+    if isinstance(value, StandIn):
+        inner = value.values()
+    elif isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list | tuple) and not isinstance(value, torch.Size):
+        inner = value
+    if inner is None:
+        yield value
+    else:
+        for item in inner:
+            yield from _flatten(item)
+
+
+def _is_count(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.ndim == 0
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _one(path: Path, name: str, found: list[Tensor]) -> Tensor:
+    if len(found) != 1:
+        raise UserError(f'{path} has {len(found) or "nothing"} that could be the {name}', HINT)
+    return found[0]
+
+
+def _check(path: Path, statistics: Statistics) -> None:
+    mean, covariance, count = statistics.mean, statistics.covariance, statistics.count
+    width = len(mean)
+    if tuple(covariance.shape) != (width, width):
+        raise UserError(f'{path} has a mean of {width} values and a covariance of {tuple(covariance.shape)}', HINT)
+    if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
+        raise UserError(f'{path} has values that are not finite', 'Compute the statistics again.')
+    scale = covariance.abs().max().clamp_min(1e-12)
+    if (covariance - covariance.t()).abs().max() > 1e-4 * scale:
+        raise UserError(f'{path} has a covariance that is not symmetric', HINT)
+    if int(count) < 2:
+        raise UserError(f'{path} has a count of {int(count)}', HINT)

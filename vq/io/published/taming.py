@@ -1,0 +1,103 @@
+"""taming-transformers: ``VQModel`` and ``GumbelVQ``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.io.published.autoencoder import codebook_shape, get, level_count, tokenizer_config
+from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename, under
+
+NESTS = ('state_dict',)  # under which the file keeps its tensors
+SIDES = {'encoder': 'encoder', 'decoder': 'decoder'}
+RESIDUAL = {'norm1': 'norm1', 'conv1': 'conv1', 'norm2': 'norm2', 'conv2': 'conv2', 'nin_shortcut': 'shortcut'}
+ATTENTION = {'norm': 'norm', 'q': 'q', 'k': 'k', 'v': 'v', 'proj_out': 'proj'}
+ENDS = {'conv_in': 'stem', 'norm_out': 'norm_out', 'conv_out': 'conv_out'}
+CONNECTORS = {'quant_conv': 'post_encode', 'post_quant_conv': 'pre_decode'}
+
+RULES = (
+    rename('encoder.down.{i}.block.{j}.{residual}.{leaf}', 'encoder.levels.{i}.blocks.{j}.{residual}.{leaf}'),
+    rename('encoder.down.{i}.attn.{j}.{attention}.{leaf}', 'encoder.levels.{i}.attentions.{j}.{attention}.{leaf}'),
+    rename('encoder.down.{i}.downsample.conv.{leaf}', 'encoder.levels.{i}.resample.conv.{leaf}'),
+    rename('decoder.up.{up}.block.{j}.{residual}.{leaf}', 'decoder.levels.{up}.blocks.{j}.{residual}.{leaf}'),
+    rename('decoder.up.{up}.attn.{j}.{attention}.{leaf}', 'decoder.levels.{up}.attentions.{j}.{attention}.{leaf}'),
+    rename('decoder.up.{up}.upsample.conv.{leaf}', 'decoder.levels.{up}.resample.conv.{leaf}'),
+    rename('{side}.mid.block_1.{residual}.{leaf}', '{side}.refine.0.{residual}.{leaf}'),
+    rename('{side}.mid.attn_1.{attention}.{leaf}', '{side}.refine.1.{attention}.{leaf}'),
+    rename('{side}.mid.block_2.{residual}.{leaf}', '{side}.refine.2.{residual}.{leaf}'),
+    rename('{side}.{end}.{leaf}', '{side}.{end}.{leaf}'),
+    rename('{connector}.{leaf}', '{connector}.conv.{leaf}'),
+    rename('quantize.embedding.weight', 'quantizer.codebook.weight'),
+    rename('quantize.embed.weight', 'quantizer.codebook.weight'),
+    rename('quantize.proj.{leaf}', 'quantizer.logits.{leaf}', dims=2),
+    drop('loss.perceptual_loss.{rest}', 'perceptual network: read from files of its own'),
+)
+DISCRIMINATOR = rename('loss.discriminator.{rest}', 'discriminator.{rest}')
+NO_DISCRIMINATOR = drop('loss.discriminator.{rest}', 'discriminator: left out by an option')
+
+
+def convert(
+    state: State,
+    *,
+    image_size: int = 256,
+    legacy: bool = True,
+    beta: float = 0.25,
+    temperature: float = 1.0,
+    kl_weight: float = 5e-4,
+    discriminator: bool = True,
+) -> Converted:
+    """``legacy``: beta weighs the codebook term, as it did when the published models were trained, not the commitment.
+
+    ``temperature`` and ``kl_weight`` are for going on training a Gumbel model.
+    """
+    levels = level_count(state, 'decoder.up.')
+    vocabulary = {
+        'side': SIDES,
+        'residual': RESIDUAL,
+        'attention': ATTENTION,
+        'end': ENDS,
+        'connector': CONNECTORS,
+        # theirs counts from full resolution, ours from the lowest
+        'up': {str(level): str(levels - 1 - level) for level in range(levels)} or {'0': '0'},
+    }
+    rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR)
+    mapped, dropped = map_keys(state, rules, vocabulary)
+    critic = under(mapped, 'discriminator.')
+    own = {key: value for key, value in mapped.items() if not key.startswith('discriminator.')}
+    size, dim = codebook_shape(own)
+    if 'quantizer.logits.weight' in own:
+        quantizer = _gumbel(own, size, dim, temperature, kl_weight)
+    else:
+        weights = dict(zip(('codebook_weight', 'commitment_weight'), (beta, 1.0) if legacy else (1.0, beta), strict=True))
+        quantizer = dict(type='VectorQuantizer', codebook_size=size, embedding_dim=dim, **weights)
+    return Converted(
+        tokenizer_config(own, quantizer, image_size), {**task_keys(own), **discriminator_keys(critic)}, image_size, dropped
+    )
+
+
+def _gumbel(state: State, size: int, dim: int, temperature: float, kl_weight: float) -> dict[str, Any]:
+    logits = get(state, 'quantizer.logits.weight')
+    if tuple(logits.shape) != (size, dim):
+        raise UserError(
+            f'its logits come from {logits.shape[1]} channels for {logits.shape[0]} codes, and there are {size} codes of {dim}',
+            'Only models whose features are as wide as their codes can be converted.',
+        )
+    return dict(
+        type='GumbelQuantizer', codebook_size=size, embedding_dim=dim, temperature=temperature, kl_weight=kl_weight
+    )
+
+
+def task_keys(state: State) -> dict[str, Tensor]:
+    """The tokenizer's tensors under the keys they have in a task."""
+    return {f'tokenizer.{key}': value for key, value in state.items()}
+
+
+def discriminator_keys(state: State) -> dict[str, Tensor]:
+    """A PatchGAN's tensors (``main.N.*``) under the keys they have in a task."""
+    if not state:
+        return {}
+    from vq.io.published.discriminators import patchgan_keys
+
+    return {f'discriminator.{key}': value for key, value in patchgan_keys(dict(state)).items()}

@@ -1,0 +1,137 @@
+"""Batch norm for discriminators: torch's maths, statistics of all ranks if asked for, and nothing infinite remembered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq.core import collectives
+from vq.core.errors import UserError
+from vq.nn.precision import no_autocast
+
+
+class BatchNorm(nn.Module):
+    """y = weight (x - mean) / sqrt(var + eps) + bias over (B, C, H, W), mean and biased variance per channel.
+
+    In training they are those of the batch, in fp32 whatever the autocast; in eval the running ones. Parameters and
+    buffers are those of ``nn.BatchNorm2d``. Two things differ:
+
+    - ``synchronized``: training statistics are those of all ranks' batches together: one collective per forward, one per
+      backward, none in eval. It goes through ``vq.core.collectives``, so it works on CPUs too, and any number of times
+      backward.
+    - a batch with nan or inf in it leaves the running statistics as they were.
+    """
+
+    running_mean: Tensor  # (C,)
+    running_var: Tensor  # (C,) unbiased
+    num_batches_tracked: Tensor  # () int64
+
+    def __init__(self, channels: int, *, eps: float = 1e-5, momentum: float = 0.1, synchronized: bool = False) -> None:
+        super().__init__()
+        self.channels, self.eps, self.momentum, self.synchronized = channels, eps, momentum, synchronized
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.register_buffer('running_mean', torch.empty(channels))
+        self.register_buffer('running_var', torch.empty(channels))
+        self.register_buffer('num_batches_tracked', torch.empty((), dtype=torch.int64))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        with torch.no_grad():
+            for tensor, value in ((self.weight, 1), (self.bias, 0), (self.running_mean, 0), (self.running_var, 1)):
+                tensor.fill_(value)
+            self.num_batches_tracked.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            mean, variance = self.running_mean, self.running_var
+            if torch.is_grad_enabled():  # backward reads them, and a training batch may move them before it comes
+                mean, variance = mean.clone(), variance.clone()
+            return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
+        alone = not self.synchronized or collectives.size() == 1
+        if alone and x.numel() == x.shape[1]:
+            raise UserError(
+                f'batch norm in training got one value per channel: a batch of shape {tuple(x.shape)}',
+                'Use larger batches or images, or a norm that needs no batch (group).',
+            )
+        return self._alone(x) if alone else self._together(x)
+
+    def _alone(self, x: Tensor) -> Tensor:
+        # with momentum 1 the kernel writes the batch's own statistics, which are looked at before they are let in
+        mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+        y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
+        self._remember(mean, variance)
+        return y
+
+    def _together(self, x: Tensor) -> Tensor:
+        """The fused kernel normalises by this rank's statistics; per-channel factors turn that into those of all ranks.
+
+        (x - M) / S = (x - m) / s * s / S + (m - M) / S,  s = sqrt(var + eps) and S alike. Gradients reach the other ranks
+        through m, s, M and S.
+        """
+        with no_autocast(x.device):
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
+            mean_of_all, variance_of_all, count = join_moments(mean, variance, x.numel() // x.shape[1])
+            inverse = torch.rsqrt(variance_of_all + self.eps)
+            gain = self.weight * torch.sqrt(variance + self.eps) * inverse
+            shift = self.bias + self.weight * (mean - mean_of_all) * inverse
+        # not F.batch_norm: it refuses one value per channel, which is fine as long as other ranks have more
+        y = torch.batch_norm(x, gain, shift, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
+        self._remember(mean_of_all.detach(), variance_of_all.detach() * (count / (count - 1)))
+        return y
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics towards those of a batch, (C,) each; decided on the device."""
+        fine = (torch.isfinite(mean) & torch.isfinite(variance)).all()
+        self.running_mean.lerp_(torch.where(fine, mean, self.running_mean), self.momentum)
+        self.running_var.lerp_(torch.where(fine, variance, self.running_var), self.momentum)
+        self.num_batches_tracked.add_(fine)
+
+    def extra_repr(self) -> str:
+        return f'{self.channels}, eps={self.eps}, momentum={self.momentum}, synchronized={self.synchronized}'
+
+
+def join_moments(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and biased variance (C,) of a rank's ``count`` values -> those of all ranks' values, and how many there are.
+
+    Sums of squared deviations are joined as Chan et al. (1979) do: sums of squares would cancel in fp32. Equal bits on all
+    ranks, one collective, differentiable.
+    """
+    channels = len(mean)
+    rows: Tensor = _Gather.apply(torch.cat([mean, variance, mean.new_full((1,), count)]))  # type: ignore[no-untyped-call]
+    means, variances, counts = rows[:, :channels], rows[:, channels:-1], rows[:, -1:]  # (R, C), (R, C), (R, 1)
+    total = counts.sum()
+    share = counts / total
+    joined = (share * means).sum(0)
+    return joined, (share * (variances + (means - joined).square())).sum(0), total.detach()
+
+
+class _Gather(torch.autograd.Function):
+    """(n,) of each rank -> (R, n) on all ranks. The gradient is of the sum of all ranks' losses."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        return torch.stack(collectives.all_gather(own))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        own: Tensor = _Collect.apply(gradients[0])  # type: ignore[no-untyped-call]
+        return own
+
+
+class _Collect(torch.autograd.Function):
+    """(R, n) of each rank -> (n,): what all ranks together have in this rank's row. The adjoint of ``_Gather``."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        return collectives.all_reduce(rows)[collectives.rank()]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        rows: Tensor = _Gather.apply(gradients[0])  # type: ignore[no-untyped-call]
+        return rows

@@ -1,0 +1,102 @@
+"""The convolutional stacks whose activations LPIPS compares: torchvision's VGG-16, AlexNet and SqueezeNet 1.1.
+
+Only what those activations need is built: no classifier, nothing after the last activation. Layers keep the numbers
+torchvision gives them, so a key ``features.N.weight`` of its files is ``N.weight`` here. No weights are fetched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+from torch import Tensor, nn
+
+from vq.core.errors import ConfigError, listing
+
+
+class PerceptualBackbone(nn.Sequential):
+    """image (B, 3, H, W), standardised -> the activations after the layers ``taps``, (B, channels[i], h_i, w_i) each.
+
+    ReLUs work in place: no layer after a tap writes to its input, and no layer keeps what a ReLU overwrites.
+    """
+
+    def __init__(self, layers: list[nn.Module], taps: tuple[int, ...], channels: tuple[int, ...], smallest: int) -> None:
+        super().__init__(*layers[: taps[-1] + 1])
+        self.taps = taps
+        self.channels = channels
+        self.smallest = smallest  # the least height and width from which something is left after the last layer
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # torch's default shrinks activations at each layer, until biases are all
+                nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def advance(self, features: Tensor, stage: int) -> Tensor:
+        """What stage ``stage`` gives, from what the stage before gave (the image for the first)."""
+        start = self.taps[stage - 1] + 1 if stage else 0
+        for layer in range(start, self.taps[stage] + 1):
+            features = self[layer](features)
+        return features
+
+    def forward(self, image: Tensor) -> list[Tensor]:  # type: ignore[override]  # nn.Sequential gives one tensor
+        activations = [image]
+        for stage in range(len(self.taps)):
+            activations.append(self.advance(activations[-1], stage))
+        return activations[1:]
+
+
+def _vgg16() -> list[nn.Module]:
+    from torchvision.models.vgg import cfgs, make_layers
+
+    return list(make_layers(cfgs['D'], batch_norm=False))
+
+
+def _alexnet() -> list[nn.Module]:
+    return [
+        *(nn.Conv2d(3, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True)),
+        *(nn.MaxPool2d(3, stride=2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True)),
+        *(nn.MaxPool2d(3, stride=2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True)),
+    ]
+
+
+def _squeezenet() -> list[nn.Module]:
+    from torchvision.models.squeezenet import Fire
+
+    def fire(channels: int, width: int) -> nn.Module:
+        module: nn.Module = Fire(channels, width // 8, width // 2, width // 2)
+        return module
+
+    def pool() -> nn.Module:
+        return nn.MaxPool2d(3, stride=2, ceil_mode=True)
+
+    return [
+        *(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(inplace=True)),
+        *(pool(), fire(64, 128), fire(128, 128)),
+        *(pool(), fire(128, 256), fire(256, 256)),
+        *(pool(), fire(256, 384), fire(384, 384), fire(384, 512), fire(512, 512)),
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Kind:
+    layers: Callable[[], list[nn.Module]]
+    taps: tuple[int, ...]
+    channels: tuple[int, ...]
+    smallest: int
+
+
+KINDS: Mapping[str, _Kind] = {
+    'vgg': _Kind(_vgg16, (3, 8, 15, 22, 29), (64, 128, 256, 512, 512), 16),
+    'alex': _Kind(_alexnet, (1, 4, 7, 9, 11), (64, 192, 384, 256, 256), 31),
+    'squeeze': _Kind(_squeezenet, (1, 4, 7, 9, 10, 11, 12), (64, 128, 256, 384, 384, 512, 512), 17),
+}
+
+
+def perceptual_backbone(net: str) -> PerceptualBackbone:
+    """``vgg``, ``alex`` or ``squeeze`` with weights drawn from torch's generator."""
+    if net not in KINDS:
+        raise ConfigError(f"there is no perceptual network '{net}'", f'Choose one of: {listing(KINDS)}.')
+    kind = KINDS[net]
+    return PerceptualBackbone(kind.layers(), kind.taps, kind.channels, kind.smallest)

@@ -1,0 +1,44 @@
+"""Settings of parts that change on the way: a temperature, a weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vq.core.errors import ConfigError, nearest
+from vq.interfaces import Callback, Schedule
+from vq.registries import VQCallbackRegistry
+
+
+@VQCallbackRegistry.register_()
+class AnnealCallback(Callback):
+    """Before each step, the number ``setting`` of the model becomes ``value * schedule(step)``.
+
+    ``setting`` is a path of names from the task: ``tokenizer.quantizer.temperature``. A function of the step alone, so a
+    resumed run goes on with the same numbers.
+    """
+
+    def __init__(self, setting: str, value: float, schedule: Schedule) -> None:
+        self.setting, self.value, self.schedule = setting, value, schedule
+
+    def bind(self, runner: Any) -> None:
+        super().bind(runner)
+        *path, self.name = self.setting.split('.')
+        self.part = runner.model
+        for depth, step in enumerate([*path, self.name]):
+            last = depth == len(path)
+            if not hasattr(self.part, step):
+                known = [name for name in vars(self.part) if not name.startswith('_')]
+                known += [] if last else [name for name, _ in self.part.named_children()]
+                kind = type(self.part).__name__
+                raise ConfigError(
+                    f"AnnealCallback cannot find '{self.setting}': {kind} has no '{step}'{nearest(step, known)}",
+                    'Give the path of a number from the task on, e.g. tokenizer.quantizer.temperature.',
+                )
+            if not last:
+                self.part = getattr(self.part, step)
+        if not isinstance(getattr(self.part, self.name), int | float):
+            raise ConfigError(f"AnnealCallback: '{self.setting}' is not a number", 'Name a setting that is one.')
+        self.schedule.bind(runner.iters)
+
+    def before_step(self) -> None:
+        setattr(self.part, self.name, self.value * self.schedule(self.runner.step + 1))

@@ -1,0 +1,190 @@
+"""Train a tokenizer against a discriminator: VQGAN's recipe and its relatives, with one generator forward per step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vq.core import collectives
+from vq.core.errors import ConfigError, listing
+from vq.core.records import Batch, Losses, Outputs, to_float
+from vq.interfaces import Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss, Tokenizer
+from vq.nn.precision import no_autocast
+from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
+from vq.tasks.image_tokenization.task import AutoEncoding, Coded, ImageTokenization
+
+GeneratorLoss = Annotated[Callable[[Tensor], Tensor], VQGeneratorLossRegistry]
+DiscriminatorLoss = Annotated[Callable[[Tensor, Tensor], Tensor], VQDiscriminatorLossRegistry]
+
+
+class Judgement(NamedTuple):
+    """What a critic says."""
+
+    fake: Tensor  # logits of reconstructions
+    real: Tensor | None  # logits of images
+    penalties: dict[str, Tensor]
+
+
+class Critic(nn.Module):
+    """The root the discriminator's optimizer owns. Everything it computes happens in one forward, so any wrapper fits."""
+
+    def __init__(self, discriminator: Discriminator, penalties: nn.ModuleDict) -> None:
+        super().__init__()
+        self.discriminator, self.penalties = discriminator, penalties
+
+    def forward(self, fake: Tensor, real: Tensor | None = None, due: tuple[str, ...] = ()) -> Judgement:
+        """(B, 3, H, W) each; with ``real`` also the penalties that are ``due``. Real images go first, as in VQGAN."""
+        real_logits = None if real is None else self.discriminator(real)
+        fake_logits = self.discriminator(fake)
+        found = {name: self.penalties[name](self.discriminator, real, real_logits, fake_logits) for name in due}
+        return Judgement(fake_logits, real_logits, found)
+
+
+@VQTaskRegistry.register_()
+class AdversarialTokenization(ImageTokenization):
+    """Two optimizers, ``tokenizer`` and ``discriminator``.
+
+    tokenizer:      pixel losses + quantizer losses + weight * generator_loss(D(x'))
+    discriminator:  discriminator_weight * discriminator_loss(D(x), D(x')) + penalties
+
+    The autoencoder runs forward once; the discriminator learns from the same reconstruction x', detached. Gradients of the
+    pixel losses and of the adversarial term are taken at x' and joined there, so perceptual network and discriminator
+    run backward once, and the discriminator's parameters never see a gradient of the tokenizer's step.
+
+    - ``discriminator_start``: steps without a discriminator.
+    - ``warmup``: further steps in which it learns and the tokenizer does not hear of it.
+    - ``ramp``: steps over which its weight then grows to what ``weight`` says.
+    """
+
+    evaluated_as: ClassVar[str | None] = 'ImageTokenization'
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        losses: dict[str, Loss],
+        discriminator: Discriminator,
+        generator_loss: GeneratorLoss,
+        discriminator_loss: DiscriminatorLoss,
+        weight: GeneratorWeight,
+        penalties: dict[str, DiscriminatorPenalty] | None = None,
+        discriminator_weight: float = 1.0,
+        discriminator_start: int = 0,
+        warmup: int = 0,
+        ramp: int = 0,
+    ) -> None:
+        super().__init__(tokenizer, losses)
+        if min(discriminator_start, warmup, ramp) < 0:
+            raise ConfigError(
+                f'discriminator_start is {discriminator_start}, warmup {warmup}, ramp {ramp}',
+                'Give numbers of steps from 0 up.',
+            )
+        unknown = sorted(set(weight.losses or ()) - set(losses))
+        if unknown:
+            raise ConfigError(f'the generator weight names the losses {unknown}', f'There are: {listing(losses) or "none"}.')
+        if weight.by_gradients and not losses:
+            raise ConfigError(
+                'an adaptive weight needs a pixel loss to compare with', "Add one, or use dict(type='FixedWeight')."
+            )
+        self.discriminator, self.penalties = discriminator, nn.ModuleDict(penalties or {})
+        self.generator_loss, self.discriminator_loss, self.weight = generator_loss, discriminator_loss, weight
+        self.discriminator_weight, self.discriminator_start = discriminator_weight, discriminator_start
+        self.warmup, self.ramp = warmup, ramp
+        self._critic = (Critic(discriminator, self.penalties),)  # a tuple: not registered a second time
+        self._roots = {
+            'tokenizer': AutoEncoding(tokenizer, with_features=weight.by_gradients),
+            'discriminator': self._critic[0],
+        }
+
+    def training_only_prefixes(self) -> tuple[str, ...]:
+        return ('discriminator.', 'penalties.')
+
+    def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
+        image = to_float(batch.image)
+        coded: Coded = roots['tokenizer'](image)
+        self.outputs = Outputs(coded.reconstruction.detach(), coded.tokens)
+        yield 'tokenizer', self._tokenizer_losses(image, coded, self._strength(step))
+        if step > self.discriminator_start:
+            yield (
+                'discriminator',
+                self._discriminator_losses(roots['discriminator'], image, coded.reconstruction.detach(), step),
+            )
+
+    def _strength(self, step: int) -> float:
+        """The share of its weight that the adversarial term has in this step (counted from 1)."""
+        heard = step - self.discriminator_start - self.warmup
+        return 0.0 if heard <= 0 else min(1.0, heard / max(self.ramp, 1))
+
+    # the tokenizer's step
+
+    def _tokenizer_losses(self, image: Tensor, coded: Coded, strength: float) -> Losses:
+        if strength == 0:
+            return self._collect(image, coded)
+        losses = Losses()
+        # a leaf in place of the reconstruction: gradients end here, and no parameter of a loss network can see one
+        leaf = coded.reconstruction.detach().float().requires_grad_()
+        adversarial = self.generator_loss(self._critic[0](leaf).fake)
+        self._add_pixel_losses(losses, leaf if self.weight.by_gradients else coded.reconstruction, image)
+        scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: without it they would vanish in fp16
+        pull = gradient_at(leaf, adversarial, scale)
+        if self.weight.by_gradients:
+            weight, pixels = self._adaptive_weight(losses, leaf, pull, coded, scale)
+            losses.values = {name: value.detach() for name, value in losses.values.items()}
+        else:
+            weight, pixels = self.weight(None), torch.zeros((), device=leaf.device)
+        if strength < 1:  # as a tensor: a new constant in every step would be a new program for a compiler
+            weight = weight * torch.tensor(strength).to(leaf.device, non_blocking=True)
+        losses.add('generator', adversarial.detach(), weight)
+        losses.carry(coded.reconstruction, (pixels + weight * pull) / scale)
+        self._add_quantizer_losses(losses, coded)
+        if isinstance(weight, Tensor):
+            losses.notes['generator_weight'] = weight.detach()
+        return losses
+
+    def _adaptive_weight(
+        self, losses: Losses, leaf: Tensor, pull: Tensor, coded: Coded, scale: float
+    ) -> tuple[Tensor | float, Tensor]:
+        """The weight, and the gradient of all pixel losses at the reconstruction (times ``scale``)."""
+        assert coded.features is not None
+        balanced = set(losses.values if self.weight.losses is None else self.weight.losses)
+        terms = {name: value * losses.weights[name] for name, value in losses.values.items()}
+        numerator = gradient_at(leaf, torch.stack([terms[name] for name in terms if name in balanced]).sum(), scale)
+        others = [terms[name] for name in terms if name not in balanced]
+        pixels = numerator + gradient_at(leaf, torch.stack(others).sum(), scale) if others else numerator
+        gradients = self.tokenizer.decoder.last_layer_gradients(
+            coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, pull])
+        )
+        averaged = collectives.all_reduce(gradients) / (collectives.size() * scale)
+        return self.weight(averaged), pixels
+
+    # the discriminator's step
+
+    def _discriminator_losses(self, critic: nn.Module, image: Tensor, fake: Tensor, step: int) -> Losses:
+        done = step - self.discriminator_start - 1
+        due = tuple(name for name, penalty in self.penalties.items() if done % penalty.interval == 0)  # type: ignore[operator]
+        judgement: Judgement = critic(fake, image, due)
+        assert judgement.real is not None
+        losses = Losses()
+        losses.add('discriminator', self.discriminator_loss(judgement.real, judgement.fake), self.discriminator_weight)
+        for name, value in judgement.penalties.items():
+            penalty = self.penalties[name]
+            losses.add(name, value, penalty.weight * penalty.interval)  # type: ignore[operator,arg-type]
+        losses.notes['logits_real'] = judgement.real.detach().float().mean()
+        losses.notes['logits_fake'] = judgement.fake.detach().float().mean()
+        return losses
+
+    def update(self, ok: Tensor | None = None) -> None:
+        super().update(ok)
+        for penalty in self.penalties.values():
+            assert isinstance(penalty, DiscriminatorPenalty)
+            penalty.update(ok)
+
+
+def gradient_at(leaf: Tensor, value: Tensor, scale: float) -> Tensor:
+    """``scale`` times the derivative of a scalar at ``leaf``."""
+    with no_autocast(leaf.device):
+        (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale))
+    return gradient
