@@ -1,4 +1,4 @@
-"""``vq.load``: a trained tokenizer from its run, ready to use."""
+"""``vq.load``: a tokenizer from its run or from a converted file, ready to use."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 
 from vq.core.config import PyConfig
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing, nearest
 from vq.core.records import to_float, to_uint8
-from vq.interfaces import Tokenizer
+from vq.interfaces import Pretrained, Task, Tokenizer
+from vq.io.pretrained import pretrained_root
+from vq.io.published import catalog
+from vq.io.published.converted import read_about
+from vq.registries import VQModelRegistry
 
 
 class LoadedTokenizer:
@@ -68,34 +72,95 @@ def load(
     weights: Literal['auto', 'model', 'ema'] = 'auto',
     work_dir: str | Path = 'work_dirs',
 ) -> LoadedTokenizer:
-    """The tokenizer of a run: its NAME, its folder, or one of its checkpoint folders."""
+    """The tokenizer of a run (its NAME, its folder, or one of its checkpoint folders), of a converted file, or a published
+    one by its name in the catalog.
+    """
+    file = Path(name).expanduser()
+    if not file.is_file():
+        run = look_for_run(name, Path(work_dir))
+        entry = catalog.find(str(name)) if run is None else None
+        if entry is None:
+            return _load_run(find_run(name, Path(work_dir)), weights, device)
+        file = converted_file(entry)
+    return _load_converted(file, device)
+
+
+def _load_run(folder: Path, weights: Literal['auto', 'model', 'ema'], device: str | torch.device) -> LoadedTokenizer:
     from vq.cli.compose import import_custom, runner_config
     from vq.cli.counting import image_size_of
-    from vq.io.weights import load_model_from
-    from vq.registries import VQTaskRegistry
 
-    folder = find_run(name, Path(work_dir))
     checkpoint = newest(folder)
     config = PyConfig.load((checkpoint / 'config.py').resolve())
     import_custom(config)
     runner = runner_config(config, 'validator' if 'validator' in config else 'trainer')
-    task = VQTaskRegistry.build(runner['model'], 'model')
-    load_model_from(task, [checkpoint], weights=weights)
-    tokenizer = getattr(task, 'tokenizer', None)
-    if not isinstance(tokenizer, Tokenizer):
-        raise UserError(f'{folder} holds a {type(task).__name__}, which has no tokenizer', 'Give the run of a tokenizer.')
+    model = runner.get('model', {})
+    if 'tokenizer' not in model:
+        raise UserError(f'{folder} holds a {model.get("type")}, which has no tokenizer', 'Give the run of a tokenizer.')
+    # no more than the tokenizer: losses and discriminators would only be thrown away, and may want files of their own
+    tokenizer = VQModelRegistry.build(model['tokenizer'], 'model.tokenizer')
+    fill(tokenizer, checkpoint, weights)
     return LoadedTokenizer(tokenizer, torch.device(device), image_size_of(runner.get('dataset', {})), str(checkpoint))
+
+
+def _load_converted(file: Path, device: str | torch.device) -> LoadedTokenizer:
+    from vq.cli.fitting import fit
+    from vq.io.weights import sniff
+
+    if sniff(file) != 'safetensors':
+        raise UserError(
+            f'{file} is a torch file, and does not say what tokenizer it is of',
+            f'Convert it: python tools/convert_checkpoints.py KIND {file}',
+        )
+    about = read_about(file)
+    fit(about.tokenizer, about.shapes, str(file)).token_shape(about.image_size)
+    tokenizer = VQModelRegistry.build(about.tokenizer, 'tokenizer')
+    fill(tokenizer, file)
+    return LoadedTokenizer(tokenizer, torch.device(device), about.image_size, str(file))
+
+
+def fill(tokenizer: Tokenizer, source: Path, weights: Literal['auto', 'model', 'ema'] = 'auto') -> None:
+    """Load what stands under ``tokenizer.`` in a checkpoint or file; frozen parts read their own files."""
+    from vq.io.weights import load_model_from
+
+    task = Task()
+    task.tokenizer = tokenizer
+    load_model_from(task, [source], weights=weights)
+    for part in tokenizer.modules():
+        if isinstance(part, Pretrained) and part.frozen:
+            part.load_pretrained()
+
+
+def converted_file(entry: catalog.Published) -> Path:
+    """Where a published tokenizer lies after it was prepared."""
+    if entry.kind is None:
+        raise UserError(f"'{entry.name}' is no tokenizer ({entry.about})", 'It is read by the parts that need it.')
+    file = pretrained_root() / entry.converted
+    if not file.is_file():
+        raise UserError(
+            f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
+            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}',
+        )
+    return file
+
+
+def look_for_run(name: str | Path, work_dir: Path) -> Path | None:
+    return next((folder for folder in (Path(name), work_dir / name, work_dir / 'dry_run' / name) if folder.is_dir()), None)
 
 
 def find_run(name: str | Path, work_dir: Path) -> Path:
     """The folder of a run or checkpoint."""
-    for candidate in (Path(name), work_dir / name, work_dir / 'dry_run' / name):
-        if candidate.is_dir():
-            return candidate
+    folder = look_for_run(name, work_dir)
+    if folder is not None:
+        return folder
     runs = (
         sorted(str(path.parent.relative_to(work_dir)) for path in work_dir.glob('**/checkpoints')) if work_dir.is_dir() else []
     )
-    raise UserError(f"there is no run or folder '{name}'", f'Runs in {work_dir}: {", ".join(runs[:20]) or "none"}.')
+    published = [entry.name for entry in catalog.CATALOG if entry.kind is not None]
+    also = f' Published: {listing(published)}.' if published else ''
+    raise UserError(
+        f"there is no run or folder '{name}'{nearest(str(name), [*runs, *published])}",
+        f'Runs in {work_dir}: {", ".join(runs[:20]) or "none"}.{also}',
+    )
 
 
 def newest(folder: Path) -> Path:

@@ -31,6 +31,7 @@ CONFIGS = {
     'cvq': vector(init='normal', update=dict(type='CVQUpdate')),
     'cvq_cosine': vector(distance='cosine', init='normal', update=dict(type='CVQUpdate')),
     'vqkd': vector(normalize=True, update=dict(type='VQKDUpdate')),
+    'gumbel': dict(type='GumbelQuantizer', codebook_size=37, embedding_dim=5),
     'fsq': dict(type='FiniteScalarQuantizer', levels=[3, 4, 5, 8, 7]),
     'fsq_outer': dict(type='FiniteScalarQuantizer', levels=[2, 4, 5, 8, 7], bound='outer'),
 }

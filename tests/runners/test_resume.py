@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.ranks import GlooPool
-from tests.runners.support import assert_same, everything, logged, samples, start, train, write_config
+from tests.runners.gan import write_gan_config
+from tests.runners.support import assert_same, everything, logged, samples, train, write_config
+from tests.runners.support import start as start_process
 
 pytestmark = pytest.mark.slow
 
@@ -42,7 +44,7 @@ def test_killed_run_ends_with_the_same_bits(
     strategy = 'ddp' if ranks > 1 else 'base'
     run(gloo_pool, tmp_path, ranks, 'straight', config, *options(num_workers=workers, strategy=strategy))
     # step 6 is killed: the checkpoint is of step 4, and the log interval (3) is open there
-    killed = start(
+    killed = start_process(
         tmp_path,
         'broken',
         config,
@@ -60,9 +62,26 @@ def test_killed_run_ends_with_the_same_bits(
 def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_rest_follows(tmp_path: Path, gloo_pool: GlooPool) -> None:
     config = str(write_config(tmp_path))
     run(gloo_pool, tmp_path, 1, 'straight', config)
-    asked = start(tmp_path, 'broken', config, *options(kill_at=6, kill_signal=15))
+    asked = start_process(tmp_path, 'broken', config, *options(kill_at=6, kill_signal=15))
     assert asked.returncode == 1, asked.stderr
     assert asked.stderr.strip().splitlines()[-1] == 'Go on with the same command and --auto-resume.'
     assert (tmp_path / 'work_dirs/broken/checkpoints/iter_6/COMPLETE').exists()
     run(gloo_pool, tmp_path, 1, 'broken', config, '--auto-resume')
     compare(tmp_path, 1)
+
+
+@pytest.mark.parametrize(('start', 'ranks'), [(5, 1), (3, 1), (3, 2)])
+def test_killed_adversarial_run_ends_with_the_same_bits(tmp_path: Path, gloo_pool: GlooPool, start: int, ranks: int) -> None:
+    """The checkpoint (step 4) lies before the discriminator's first step, or behind it: weights, both optimizers, LeCam,
+    running statistics, EMA. The kill comes in step 6."""
+    config, strategy = str(write_gan_config(tmp_path)), 'ddp' if ranks > 1 else 'base'
+    run(gloo_pool, tmp_path, ranks, 'straight', config, *options(start=start, strategy=strategy))
+    killed = start_process(
+        tmp_path, 'broken', config, *options(start=start, strategy=strategy, kill_at=6, kill_rank=ranks - 1), ranks=ranks
+    )
+    assert killed.returncode != 0
+    assert (tmp_path / 'work_dirs/broken/checkpoints/iter_4/COMPLETE').exists(), killed.stderr
+    run(gloo_pool, tmp_path, ranks, 'broken', config, '--auto-resume', *options(start=start, strategy=strategy))
+    compare(tmp_path, ranks)
+    terms = {name for line in logged(tmp_path / 'work_dirs/broken') for name in line}
+    assert {'tokenizer/generator', 'tokenizer/generator_weight', 'discriminator/r1', 'discriminator/lecam'} <= terms

@@ -1,12 +1,30 @@
-"""Where pretrained files lie, and what to say when one does not."""
+"""Where pretrained files lie, how they get there, and what to say when one does not.
+
+``digests.json`` in their folder holds the SHA-256 of each file that was fetched, where from, and when. Where no digest is
+published, it is what later calls check the file against.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import datetime
+import hashlib
+import importlib.util
+import json
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Literal
 
-from vq.core.errors import UserError
+from vq.core.errors import RunFailure, UserError
+from vq.io.atomic import atomic_file, write_json
+from vq.io.digest import file_digest
+from vq.io.download import Digest, Progress, check_inside, download, on_another_host, on_disk
 from vq.io.published import catalog
+from vq.io.published.catalog import RemoteFile
+
+DIGESTS = 'digests.json'
+Outcome = Literal['present', 'fetched', 'copied']
 
 
 def pretrained_root() -> Path:
@@ -15,15 +33,148 @@ def pretrained_root() -> Path:
 
 
 def pretrained_file(path: str | Path) -> Path:
-    """The file at ``path``, below the folder of pretrained files unless absolute. A missing one is an error that says how to get it."""
+    """The file at ``path``, below the folder of pretrained files unless absolute.
+
+    A missing one is an error that says how to get it.
+    """
     file = pretrained_root() / path
     if file.is_file():
         return file
-    owner = catalog.owner_of(str(path))
+    known = str(path) if not Path(path).is_absolute() else os.path.relpath(file, pretrained_root().absolute())
+    owner = catalog.owner_of(known)
     if owner is None:
         raise UserError(f'the pretrained file {file} is missing', 'Put it there, or give its path in the config.')
-    source = next(remote.source for remote in owner.files if remote.path == str(path))
+    source = next(remote.source for remote in owner.files if remote.path == known)
     raise UserError(
         f'the pretrained file {file} is missing ({owner.about}; {source})',
         f'Fetch it: python tools/prepare_checkpoints.py {owner.name}',
     )
+
+
+def obtain(
+    remote: RemoteFile,
+    root: Path,
+    base: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = print,
+    pause: float = 1.0,
+) -> Outcome:
+    """Have a published file below ``root``: one that is there is checked, otherwise it is fetched, and then checked.
+
+    ``base`` is the address of a host with copies, ``force`` fetches a file that is there. A file that an installed
+    package brings too is copied from there if the network does not give it.
+    """
+    target = root / remote.path
+    check_inside(target, root)
+    with on_disk(target):
+        known = _recorded(root).get(remote.path, {})
+        expected = _expected(remote, known)
+        if target.is_file() and not force:
+            _check(target, expected)
+            _record(root, remote, known.get('url'), say)
+            return 'present'
+        url = on_another_host(remote.url, base) if base else remote.url
+        outcome: Outcome = 'fetched'
+        try:
+            download(
+                url,
+                target,
+                expected.digest,
+                root=root,
+                progress=progress,
+                pause=pause,
+                expected_by=expected.by,
+                public_url=remote.url,
+            )
+        except RunFailure as failure:
+            if not _copy_bundled(remote, target, expected):
+                raise
+            say(f'{failure.message}\ncopied {target} from the installed package {remote.bundled} instead')
+            url, outcome = f'installed package {remote.bundled}', 'copied'
+        _record(root, remote, url, say)
+    return outcome
+
+
+# digests
+
+
+@dataclasses.dataclass(frozen=True)
+class _Expected:
+    digest: str | None
+    by: str
+
+
+def _expected(remote: RemoteFile, known: dict[str, Any]) -> _Expected:
+    """The published digest; where there is none, the one of the first download."""
+    if remote.digest:
+        return _Expected(remote.digest, f'published ({remote.digest_source or remote.source})')
+    if 'sha256' in known:
+        return _Expected(f'sha256:{known["sha256"]}', f'what {DIGESTS} recorded on {known.get("date", "an unknown day")}')
+    return _Expected(None, '')
+
+
+def _hash(file: Path, algorithm: str) -> str:
+    if algorithm == 'sha256':
+        return file_digest(file)
+    with open(file, 'rb') as opened:
+        return hashlib.file_digest(opened, algorithm).hexdigest()
+
+
+def _check(file: Path, expected: _Expected) -> None:
+    if expected.digest is None:
+        return
+    wanted = Digest.parse(expected.digest)
+    found = _hash(file, wanted.algorithm)
+    if not wanted.accepts(found):
+        raise RunFailure(
+            f'{file} has the digest {wanted.algorithm}:{found}, and {wanted} is {expected.by}',
+            'If you did not change it on purpose, fetch it again with --force; or move it away.',
+        )
+
+
+def _recorded(root: Path) -> dict[str, dict[str, Any]]:
+    file = root / DIGESTS
+    if not file.is_file():
+        return {}
+    try:
+        recorded = json.loads(file.read_text())
+        return {str(path): dict(entry) for path, entry in recorded.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f'{file} cannot be read: {error}', 'Repair it, or delete it: digests are then recorded anew.'
+        ) from error
+
+
+def _record(root: Path, remote: RemoteFile, url: str | None, say: Callable[[str], None]) -> None:
+    """Note the SHA-256 of a file, unless that is noted already."""
+    recorded = _recorded(root)  # read again: another process may have added to it
+    sha256 = file_digest(root / remote.path)
+    if recorded.get(remote.path, {}).get('sha256') == sha256:
+        return
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    recorded[remote.path] = {'sha256': sha256, 'url': url or 'put there by hand', 'date': today}
+    write_json(root / DIGESTS, dict(sorted(recorded.items())))
+    if remote.digest is None:
+        say(f'no digest is published for {remote.path}; recorded sha256:{sha256} in {root / DIGESTS}, to check against later')
+
+
+# packages that bring a file
+
+
+def _bundled(remote: RemoteFile) -> Path | None:
+    """The file in an installed package; the package is not imported."""
+    package, _, path = (remote.bundled or '').partition('/')
+    spec = importlib.util.find_spec(package) if package else None
+    places = [Path(place) / path for place in (spec.submodule_search_locations or ())] if spec else []
+    return next((place for place in places if place.is_file()), None)
+
+
+def _copy_bundled(remote: RemoteFile, target: Path, expected: _Expected) -> bool:
+    source = _bundled(remote)
+    wanted = Digest.parse(expected.digest) if expected.digest else None
+    if source is None or (wanted and not wanted.accepts(_hash(source, wanted.algorithm))):
+        return False
+    with atomic_file(target, source.stat().st_size) as writer:
+        writer.write(source.read_bytes())
+    return True

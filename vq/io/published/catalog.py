@@ -1,4 +1,7 @@
-"""Files others have published, by the name that ``tools/prepare_checkpoints.py`` and ``vq.load`` know them under."""
+"""Files others have published, by the name that ``tools/prepare_checkpoints.py`` and ``vq.load`` know them under.
+
+Every address was read on a public page, which ``source`` names; none was fetched by whoever wrote this file.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """One file. ``digest`` is 'sha256:...' (whole, or its first 8 digits) or 'md5:...' as ``source`` gives it, or None."""
+    """One file. ``digest`` is 'sha256:...' (whole, or its first 8 digits) or 'md5:...', or None where no page gives one."""
 
     url: str
     path: str  # below the folder of pretrained files
     digest: str | None
-    source: str  # the public page that names it
+    source: str  # the public page that names the address
+    size: int | None = None  # bytes, where a page gives it exactly
+    digest_source: str | None = None  # the page that gives the digest, where that is another one
+    bundled: str | None = None  # PACKAGE/PATH: an installed package may hold the same file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +31,7 @@ class Published:
     files: tuple[RemoteFile, ...]
     kind: str | None = None  # of tools/convert_checkpoints.py; None: used as it is
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     @property
     def converted(self) -> str:
@@ -32,11 +39,180 @@ class Published:
         return f'{self.files[0].path}.converted'
 
 
-CATALOG: tuple[Published, ...] = ()
+def _torchvision(file: str, size: int, digest: str, module: str, digest_source: str | None = None) -> RemoteFile:
+    """A file of torchvision: its name ends with the first 8 digits of its SHA-256."""
+    return RemoteFile(
+        f'https://download.pytorch.org/models/{file}',
+        f'torchvision/{file}',
+        f'sha256:{digest}',
+        f'https://github.com/pytorch/vision/blob/main/torchvision/models/{module}.py',
+        size,
+        digest_source,
+    )
+
+
+def _lpips(net: str, size: int, digest: str, digest_source: str) -> RemoteFile:
+    """The weights of the linear heads of LPIPS, version 0.1, on top of one network."""
+    return RemoteFile(
+        f'https://github.com/richzhang/PerceptualSimilarity/raw/master/lpips/weights/v0.1/{net}.pth',
+        f'lpips/{net}.pth',
+        digest,
+        'https://github.com/tracel-ai/burn (crates/burn-train/src/metric/vision/lpips/weights.rs)',
+        size,
+        digest_source,
+        f'lpips/weights/v0.1/{net}.pth',
+    )
+
+
+def _taming(folder: str, name: str, digest: str | None, size: int | None, source: str, proof: str | None) -> RemoteFile:
+    """A checkpoint of taming-transformers; the README there links the folder, other pages the file in it."""
+    url = f'https://heibox.uni-heidelberg.de/d/{folder}/files/?p=%2Fckpts%2Flast.ckpt&dl=1'
+    return RemoteFile(url, f'taming/{name}.ckpt', digest, source, size, proof)
+
+
+def _llamagen(file: str, digest: str, digest_source: str) -> RemoteFile:
+    return RemoteFile(
+        f'https://huggingface.co/FoundationVision/LlamaGen/resolve/main/{file}',
+        f'llamagen/{file}',
+        digest,
+        'https://github.com/FoundationVision/LlamaGen (README.md)',
+        digest_source=digest_source,
+    )
+
+
+_VGG16 = _torchvision(
+    'vgg16-397923af.pth',
+    553_433_881,
+    '397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0',
+    'vgg',
+    'https://huggingface.co/Keiser41/mangaaa (model/vgg16-397923af.pth)',
+)
+_ALEXNET = _torchvision(
+    'alexnet-owt-7be5be79.pth',
+    244_408_911,
+    '7be5be791159472b1fbf3c69796f7cb30dca7ad8466c2df70058c37116cdee02',
+    'alexnet',
+    'https://huggingface.co/CSWRY/VOSR/blob/main/torch_cache/checkpoints/alexnet-owt-7be5be79.pth',
+)
+_SQUEEZENET = _torchvision('squeezenet1_1-b8a52dc0.pth', 4_958_839, 'b8a52dc0', 'squeezenet')
+
+_CLIP_APP = 'https://github.com/tnwei/vqgan-clip-app (download-weights.sh)'
+_CODE_100 = 'https://github.com/dltechnology/100Code (AI_Art/main.py)'
+_PYTTI = 'https://huggingface.co/Somnai/pytti-vqgan-checkpoints'
+_IQA = 'https://huggingface.co/chaofengc/IQA-PyTorch-Weights'
+
+CATALOG: tuple[Published, ...] = (
+    Published(
+        'pytorch-fid',
+        'Inception v3 with the TensorFlow weights of 2015, for FID (mseitzer/pytorch-fid)',
+        (
+            RemoteFile(
+                'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth',
+                'pytorch-fid/pt_inception-2015-12-05-6726825d.pth',
+                'sha256:6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2',
+                'https://github.com/mseitzer/pytorch-fid/blob/master/src/pytorch_fid/inception.py',
+                95_628_359,
+                'https://huggingface.co/JamesHujy/EMABench/commit/f246ee5ecfcd2435c8edd3ecb89bba9f02d6ac03',
+            ),
+        ),
+        aliases=('inception',),
+    ),
+    Published(
+        'lpips',
+        'heads of the perceptual distance LPIPS v0.1 on VGG16, AlexNet and SqueezeNet (richzhang/PerceptualSimilarity)',
+        (
+            _lpips(
+                'vgg',
+                7289,
+                'sha256:a78928a0af1e5f0fcb1f3b9e8f8c3a2a5a3de244d830ad5c1feddc79b8432868',  # md5 d507d734... in taming
+                f'{_IQA} (LPIPS_v0.1_vgg-a78928a0.pth)',
+            ),
+            _lpips(
+                'alex',
+                6009,
+                'sha256:df73285e35b22355a2df87cdb6b70b343713b667eddbda73e1977e0c860835c0',
+                f'{_IQA} (LPIPS_v0.1_alex-df73285e.pth)',
+            ),
+            _lpips(
+                'squeeze',
+                10811,
+                'sha256:4a5350f23600cb79923ce65bb07cbf57dca461329894153e05a1346bd531cf76',
+                f'{_IQA} (LPIPS_v0.1_squeeze-4a5350f2.pth)',
+            ),
+        ),
+    ),
+    # single networks before all of them: what is missing is named by the smallest entry that brings it
+    Published('torchvision-vgg16', 'VGG16 trained on ImageNet, under LPIPS (torchvision)', (_VGG16,)),
+    Published('torchvision-alexnet', 'AlexNet trained on ImageNet, under LPIPS (torchvision)', (_ALEXNET,)),
+    Published('torchvision-squeezenet', 'SqueezeNet 1.1 trained on ImageNet, under LPIPS (torchvision)', (_SQUEEZENET,)),
+    Published('torchvision', 'the three networks under LPIPS (torchvision)', (_VGG16, _ALEXNET, _SQUEEZENET)),
+    Published(
+        'taming-f16-1024',
+        'VQGAN of taming-transformers, ImageNet, f16, 1,024 codes',
+        (_taming('8088892a516d4e3baf92', 'vqgan_imagenet_f16_1024', None, None, _CLIP_APP, None),),
+        kind='taming',
+    ),
+    Published(
+        'taming-f16-16384',
+        'VQGAN of taming-transformers, ImageNet, f16, 16,384 codes',
+        (
+            _taming(
+                'a7530b09fed84f80a887',
+                'vqgan_imagenet_f16_16384',
+                'sha256:845a68805098cb666420d5db93df53f3a3b6dd443e6dd85c05759c5b998cd663',
+                980_092_370,
+                _CLIP_APP,
+                _PYTTI,
+            ),
+        ),
+        kind='taming',
+    ),
+    Published(
+        'taming-gumbel-f8',
+        'Gumbel VQGAN of taming-transformers, OpenImages, f8, 8,192 codes',
+        (
+            _taming(
+                '2e5662443a6b4307b470',
+                'vqgan_gumbel_f8',
+                'sha256:5cd6c74810ab97e00e942c25403f73afc081e8b19987b31ec0d9ff5b68e7ab14',
+                376_581_823,
+                _CODE_100,
+                f'{_PYTTI} (manifest.json, openimages)',
+            ),
+        ),
+        kind='taming',
+    ),
+    Published(
+        'llamagen-vq-16',
+        'VQ-16 of LlamaGen, ImageNet, f16, 16,384 codes of 8 channels',
+        (
+            _llamagen(
+                'vq_ds16_c2i.pt',
+                'sha256:109aa8afb2cf3761eec23cdc8644154cb498f5ab7eef2a35264d25e5e0499f7d',
+                'https://huggingface.co/hzeroyuke/vae-posttraining',
+            ),
+        ),
+        kind='llamagen',
+    ),
+    Published(
+        'llamagen-vq-8',
+        'VQ-8 of LlamaGen, ImageNet, f8, 16,384 codes of 8 channels',
+        (
+            _llamagen(
+                'vq_ds8_c2i.pt',
+                'sha256:c70d2966ec012f378793214ff0755087e7c5fe6f035b469995143325dca4a4e3',
+                'https://huggingface.co/FoundationVision/LlamaGen/blob/main/vq_ds8_c2i.pt',
+            ),
+        ),
+        kind='llamagen',
+    ),
+)
 
 
 def find(name: str) -> Published | None:
-    return next((entry for entry in CATALOG if entry.name == name), None)
+    """The entry of a name or alias; ``pytorch_fid`` is ``pytorch-fid``."""
+    plain = name.replace('_', '-')
+    return next((entry for entry in CATALOG if plain in (entry.name, *entry.aliases)), None)
 
 
 def owner_of(path: str) -> Published | None:

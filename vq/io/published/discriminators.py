@@ -11,7 +11,8 @@ from torch import Tensor
 from vq.core.errors import UserError, listing
 
 CONV = {'weight', 'bias'}
-NORMS = ({'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'}, {'loc', 'scale', 'initialized'})
+NORM = {'weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked'}  # of batch norm; group norm has the first two
+ACT_NORM = {'loc', 'scale', 'initialized'}
 
 
 def patchgan_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -38,9 +39,9 @@ def patchgan_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for key, value in state.items():
         layer, leaf = int(key.split('.')[1]), key.split('.')[2]
-        known = leaf in CONV if layer in places else any(leaf in kind and layers[layer] <= kind for kind in NORMS)
         place = places.get(layer) or norms.get(layer)
-        if place is None or not known:
+        known = CONV if layer in places else ACT_NORM if 'loc' in layers[layer] else NORM
+        if place is None or leaf not in known:
             raise _unknown(key, 'a patch discriminator', 'convolutions, each with a norm right after it or without')
         renamed[f'{place}.{leaf}'] = value
     return renamed

@@ -86,11 +86,6 @@ def map_keys(
     return mapped, dropped
 
 
-def under(state: State, prefix: str) -> dict[str, Tensor]:
-    """The tensors whose keys begin with ``prefix``, without it."""
-    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-
-
 def _pattern(source: str, vocabulary: Mapping[str, Words]) -> str:
     pieces: list[str] = []
     seen: set[str] = set()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from vq.io.published.autoencoder import codebook_shape, tokenizer_config
+from vq.io.published.autoencoder import assemble, codebook_shape
 from vq.io.published.keymap import Converted, State, drop, map_keys, rename
-from vq.io.published.taming import ATTENTION, CONNECTORS, ENDS, RESIDUAL, SIDES, task_keys
+from vq.io.published.taming import ATTENTION, CONNECTORS, ENDS, RESIDUAL, SIDES
 
 NESTS = ('model', 'state_dict')
 
@@ -25,13 +25,13 @@ VOCABULARY = {'side': SIDES, 'residual': RESIDUAL, 'attention': ATTENTION, 'end'
 
 def convert(state: State, *, image_size: int = 256, normalize: bool = True, commitment_weight: float = 0.25) -> Converted:
     """``normalize``: latents and codes of unit length, as all published ones have them; shapes cannot say."""
-    own, dropped = map_keys(state, RULES, VOCABULARY)
-    size, dim = codebook_shape(own)
-    quantizer = dict(
-        type='VectorQuantizer',
-        codebook_size=size,
-        embedding_dim=dim,
-        normalize=normalize,
-        commitment_weight=commitment_weight,
-    )
-    return Converted(tokenizer_config(own, quantizer, image_size), task_keys(own), image_size, dropped)
+    mapped, dropped = map_keys(state, RULES, VOCABULARY)
+    size, dim = codebook_shape(mapped)
+    quantizer = {
+        'type': 'VectorQuantizer',
+        'codebook_size': size,
+        'embedding_dim': dim,
+        'normalize': normalize,
+        'commitment_weight': commitment_weight,
+    }
+    return assemble(mapped, quantizer, image_size, dropped)

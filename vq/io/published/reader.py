@@ -11,7 +11,7 @@ import pickle
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -38,13 +38,14 @@ HARMLESS = (
 class StandIn:
     """An object of the file, of a class that was not loaded: how it was made, its state, and its items."""
 
-    origin = ''  # the full name of the class
+    origin: ClassVar[str] = ''  # the full name of the class
+    args: tuple[Any, ...]
+    state: Any
+    items: dict[Any, Any]
 
-    def __new__(cls, *args: Any, **_: Any) -> StandIn:
+    def __new__(cls, *args: Any) -> Self:
         self = super().__new__(cls)
-        self.args: tuple[Any, ...] = args
-        self.state: Any = None
-        self.items: dict[Any, Any] = {}
+        self.args, self.state, self.items = args, None, {}
         return self
 
     def __setstate__(self, state: Any) -> None:
@@ -87,7 +88,9 @@ def read_state(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
         raise UserError(f'{path} holds a {type(value).__name__}, not a state dict', _nest_hint(value, nests))
     odd = next((key for key, item in nested.items() if not isinstance(key, str) or not isinstance(item, Tensor)), None)
     if odd is not None:
-        raise UserError(f"{path} is not a state dict: '{odd!s:.60}' is a {type(nested[odd]).__name__}", _nest_hint(value, nests))
+        raise UserError(
+            f"{path} is not a state dict: '{odd!s:.60}' is a {type(nested[odd]).__name__}", _nest_hint(value, nests)
+        )
     return {key: item.detach() for key, item in nested.items()}
 
 
@@ -110,4 +113,4 @@ def _foreign_names(path: Path) -> list[str]:
 
 
 def _stand_in(name: str) -> type[StandIn]:
-    return type(name.rpartition('.')[2], (StandIn,), {'origin': name})
+    return type('StandIn', (StandIn,), {'origin': name})

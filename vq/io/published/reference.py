@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Literal
 
-from vq.io.published.autoencoder import codebook_shape, tokenizer_config
-from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename, split, under
-from vq.io.published.taming import discriminator_keys, task_keys
+from vq.io.published.autoencoder import assemble, codebook_shape
+from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename, split
 
 NESTS = ('model', 'state_dict')
 
 SIDES = {'_encoder': 'encoder', '_decoder': 'decoder'}
-RESIDUAL = {'_residual.0': 'norm1', '_residual.2': 'conv1', '_residual.3': 'norm2', '_residual.5': 'conv2', '_shortcut': 'shortcut'}
+RESIDUAL = {
+    '_residual.0': 'norm1',
+    '_residual.2': 'conv1',
+    '_residual.3': 'norm2',
+    '_residual.5': 'conv2',
+    '_shortcut': 'shortcut',
+}
 ENDS = {'_in_conv': 'stem', '_projector.0': 'norm_out', '_projector.2': 'conv_out'}
 CONNECTORS = {'_post_encode': 'post_encode', '_pre_decode': 'pre_decode'}
 PROJECTIONS = {'in_proj_weight': 'weight', 'in_proj_bias': 'bias'}
-PLACES = (('{side}._layers.{i}._attentions.{j}', '{side}.levels.{i}.attentions.{j}'), ('{side}._refine.{i}', '{side}.refine.{i}'))
+PLACES = (
+    ('{side}._layers.{i}._attentions.{j}', '{side}.levels.{i}.attentions.{j}'),
+    ('{side}._refine.{i}', '{side}.refine.{i}'),
+)
 
 
 def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
@@ -56,17 +64,13 @@ def convert(
     """``distance`` and ``normalize`` are those of the config it was trained with (``normalize`` for LlamaGen's)."""
     rules = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR)
     mapped, dropped = map_keys(state, rules, VOCABULARY)
-    critic = under(mapped, 'discriminator.')
-    own = {key: value for key, value in mapped.items() if not key.startswith('discriminator.')}
-    size, dim = codebook_shape(own)
-    quantizer = dict(
-        type='VectorQuantizer',
-        codebook_size=size,
-        embedding_dim=dim,
-        distance=distance,
-        normalize=normalize,
-        commitment_weight=commitment_weight,
-    )
-    return Converted(
-        tokenizer_config(own, quantizer, image_size), {**task_keys(own), **discriminator_keys(critic)}, image_size, dropped
-    )
+    size, dim = codebook_shape(mapped)
+    quantizer = {
+        'type': 'VectorQuantizer',
+        'codebook_size': size,
+        'embedding_dim': dim,
+        'distance': distance,
+        'normalize': normalize,
+        'commitment_weight': commitment_weight,
+    }
+    return assemble(mapped, quantizer, image_size, dropped)

@@ -23,6 +23,7 @@ from vq.io.published.reader import StandIn, read_published
 FORMAT = 'vq.fid_statistics'
 FORMAT_VERSION = 1
 ACCEPTED = (r'todd\.(\w+\.)*\w*Statistics\w*',)
+DEEPEST = 4  # how far inside each other things are looked for
 HINT = 'It is to hold a mean (D), a covariance (D, D) and a count.'
 
 
@@ -60,19 +61,16 @@ def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
         tensorfile.write_tensors(writer, tensors, metadata)
 
 
-def _flatten(value: Any) -> Iterator[Any]:
-    inner: Iterable[Any] | None = None
-    if isinstance(value, StandIn):
-        inner = value.values()
-    elif isinstance(value, dict):
+def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
+    inner: Iterable[Any] = ()
+    if isinstance(value, StandIn | dict):
         inner = value.values()
     elif isinstance(value, list | tuple) and not isinstance(value, torch.Size):
         inner = value
-    if inner is None:
-        yield value
     else:
-        for item in inner:
-            yield from _flatten(item)
+        yield value
+    for item in inner if depth < DEEPEST else ():
+        yield from _flatten(item, depth + 1)
 
 
 def _is_count(value: Any) -> bool:
@@ -83,7 +81,7 @@ def _is_count(value: Any) -> bool:
 
 def _one(path: Path, name: str, found: list[Tensor]) -> Tensor:
     if len(found) != 1:
-        raise UserError(f'{path} has {len(found) or "nothing"} that could be the {name}', HINT)
+        raise UserError(f'{path} has {len(found)} values that could be the {name}', HINT)
     return found[0]
 
 

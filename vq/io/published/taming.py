@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
 from vq.core.errors import UserError
-from vq.io.published.autoencoder import codebook_shape, get, level_count, tokenizer_config
-from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename, under
+from vq.io.published.autoencoder import assemble, codebook_shape, get, level_count
+from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename
 
 NESTS = ('state_dict',)  # under which the file keeps its tensors
 SIDES = {'encoder': 'encoder', 'decoder': 'decoder'}
@@ -64,40 +62,26 @@ def convert(
     }
     rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR)
     mapped, dropped = map_keys(state, rules, vocabulary)
-    critic = under(mapped, 'discriminator.')
-    own = {key: value for key, value in mapped.items() if not key.startswith('discriminator.')}
-    size, dim = codebook_shape(own)
-    if 'quantizer.logits.weight' in own:
-        quantizer = _gumbel(own, size, dim, temperature, kl_weight)
+    size, dim = codebook_shape(mapped)
+    if 'quantizer.logits.weight' in mapped:
+        quantizer = _gumbel(mapped, size, dim, temperature, kl_weight)
     else:
         weights = dict(zip(('codebook_weight', 'commitment_weight'), (beta, 1.0) if legacy else (1.0, beta), strict=True))
-        quantizer = dict(type='VectorQuantizer', codebook_size=size, embedding_dim=dim, **weights)
-    return Converted(
-        tokenizer_config(own, quantizer, image_size), {**task_keys(own), **discriminator_keys(critic)}, image_size, dropped
-    )
+        quantizer = {'type': 'VectorQuantizer', 'codebook_size': size, 'embedding_dim': dim, **weights}
+    return assemble(mapped, quantizer, image_size, dropped)
 
 
 def _gumbel(state: State, size: int, dim: int, temperature: float, kl_weight: float) -> dict[str, Any]:
     logits = get(state, 'quantizer.logits.weight')
     if tuple(logits.shape) != (size, dim):
         raise UserError(
-            f'its logits come from {logits.shape[1]} channels for {logits.shape[0]} codes, and there are {size} codes of {dim}',
+            f'its logits are {tuple(logits.shape)}, and its codes are {(size, dim)}',
             'Only models whose features are as wide as their codes can be converted.',
         )
-    return dict(
-        type='GumbelQuantizer', codebook_size=size, embedding_dim=dim, temperature=temperature, kl_weight=kl_weight
-    )
-
-
-def task_keys(state: State) -> dict[str, Tensor]:
-    """The tokenizer's tensors under the keys they have in a task."""
-    return {f'tokenizer.{key}': value for key, value in state.items()}
-
-
-def discriminator_keys(state: State) -> dict[str, Tensor]:
-    """A PatchGAN's tensors (``main.N.*``) under the keys they have in a task."""
-    if not state:
-        return {}
-    from vq.io.published.discriminators import patchgan_keys
-
-    return {f'discriminator.{key}': value for key, value in patchgan_keys(dict(state)).items()}
+    return {
+        'type': 'GumbelQuantizer',
+        'codebook_size': size,
+        'embedding_dim': dim,
+        'temperature': temperature,
+        'kl_weight': kl_weight,
+    }

@@ -14,6 +14,7 @@ from vq.core.errors import ConfigError, listing
 from vq.core.records import Batch, Losses, Outputs, to_float
 from vq.interfaces import Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss, Tokenizer
 from vq.nn.precision import no_autocast
+from vq.nn.running_statistics import join_running_statistics, unjoined_norms
 from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
 from vq.tasks.image_tokenization.task import AutoEncoding, Coded, ImageTokenization
 
@@ -93,6 +94,7 @@ class AdversarialTokenization(ImageTokenization):
         self.generator_loss, self.discriminator_loss, self.weight = generator_loss, discriminator_loss, weight
         self.discriminator_weight, self.discriminator_start = discriminator_weight, discriminator_start
         self.warmup, self.ramp = warmup, ramp
+        self._norms = unjoined_norms(discriminator)
         self._critic = (Critic(discriminator, self.penalties),)  # a tuple: not registered a second time
         self._roots = {
             'tokenizer': AutoEncoding(tokenizer, with_features=weight.by_gradients),
@@ -178,6 +180,7 @@ class AdversarialTokenization(ImageTokenization):
 
     def update(self, ok: Tensor | None = None) -> None:
         super().update(ok)
+        join_running_statistics(self._norms)
         for penalty in self.penalties.values():
             assert isinstance(penalty, DiscriminatorPenalty)
             penalty.update(ok)

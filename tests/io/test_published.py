@@ -1,0 +1,232 @@
+"""Every tensor of the published checkpoints has a place in our networks, at full size, and the other way round."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.published import read_manifest
+from vq.cli.fitting import fit
+from vq.core.errors import UserError
+from vq.io.published import llamagen, reference, taming
+from vq.io.published.keymap import Converted, drop, map_keys, rename, split
+from vq.registries import VQDiscriminatorRegistry
+
+CONVERTERS = {
+    'taming_vqgan_imagenet_f16_1024': taming,
+    'taming_vqgan_imagenet_f16_16384': taming,
+    'taming_gumbelvq_f8_8192': taming,
+    'llamagen_vq_16': llamagen,
+    'llamagen_vq_8': llamagen,
+    'vq_reference_vqgan_f16_1024': reference,
+    'vq_reference_vqgan_f16_16384': reference,
+}
+DISCRIMINATORS = ('loss.discriminator.', '_discriminator.')
+PERCEPTUAL = 'loss.perceptual_loss.'
+
+
+def state_of(manifest: dict[str, Any]) -> dict[str, Tensor]:
+    """Tensors of the listed shapes on the meta device, those of the losses too."""
+    shapes = {**manifest['tensors'], **manifest.get('loss_tensors', {})}
+    return {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
+
+
+def shapes_of(converted: Converted) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in converted.tensors.items()}
+
+
+def convert_and_fit(state: dict[str, Tensor]) -> None:
+    converted = taming.convert(state)
+    fit(converted.tokenizer, shapes_of(converted), 'a file')
+
+
+def small_taming() -> dict[str, Tensor]:
+    """The keys of a VQModel with one residual block per level, two levels, 8 channels."""
+    state: dict[str, Tensor] = {}
+
+    def conv(name: str, after: int, before: int, kernel: int = 3) -> None:
+        state[f'{name}.weight'], state[f'{name}.bias'] = torch.zeros(after, before, kernel, kernel), torch.zeros(after)
+
+    def block(name: str, kind: str) -> None:
+        parts = ('norm1', 'conv1', 'norm2', 'conv2') if kind == 'block' else ('norm', 'q', 'k', 'v', 'proj_out')
+        for part in parts:
+            if part.startswith('norm'):
+                state[f'{name}.{part}.weight'], state[f'{name}.{part}.bias'] = torch.zeros(8), torch.zeros(8)
+            else:
+                conv(f'{name}.{part}', 8, 8, 3 if kind == 'block' else 1)
+
+    for side, level, resample, blocks in (('encoder', 'down', 'downsample', 1), ('decoder', 'up', 'upsample', 2)):
+        conv(f'{side}.conv_in', 8, 3 if side == 'encoder' else 4)
+        for index in range(2):
+            for number in range(blocks):
+                block(f'{side}.{level}.{index}.block.{number}', 'block')
+        conv(f'{side}.{level}.{0 if side == "encoder" else 1}.{resample}.conv', 8, 8)
+        for part, kind in (('block_1', 'block'), ('attn_1', 'attention'), ('block_2', 'block')):
+            block(f'{side}.mid.{part}', kind)
+        state[f'{side}.norm_out.weight'], state[f'{side}.norm_out.bias'] = torch.zeros(8), torch.zeros(8)
+        conv(f'{side}.conv_out', 4 if side == 'encoder' else 3, 8)
+    conv('quant_conv', 6, 4, 1)
+    conv('post_quant_conv', 4, 6, 1)
+    state['quantize.embedding.weight'] = torch.zeros(32, 6)
+    return state
+
+
+@pytest.mark.parametrize('name', CONVERTERS)
+def test_every_tensor_maps(name: str) -> None:
+    manifest = read_manifest(name)
+    state = state_of(manifest)
+    converted = CONVERTERS[name].convert(state)
+    tokenizer = fit(converted.tokenizer, shapes_of(converted), name)  # strict both ways: keys and shapes
+
+    critic = [key for key in state if key.startswith(DISCRIMINATORS)]
+    unused = ['quantize.codebook_used'] if name.startswith('llamagen') else []
+    loss = [key for key in state if key.startswith(PERCEPTUAL)]
+    assert sorted(key for keys in converted.dropped.values() for key in keys) == sorted([*loss, *unused])
+
+    packed = sum(key.endswith(('in_proj_weight', 'in_proj_bias')) for key in state)  # one of theirs is three of ours
+    assert len(converted.tensors) == len(state) - len(loss) - len(unused) + 2 * packed
+
+    elements = sum(value.numel() for key, value in state.items() if key not in {*critic, *loss, *unused})
+    assert sum(parameter.numel() for parameter in tokenizer.parameters()) == elements
+
+    ours = {key.removeprefix('discriminator.'): value for key, value in converted.tensors.items() if 'discriminator.' in key}
+    if critic:
+        with torch.device('meta'):
+            patchgan = VQDiscriminatorRegistry.build(dict(type='PatchGAN'))
+        wanted = {key: value.shape for key, value in patchgan.state_dict().items()}
+        assert {key: value.shape for key, value in ours.items()} == wanted
+    else:
+        assert not ours
+
+
+@pytest.mark.parametrize('name', CONVERTERS)
+def test_architecture_is_the_published_one(name: str) -> None:
+    manifest = read_manifest(name)
+    config = CONVERTERS[name].convert(state_of(manifest)).tokenizer
+    theirs = {**manifest['config'], **manifest['config'].get('ddconfig', {})}
+    for side in ('encoder', 'decoder'):
+        assert config[side]['width'] == theirs['ch']
+        assert config[side]['multipliers'] == theirs['ch_mult']
+        assert config[side]['attention_levels'] == [len(theirs['ch_mult']) - 1]
+    assert config['quantizer']['codebook_size'] == theirs.get('n_embed', theirs.get('codebook_size'))
+    assert config['quantizer']['embedding_dim'] == theirs.get('embed_dim', theirs.get('codebook_embed_dim'))
+    assert config['quantizer'].get('normalize', False) == theirs.get('codebook_l2_norm', False)
+
+
+def names_of(converter: Any, state: dict[str, Tensor]) -> dict[str, str]:
+    """Their key -> ours, for all that are only renamed: such a tensor stays the object it was."""
+    ours = {id(value): key for key, value in converter.convert(state).tensors.items()}
+    return {key: ours[id(value)] for key, value in state.items() if id(value) in ours}
+
+
+def test_reference_file_of_a_taming_model_gives_what_the_taming_file_gives() -> None:
+    """The peer's own list of what it renames says which tensors are the same."""
+    manifest = read_manifest('vq_reference_vqgan_f16_1024')
+    reference_names = names_of(reference, state_of(manifest))
+    source = state_of(read_manifest('taming_vqgan_imagenet_f16_1024'))
+    taming_names = names_of(taming, source)
+    pairs = [(old, new) for old, new in manifest['renamed_from_taming'].items() if new in reference_names]
+    assert len(pairs) > 200
+    assert [taming_names[old] for old, _ in pairs] == [reference_names[new] for _, new in pairs]
+    assert set(reference.convert(state_of(manifest)).tensors) == set(taming.convert(source).tensors)
+
+
+def test_packed_attention_is_split_in_the_order_of_torch() -> None:
+    """Against ``nn.MultiheadAttention`` itself, whose packed weights these are."""
+    from vq.nn.attention import SpatialAttention
+
+    theirs, ours = torch.nn.MultiheadAttention(8, 1), SpatialAttention(8)
+    norm = torch.nn.GroupNorm(8, 8, eps=1e-6)
+    for parameter in (*theirs.parameters(), *norm.parameters()):
+        torch.nn.init.normal_(parameter)
+    place = '_encoder._refine.1'
+    state = {f'{place}._multihead_attention.{key}': value for key, value in theirs.state_dict().items()}
+    state |= {f'{place}._group_norm.{key}': value for key, value in norm.state_dict().items()}
+    mapped, _ = map_keys(state, reference.RULES, reference.VOCABULARY)
+    ours.load_state_dict({key.removeprefix('encoder.refine.1.'): value for key, value in mapped.items()})
+
+    x = torch.randn(2, 8, 3, 4)
+    cells = norm(x).flatten(2).permute(2, 0, 1)
+    expected = x + theirs(cells, cells, cells, need_weights=False)[0].permute(1, 2, 0).reshape(x.shape)
+    torch.testing.assert_close(ours(x), expected, rtol=1e-4, atol=1e-5)
+
+
+class TestRules:
+    VOCABULARY = {'side': {'left': 'l', 'right': 'r'}}
+
+    def test_unknown_keys_are_listed(self) -> None:
+        state = {'left.0.weight': torch.zeros(1), 'middle.weight': torch.zeros(1), 'left.x.weight': torch.zeros(1)}
+        with pytest.raises(UserError, match=r'2 of 3 keys are unknown: middle.weight, left.x.weight') as caught:
+            map_keys(state, [rename('{side}.{i}.{leaf}', '{side}[{i}].{leaf}')], self.VOCABULARY)
+        assert caught.value.hint
+
+    def test_dots_are_dots(self) -> None:
+        with pytest.raises(UserError, match='unknown: aXb'):
+            map_keys({'aXb': torch.zeros(1)}, [rename('a.b', 'c')], {})
+
+    def test_two_keys_for_one_name(self) -> None:
+        rules = [rename('a', 'c'), rename('b', 'c')]
+        with pytest.raises(UserError, match="'a' and 'b' are both c"):
+            map_keys({'a': torch.zeros(1), 'b': torch.zeros(1)}, rules, {})
+
+    def test_first_rule_wins_and_reasons_are_kept(self) -> None:
+        rules = [drop('{rest}.steps', 'a counter'), rename('{side}.{leaf}', '{side}.{leaf}'), drop('{rest}', 'the rest')]
+        state = {'left.steps': torch.zeros(()), 'right.bias': torch.ones(2), 'other': torch.zeros(1)}
+        mapped, dropped = map_keys(state, rules, self.VOCABULARY)
+        assert list(mapped) == ['r.bias']
+        assert dropped == {'a counter': ['left.steps'], 'the rest': ['other']}
+
+    def test_split_and_reshape(self) -> None:
+        packed = torch.arange(24.0).view(6, 4)
+        mapped, _ = map_keys({'p': packed}, [split('p', ['a', 'b', 'c'], dims=4)], {})
+        assert torch.equal(torch.cat([mapped[name] for name in 'abc'])[:, :, 0, 0], packed)
+        mapped, _ = map_keys({'p': mapped['b']}, [rename('p', 'q', dims=2)], {})
+        assert torch.equal(mapped['q'], packed[2:4])
+        with pytest.raises(UserError, match='does not divide into 5'):
+            map_keys({'p': packed}, [split('p', 'abcde')], {})
+        with pytest.raises(UserError, match='no 1x1 convolution'):
+            map_keys({'p': torch.zeros(2, 2, 3, 3)}, [rename('p', 'q', dims=2)], {})
+
+
+class TestArchitecture:
+    def test_small_model(self) -> None:
+        converted = taming.convert(small_taming(), image_size=16)
+        fit(converted.tokenizer, shapes_of(converted), 'small')
+        assert converted.tokenizer['encoder']['residual_blocks'] == 1
+        assert converted.tokenizer['encoder']['attention_levels'] == []
+
+    @pytest.mark.parametrize(
+        ('change', 'message'),
+        [
+            ({'quantize.embedding.weight': None}, "no tensor for 'quantizer.codebook.weight'"),
+            ({'quantize.embedding.weight': torch.zeros(4)}, 'K x C is needed'),
+            ({'encoder.down.1.block.0.conv1.weight': torch.zeros(12, 8, 3, 3)}, 'no multiple of the 8'),
+            ({'decoder.up.1.block.1.conv1.weight': None}, "'decoder.levels.0.blocks.1.conv1.weight' is missing"),
+            ({'quant_conv.weight': torch.zeros(5, 4, 1, 1)}, 'post_encode joins 4 to 5 channels'),
+            ({'decoder.up.1.block.2.conv1.bias': torch.zeros(8)}, r'levels have \[2, 3\] residual blocks'),
+            ({'model_ema.decay': torch.zeros(())}, '1 of .* keys are unknown: model_ema.decay'),
+            ({'loss.discriminator.head.0.weight': torch.zeros(3)}, 'discriminator'),
+        ],
+    )
+    def test_what_does_not_add_up_is_said(self, change: dict[str, Tensor | None], message: str) -> None:
+        state = {key: value for key, value in {**small_taming(), **change}.items() if value is not None}
+        with pytest.raises(UserError, match=message) as caught:
+            convert_and_fit(state)
+        assert caught.value.hint
+
+    def test_image_size_has_to_divide_into_cells(self) -> None:
+        with pytest.raises(UserError, match='image_size is 17, and the encoder makes cells of 2 pixels'):
+            taming.convert(small_taming(), image_size=17)
+
+    def test_legacy_says_which_term_beta_weighs(self) -> None:
+        for legacy, weights in ((True, (0.5, 1.0)), (False, (1.0, 0.5))):
+            quantizer = taming.convert(small_taming(), legacy=legacy, beta=0.5).tokenizer['quantizer']
+            assert (quantizer['codebook_weight'], quantizer['commitment_weight']) == weights
+
+    def test_a_discriminator_can_be_left_out(self) -> None:
+        state = {**small_taming(), 'loss.discriminator.whatever.weight': torch.zeros(3)}
+        converted = taming.convert(state, discriminator=False)
+        assert converted.dropped == {'discriminator: left out by an option': ['loss.discriminator.whatever.weight']}

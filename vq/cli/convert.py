@@ -1,0 +1,155 @@
+"""Convert what others have published: ``python tools/convert_checkpoints.py KIND FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError, listing, nearest
+
+KINDS = {
+    'taming': 'taming-transformers: VQGAN (VQModel) and its Gumbel form (GumbelVQ), a Lightning .ckpt',
+    'llamagen': "LlamaGen's image tokenizers VQ-16 and VQ-8",
+    'reference': "the reference toolkit's model.pth of a VQGAN",
+    'tokens': "the reference toolkit's folder of token files ITERATION_RANK.pth",
+    'statistics': "the reference toolkit's cached FID statistics, pretrained/fid/*.pth",
+}
+
+EPILOG = """
+kinds:
+{kinds}
+
+options, KEY:VALUE (what the tensors themselves cannot say):
+  taming       image_size:256 legacy:True beta:0.25 temperature:1.0 kl_weight:5e-4 discriminator:True
+  llamagen     image_size:256 normalize:True commitment_weight:0.25
+  reference    image_size:256 distance::l2 normalize:False commitment_weight:0.25 discriminator:True
+  tokens       codebook_size:N (needed) image_size:256 dataset::NAME split::NAME shard_size:8192
+
+Nothing in a file is run: it is read as tensors and plain values only.
+"""
+
+Lines = list[tuple[str, str]]  # of the table that is printed
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('tools/convert_checkpoints.py', 'Convert files that others have published into our formats.')
+    parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<12} {about}' for name, about in KINDS.items()))
+    parser.add_argument('kind', metavar='KIND', choices=KINDS, help=', '.join(KINDS))
+    parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens')
+    parser.add_argument('--options', action=arguments.DictAction, help='settings of the kind, see below')
+    parser.add_argument('--suffix', default='.converted', help='the result is FILE with this added (default: %(default)s)')
+    parser.add_argument('--output', metavar='PATH', help='or write the result here')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    file = Path(options.file).expanduser()
+    if not options.suffix and not options.output:
+        raise UserError('--suffix is empty: the result would replace the file itself', 'Give a suffix, or --output.')
+    output = Path(options.output).expanduser() if options.output else file.with_name(file.name + options.suffix)
+    for name, text in convert_file(options.kind, file, options.options, output):
+        print(f'{name:<12} {text}')
+    return 0
+
+
+def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    """Convert ``file`` to ``output``; what became of it, line by line. Errors name the file."""
+    if kind not in KINDS:
+        raise UserError(f"there is no kind '{kind}'{nearest(kind, KINDS)}", f'There are: {listing(KINDS)}.')
+    converter = importlib.import_module(f'vq.io.published.{kind}')
+    _check_options(kind, converter.convert, options)
+    if output.resolve() == file.resolve():
+        raise UserError(f'{output} is the file itself', 'Write the result elsewhere: --output PATH.')
+    try:
+        if kind == 'tokens':
+            return _convert_tokens(converter, file, options, output)
+        if kind == 'statistics':
+            return _convert_statistics(converter, file, output)
+        return _convert_tokenizer(converter, kind, file, options, output)
+    except UserError as error:
+        if str(file) in error.message or str(output) in error.message:
+            raise
+        raise type(error)(f'{file}: {error.message}', error.hint) from error
+
+
+def _check_options(kind: str, convert: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    import inspect
+
+    from vq.core.parameters import describe, fits, parameters_of
+
+    settings = {
+        name: parameter
+        for name, parameter in parameters_of(convert).items()
+        if inspect.signature(convert).parameters[name].kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    for name, value in options.items():
+        if name not in settings:
+            known = listing(settings) or 'no options'
+            raise UserError(f"kind {kind} has no option '{name}'{nearest(name, settings)}", f'It takes: {known}.')
+        if not fits(value, settings[name].annotation):
+            wanted = describe(settings[name].annotation)
+            raise UserError(
+                f"option '{name}' is {value!r:.60}, and {wanted} is needed", f'Write --options {name}:VALUE, or {name}::TEXT.'
+            )
+    missing = [name for name, parameter in settings.items() if parameter.required and name not in options]
+    if missing:
+        raise UserError(f'kind {kind} needs the option {listing(missing)}', f'Give it: --options {missing[0]}:VALUE.')
+
+
+def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    from vq.cli.counting import count
+    from vq.cli.fitting import PREFIX, fit
+    from vq.io.digest import read_digest
+    from vq.io.published.converted import write_converted
+    from vq.io.published.keymap import Converted
+    from vq.io.published.reader import read_state
+
+    converted: Converted = converter.convert(read_state(file, converter.NESTS), **options)
+    shapes = {key: tuple(value.shape) for key, value in converted.tensors.items()}
+    tokenizer: Any = fit(converted.tokenizer, shapes, str(file))
+    shape = tokenizer.token_shape(converted.image_size)
+    write_converted(output, converted, kind, file.name, read_digest(file))
+    own = sum(key.startswith(PREFIX) for key in shapes)
+    others = f', {len(shapes) - own} of the discriminator' if len(shapes) > own else ''
+    quantizer = converted.tokenizer['quantizer']
+    return [
+        ('read', f'{file} ({kind})'),
+        ('tensors', f'{own} of the tokenizer{others}'),
+        *(('left out', f'{len(keys)}: {reason}') for reason, keys in converted.dropped.items()),
+        ('codes', f'{quantizer["codebook_size"]} of {quantizer["embedding_dim"]} channels ({quantizer["type"]})'),
+        ('tokens', f'{" x ".join(map(str, shape))} per image of {converted.image_size} pixels'),
+        ('parameters', f'{count(tokenizer):,}'),
+        ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
+        ('to use it', f"vq.load('{output}'), or --load-model-from {output}"),
+    ]
+
+
+def _convert_tokens(converter: Any, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    report = converter.convert(file, output, **options)
+    doubles = f'{report.duplicates} samples that were there twice'
+    return [
+        ('read', f'{file} ({report.files} token files)'),
+        ('samples', f'{report.samples}, tokens {" x ".join(map(str, report.token_shape))}'),
+        ('left out', doubles + (f', {report.differing} of them with other tokens' if report.differing else '')),
+        ('written', f'{output} ({report.shards} shards, sorted by id)'),
+        ('to use it', f"vq.io.shards.ShardSet('{output}')"),
+    ]
+
+
+def _convert_statistics(converter: Any, file: Path, output: Path) -> Lines:
+    statistics = converter.convert(file)
+    converter.write_statistics(output, statistics, file)
+    return [
+        ('read', f'{file} (statistics)'),
+        ('features', f'{len(statistics.mean)}, of {int(statistics.count)} images'),
+        ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB): mean, covariance, count in float64'),
+        ('to use it', 'as the reference statistics of the FID metric'),
+    ]

@@ -1,0 +1,68 @@
+"""Whether tensors are those of a tokenizer's config, found out on the meta device: no memory is taken, nothing is drawn.
+
+The config may come from a file of someone else: it names registered parts only, is judged against their signatures, and
+cannot ask for more parts than the file has tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from vq.core.check import check_config
+from vq.core.errors import UserError
+from vq.interfaces import Tokenizer
+from vq.registries import VQModelRegistry
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+PREFIX = 'tokenizer.'
+_COUNTS = ('blocks', 'layers', 'depth', 'heads')  # how names of parameters that say how many parts to build end
+_HINT = 'Convert the file again: python tools/convert_checkpoints.py KIND FILE.'
+
+
+def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
+    """The tokenizer on the meta device, once the tensors below ``tokenizer.`` are known to be its own, all of them."""
+    own = {key.removeprefix(PREFIX): shape for key, shape in shapes.items() if key.startswith(PREFIX)}
+    _check_sizes(config, len(own), where)
+    try:
+        check_config(VQModelRegistry, config, 'tokenizer')
+        with torch.device('meta'):
+            tokenizer = VQModelRegistry.build(config, 'tokenizer')
+    except UserError as error:
+        raise UserError(f'{where}: {error.message}', error.hint) from error
+    except (RuntimeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise UserError(f'{where}: its config cannot be built: {error}', _HINT) from error
+    if not isinstance(tokenizer, Tokenizer):
+        raise UserError(f'{where} describes a {type(tokenizer).__name__}, which is no tokenizer', _HINT)
+    wanted = {key: tuple(value.shape) for key, value in tokenizer.state_dict().items()}
+    problems = [
+        *(f"'{key}' is missing" for key in wanted if key not in own),
+        *(f"'{key}' is not part of it" for key in own if key not in wanted),
+        *(f"'{key}' is {own[key]} and {shape} is needed" for key, shape in wanted.items() if key in own and own[key] != shape),
+    ]
+    if problems:
+        more = f', ... and {len(problems) - 4} more' if len(problems) > 4 else ''
+        raise UserError(
+            f'{where}: {len(problems)} tensors do not fit the tokenizer: {"; ".join(problems[:4])}{more}',
+            'The file is damaged, or of an architecture that cannot be converted.',
+        )
+    return tokenizer
+
+
+def _check_sizes(value: Any, most: int, where: str, name: str = '', depth: int = 0) -> None:
+    """A hostile config would ask for millions of parts; each part has a tensor at least."""
+    if depth > 12:
+        raise UserError(f'{where}: its config is nested too deep', _HINT)
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            _check_sizes(item, most, where, str(key), depth + 1)
+    elif isinstance(value, list | tuple):
+        if len(value) > most:
+            raise UserError(f"{where}: '{name}' of its config lists {len(value)} entries for {most} tensors", _HINT)
+        for item in value:
+            _check_sizes(item, most, where, name, depth + 1)
+    elif isinstance(value, int) and (abs(value) >= 2**31 or (name.endswith(_COUNTS) and value > most)):
+        raise UserError(f"{where}: '{name}' of its config is {value}, for a file of {most} tensors", _HINT)

@@ -1,0 +1,175 @@
+"""Fetch what others have published: ``python tools/prepare_checkpoints.py NAME ...``; checked, and converted to ours."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command, say
+from vq.core.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from vq.io.published.catalog import Published
+    from vq.runners.progress import ProgressBar
+
+EXAMPLES = r"""
+examples:
+  python tools/prepare_checkpoints.py                          # what there is, and what is here
+  python tools/prepare_checkpoints.py lpips torchvision-vgg16
+  python tools/prepare_checkpoints.py taming-f16-16384 --root /data/pretrained
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser(
+        'prepare_checkpoints',
+        'Fetch published files to the folder of pretrained files, check them, and convert the tokenizers among them.\n'
+        'What is there and right is not fetched again; what broke off goes on where it stopped.',
+    )
+    parser.epilog = EXAMPLES
+    parser.add_argument('names', metavar='NAME', nargs='*', help='what to fetch; without a name: the list')
+    parser.add_argument('--list', action='store_true', help='print what there is, its size, and whether it is here')
+    parser.add_argument('--root', metavar='DIR', help='folder of pretrained files (default: VQ_PRETRAINED, or pretrained)')
+    parser.add_argument(
+        '--mirror',
+        metavar='URL',
+        help='take the files from here: https://HOST/FOLDER takes the place of https://HOST in every address',
+    )
+    parser.add_argument('--no-convert', action='store_true', help='leave tokenizers as they were published')
+    parser.add_argument('--force', action='store_true', help='fetch and convert again what is there')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    from vq.cli import logs
+    from vq.io.download import on_another_host
+    from vq.io.pretrained import pretrained_root
+    from vq.io.published.catalog import CATALOG
+
+    root = Path(options.root) if options.root else pretrained_root()
+    entries = list(dict.fromkeys(known(name).name for name in options.names))
+    chosen = [entry for entry in CATALOG if entry.name in entries] if entries else list(CATALOG)
+    if options.list or not entries:
+        print(table(chosen, root))
+        return 0
+    if options.mirror:
+        on_another_host(chosen[0].files[0].url, options.mirror)  # a bad one is an error before anything is done
+    logs.start()
+    codes = [attempt(entry, root, options) for entry in sorted(chosen, key=lambda entry: entries.index(entry.name))]
+    return 1 if 1 in codes else max(codes)
+
+
+def known(name: str) -> Published:
+    from vq.io.published.catalog import CATALOG, find
+
+    entry = find(name)
+    if entry is None:
+        names = [each for entry in CATALOG for each in (entry.name, *entry.aliases)]
+        raise UserError(
+            f"nothing is published under the name '{name}'{nearest(name, names)}", f'There is: {", ".join(names)}.'
+        )
+    return entry
+
+
+def attempt(entry: Published, root: Path, options: argparse.Namespace) -> int:
+    """Prepare one entry; what goes wrong with it does not keep the others from being fetched."""
+    try:
+        prepare(entry, root, options)
+    except UserError as error:
+        say(f'{entry.name}: {error.message}', error.hint, error.exit_code)
+        return error.exit_code
+    except KeyboardInterrupt:
+        say('interrupted', 'What has arrived is kept: the same call goes on where it stopped.')
+        raise SystemExit(1) from None
+    return 0
+
+
+def prepare(entry: Published, root: Path, options: argparse.Namespace) -> None:
+    from vq.io.pretrained import obtain
+
+    renewed = False
+    for remote in entry.files:
+        with Bar(Path(remote.path).name) as bar:
+            outcome = obtain(remote, root, options.mirror, options.force, bar.show, tell)
+        renewed = renewed or outcome != 'present'
+        tell(f'{entry.name}: {root / remote.path} {"is there, checked" if outcome == "present" else outcome}')
+    if entry.kind is not None and not options.no_convert:
+        output = root / entry.converted
+        if output.exists() and not renewed:
+            tell(f'{entry.name}: {output} is there')
+            return
+        convert(entry.kind, entry, root / entry.files[0].path, output)
+
+
+def convert(kind: str, entry: Published, file: Path, output: Path) -> None:
+    environment.prepare()
+    from vq.cli.convert import convert_file
+
+    for name, text in convert_file(kind, file, entry.options, output):
+        tell(f'{entry.name}: {name}: {text}')
+
+
+def tell(text: str) -> None:
+    print(text, flush=True)
+
+
+class Bar:
+    """A progress bar in megabytes, made when the size is known."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.bar: ProgressBar | None = None
+
+    def show(self, done: int, total: int | None) -> None:
+        from vq.runners.progress import ProgressBar
+
+        if self.bar is None:
+            self.bar = ProgressBar(f'fetching {self.name}', -(-(total or 0) // 10**6), 'MB', done // 10**6)
+            self.bar.start()
+        if done // 10**6 != self.bar.done:
+            self.bar.advance(done // 10**6 - self.bar.done)
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+def table(entries: Sequence[Published], root: Path) -> str:
+    """Name, size, state and meaning of each entry. States go by what lies in the folder; nothing is read."""
+    rows = [('NAME', 'SIZE', 'STATE', 'WHAT')]
+    for entry in entries:
+        names = ', '.join((entry.name, *entry.aliases))
+        rows.append((names, size_of(entry), state_of(entry, root), entry.about))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = ['  '.join((*(text.ljust(width) for text, width in zip(row, widths, strict=False)), row[3])) for row in rows]
+    return '\n'.join([*lines, f'folder: {root}'])
+
+
+def size_of(entry: Published) -> str:
+    sizes = [remote.size for remote in entry.files if remote.size is not None]
+    if len(sizes) < len(entry.files):
+        return 'unknown'
+    return f'{sum(sizes) / 1e6:,.1f} MB' if sum(sizes) > 1e5 else f'{sum(sizes) / 1e3:,.1f} kB'
+
+
+def state_of(entry: Published, root: Path) -> str:
+    here = sum((root / remote.path).is_file() for remote in entry.files)
+    if here < len(entry.files):
+        begun = any((root / f'{remote.path}.part').exists() for remote in entry.files)
+        return f'{here} of {len(entry.files)} files' if here else 'begun' if begun else 'missing'
+    if entry.kind is not None and not (root / entry.converted).exists():
+        return 'present, not converted'
+    return 'present'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Running statistics that every rank keeps of its own batches, made one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from vq.core import collectives
+from vq.nn.batch_norm import BatchNorm
+
+
+def unjoined_norms(module: nn.Module) -> list[BatchNorm]:
+    """The batch norms whose running statistics depend on the rank."""
+    return [part for part in module.modules() if isinstance(part, BatchNorm) and not part.synchronized]
+
+
+@torch.no_grad()
+def join_running_statistics(norms: Sequence[BatchNorm]) -> None:
+    """Average them over ranks, with one collective: a checkpoint holds one copy, and every rank goes on with its bits."""
+    if collectives.size() == 1 or not norms:
+        return
+    buffers: list[Tensor] = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
+    joined = collectives.all_reduce(torch.cat(buffers)) / collectives.size()
+    for buffer, value in zip(buffers, joined.split([len(buffer) for buffer in buffers]), strict=True):
+        buffer.copy_(value)
