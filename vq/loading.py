@@ -15,6 +15,7 @@ from vq.interfaces import Pretrained, Task, Tokenizer
 from vq.io.pretrained import pretrained_root
 from vq.io.published import catalog
 from vq.io.published.converted import read_about
+from vq.io.tensorfile import damaged
 from vq.registries import VQModelRegistry
 
 
@@ -112,7 +113,11 @@ def _load_converted(file: Path, device: str | torch.device) -> LoadedTokenizer:
             f'Convert it: python tools/convert_checkpoints.py KIND {file}',
         )
     about = read_about(file)
-    fit(about.tokenizer, about.shapes, str(file)).token_shape(about.image_size)
+    on_meta = fit(about.tokenizer, about.shapes, str(file))
+    try:
+        on_meta.token_shape(about.image_size)
+    except UserError as error:
+        raise damaged(file, error.message) from error
     tokenizer = VQModelRegistry.build(about.tokenizer, 'tokenizer')
     fill(tokenizer, file)
     return LoadedTokenizer(tokenizer, torch.device(device), about.image_size, str(file))

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import inspect
+import io
 import json
 import os
 import random
@@ -18,8 +19,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import torch
 
 from tests.io.serving import FileServer, closed_port, serving, stay_on_this_machine
+from tests.published import read_golden
 from vq.cli import convert, prepare
 from vq.core.errors import UserError
 from vq.io import download, pretrained
@@ -271,6 +274,24 @@ def test_a_conversion_that_fails_leaves_the_download(command, monkeypatch):
     assert not Path('pretrained/some/model.ckpt.converted').exists()
 
 
+def test_from_the_network_to_vq_load(capsys):
+    """A published kind of checkpoint, served, fetched, converted and found by its name: the peer's own tokens and pixels."""
+    import vq
+
+    golden = read_golden('taming_vqmodel_a')
+    checkpoint = io.BytesIO()
+    torch.save({'state_dict': golden.state, 'epoch': 3}, checkpoint)
+    published = urlsplit(catalog.find('taming-f16-1024').files[0].url)
+    with serving() as server:
+        server.files[f'{published.path}?{published.query}'] = checkpoint.getvalue()
+        code = prepare.main(['taming-f16-1024', '--mirror', server.address])
+    assert code == 0, capsys.readouterr().err
+    loaded = vq.load('taming-f16-1024')
+    assert torch.equal(loaded.tokenize(golden['in/image']), golden['out/indices'].long())
+    pixels = loaded.model.detokenize(golden['out/indices'].long())
+    torch.testing.assert_close(pixels, golden['out/decoded_from_indices'], rtol=1e-4, atol=2e-5)
+
+
 def test_convert_file_is_called_as_it_is_defined():
     assert list(inspect.signature(convert.convert_file).parameters) == ['kind', 'file', 'options', 'output']
 
@@ -371,6 +392,17 @@ def test_kinds_are_those_of_the_converter():
         'llamagen-vq-8',
     }
     assert all(len(entry.files) == 1 for entry in CATALOG if entry.kind)
+
+
+def test_the_page_lists_every_entry():
+    rows = {line.split('`')[1]: line for line in (ROOT / 'docs/pretrained.md').read_text().splitlines() if line[:3] == '| `'}
+    for entry in CATALOG:
+        assert all(f'`{name}`' in rows[entry.name] for name in entry.aliases)
+        if entry.name == 'torchvision':
+            continue
+        assert all(f'`{file.path}`' in rows[entry.name] for file in entry.files)
+        unknown = entry.files[0].digest is None
+        assert ('recorded at the first download' in rows[entry.name]) == unknown
 
 
 # a missing file

@@ -115,7 +115,7 @@ def test_code_in_a_file_is_refused_and_never_run(tmp_path: Path, function: Any, 
     content = {'state_dict': {'a': torch.zeros(2)}, 'callbacks': Malicious(function, arguments)}
     torch.save(content, file, _use_new_zipfile_serialization=not legacy)
     for read in (lambda: read_state(file, ('state_dict',)), lambda: statistics.convert(file)):
-        with pytest.raises(UserError, match=f'refused.*{name}'):
+        with pytest.raises(UserError, match='refused' if legacy else f'refused.*{name}'):
             read()
     assert not mark.exists()
 

@@ -82,7 +82,9 @@ def open_runner(
         raise UserError(
             f'{which} is a {type(runner).__name__}, which is not what {prog} runs', f"Set {which}.type to '{name}'."
         )
-    load_frozen(runner.model, context)  # type: ignore[attr-defined]
+    # who only tokenises needs no perceptual network
+    needed = getattr(runner.model, 'tokenizer', runner.model) if kind.__name__ == 'TokenWriter' else runner.model  # type: ignore[attr-defined]
+    load_frozen(needed, context)
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
 

@@ -26,7 +26,8 @@ _HINT = 'Convert the file again: python tools/convert_checkpoints.py KIND FILE.'
 def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
     """The tokenizer on the meta device, once the tensors below ``tokenizer.`` are known to be its own, all of them."""
     own = {key.removeprefix(PREFIX): shape for key, shape in shapes.items() if key.startswith(PREFIX)}
-    _check_sizes(config, len(own), where)
+    largest = max((size for shape in own.values() for size in shape), default=0)
+    _check_sizes(config, len(own), max(largest, 4096), where)
     try:
         check_config(VQModelRegistry, config, 'tokenizer')
         with torch.device('meta'):
@@ -52,17 +53,17 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
     return tokenizer
 
 
-def _check_sizes(value: Any, most: int, where: str, name: str = '', depth: int = 0) -> None:
-    """A hostile config would ask for millions of parts; each part has a tensor at least."""
+def _check_sizes(value: Any, most: int, largest: int, where: str, name: str = '', depth: int = 0) -> None:
+    """A hostile config would ask for millions of parts, or of channels: each part has a tensor at least, each width is one's."""
     if depth > 12:
         raise UserError(f'{where}: its config is nested too deep', _HINT)
     if isinstance(value, Mapping):
         for key, item in value.items():
-            _check_sizes(item, most, where, str(key), depth + 1)
+            _check_sizes(item, most, largest, where, str(key), depth + 1)
     elif isinstance(value, list | tuple):
-        if len(value) > most:
+        if len(value) > min(most, 64):
             raise UserError(f"{where}: '{name}' of its config lists {len(value)} entries for {most} tensors", _HINT)
         for item in value:
-            _check_sizes(item, most, where, name, depth + 1)
-    elif isinstance(value, int) and (abs(value) >= 2**31 or (name.endswith(_COUNTS) and value > most)):
+            _check_sizes(item, most, largest, where, name, depth + 1)
+    elif isinstance(value, int) and (abs(value) > largest or (name.endswith(_COUNTS) and value > most)):
         raise UserError(f"{where}: '{name}' of its config is {value}, for a file of {most} tensors", _HINT)

@@ -49,11 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = Path(options.output)
     building.make_folder(folder)
     context = RunContext('inference', folder)
-    building.load_frozen(validator.model, context)
-    building.load_weights(validator.model, options.load_model_from, options.weights, context)
     tokenizer = getattr(validator.model, 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{type(validator.model).__name__} has no tokenizer', 'Give the config of an image tokenization task.')
+    building.load_frozen(tokenizer, context)  # the losses stay as they are: nothing here asks them
+    building.load_weights(validator.model, options.load_model_from, options.weights, context)
     validator.strategy.device_name = options.device
     device = validator.strategy.choose_device()
     tokenizer.to(device).eval()

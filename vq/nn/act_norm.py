@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.core import collectives
 from vq.core.errors import UserError
-from vq.nn.batch_norm import join_moments
+from vq.nn.batch_norm import channel_moments, join_moments
 from vq.nn.precision import no_autocast
 
 
@@ -50,9 +50,7 @@ class ActNorm(nn.Module):
                 'Use larger batches or images.',
             )
         with no_autocast(x.device):
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
-            mean, variance, count = join_moments(mean, variance, x.numel() // x.shape[1])
+            mean, variance, count = join_moments(*channel_moments(x), x.numel() // x.shape[1])
             deviation = torch.sqrt(variance * (count / (count - 1)))
         fine = (torch.isfinite(mean) & torch.isfinite(deviation)).all()
         shape = self.loc.shape

@@ -1,6 +1,6 @@
 """Files others have published, by the name that ``tools/prepare_checkpoints.py`` and ``vq.load`` know them under.
 
-Every address was read on a public page, which ``source`` names; none was fetched by whoever wrote this file.
+Every address was read on a public page, which ``source`` names. None has been fetched with this version so far.
 """
 
 from __future__ import annotations
