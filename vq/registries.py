@@ -76,12 +76,14 @@ class VQGeneratorLossRegistry(VQLossRegistry):
     """Functions ``fake_logits -> scalar``."""
 
     package = 'vq.losses.adversarial'
+    interface = ''  # functions: they are no Loss
 
 
 class VQDiscriminatorLossRegistry(VQLossRegistry):
     """Functions ``(real_logits, fake_logits) -> scalar``."""
 
     package = 'vq.losses.adversarial'
+    interface = ''  # functions: they are no Loss
 
 
 class VQPenaltyRegistry(VQLossRegistry):

@@ -47,13 +47,22 @@ def loss(peer) -> LPIPSLoss:
 
 
 def test_distance_gradient_and_activations(peer, loss):
-    """The gradient is that of the sum over images with respect to the second image."""
+    """The gradient is that of the sum over images, at the second one.
+
+    In float32 a rounding that differs anywhere turns a ReLU here and there, and moves the gradient by 0.3 %, also in the
+    plain formula; the peer's own figure is that of float64 to 2e-6.
+    """
     first, second = peer['in/image_a'], peer['in/image_b'].requires_grad_()
     distance = loss.distance(second, first)
     torch.testing.assert_close(distance, peer['out/lpips'].flatten(), rtol=1e-4, atol=2e-5)
     torch.testing.assert_close(loss(second, first), peer['out/lpips'].mean(), rtol=1e-4, atol=2e-5)
-    (gradient,) = torch.autograd.grad(distance.sum(), second)
-    expected = peer['out/grad_image_b']
-    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))
     means = torch.stack([features.abs().mean() for features in loss.backbone((first - loss.shift) / loss.scale)])
     torch.testing.assert_close(means, peer['out/feature_mean_abs'], rtol=1e-4, atol=2e-5)
+
+    expected = peer['out/grad_image_b']
+    (gradient,) = torch.autograd.grad(distance.sum(), second)
+    assert (gradient - expected).norm() < 1e-2 * expected.norm()
+    exact = loss.double().distance(second, first.double())
+    torch.testing.assert_close(exact.float(), peer['out/lpips'].flatten(), rtol=1e-4, atol=2e-5)
+    (gradient,) = torch.autograd.grad(exact.sum(), second)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()))

@@ -141,7 +141,7 @@ def test_all_bytes_were_there_already(server, target):
 def test_a_part_longer_than_the_file_is_given_up(server, target):
     break_off(server, target)
     Path(f'{target}.part').write_bytes(DATA + b'more')
-    fetch(server, target)
+    fetch(server, target, None)
     assert [wanted for _, wanted in server.requests] == [f'bytes={len(DATA) + 4}-', None]
     assert target.read_bytes() == DATA
 

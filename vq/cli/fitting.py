@@ -54,7 +54,7 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
 
 
 def _check_sizes(value: Any, most: int, largest: int, where: str, name: str = '', depth: int = 0) -> None:
-    """A hostile config would ask for millions of parts, or of channels: each part has a tensor at least, each width is one's."""
+    """A hostile config would ask for millions of parts or channels: a part has a tensor at least, a width is one's."""
     if depth > 12:
         raise UserError(f'{where}: its config is nested too deep', _HINT)
     if isinstance(value, Mapping):

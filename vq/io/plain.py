@@ -64,8 +64,10 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
     try:
         return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        found = re.search(r'GLOBAL (\S+)|[Uu]nsupported (?:global|class|operand)\S*:? ?(\S+)', str(error))
-        name = next((group for group in found.groups() if group), '') if found else ''
+        found = re.search(r'GLOBAL (\S+)', str(error)) or re.search(
+            r'[Uu]nsupported (?:global|class|operand)\S*:? ?(\S+)', str(error)
+        )
+        name = found[1] if found else ''
         what = f' ({name})' if name else ''
         raise UserError(
             f'{path} is refused: it holds more than tensors{what}, and loading it could run code',

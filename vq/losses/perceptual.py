@@ -153,10 +153,11 @@ class _Difference(torch.autograd.Function):
 
 
 def _norm(values: Tensor, dims: int | tuple[int, ...]) -> Tensor:
-    """Euclidean norm over ``dims`` in fp32, dimensions kept."""
+    """Euclidean norm over ``dims`` in fp32 at least, dimensions kept."""
+    precision = torch.promote_types(values.dtype, torch.float32)
     if values.is_cpu:  # torch's norm is up to 15 times as slow there, unless it runs along memory
-        return values.float().square().sum(dims, keepdim=True).sqrt_()
-    norm: Tensor = torch.linalg.vector_norm(values, dim=dims, keepdim=True, dtype=torch.float32)
+        return values.to(precision).square().sum(dims, keepdim=True).sqrt_()
+    norm: Tensor = torch.linalg.vector_norm(values, dim=dims, keepdim=True, dtype=precision)
     return norm
 
 

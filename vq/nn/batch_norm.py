@@ -50,6 +50,10 @@ class BatchNorm(nn.Module):
             mean, variance = self.running_mean, self.running_var
             if torch.is_grad_enabled():  # backward reads them, and a training batch may move them before it comes
                 mean, variance = mean.clone(), variance.clone()
+                if x.device.type == 'xla':  # whose batch norm has a derivative in training alone
+                    scale = self.weight * torch.rsqrt(variance + self.eps)
+                    shift = self.bias - mean * scale
+                    return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(x.dtype)
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         alone = not self.synchronized or collectives.size() == 1
         if alone and x.numel() == x.shape[1]:

@@ -33,8 +33,15 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(F.interpolate(x, scale_factor=2.0, mode='nearest'))
+        y: Tensor = self.conv(repeat_cells(x) if x.device.type == 'xla' else F.interpolate(x, scale_factor=2.0, mode='nearest'))
         return y
+
+
+def repeat_cells(x: Tensor) -> Tensor:
+    """The same by views: torch_xla takes the derivative of ``interpolate`` on the host, in the middle of a step."""
+    batch, channels, height, width = x.shape
+    wide = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)  # (B, C, h, 2, w, 2)
+    return wide.reshape(batch, channels, 2 * height, 2 * width)
 
 
 def make_downsample(channels: int, kind: DownsampleKind) -> nn.Module:

@@ -63,7 +63,9 @@ def _centre(codebook: Tensor) -> Tensor:
     """
     mean = codebook.mean(0)
     spread = (codebook - mean).abs().amax(0).clamp_min(1e-20)
-    step = torch.exp2(torch.ceil(torch.log2(spread)))
+    exponent = torch.ceil(torch.log2(spread))
+    # torch_xla computes exp2 on the host, which would cut every step in two
+    step = torch.pow(2.0, exponent) if exponent.device.type == 'xla' else torch.exp2(exponent)
     return torch.round(mean / step) * step
 
 
