@@ -41,6 +41,15 @@ def test_runner_benchmark_sees_equal_bits() -> None:
     assert set(found['whole']) >= {'overhead_cpu', 'overhead_wall'} and len(found['breakdown']) >= 5
 
 
+@pytest.mark.slow
+def test_training_step_benchmark_sees_equal_steps() -> None:
+    found = run('train_step', '--quick', '--width', '8')
+    for label in ('without LPIPS', 'with LPIPS'):
+        assert set(found[label]) == {'ours: one forward', 'two forwards', 'roof: networks only', 'parts'}
+        assert found[label]['ours: one forward']['times_ours'] == 1.0
+    assert 'LPIPS forward and backward' in found['with LPIPS']['parts']
+
+
 def test_every_benchmark_is_described() -> None:
     page = (ROOT / 'benchmarks' / 'README.md').read_text()
     assert SCRIPTS

@@ -24,7 +24,7 @@ SGD = dict(type='SGD', lr=0.02)  # Adam would blow rounding of gradients near ze
 
 
 def train_gan(folder: str, options: dict[str, Any], exact: bool = False) -> dict[str, Any]:
-    """A run of the tiny adversarial config; the model's state and the weight of every step. Also what ranks of the pool run."""
+    """A run of the tiny adversarial config: the model's state, the weight of every step. Also what ranks of the pool run."""
     config = compose(str(write_gan_config(Path(folder))), options, {}, tiny=False)
     config.trainer.callbacks = [c for c in config.trainer.callbacks if c.type == 'OptimizeCallback']
     if exact:

@@ -1,0 +1,239 @@
+"""Distributed tensors in a checkpoint folder: torch.distributed.checkpoint plans, safetensors and JSON are what is written.
+
+torch's own file format keeps its index as a pickle, and reading one can run code. So the planners are torch's (who
+writes what, who needs which part after the number of ranks has changed), and the files are ours: ``optimizer_R.safetensors``
+with what rank R wrote, and ``optimizer.json``, which says where each part of each tensor lies.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed.checkpoint as distributed_checkpoint
+from torch import Tensor
+from torch.distributed.checkpoint import (
+    DefaultLoadPlanner,
+    DefaultSavePlanner,
+    LoadPlan,
+    LoadPlanner,
+    Metadata,
+    SavePlan,
+    SavePlanner,
+    StorageReader,
+    StorageWriter,
+)
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.metadata import (
+    ChunkStorageMetadata,
+    MetadataIndex,
+    TensorProperties,
+    TensorStorageMetadata,
+)
+from torch.distributed.checkpoint.storage import WriteResult
+from torch.futures import Future
+
+from vq.core import collectives
+from vq.core.errors import RunFailure, UserError
+from vq.io import atomic, tensorfile
+from vq.io.digest import file_digest
+from vq.io.history import read_marker
+from vq.io.writer import Writer
+
+INDEX = 'optimizer.json'
+_FILES = 'optimizer_{}.safetensors'
+
+Files = dict[str, dict[str, Any]]  # name -> size, sha256
+Place = tuple[str, tuple[int, ...]]  # name of a tensor, where a part of it begins
+
+
+def write(folder: Path, tensors: Mapping[str, Tensor]) -> Files:
+    """Every rank writes its parts into ``folder``; plain tensors, which all ranks have, are shared out. All ranks call it.
+
+    An error on one rank is raised on all. The answer is what this rank wrote.
+    """
+    writer = _Storage(folder)
+    planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    try:
+        distributed_checkpoint.save(
+            dict(tensors), storage_writer=writer, planner=planner, no_dist=not torch.distributed.is_initialized()
+        )
+    except CheckpointException as error:
+        raise writer.error or _first(error) from error
+    return writer.files
+
+
+def describe(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """Name -> type and whole shape of each tensor that ``write`` put there."""
+    metadata = _read_index(folder)[0].state_dict_metadata
+    return {
+        name: (entry.properties.dtype, tuple(entry.size))
+        for name, entry in metadata.items()
+        if isinstance(entry, TensorStorageMetadata)
+    }
+
+
+def read_into(folder: Path, tensors: Mapping[str, Tensor], verify: bool = True) -> None:
+    """Fill ``tensors``, each rank its own parts; how many ranks wrote them does not matter. No rank waits for another.
+
+    Only files that hold a part that is needed are opened; ``verify`` compares their SHA-256 with the marker first.
+    """
+    planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message='torch.distributed is')
+        try:
+            distributed_checkpoint.load(
+                dict(tensors), storage_reader=_Stored(folder, verify), planner=planner, no_dist=True
+            )
+        except CheckpointException as error:
+            raise _first(error) from error
+
+
+def _first(error: CheckpointException) -> BaseException:
+    rank, (cause, _) = min(error.failures.items())
+    if isinstance(cause, UserError):
+        return cause
+    return RunFailure(f'rank {rank} failed at the sharded state: {type(cause).__name__}: {cause}', 'Look at its log.')
+
+
+def _place(index: MetadataIndex) -> Place:
+    return index.fqn, tuple(index.offset or ())
+
+
+def _key(place: Place) -> str:
+    return f'{place[0]}@{",".join(map(str, place[1]))}'
+
+
+class _Storage(StorageWriter):
+    """One file per rank, and the index."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name = folder, _FILES.format(collectives.rank())
+        self.files: Files = {}
+        self.error: BaseException | None = None  # this rank's own
+
+    def reset(self, checkpoint_id: Any = None) -> None: ...
+
+    def set_up_storage_writer(self, is_coordinator: bool, *args: Any, **kwargs: Any) -> None: ...
+
+    def prepare_local_plan(self, plan: SavePlan) -> SavePlan:
+        return plan
+
+    def prepare_global_plan(self, plans: list[SavePlan]) -> list[SavePlan]:
+        return plans
+
+    def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
+        tensors = {_key(_place(item.index)): planner.resolve_data(item) for item in plan.items}
+        self._write(self.name, lambda writer: tensorfile.write_tensors(writer, tensors))  # type: ignore[arg-type]
+        done: Future[list[WriteResult]] = Future()
+        done.set_result([WriteResult(item.index, 0, self.name) for item in plan.items])
+        return done
+
+    def finish(self, metadata: Metadata, results: list[list[WriteResult]]) -> None:
+        files = {_place(result.index): result.storage_data for written in results for result in written}
+        index = {
+            name: {
+                'dtype': str(entry.properties.dtype).removeprefix('torch.'),
+                'shape': list(entry.size),
+                'parts': [
+                    {'at': list(part.offsets), 'shape': list(part.sizes), 'file': files[name, tuple(part.offsets)]}
+                    for part in entry.chunks
+                ],
+            }
+            for name, entry in sorted(metadata.state_dict_metadata.items())
+            if isinstance(entry, TensorStorageMetadata)
+        }
+        self._write(INDEX, lambda writer: writer.write(atomic.json_text(index).encode()))
+
+    def _write(self, name: str, fill: Any) -> None:
+        try:
+            with Writer(self.folder / name) as writer:
+                fill(writer)
+        except Exception as error:
+            self.error = error
+            raise
+        self.files[name] = {'size': writer.size, 'sha256': writer.sha256}
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
+        return True
+
+
+class _Stored(StorageReader):
+    """What ``_Storage`` wrote."""
+
+    def __init__(self, folder: Path, verify: bool) -> None:
+        self.folder, self.verify = folder, verify
+        self.metadata, self.files = _read_index(folder)
+
+    def reset(self, checkpoint_id: Any = None) -> None: ...
+
+    def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
+        return self.metadata
+
+    def set_up_storage_reader(self, metadata: Metadata, is_coordinator: bool, *args: Any, **kwargs: Any) -> None: ...
+
+    def prepare_local_plan(self, plan: LoadPlan) -> LoadPlan:
+        return plan
+
+    def prepare_global_plan(self, plans: list[LoadPlan]) -> list[LoadPlan]:
+        return plans
+
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        from safetensors import SafetensorError, safe_open
+
+        by_file: dict[str, list[Any]] = {}
+        for item in plan.items:
+            by_file.setdefault(self.files[_place(item.storage_index)], []).append(item)
+        for name, items in sorted(by_file.items()):
+            path = self._checked(name)
+            try:
+                with safe_open(path, 'pt') as file:
+                    for item in items:
+                        stored = file.get_tensor(_key(_place(item.storage_index)))
+                        for dim, (start, length) in enumerate(zip(item.storage_offsets, item.lengths, strict=True)):
+                            stored = stored.narrow(dim, start, length)
+                        planner.resolve_tensor(item).detach().copy_(stored)
+            except (SafetensorError, RuntimeError, IndexError) as error:
+                raise tensorfile.damaged(path, str(error)) from error
+        done: Future[None] = Future()
+        done.set_result(None)
+        return done
+
+    def _checked(self, name: str) -> Path:
+        path, marker = self.folder / name, read_marker(self.folder)
+        noted = (marker or {'files': {}})['files'].get(name)
+        if noted is None:
+            raise tensorfile.damaged(self.folder / INDEX, f"it names '{name}', which is no file of this checkpoint")
+        if self.verify and file_digest(path) != noted.get('sha256'):
+            raise tensorfile.damaged(path, 'its SHA-256 is not the one recorded when it was written')
+        return path
+
+    @classmethod
+    def validate_checkpoint_id(cls, checkpoint_id: Any) -> bool:
+        return True
+
+
+def _read_index(folder: Path) -> tuple[Metadata, dict[Place, str]]:
+    """What lies where: in torch's terms, and the file of each part."""
+    path = folder / INDEX
+    tensors: dict[str, Any] = {}
+    files: dict[Place, str] = {}
+    try:
+        for name, entry in json.loads(path.read_bytes()).items():
+            parts = [
+                ChunkStorageMetadata(torch.Size(map(int, part['at'])), torch.Size(map(int, part['shape'])))
+                for part in entry['parts']
+            ]
+            dtype = getattr(torch, entry['dtype'])
+            if not isinstance(dtype, torch.dtype):
+                raise TypeError(f"'{entry['dtype']}' is no type of tensors")
+            tensors[name] = TensorStorageMetadata(TensorProperties(dtype=dtype), torch.Size(map(int, entry['shape'])), parts)
+            files |= {(name, tuple(part['at'])): str(part['file']) for part in entry['parts']}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise tensorfile.damaged(path, str(error)) from error
+    return Metadata(tensors), files
