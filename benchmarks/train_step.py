@@ -183,10 +183,12 @@ def check(width: int, perceptual: bool, batch: Batch) -> None:
     worst = 0.0
     for name in ('tokenizer', 'discriminator'):
         torch.testing.assert_close(ours.losses[name], peer.losses[name], rtol=1e-4, atol=1e-6)
-        for one, other in zip(getattr(ours, name).parameters(), getattr(peer, name).parameters(), strict=True):
-            assert one.grad is not None and other.grad is not None
-            scale = float(other.grad.abs().max())
-            worst = max(worst, float((one.grad - other.grad).abs().max()) / max(scale, 1e-6))
+        pairs = zip(getattr(ours, name).parameters(), getattr(peer, name).parameters(), strict=True)
+        gradients = [(one.grad, other.grad) for one, other in pairs]
+        overall = max(float(other.abs().max()) for _, other in gradients)
+        for one, other in gradients:  # biases in front of a norm have gradients of rounding alone
+            scale = max(float(other.abs().max()), 1e-3 * overall)
+            worst = max(worst, float((one - other).abs().max()) / scale)
     what = f'losses and gradients, {"with" if perceptual else "without"} LPIPS'
     must_be_equal(what, worst < 1e-2, f'largest difference {worst:.1e} of the largest gradient of its tensor')
 

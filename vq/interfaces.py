@@ -326,8 +326,24 @@ class Strategy:
         """Give back what ``start`` took."""
         raise NotImplementedError
 
+    def shard(self, roots: Mapping[str, nn.Module]) -> None:
+        """Split parameters over ranks where the strategy does that: before ``place`` and ``trainable``, only to train."""
+        raise NotImplementedError
+
     def place(self, task: Task) -> None:
         """Move the task to the device, in the memory format of the strategy."""
+        raise NotImplementedError
+
+    def trainable(self, root: nn.Module) -> list[nn.Parameter]:
+        """What the optimizer of a root gets: its parameters that learn, or this rank's parts of them, in their order."""
+        raise NotImplementedError
+
+    def origin(self, parameter: Tensor) -> Tensor:
+        """The distributed tensor of which an optimizer's parameter is this rank's part; the parameter itself if whole."""
+        raise NotImplementedError
+
+    def gradient_norm(self, parameters: list[Tensor]) -> Tensor:
+        """The L2 norm over all gradients of an optimizer's parameters: one scalar on the device, equal on all ranks."""
         raise NotImplementedError
 
     def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
@@ -349,7 +365,7 @@ class Strategy:
         raise NotImplementedError
 
     def unscale(self, optimizer: Optimizer) -> None:
-        """Make gradients those of the unscaled loss."""
+        """Make gradients final: of the unscaled loss, of all ranks, where the optimizer looks for them."""
         raise NotImplementedError
 
     def step(self, optimizer: Optimizer, ok: Tensor) -> None:

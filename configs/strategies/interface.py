@@ -1,4 +1,4 @@
-"""The strategy of a run. Options: ``strategy`` (base, ddp, xla), ``precision`` (fp32, bf16, fp16), ``accumulate``."""
+"""The strategy of a run. Options: ``strategy`` (base, ddp, fsdp, xla), ``precision`` (fp32, bf16, fp16), ``accumulate``."""
 
 from vq.core import PyConfig
 

@@ -85,8 +85,8 @@ def find_place(options: Options) -> Place:
     check_rank()
     if on_tpu():
         return place_on_tpu(options)
-    ranked = 'RANK' in os.environ and 'WORLD_SIZE' in os.environ
-    if ranked and 'LOCAL_RANK' in os.environ:
+    ranked = is_set('RANK') and is_set('WORLD_SIZE')
+    if ranked and is_set('LOCAL_RANK'):
         return place_of_rank(options)
     task = slurm.read_task()
     if task is not None:
@@ -105,8 +105,8 @@ def check_rank() -> None:
     world, rank = read_number('WORLD_SIZE', 1), read_number('RANK', 0)
     if read_number('SLURM_STEP_NUM_TASKS', 1) > 1:
         return  # compared with SLURM's own
-    if ('RANK' in os.environ) != ('WORLD_SIZE' in os.environ) and (world != 1 or rank != 0):
-        there, missing = ('RANK', 'WORLD_SIZE') if 'RANK' in os.environ else ('WORLD_SIZE', 'RANK')
+    if is_set('RANK') != is_set('WORLD_SIZE') and (world != 1 or rank != 0):
+        there, missing = ('RANK', 'WORLD_SIZE') if is_set('RANK') else ('WORLD_SIZE', 'RANK')
         raise UserError(f'{there} is set and {missing} is not', f'Set both, or unset {there}.')
     if rank >= world:
         raise UserError(f'RANK={rank} and WORLD_SIZE={world} contradict each other', 'Ranks count from 0 to WORLD_SIZE - 1.')
@@ -115,6 +115,10 @@ def check_rank() -> None:
 def must_agree(name: str, value: object, other: str, other_value: object) -> None:
     if value is not None and str(value) != str(other_value):
         raise UserError(f'{name} is {value} and {other} is {other_value}', 'Leave one of the two out: they say the same thing.')
+
+
+def is_set(name: str) -> bool:
+    return bool(os.environ.get(name, '').strip())
 
 
 # kinds of places
@@ -128,7 +132,7 @@ def on_tpu() -> bool:
 def place_on_tpu(options: Options) -> Place:
     """One process drives all chips (SPMD)."""
     hosts = [name for name in os.environ.get('TPU_WORKER_HOSTNAMES', '').split(',') if name.strip()]
-    told = [options.nodes or 1, read_number('WORLD_SIZE', 1) if 'LOCAL_RANK' not in os.environ else 1, len(hosts)]
+    told = [options.nodes or 1, read_number('WORLD_SIZE', 1) if not is_set('LOCAL_RANK') else 1, len(hosts)]
     if max(told) > 1:
         raise UserError(
             f'this TPU slice has {max(told)} hosts, and one host is what is supported so far',
@@ -145,7 +149,7 @@ def place_on_tpu(options: Options) -> Place:
 def place_of_rank(options: Options) -> Place:
     """A process that torchrun, or a script of the user, has started as a rank."""
     world = read_number('WORLD_SIZE')
-    if options.max_restarts and 'TORCHELASTIC_RUN_ID' in os.environ:
+    if options.max_restarts and is_set('TORCHELASTIC_RUN_ID'):
         raise UserError('this process is a rank already: it cannot start the others again', 'Give --max-restarts to torchrun.')
     address = given_address(options, world)
     local_rank = read_number('LOCAL_RANK')
@@ -161,7 +165,7 @@ def place_of_rank(options: Options) -> Place:
 def place_in_slurm(task: slurm.Task, options: Options) -> Place:
     """srun has started one task a node, or one task a device."""
     for name, value in (('RANK', task.rank), ('WORLD_SIZE', task.world)):
-        if name in os.environ:
+        if is_set(name):
             must_agree(name, read_number(name), 'what srun says', value)
     must_agree('--nnodes', options.nodes, 'the number of nodes of the job step', len(task.nodes))
     must_agree('--node-rank', options.node_rank, 'SLURM_NODEID', task.node)
@@ -189,7 +193,7 @@ def place_by_options(nodes: int, options: Options) -> Place:
         )
     rank, said_by = options.node_rank, '--node-rank'
     for name in ('RANK', 'JOB_COMPLETION_INDEX'):  # the second one: an indexed Job of Kubernetes
-        if rank is None and name in os.environ:
+        if rank is None and is_set(name):
             rank, said_by = read_number(name), name
     if nodes == 1:
         return one_machine(processes, options)
@@ -234,6 +238,6 @@ def count_gpus() -> int:
 
 def idle_nodes() -> int:
     """Nodes of a SLURM allocation that nothing is started on, because srun was not used."""
-    if 'SLURM_STEP_NUM_TASKS' in os.environ or 'RANK' in os.environ:
+    if is_set('SLURM_STEP_NUM_TASKS') or is_set('RANK'):
         return 0
     return read_number('SLURM_JOB_NUM_NODES', 1) - 1

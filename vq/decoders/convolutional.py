@@ -91,6 +91,10 @@ class ConvDecoder(Decoder):
         self.norm_out = make_norm(widths[-1], norm, norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
+    def shard_blocks(self) -> list[nn.Module]:
+        """What sharding strategies gather one at a time."""
+        return [*self.levels, self.refine]
+
     def features(self, z: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, width, H, W)."""
         return F.silu(self.norm_out(self.levels(self.refine(self.stem(z)))))

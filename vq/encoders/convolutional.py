@@ -85,6 +85,10 @@ class ConvEncoder(Encoder):
         self.norm_out = make_norm(widths[-1], norm, norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, out_kernel_size, padding=out_kernel_size // 2)
 
+    def shard_blocks(self) -> list[nn.Module]:
+        """What sharding strategies gather one at a time."""
+        return [*self.levels, self.refine]
+
     def forward(self, image: Tensor) -> Tensor:
         h = self.refine(self.levels(self.stem(image)))
         features: Tensor = self.conv_out(F.silu(self.norm_out(h)))

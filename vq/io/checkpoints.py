@@ -3,6 +3,9 @@
 ``checkpoints/iter_N/``: ``model.safetensors``, ``ema.safetensors`` where there is one, ``training.pt`` and one
 ``rank_R.pt`` per rank (plain containers, loadable with ``weights_only=True``), ``config.py``, ``meta.json``, and last
 ``COMPLETE``, which lists every file with its size and SHA-256. The file ``latest`` beside the folders moves after that.
+
+Where ranks share out the optimizers' states (FSDP), each writes its parts of them: see ``vq/io/shard_files.py``. Weights
+and their average are whole in every checkpoint, so whatever reads weights reads all checkpoints alike.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from vq.io.atomic import MARKER
 from vq.io.digest import file_digest, file_digests
 from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
 from vq.io.ranks import together
+from vq.io.sharded import local
 from vq.io.writer import Writer, disk_errors
 
 __all__ = [
@@ -45,6 +49,7 @@ FORMAT_VERSION = 1
 # version -> what turns the contents of that version into those of the next: a dict with the keys of ``_read``
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 KEPT = 'the previous checkpoint is intact'
+_EACH = ('rank_', 'optimizer_')  # files of one rank each; who needs one checks it then
 
 Files = dict[str, dict[str, Any]]  # name -> size, sha256
 
@@ -65,15 +70,17 @@ class Checkpoint:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # anything JSON holds, such as a logger's run id
     world_size: int = 1
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
+    shards: Path | None = None  # of a loaded one: the folder, where it holds states in parts (vq.io.shard_files)
 
 
 _META = ('step', 'samples_seen', 'seed', 'frozen', 'extra', 'world_size', 'versions')
 
 
-def model_state(module: nn.Module) -> dict[str, Tensor]:
-    """The state of a task without the parts that stay out of checkpoints."""
+def model_state(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
+    """The state of a task without the parts that stay out of checkpoints; ``keep_vars`` as in ``state_dict``."""
     prefixes = frozen_prefixes(module)
-    return {key: value for key, value in module.state_dict().items() if not stands_under(key, prefixes)}
+    state = module.state_dict(keep_vars=keep_vars)
+    return {key: value for key, value in state.items() if not stands_under(key, prefixes)}
 
 
 def frozen_prefixes(module: nn.Module) -> tuple[str, ...]:
@@ -87,10 +94,11 @@ def stands_under(key: str, prefixes: tuple[str, ...]) -> bool:
     return any(key == prefix or key.startswith(prefix if prefix.endswith('.') else f'{prefix}.') for prefix in prefixes)
 
 
-def save(folder: Path, checkpoint: Checkpoint) -> Path:
+def save(folder: Path, checkpoint: Checkpoint, shared_out: Mapping[str, Tensor] | None = None) -> Path:
     """Write ``folder/iter_N``; ``folder`` may be named with ``iter_N`` or without.
 
-    All ranks call it: the first writes what they share, each writes its own.
+    All ranks call it: the first writes what they share, each writes its own. ``shared_out`` are tensors of which each rank
+    holds, and writes, a part.
     """
     name = f'iter_{checkpoint.step}'
     final = folder if folder.name == name else folder / name
@@ -98,6 +106,8 @@ def save(folder: Path, checkpoint: Checkpoint) -> Path:
     aside = Path(together(lambda: _begin(final) if main else '', 'making room for a checkpoint')[0])
     try:
         parts = together(lambda: _write(aside, final, checkpoint), f'writing {final}')
+        if shared_out:
+            parts += together(lambda: _write_shards(aside, final, shared_out), f'writing {final}')
         files = {name: entry for part in parts for name, entry in sorted(part.items())}
         together(lambda: _finish(aside, final, files) if main else None, f'completing {final}')
     except BaseException:
@@ -145,6 +155,13 @@ def _write(aside: Path, final: Path, checkpoint: Checkpoint) -> Files:
     return files
 
 
+def _write_shards(aside: Path, final: Path, tensors: Mapping[str, Tensor]) -> Files:
+    from vq.io import shard_files
+
+    with disk_errors(final, plain.count_bytes({name: local(value) for name, value in tensors.items()}), KEPT):
+        return shard_files.write(aside, tensors)
+
+
 def _meta(checkpoint: Checkpoint) -> dict[str, Any]:
     meta = {name: getattr(checkpoint, name) for name in _META}
     meta['world_size'] = collectives.size()
@@ -180,7 +197,7 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
         )
     own = f'rank_{collectives.rank() if rank is None else rank}.pt'
     if verify:
-        verify_files(place, [name for name in marker['files'] if not name.startswith('rank_') or name == own])
+        verify_files(place, [name for name in marker['files'] if not name.startswith(_EACH) or name == own])
     contents = _read(place, marker['files'], own)
     for step in range(version, FORMAT_VERSION):
         if step not in MIGRATIONS:
@@ -208,6 +225,7 @@ def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
         'training': plain.read_torch(place / 'training.pt'),
         'per_rank': plain.read_torch(place / own) if own in files else None,
         'config_text': (place / 'config.py').read_text(),
+        'shards': place if 'optimizer.json' in files else None,
     }
 
 

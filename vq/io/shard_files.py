@@ -86,9 +86,7 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], verify: bool = True) 
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='torch.distributed is')
         try:
-            distributed_checkpoint.load(
-                dict(tensors), storage_reader=_Stored(folder, verify), planner=planner, no_dist=True
-            )
+            distributed_checkpoint.load(dict(tensors), storage_reader=_Stored(folder, verify), planner=planner, no_dist=True)
         except CheckpointException as error:
             raise _first(error) from error
 

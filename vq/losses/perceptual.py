@@ -31,7 +31,7 @@ HEADS_FILES = {net: f'lpips/{net}.pth' for net in BACKBONE_FILES}
 
 _BACKBONE_KEY = re.compile(r'features\.(.+)')
 # of the lpips package and of taming (lin0.model.1.weight), or converted for the reference toolkit (0.weight)
-_HEAD_KEY = re.compile(r'(?:lin|lins\.)?(\d+)\.(?:model\.\d+\.)?weight')
+_HEAD_KEY = re.compile(r'(?:lin(?:s\.)?)?(\d+)\.(?:model\.\d+\.)?weight')
 
 
 @VQLossRegistry.register_()

@@ -7,11 +7,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from vq.core import collectives
 from vq.core.errors import UserError, listing
 from vq.core.random import derive_seed, random_state, restore_random_state, seed_everything
 from vq.interfaces import Callback
 from vq.io.checkpoints import Checkpoint, model_state
+from vq.io.sharded import as_template
+from vq.strategies.optimizer_state import restore_state, split_state
 
 if TYPE_CHECKING:
     from vq.runners.trainer import Trainer
@@ -28,15 +32,22 @@ class Resume:
     strict: bool = True  # False: parts of the model that the checkpoint lacks keep what they have
 
 
-def training_state(trainer: Trainer) -> dict[str, Any]:
-    """Everything that all ranks share, besides weights."""
-    return {
+def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Everything that all ranks share, besides weights; and the optimizers' states of which each rank has its part."""
+    optimizers: dict[str, Any] = {}
+    shared_out: dict[str, Tensor] = {}
+    for name, optimizer in trainer.optimizers.items():
+        optimizers[name], parts = split_state(trainer.strategy, name, trainer.roots[name], optimizer)
+        shared_out |= parts
+    state = {
         'step': trainer.step,
         'samples_seen': trainer.samples_seen,
-        'optimizers': {name: optimizer.state_dict() for name, optimizer in trainer.optimizers.items()},
+        'strategy': trainer.strategy.name,
+        'optimizers': optimizers,
         'scaler': trainer.strategy.scaler.state_dict() if trainer.strategy.scaler else None,
         'callbacks': [[name, callback.state_dict()] for name, callback in named_callbacks(trainer.callbacks)],
     }
+    return state, shared_out
 
 
 def rank_state(trainer: Trainer) -> dict[str, Any]:
@@ -67,7 +78,8 @@ def restore(trainer: Trainer, resume: Resume) -> None:
                 f"{resume.path} has no state of the optimizer '{name}'",
                 'Resume with the config the run was started with, or start a new run with --load-model-from.',
             )
-        optimizer.load_state_dict(state['optimizers'][name])
+        root, saved = trainer.roots[name], state['optimizers'][name]
+        restore_state(trainer.strategy, name, root, optimizer, saved, checkpoint.shards, resume.path)
     if trainer.strategy.scaler and state['scaler']:
         trainer.strategy.scaler.load_state_dict(state['scaler'])
     callbacks = dict(state['callbacks'])
@@ -95,6 +107,12 @@ def restore(trainer: Trainer, resume: Resume) -> None:
             collectives.size(),
         )
         seed_everything(derive_seed('resumed', trainer.context.seed, trainer.step), trainer.strategy.rank)
+    if state.get('strategy', trainer.strategy.name) != trainer.strategy.name:
+        logger.warning(
+            "the checkpoint was written under the strategy '%s' and this run has '%s': everything goes on, equal up to rounding",
+            state['strategy'],
+            trainer.strategy.name,
+        )
     if collectives.is_main():
         logger.info('resumed %s at step %d, %d samples seen', resume.path, trainer.step, trainer.samples_seen)
 
@@ -116,4 +134,5 @@ def _load_weights(trainer: Trainer, resume: Resume) -> None:
             f'{resume.path} is a checkpoint of another architecture: ' + '; '.join(found),
             'Resume with the config the run was started with (it lies in the run folder).',
         )
-    trainer.model.load_state_dict(given, strict=False)  # in place; what may be left out was judged above
+    # in place, and of sharded parameters this rank's parts; what may be left out was judged above
+    trainer.model.load_state_dict(as_template(given, own), strict=False)

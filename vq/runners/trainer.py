@@ -101,8 +101,9 @@ class Trainer(Runner):
         wanted = samples if samples is not None else (epochs or 0) * len(self.dataset)
         self.iters = iters if iters is not None else math.ceil(wanted / self.batch_size)
         self.journal = Journal(self.work_dir / 'log.jsonl')
-        self.strategy.place(self.model)
         self.roots = self.model.roots()
+        self.strategy.shard(self.roots)
+        self.strategy.place(self.model)
         self.optimizers = {
             name: factory(self._groups(root), self.strategy.fused)
             for (name, factory), root in zip(
@@ -118,7 +119,7 @@ class Trainer(Runner):
         self.wrapped = self.strategy.wrap(self.roots)
 
     def _groups(self, root: nn.Module) -> list[dict[str, Any]]:
-        return [{'params': [parameter for parameter in root.parameters() if parameter.requires_grad]}]
+        return [{'params': self.strategy.trainable(root)}]
 
     def run(self) -> None:
         try:
@@ -197,7 +198,7 @@ class Trainer(Runner):
         ok = self.guard.decide(name, self.step + 1, None if self.strategy.gradients_may_overflow else norm)
         self.strategy.step(self.optimizers[name], ok)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return training_state(self)
 
     @property

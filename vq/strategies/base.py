@@ -16,7 +16,7 @@ from vq.core.records import Batch
 from vq.interfaces import Strategy, Task
 from vq.registries import VQStrategyRegistry
 from vq.strategies.scaler import LossScaler
-from vq.strategies.stepping import guarded_step
+from vq.strategies.stepping import gradient_norm, guarded_step
 
 Precision = Literal['fp32', 'bf16', 'fp16']
 
@@ -84,6 +84,9 @@ class BaseStrategy(Strategy):
 
     # models and data
 
+    def shard(self, roots: Mapping[str, nn.Module]) -> None:
+        """Parameters stay whole."""
+
     def place(self, task: Task) -> None:
         """Move the task to the device, in the memory format of the strategy."""
         task.to(self.device)
@@ -102,6 +105,12 @@ class BaseStrategy(Strategy):
 
     def wrap_one(self, root: nn.Module) -> nn.Module:
         return root
+
+    def trainable(self, root: nn.Module) -> list[nn.Parameter]:
+        return [parameter for parameter in root.parameters() if parameter.requires_grad]
+
+    def origin(self, parameter: Tensor) -> Tensor:
+        return parameter
 
     def to_device(self, batch: Batch) -> Batch:
         return batch.to(self.device, self.channels_last)
@@ -125,6 +134,9 @@ class BaseStrategy(Strategy):
     def unscale(self, optimizer: Optimizer) -> None:
         if self.scaler:
             self.scaler.unscale(optimizer)
+
+    def gradient_norm(self, parameters: list[Tensor]) -> Tensor:
+        return gradient_norm(parameters)
 
     @property
     def gradients_may_overflow(self) -> bool:  # type: ignore[override]

@@ -11,6 +11,7 @@ from vq.interfaces import Callback, Pretrained
 from vq.io import checkpoints
 from vq.io.checkpoints import Checkpoint, Retention
 from vq.io.digest import file_digest
+from vq.io.sharded import gathered
 from vq.registries import VQCallbackRegistry
 from vq.runners.resuming import rank_state
 
@@ -66,18 +67,19 @@ class CheckpointCallback(Callback):
         runner = self.runner
         runner.guard.check()
         ema = next((callback.shadow for callback in runner.callbacks if hasattr(callback, 'load_shadow')), None)
+        training, shared_out = runner.state()
         checkpoint = Checkpoint(
             step=runner.step,
-            model=checkpoints.model_state(runner.model),
-            ema=ema,
-            training=runner.state(),
+            model=gathered(checkpoints.model_state(runner.model)),
+            ema=None if ema is None else gathered(ema),
+            training=training,
             per_rank=rank_state(runner),
             config_text=runner.context.config_text,
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,
             frozen=self.frozen,
         )
-        path = checkpoints.save(self.folder, checkpoint)
+        path = checkpoints.save(self.folder, checkpoint, shared_out)
         if collectives.is_main():
             checkpoints.prune(self.folder, self.retention)
             logger.info('checkpoint %s', path)

@@ -11,6 +11,7 @@ from torch import Tensor
 from vq.core.errors import ConfigError
 from vq.interfaces import Callback
 from vq.io.checkpoints import model_state, stands_under
+from vq.io.sharded import is_sharded, local, part_of
 from vq.registries import VQCallbackRegistry
 
 
@@ -19,7 +20,7 @@ class EMACallback(Callback):
     """shadow <- d shadow + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)) if ``warmup``.
 
     Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts, and those that only
-    training needs (a discriminator), are left out.
+    training needs (a discriminator), are left out. Where parameters are sharded the average is too.
     """
 
     CHECK_EVERY = 100  # steps
@@ -36,19 +37,24 @@ class EMACallback(Callback):
         self._live = self._averaged_state()
         self.shadow = {name: value.detach().clone() for name, value in self._live.items()}
         averaged = [name for name, value in self._live.items() if value.is_floating_point()]
-        self._averages = [self.shadow[name] for name in averaged], [self._live[name] for name in averaged]
+        self._shadows = [local(self.shadow[name]) for name in averaged]
+        self._averaged = [self._live[name] for name in averaged]
+        self._sharded = any(map(is_sharded, self._averaged))
         self._copied = [name for name in self._live if name not in set(averaged)]
 
     def _averaged_state(self) -> dict[str, Tensor]:
         model = self.runner.model
         prefixes = model.training_only_prefixes()
-        return {name: value for name, value in model_state(model).items() if not stands_under(name, prefixes)}
+        state = model_state(model, keep_vars=True)
+        return {name: value for name, value in state.items() if not stands_under(name, prefixes)}
 
     @torch.no_grad()
     def after_step(self) -> None:
         step = self.runner.step
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        torch._foreach_lerp_(*self._averages, 1 - decay)
+        # every rank averages its own parts; FSDP may give a distributed tensor other memory, so they are asked for it
+        live = list(map(local, self._averaged)) if self._sharded else self._averaged
+        torch._foreach_lerp_(self._shadows, live, 1 - decay)
         for name in self._copied:
             self.shadow[name].copy_(self._live[name])
         if step % self.CHECK_EVERY == 0 or step == self.runner.iters:
@@ -57,10 +63,10 @@ class EMACallback(Callback):
     def _check(self) -> None:
         """The live tensors are still those of the model."""
         for name, value in self._averaged_state().items():
-            if value.data_ptr() != self._live[name].data_ptr():
+            if local(value).data_ptr() != local(self._live[name]).data_ptr():
                 raise RuntimeError(f'{name} was replaced by another tensor during training; parts must change theirs in place')
 
     def load_shadow(self, shadow: Mapping[str, Tensor]) -> None:
-        """Continue from a checkpoint's average."""
+        """Continue from a checkpoint's average, whole tensors."""
         for name, value in shadow.items():
-            self.shadow[name].copy_(value)
+            local(self.shadow[name]).copy_(part_of(value, self.shadow[name]))

@@ -10,7 +10,7 @@ import torch
 from vq.core.errors import ConfigError
 from vq.interfaces import Callback, Schedule
 from vq.registries import VQCallbackRegistry
-from vq.strategies.stepping import clip_by_norm, gradient_norm
+from vq.strategies.stepping import clip_by_norm
 
 
 @VQCallbackRegistry.register_()
@@ -69,7 +69,7 @@ class OptimizeCallback(Callback):
             return
         runner, parameters = self.runner, self.parameters[name]
         runner.strategy.unscale(runner.optimizers[name])
-        norm = gradient_norm(parameters)
+        norm = runner.strategy.gradient_norm(parameters)
         most = self.clip if self.clip is not None else runner.strategy.clip
         if most is not None:
             clip_by_norm(parameters, norm, most)

@@ -1,7 +1,7 @@
 """The perceptual loss on VGG-16: ours against the lpips package, and the convolutional layers alone (the roof).
 
-    python benchmarks/lpips.py            8 images of 128 x 128
-    python benchmarks/lpips.py --quick    8 images of 64 x 64
+    python benchmarks/perceptual.py            8 images of 128 x 128
+    python benchmarks/perceptual.py --quick    8 images of 64 x 64
 
 One call is what a training step asks for: the loss of a prediction and a target, and its gradient at the prediction.
 Weights are random, the same on all sides, and none is trained. Equality first: value and gradient in float64, then in fp32,
@@ -16,11 +16,8 @@ brings and what the comparison brings can be told apart.
 from __future__ import annotations
 
 import copy
-import importlib
-import sys
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from _common import (
@@ -40,6 +37,7 @@ from vq.cli import environment
 
 environment.prepare()
 
+import lpips  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
@@ -51,17 +49,10 @@ CLOSE = {'value': 1e-5, 'exact value': 1e-12, 'gradient': 1e-2, 'exact gradient'
 
 
 def their_module() -> nn.Module:
-    """The package, which this file shares its name with, on random weights."""
-    here = Path(__file__).resolve().parent
-    path = list(sys.path)
-    sys.path[:] = [entry for entry in path if Path(entry).resolve() != here]
-    try:
-        package = importlib.import_module('lpips')
-    finally:
-        sys.path[:] = path
+    """The package on random weights."""
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', UserWarning)  # it asks torchvision in older words
-        module: nn.Module = package.LPIPS(net='vgg', pnet_rand=True, verbose=False)
+        module: nn.Module = lpips.LPIPS(net='vgg', pnet_rand=True, verbose=False)
     return module
 
 
@@ -158,7 +149,7 @@ def main() -> None:
         'differences': differences,
         'sides': report(size, times, memory),
     }
-    finish('lpips', options.quick, where, figures)
+    finish('perceptual', options.quick, where, figures)
 
 
 if __name__ == '__main__':

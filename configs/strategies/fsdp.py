@@ -1,0 +1,3 @@
+"""Strategy ``fsdp``: see vq/strategies/fsdp.py. Loaded by interface.py."""
+
+_export_ = dict(type='FSDPStrategy')
