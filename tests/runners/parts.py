@@ -17,13 +17,21 @@ from vq.registries import VQCallbackRegistry, VQLossRegistry
 
 @VQCallbackRegistry.register_()
 class KillCallback(Callback):
-    """``kill -9`` of one rank in the middle of a step: losses are computed, nothing is updated yet."""
+    """``kill -9`` of one rank in the middle of a step: losses are computed, nothing is updated yet.
 
-    def __init__(self, step: int, rank: int = 0, number: int = signal.SIGKILL) -> None:
-        self.step, self.rank, self.number = step, rank, number
+    With ``times`` only so often in the life of the run's folder, whatever process it is: it keeps count in ``kills.txt``.
+    """
+
+    def __init__(self, step: int, rank: int = 0, number: int = signal.SIGKILL, times: int | None = None) -> None:
+        self.step, self.rank, self.number, self.times = step, rank, number, times
 
     def after_losses(self, name: str, losses: Losses) -> None:
-        if self.runner.step + 1 == self.step and collectives.rank() == self.rank:
+        if self.runner.step + 1 != self.step or collectives.rank() != self.rank:
+            return
+        kept = Path(self.runner.work_dir, 'kills.txt')
+        kills = len(kept.read_text()) if kept.exists() else 0
+        if self.times is None or kills < self.times:
+            kept.write_text('x' * (kills + 1))
             os.kill(os.getpid(), self.number)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ trainer = dict(
 )
 if _kwargs_.get('kill_at'):
     trainer['callbacks'].insert(0, dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0),
-                                        number=_kwargs_.get('kill_signal', 9)))
+                                        number=_kwargs_.get('kill_signal', 9), times=_kwargs_.get('kill_times')))
 '''
 
 
@@ -54,9 +55,11 @@ def write_config(folder: Path) -> Path:
     return path
 
 
-def start(folder: Path, *arguments: str, ranks: int = 1, module: str = 'vq.train') -> subprocess.CompletedProcess[str]:
-    """Run a command in another process, as a user would."""
-    command = [sys.executable, '-m', 'vq.cli.launch']
+def start(
+    folder: Path, *arguments: str, ranks: int = 1, module: str = 'vq.train', launch: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in another process, as a user would; ``launch`` are options of the launcher."""
+    command = [sys.executable, '-m', 'vq.cli.launch', *launch]
     command += ['--nproc-per-node', str(ranks)] if ranks > 1 else []
     environment = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'RANK', 'WORLD_SIZE')}
     environment |= {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}

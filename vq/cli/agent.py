@@ -42,6 +42,7 @@ class Agent:
         self.plan, self.place = plan, plan.place
         self.ranks: Ranks | None = None
         self.signals = 0  # that have come
+        self.interrupts = 0  # of them Ctrl-C: the second one waits for nothing
 
     def asked(self) -> bool:
         return self.signals > 0
@@ -65,8 +66,10 @@ class Agent:
     def _hear(self, number: int, frame: FrameType | None) -> None:
         """A signal to this process is one to all ranks of the machine; SIGUSR1, which few programs know, becomes SIGTERM."""
         self.signals += 1
+        self.interrupts += number == signal.SIGINT
         if self.ranks is not None:
-            self.ranks.signal(signal.SIGTERM if number == signal.SIGUSR1 else number)
+            passed_on = signal.SIGTERM if number == signal.SIGUSR1 else number
+            self.ranks.signal(signal.SIGKILL if self.interrupts > 1 else passed_on)
 
     def _start(self, attempt: int, port: int, run: str) -> None:
         elastic = {
@@ -79,11 +82,12 @@ class Agent:
             for index in range(self.place.processes)
         ]
         self.ranks = Ranks(self.plan.command(), environments, self.folder / f'error_{attempt}.json')
+        if self.asked():  # while they were being started
+            self.ranks.signal(signal.SIGTERM)
 
     def _stop(self, seconds: float, gently: bool) -> None:
         assert self.ranks is not None
-        begun = self.signals
-        self.ranks.stop(seconds, gently, hurry=lambda: self.signals > max(begun, 1))
+        self.ranks.stop(seconds, gently, hurry=lambda: self.interrupts > 1)
         self.ranks = None
 
     # node 0, and a machine alone

@@ -114,7 +114,9 @@ def check_rank() -> None:
 
 def must_agree(name: str, value: object, other: str, other_value: object) -> None:
     if value is not None and str(value) != str(other_value):
-        raise UserError(f'{name} is {value} and {other} is {other_value}', 'Leave one of the two out: they say the same thing.')
+        raise UserError(
+            f'{name} is {value} and {other} is {other_value}', 'Leave one of the two out: they say the same thing.'
+        )
 
 
 def is_set(name: str) -> bool:

@@ -191,7 +191,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     idle = cluster.idle_nodes()
     if idle and found.place.world == found.place.processes:
-        print(f'auto_torchrun: {idle} more nodes of this allocation stay idle; srun starts one launcher on each', file=sys.stderr)
+        print(
+            f'auto_torchrun: {idle} more nodes of this allocation stay idle; srun starts one launcher on each', file=sys.stderr
+        )
     sys.path.insert(0, os.getcwd())
     check_target(found.target)
     if found.here:

@@ -12,6 +12,7 @@ import contextlib
 import json
 import selectors
 import socket
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -73,6 +74,13 @@ class Host:
             self.server = listen(place.port + 1)
 
     def close(self) -> None:
+        """After the others have hung up: a connection closed with unread words in it would take away the last ones said."""
+        for line in self.lines.values():
+            with contextlib.suppress(OSError):
+                line.socket.shutdown(socket.SHUT_WR)
+        deadline = time.monotonic() + 5.0
+        while self.lines and time.monotonic() < deadline:
+            self.poll(0.05)
         for line in [*self.lines.values(), *self.strangers]:
             line.close()
         if self.server is not None:
@@ -129,6 +137,8 @@ class Host:
         if not isinstance(index, int) or not 0 < index < self.place.launchers or messages[0].get('shape') != mine:
             line.send({'refused': f'node 0 has {mine}'})
             line.open = False
+            said = f'node {index}, {messages[0].get("shape")}'
+            print(f'auto_torchrun: refused a launcher ({said}): here are {mine}', file=sys.stderr, flush=True)
             return []
         self.strangers.remove(line)
         before = self.lines.get(index)
@@ -177,7 +187,8 @@ class Guest:
         for message in messages:
             if 'refused' in message:
                 raise UserError(
-                    f'this launcher has {self.mine}, and {message["refused"]}', 'Start the same command on all nodes, each with its rank.'
+                    f'this launcher has {self.mine}, and {message["refused"]}',
+                    'Start the same command on all nodes, each with a rank of its own.',
                 )
         return messages if self.line.open or any('end' in message for message in messages) else [*messages, {'lost': True}]
 
@@ -200,5 +211,3 @@ def listen(port: int) -> socket.socket:
         raise UserError(
             f'launchers meet on port {port} of node 0, which cannot be had: {error.strerror}', 'Take another --master-port.'
         ) from error
-
-

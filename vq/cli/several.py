@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 VARIABLE = 'VQ_FIRST_ERROR'  # the file, in the environment of the ranks
 
@@ -90,9 +91,9 @@ class Ranks:
         rank, code = min(failed.items())
         return Failure(f'rank {rank} ended with exit code {code}', 'What it said stands above.', 2 if code == 2 else 1)
 
-    def _message(self) -> dict[str, str] | None:
+    def _message(self) -> dict[str, Any] | None:
         try:
-            found: dict[str, str] = json.loads(self.first_error.read_text())
+            found: dict[str, Any] = json.loads(self.first_error.read_text())
         except (OSError, ValueError):  # none, or not yet whole
             return None
         return found
@@ -114,13 +115,13 @@ class Ranks:
 
 
 def killed_by(rank: int, number: int) -> Failure:
-    name = signal.Signals(number).name if number in iter(signal.Signals) else f'signal {number}'
-    hints = {
-        signal.SIGKILL: 'Memory that ran out is the usual cause (see dmesg); go on with the same command and --auto-resume.',
-        signal.SIGTERM: 'Go on with the same command and --auto-resume.',
-    }
-    usual = 'It crashed in native code: what it said stands above.'
-    return Failure(f'rank {rank} was killed by {name}', hints.get(number, usual), killed=True)
+    hint = 'It crashed in native code: what it said stands above.'
+    if number == signal.SIGKILL:
+        hint = 'Memory that ran out is the usual cause (see dmesg); go on with the same command and --auto-resume.'
+    elif number in (signal.SIGTERM, signal.SIGINT):
+        hint = 'Go on with the same command and --auto-resume.'
+    name = signal.Signals(number).name if number in set(signal.Signals) else f'signal {number}'
+    return Failure(f'rank {rank} was killed by {name}', hint, killed=True)
 
 
 def dying_with_parent() -> Callable[[], None] | None:

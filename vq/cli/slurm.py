@@ -41,7 +41,8 @@ def read_task() -> Task | None:
     if not len(nodes) == len(tasks) == expected or sum(tasks) != world or node >= len(nodes) or local_rank >= tasks[node]:
         raise UserError(
             f'SLURM_STEP_NUM_TASKS={world}, SLURM_STEP_NUM_NODES={expected}, SLURM_NODEID={node}, SLURM_LOCALID={local_rank}, '
-            f'SLURM_STEP_TASKS_PER_NODE and SLURM_STEP_NODELIST (nodes {", ".join(nodes)}; tasks {tasks}) contradict each other',
+            f'SLURM_STEP_TASKS_PER_NODE (tasks {tasks}) and SLURM_STEP_NODELIST (nodes {", ".join(nodes)}) '
+            'contradict each other',
             'Start auto_torchrun by srun, and leave the SLURM_ variables as srun sets them.',
         )
     return Task(rank, world, local_rank, tasks[node], node, nodes, port_of_step())

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq.cli import arguments, environment
+from vq.cli import arguments, environment, restarts, several
 from vq.cli.errors import command, say
 from vq.core.errors import UserError
 
@@ -21,6 +21,7 @@ EXAMPLES = """
 examples:
   auto_torchrun -m vq.train digits configs/digits/vq_ema.py
   auto_torchrun -m vq.train digits configs/digits/vq_ema.py --auto-resume
+  auto_torchrun --max-restarts 3 -m vq.train digits configs/digits/vq_ema.py
   auto_torchrun -m vq.train long configs/digits/vq_ema.py --override .trainer.iters:2000 .trainer.strategy.accumulate:2
 """
 
@@ -48,17 +49,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
     folder = building.runs_folder(options.work_dir) / options.name
+    restarted = restarts.has_begun(folder)  # by this launch: then none of the options below is meant a second time
     if building.is_first_process():
-        claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
+        if not restarted:
+            claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
+            restarts.note(folder, options.load_from)
+        if restarted or (options.auto_resume and options.load_from is None):
+            forget_lines_without_checkpoint(folder)
     trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
     building.load_weights(trainer.model, options.load_model_from, options.weights, context)
-    trainer.resumed = find_resume(folder, options, trainer)
+    trainer.resumed = find_resume(folder, options, trainer, restarted)
     trainer.run()
     if trainer.stop_requested:
-        say(
-            f'stopped by a signal after step {trainer.step} of {trainer.iters}',
-            'Go on with the same command and --auto-resume.',
-        )
+        message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
+        hint = 'Go on with the same command and --auto-resume.'
+        several.leave(message, hint, 1, stopped=True)  # or the launcher would start it again
+        say(message, hint)
         return 1
     return 0
 
@@ -80,7 +86,15 @@ def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
             trace.unlink(missing_ok=True)
 
 
-def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer) -> Resume | None:
+def forget_lines_without_checkpoint(folder: Path) -> None:
+    """A run that ended before its first checkpoint begins anew, and its log with it."""
+    from vq.io import checkpoints
+
+    if checkpoints.latest(folder / 'checkpoints') is None:
+        (folder / 'log.jsonl').unlink(missing_ok=True)
+
+
+def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer, restarted: bool) -> Resume | None:
     """The checkpoint to go on from, if any."""
     from vq.cli import building
     from vq.io import checkpoints
@@ -90,7 +104,9 @@ def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer) -> 
     path = None
     if building.is_first_process():
         checkpoints.sweep(folder / 'checkpoints')
-    if options.load_from is not None:
+    if restarted:
+        path = checkpoints.latest(folder / 'checkpoints')
+    elif options.load_from is not None:
         path = folder / 'checkpoints' / Path(options.load_from).name
         if not checkpoints.is_complete(path):
             there = ', '.join(found.name for _, found in checkpoints.list_complete(folder / 'checkpoints')) or 'none'

@@ -14,27 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed.checkpoint as distributed_checkpoint
 from torch import Tensor
-from torch.distributed.checkpoint import (
-    DefaultLoadPlanner,
-    DefaultSavePlanner,
-    LoadPlan,
-    LoadPlanner,
-    Metadata,
-    SavePlan,
-    SavePlanner,
-    StorageReader,
-    StorageWriter,
-)
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, DefaultSavePlanner
 from torch.distributed.checkpoint.metadata import (
     ChunkStorageMetadata,
+    Metadata,
     MetadataIndex,
     TensorProperties,
     TensorStorageMetadata,
 )
-from torch.distributed.checkpoint.storage import WriteResult
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, SavePlan, SavePlanner
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.checkpoint.storage import StorageReader, StorageWriter, WriteResult
 from torch.futures import Future
 
 from vq.core import collectives
@@ -59,9 +52,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor]) -> Files:
     writer = _Storage(folder)
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     try:
-        distributed_checkpoint.save(
-            dict(tensors), storage_writer=writer, planner=planner, no_dist=not torch.distributed.is_initialized()
-        )
+        save(dict(tensors), storage_writer=writer, planner=planner, no_dist=not torch.distributed.is_initialized())
     except CheckpointException as error:
         raise writer.error or _first(error) from error
     return writer.files
@@ -86,7 +77,7 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], verify: bool = True) 
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message='torch.distributed is')
         try:
-            distributed_checkpoint.load(dict(tensors), storage_reader=_Stored(folder, verify), planner=planner, no_dist=True)
+            load(dict(tensors), storage_reader=_Stored(folder, verify), planner=planner, no_dist=True)
         except CheckpointException as error:
             raise _first(error) from error
 

@@ -20,7 +20,7 @@ def local(value: Tensor) -> Tensor:
     if not is_sharded(value):
         return value
     with torch.no_grad():
-        part: Tensor = value.to_local()  # type: ignore[operator]
+        part: Tensor = value.to_local()  # type: ignore[attr-defined]
     return part
 
 

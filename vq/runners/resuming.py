@@ -109,7 +109,8 @@ def restore(trainer: Trainer, resume: Resume) -> None:
         seed_everything(derive_seed('resumed', trainer.context.seed, trainer.step), trainer.strategy.rank)
     if state.get('strategy', trainer.strategy.name) != trainer.strategy.name:
         logger.warning(
-            "the checkpoint was written under the strategy '%s' and this run has '%s': everything goes on, equal up to rounding",
+            "the checkpoint was written under the strategy '%s' and this run has '%s': it goes on exactly, and then "
+            'differs by rounding',
             state['strategy'],
             trainer.strategy.name,
         )

@@ -184,7 +184,7 @@ class FSDPStrategy(DDPStrategy):
                 whole.append(parameter.grad)
         if self.world_size > 1 and whole:
             joined = collectives.all_reduce(torch.cat([gradient.flatten() for gradient in whole])) / self.world_size
-            parts = joined.split([gradient.numel() for gradient in whole])
+            parts = torch.split(joined, [gradient.numel() for gradient in whole])
             torch._foreach_copy_(whole, [part.view_as(to) for part, to in zip(parts, whole, strict=True)])
 
     def gradient_norm(self, parameters: list[Tensor]) -> Tensor:
@@ -226,8 +226,8 @@ class ShardedLossScaler(LossScaler):
 
 def shard_blocks(root: nn.Module) -> list[nn.Module]:
     """What the modules of a root declare, inner ones first."""
-    declared = [block for module in root.modules() if hasattr(module, 'shard_blocks') for block in module.shard_blocks()]
-    found = set(declared)
+    declarations = [module.shard_blocks for module in root.modules() if hasattr(module, 'shard_blocks')]
+    found = {block for declaration in declarations for block in declaration()}  # type: ignore[operator]
     return [module for module in reversed([*root.modules()]) if module in found]
 
 
