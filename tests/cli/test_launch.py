@@ -10,27 +10,11 @@ import sys
 import pytest
 
 from tests.sources import ROOT
-from vq.cli import environment, launch
-
-SETTINGS = (
-    'RANK',
-    'WORLD_SIZE',
-    'LOCAL_RANK',
-    'LOCAL_WORLD_SIZE',
-    'MASTER_ADDR',
-    'MASTER_PORT',
-    'CUDA_VISIBLE_DEVICES',
-    'OMP_NUM_THREADS',
-    'OMP_WAIT_POLICY',
-)
+from vq.cli import cluster, environment, launch
 
 
 @pytest.fixture(autouse=True)
-def _bare_environment(monkeypatch):
-    for name in [*SETTINGS, *(name for name in os.environ if name.startswith('SLURM_'))]:
-        monkeypatch.setenv(name, '')  # so that what a test leaves is taken back
-        monkeypatch.delenv(name)
-    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+def _bare(bare_environment, monkeypatch):
     monkeypatch.setattr(sys, 'path', [*sys.path])
     monkeypatch.setattr(sys, 'argv', ['auto_torchrun'])
 
@@ -44,128 +28,28 @@ def _bare_environment(monkeypatch):
 )
 def test_visible_gpus_are_counted_as_cuda_does(monkeypatch, visible, count):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
-    assert launch.count_gpus() == count
-    assert launch.plan(['-m', 'vq.train']) == launch.Plan(['-m', 'vq.train'], max(1, count))
+    assert cluster.count_gpus() == count
+    assert launch.plan(['-m', 'vq.train']).place.processes == max(1, count)
 
 
 @pytest.mark.parametrize(
-    ('argv', 'expected'),
+    ('argv', 'target', 'processes', 'restarts'),
     [
-        (['script.py', '--nproc-per-node', '3'], (['script.py', '--nproc-per-node', '3'], 1)),  # the script's own
-        (['--nproc-per-node', '3', '-m', 'a.b', 'x'], (['-m', 'a.b', 'x'], 3)),
-        (['--nproc-per-node=3', 'script.py'], (['script.py'], 3)),
-        (['--nproc_per_node=1', 'script.py'], (['script.py'], 1)),
-        (['--dry', '-m', 'a.b'], (['-m', 'a.b'], 1, True)),
+        (['script.py', '--nproc-per-node', '3'], ['script.py', '--nproc-per-node', '3'], 1, 0),  # the script's own
+        (['--nproc-per-node', '3', '-m', 'a.b', 'x'], ['-m', 'a.b', 'x'], 3, 0),
+        (['--nproc-per-node=3', 'script.py'], ['script.py'], 3, 0),
+        (['--nproc_per_node=1', '--max_restarts=4', 'script.py'], ['script.py'], 1, 4),
+        (['--dry', '-m', 'a.b'], ['-m', 'a.b'], 1, 0),
     ],
 )
-def test_own_flags_stand_before_the_target(argv, expected):
-    assert launch.plan(argv) == launch.Plan(*expected)
+def test_own_flags_stand_before_the_target(argv, target, processes, restarts):
+    found = launch.plan(argv)
+    assert (found.target, found.place.processes, found.max_restarts) == (target, processes, restarts)
 
 
 def test_number_of_processes_goes_before_the_gpus(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1')
-    assert launch.plan(['--nproc-per-node', '1', 'a.py']).processes == 1
-
-
-def set_variables(monkeypatch, **variables):
-    for name, value in variables.items():
-        monkeypatch.setenv(name, str(value))
-
-
-@pytest.mark.parametrize('local', [{}, {'LOCAL_RANK': 0}])
-def test_rank_of_a_launcher_with_a_device_of_its_own_stays_in_the_same_process(monkeypatch, local):
-    set_variables(monkeypatch, RANK=1, WORLD_SIZE=2, CUDA_VISIBLE_DEVICES='0,1' if local else '0', **local)
-    assert launch.plan(['-m', 'vq.train']) == launch.Plan(['-m', 'vq.train'], 1)
-
-
-def test_child_of_torchrun_does_not_start_torchrun_again(monkeypatch):
-    set_variables(monkeypatch, RANK=1, WORLD_SIZE=2, LOCAL_RANK=1, CUDA_VISIBLE_DEVICES='0,1')
-    assert launch.plan(['--nproc-per-node', '2', 'a.py']).processes == 1
-
-
-def test_pods_with_several_gpus_start_torchrun_each(monkeypatch, capsys):
-    set_variables(monkeypatch, RANK=2, WORLD_SIZE=3, MASTER_ADDR='pod-0', MASTER_PORT=23456, CUDA_VISIBLE_DEVICES='0,1')
-    assert launch.main(['--dry', '-m', 'vq.train', 'x']) == 0
-    assert capsys.readouterr().out.split()[1:] == [
-        '-m',
-        'torch.distributed.run',
-        '--nnodes=3',
-        '--node-rank=2',
-        '--master-addr=pod-0',
-        '--master-port=23456',
-        '--nproc-per-node=2',
-        '-m',
-        'vq.train',
-        'x',
-    ]
-
-
-def test_single_pod_with_several_gpus_is_one_machine(monkeypatch):
-    set_variables(monkeypatch, RANK=0, WORLD_SIZE=1, CUDA_VISIBLE_DEVICES='0,1')
-    assert launch.plan(['a.py']) == launch.Plan(['a.py'], 2)
-
-
-SRUN = {
-    'SLURM_PROCID': 5,
-    'SLURM_LOCALID': 1,
-    'SLURM_NODEID': 1,
-    'SLURM_JOB_ID': 123456,
-    'SLURM_STEP_NUM_TASKS': 7,
-    'SLURM_STEP_NUM_NODES': 2,
-    'SLURM_STEP_TASKS_PER_NODE': '4,3',
-    'SLURM_STEP_NODELIST': 'gpu[07-08]',
-}
-
-
-def test_srun_with_one_task_a_device_stays_in_the_same_process(monkeypatch, tmp_path, capsys):
-    set_variables(monkeypatch, CUDA_VISIBLE_DEVICES='0,1,2,3', **SRUN)
-    found = launch.plan(['-m', 'vq.train'])
-    assert found.processes == 1 and found.variables == {
-        'RANK': '5',
-        'WORLD_SIZE': '7',
-        'LOCAL_RANK': '1',
-        'LOCAL_WORLD_SIZE': '3',
-        'MASTER_ADDR': 'gpu07',
-        'MASTER_PORT': '23456',
-    }
-    for name in found.variables:
-        monkeypatch.setenv(name, '')  # so that what the command sets is taken back
-        monkeypatch.delenv(name)
-    script = tmp_path / 'script.py'
-    script.write_text('import os; print(os.environ["RANK"], os.environ["OMP_NUM_THREADS"])')
-    monkeypatch.setattr(environment, 'usable_cores', lambda: 6)
-    assert launch.main([str(script)]) == 0 and capsys.readouterr().out.split() == ['5', '2']
-
-
-def test_srun_with_one_task_a_node_starts_torchrun_on_each(monkeypatch):
-    set_variables(
-        monkeypatch,
-        CUDA_VISIBLE_DEVICES='0,1,2,3',
-        **{**SRUN, 'SLURM_PROCID': 1, 'SLURM_LOCALID': 0, 'SLURM_STEP_NUM_TASKS': 2, 'SLURM_STEP_TASKS_PER_NODE': '1(x2)'},
-    )
-    assert launch.plan(['a.py']) == launch.Plan(['a.py'], 4, node=launch.Node(2, 1, 'gpu07', '23456'))
-
-
-@pytest.mark.parametrize(
-    ('nodes', 'first'),
-    [('n1', 'n1'), ('n1,n2', 'n1'), ('gpu[07-09,12],x', 'gpu07'), ('a[3,5]-ib,b', 'a3-ib'), ('rack1-n[1-2]', 'rack1-n1')],
-)
-def test_first_node_of_a_list_is_where_ranks_meet(monkeypatch, nodes, first):
-    set_variables(monkeypatch, **{**SRUN, 'SLURM_STEP_NODELIST': nodes})
-    assert launch.slurm_variables()['MASTER_ADDR'] == first
-
-
-@pytest.mark.parametrize(
-    ('spread', 'node', 'tasks'), [('4(x2),3', 0, '4'), ('4(x2),3', 1, '4'), ('4(x2),3', 2, '3'), ('8', 0, '8')]
-)
-def test_tasks_of_this_node_are_read_from_the_spread(monkeypatch, spread, node, tasks):
-    set_variables(monkeypatch, **{**SRUN, 'SLURM_STEP_TASKS_PER_NODE': spread, 'SLURM_NODEID': node})
-    assert launch.slurm_variables()['LOCAL_WORLD_SIZE'] == tasks
-
-
-def test_within_an_allocation_but_without_srun_it_is_one_machine(monkeypatch):
-    set_variables(monkeypatch, SLURM_JOB_ID=1, SLURM_PROCID=0, SLURM_NTASKS=8, CUDA_VISIBLE_DEVICES='0,1')
-    assert launch.plan(['a.py']) == launch.Plan(['a.py'], 2)
+    assert launch.plan(['--nproc-per-node', '1', 'a.py']).place.processes == 1
 
 
 @pytest.mark.parametrize(
@@ -178,6 +62,11 @@ def test_within_an_allocation_but_without_srun_it_is_one_machine(monkeypatch):
         (['--nproc-per-node=gpu', 'a.py'], "not 'gpu'"),
         (['--nproc-per-node'], "not ''"),
         (['--nodes', '2', 'a.py'], "no option '--nodes'"),
+        (['--max-restarts', '-1', 'a.py'], "--max-restarts needs a number from 0, not '-1'"),
+        (['--nnodes', '0', 'a.py'], "--nnodes needs a number of nodes, not '0'"),
+        (['--master-port', '65535', 'a.py'], 'ports end at 65534'),
+        (['--master-addr', '', 'a.py'], 'needs the name of a machine'),
+        (['--nproc-per-node', '2', '-m', 'no.such.module'], 'there is no module no.such.module'),
         (['-n', '2', 'a.py'], "no option '-n'"),
         (['-m', 'no.such.module'], 'there is no module no.such.module'),
         (['-m', 'vq.no_such_module'], 'there is no module vq.no_such_module'),
@@ -190,27 +79,15 @@ def test_bad_usage_ends_with_code_2_and_the_usage_last(capsys, argv, message):
     assert message in lines[0] and lines[-1] == f'Usage: {launch.USAGE}'
 
 
-def test_dry_prints_a_line_for_the_shell(capsys):
-    python = os.path.basename(sys.executable)
-    assert launch.main(['--dry', '-m', 'vq.train', 'my run', '--override', '.a[0]:dict(b=1)']) == 0
-    assert launch.main(['--dry', '--nproc-per-node', '2', '-m', 'vq.train', 'x']) == 0
-    assert capsys.readouterr().out.splitlines() == [
-        f"{python} -m vq.train 'my run' --override '.a[0]:dict(b=1)'",
-        f'{python} -m torch.distributed.run --standalone --nproc-per-node=2 -m vq.train x',
-    ]
-    assert 'OMP_WAIT_POLICY' not in os.environ
+def test_help_shows_examples(capsys):
+    with pytest.raises(SystemExit) as end:
+        launch.main(['--help'])
+    text = capsys.readouterr().out
+    assert end.value.code == 0 and 'srun --ntasks-per-node=1 auto_torchrun' in text
+    assert all(f'--{name} ' in text for name in launch.FLAGS)
 
 
 # starting
-
-
-def test_several_processes_become_torchrun_with_threads_shared_out(monkeypatch):
-    started = []
-    monkeypatch.setattr(launch.several, 'run', lambda command: started.append(command) or 7)
-    monkeypatch.setattr(environment, 'usable_cores', lambda: 7)
-    assert launch.main(['--nproc-per-node', '3', '-m', 'vq.train', 'x']) == 7
-    assert started == [['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=3', '-m', 'vq.train', 'x']]
-    assert (os.environ['OMP_NUM_THREADS'], os.environ['OMP_WAIT_POLICY']) == ('2', 'passive')
 
 
 @pytest.mark.parametrize(

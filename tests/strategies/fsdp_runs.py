@@ -45,6 +45,7 @@ class BlockwisePatchGAN(PatchGAN):
 
 
 def write_fsdp_config(folder: Path) -> Path:
+    """The tiny adversarial config with the parts above. Written before ranks start: two of them writing would collide."""
     path = folder / 'fsdp.py'
     text = CONFIG.replace("'NoiseCallback'", "'ShardNoiseCallback'")
     path.write_text(text.replace("['tests.runners.parts']", "['tests.runners.parts', 'tests.strategies.fsdp_runs']"))
@@ -57,7 +58,7 @@ def whole_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def build(folder: str, options: dict[str, Any], strategy: dict[str, Any], sgd: bool, averaged: bool = False) -> Any:
-    config = compose(str(write_fsdp_config(Path(folder))), options, {}, tiny=False)
+    config = compose(str(Path(folder) / 'fsdp.py'), options, {}, tiny=False)
     kept = ('OptimizeCallback', 'EMACallback') if averaged else ('OptimizeCallback',)
     config.trainer.callbacks = [callback for callback in config.trainer.callbacks if callback.type in kept]
     config.trainer.strategy.update(strategy)

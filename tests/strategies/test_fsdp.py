@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from tests.ranks import GlooPool
-from tests.strategies.fsdp_runs import train_gan
+from tests.strategies.fsdp_runs import train_gan, write_fsdp_config
 
 pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    write_fsdp_config(tmp_path)
+    return str(tmp_path)
 
 
 def assert_close(found: dict[str, Any], expected: dict[str, Any], rtol: float = 1e-4, atol: float = 1e-5) -> None:
@@ -28,28 +34,28 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any], rtol: float = 
             torch.testing.assert_close(one[name], other[name], rtol=10 * rtol, atol=atol)
 
 
-BLOCKWISE = dict(type='BlockwisePatchGAN')
+# without batch norm: it makes a flipped token, or a hundredth of a weight, of the last bit's difference in ten steps
+BLOCKWISE = dict(type='BlockwisePatchGAN', norm='none')
+PLAIN = dict(type='PatchGAN', width=8, depth=1, norm='none')
 
 
 @pytest.mark.parametrize(
     ('options', 'strategy'),
     [
         (dict(), dict()),
-        (dict(quantizer=dict(type='VectorQuantizer')), dict(reshard_after_forward=False)),  # codes that learn by gradient
+        (dict(quantizer=dict(type='VectorQuantizer'), discriminator=PLAIN), dict(reshard_after_forward=False)),  # codes that learn by gradient
         (dict(discriminator=BLOCKWISE), dict()),  # a penalty's double backward through blocks
         (dict(discriminator=BLOCKWISE, penalties=dict(lecam=dict(type='LeCamPenalty'))), dict()),
-        (dict(accumulate=2, batch_size=4, discriminator=dict(type='PatchGAN', width=8, depth=1, norm='none')), dict()),
+        (dict(accumulate=2, batch_size=4, discriminator=PLAIN), dict()),
     ],
     ids=['ema', 'gradient', 'blocks', 'first-order', 'accumulated'],
 )
-def test_fsdp_equals_ddp(tmp_path: Path, gloo_pool: GlooPool, options: dict[str, Any], strategy: dict[str, Any]) -> None:
+def test_fsdp_equals_ddp(folder: str, gloo_pool: GlooPool, options: dict[str, Any], strategy: dict[str, Any]) -> None:
     """10 adversarial steps with an adaptive weight and R1 every second one: weights, average, norms, clipping."""
     options = dict(options, iters=10, start=0, warmup=0)
-    expected, _ = gloo_pool.run(train_gan, str(tmp_path), dict(options, strategy='ddp'))
-    found, other = gloo_pool.run(train_gan, str(tmp_path), dict(options, strategy='fsdp'), strategy)
-    for k in ("state","ema"): print("MAXDIFF", k, max(((found[k][n].double()-v.double()).abs().max().item(), n) for n, v in expected[k].items()))
-    print("DW", max(abs(a-b)/abs(b) for a,b in zip(found["weights"],expected["weights"])), "DN", max(abs(a[n]-b[n])/abs(b[n]) for a,b in zip(found["norms"],expected["norms"]) for n in b))
-    assert_close(found, expected, atol=1e-3, rtol=1e-2)
+    expected, _ = gloo_pool.run(train_gan, folder, dict(options, strategy='ddp'))
+    found, other = gloo_pool.run(train_gan, folder, dict(options, strategy='fsdp'), strategy)
+    assert_close(found, expected)
     assert len(found['weights']) == 10 * options.get('accumulate', 1)
     assert other['weights'] == found['weights'] and other['norms'] == found['norms']
     # what is cut is cut: a convolution by half, three output channels into two and one, one into one and none

@@ -80,7 +80,7 @@ class Part(torch.nn.Module):
 def annealed(setting: str, steps: int = 4) -> list[float]:
     model = torch.nn.Module()
     model.part = Part()
-    runner = SimpleNamespace(model=model, iters=steps, step=0)
+    runner = SimpleNamespace(model=model, iters=steps, step=0, strategy=SimpleNamespace(device=torch.device('cpu')))
     callback = AnnealCallback(setting, 2.0, LinearSchedule(final=0.5))
     callback.bind(runner)
     seen = []

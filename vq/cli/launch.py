@@ -116,13 +116,15 @@ def split_flags(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """What to start, and the options before it."""
     rest, given = list(argv), {}
     while rest and rest[0].startswith('-') and rest[0] != '-m':
-        flag, _, value = rest.pop(0).partition('=')
+        flag, equals, value = rest.pop(0).partition('=')
         name = flag.removeprefix('--').replace('_', '-')
         if flag in ('-h', '--help'):
             print(f'usage: {USAGE}\n\n{__doc__}{HELP}')
             raise SystemExit(0)
         if flag.startswith('--') and name in FLAGS:
-            given[name] = value or (rest.pop(0) if rest else '')
+            if not equals and not rest:
+                raise UserError(f"{flag} needs a value, not ''", f'Usage: {USAGE}')
+            given[name] = value if equals else rest.pop(0)
         elif flag == '--dry':
             given[name] = 'yes'
         else:

@@ -9,7 +9,7 @@ import re
 
 from vq.core.errors import UserError
 
-_GROUP = re.compile(r'\[([^\]]*)\]')
+_GROUP = re.compile(r'\[([^\[\]]*)\]')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,21 +55,15 @@ def port_of_step() -> int:
 
 
 def expand_nodes(text: str) -> list[str]:
-    """``node[01-03,07],login`` -> node01, node02, node03, node07, login."""
-    return [name for part in split_outside_brackets(text) for name in expand_one(part)]
-
-
-def split_outside_brackets(text: str) -> list[str]:
-    return [part for part in re.findall(r'(?:[^,\[]|\[[^\]]*\])+', text) if part]
-
-
-def expand_one(part: str) -> list[str]:
-    """``rack[1-2]n[3,5]`` -> rack1n3, rack1n5, rack2n3, rack2n5."""
-    pieces = _GROUP.split(part)  # text, group, text, group, ..., text
-    if any('[' in text or ']' in text for text in pieces):
-        raise UserError(f"the node list '{part}' has a bracket too many or too few", 'Set SLURM_STEP_NODELIST as srun does.')
-    choices = [expand_group(piece) if index % 2 else [piece] for index, piece in enumerate(pieces)]
-    return [''.join(names) for names in itertools.product(*choices)]
+    """``node[01-03,07],rack[1-2]n[3,5]`` -> node01, node02, node03, node07, rack1n3, rack1n5, rack2n3, rack2n5."""
+    if re.search(r'[\[\]]', _GROUP.sub('', text)):
+        raise UserError(f"the node list '{text}' has a bracket too many or too few", 'Set SLURM_STEP_NODELIST as srun does.')
+    names = []
+    for part in re.findall(r'(?:[^,\[]|\[[^\]]*\])+', text):  # split at commas outside of brackets
+        pieces = _GROUP.split(part)  # text, group, text, group, ..., text
+        choices = [expand_group(piece) if index % 2 else [piece] for index, piece in enumerate(pieces)]
+        names += [''.join(chosen) for chosen in itertools.product(*choices)]
+    return names
 
 
 def expand_group(text: str) -> list[str]:

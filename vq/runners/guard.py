@@ -13,6 +13,8 @@ from torch import Tensor
 from vq.core import collectives
 from vq.core.errors import RunFailure
 from vq.core.records import Losses
+from vq.runners.schedules import as_input
+from vq.strategies.xla import cut_graph
 
 Terms = tuple[str, ...]
 
@@ -43,13 +45,17 @@ class FiniteGuard:
         first = self.ok & ~flags.all()  # still fine before, bad now
         key = optimizer, self._names[optimizer]
         known = self._bad_terms.get(key)
-        self._bad_terms[key] = torch.where(first, ~flags, torch.zeros_like(flags) if known is None else known)
-        self._bad_step = torch.where(first, torch.full_like(self._bad_step, step), self._bad_step)
+        if known is None:  # from the host: XLA takes it as it takes a result, and compiles one program for both
+            known = torch.zeros(len(flags), dtype=torch.bool).to(flags.device, non_blocking=True)
+        self._bad_terms[key] = torch.where(first, ~flags, known)
+        self._bad_step = torch.where(first, as_input(step, flags.device), self._bad_step)
         self.ok = self.ok & flags.all()
         return self.ok
 
     def check(self) -> None:
         """Read the flag (the only wait) and raise if it is down."""
+        if self.ok.device.type == 'xla':
+            cut_graph()  # whoever asks goes on to read: results, and not one program for each on the way to it
         if bool(self.ok):
             return
         bad = {key: flags.tolist() for key, flags in self._bad_terms.items()}

@@ -7,6 +7,7 @@ from typing import Any
 from vq.core.errors import ConfigError, nearest
 from vq.interfaces import Callback, Schedule
 from vq.registries import VQCallbackRegistry
+from vq.runners.schedules import as_input
 
 
 @VQCallbackRegistry.register_()
@@ -41,4 +42,5 @@ class AnnealCallback(Callback):
         self.schedule.bind(runner.iters)
 
     def before_step(self) -> None:
-        setattr(self.part, self.name, self.value * self.schedule(self.runner.step + 1))
+        value = self.value * self.schedule(self.runner.step + 1)
+        setattr(self.part, self.name, as_input(value, self.runner.strategy.device))

@@ -13,6 +13,7 @@ from vq.interfaces import Callback
 from vq.io.checkpoints import model_state, stands_under
 from vq.io.sharded import is_sharded, local, part_of
 from vq.registries import VQCallbackRegistry
+from vq.runners.schedules import as_input
 
 
 @VQCallbackRegistry.register_()
@@ -54,7 +55,8 @@ class EMACallback(Callback):
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
         # every rank averages its own parts; FSDP may give a distributed tensor other memory, so they are asked for it
         live = list(map(local, self._averaged)) if self._sharded else self._averaged
-        torch._foreach_lerp_(self._shadows, live, 1 - decay)
+        rate = as_input(1 - decay, self.runner.strategy.device)
+        torch._foreach_lerp_(self._shadows, live, [rate] * len(live) if isinstance(rate, Tensor) else rate)
         for name in self._copied:
             self.shadow[name].copy_(self._live[name])
         if step % self.CHECK_EVERY == 0 or step == self.runner.iters:

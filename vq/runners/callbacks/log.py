@@ -47,7 +47,9 @@ class LogCallback(Callback):
         terms = {**losses.values, 'total': losses.total, **losses.notes}
         values = torch.stack([value.detach().float() for value in terms.values()])
         key = name, tuple(terms)
-        self.sums[key] = self.sums[key] + values if key in self.sums else values
+        if key not in self.sums:  # zeros from the host: XLA takes them as it takes sums, and compiles one program for both
+            self.sums[key] = torch.zeros(len(values)).to(values.device, non_blocking=True)
+        self.sums[key] = self.sums[key] + values
         self.counts[key] = self.counts.get(key, 0) + 1
 
     def after_step(self) -> None:
@@ -63,7 +65,7 @@ class LogCallback(Callback):
             values['gradient_norm'] = dict(
                 zip(norms, torch.stack([runner.gradient_norms[n].float() for n in norms]).tolist(), strict=True)
             )
-        values['lr'] = {name: optimizer.param_groups[0]['lr'] for name, optimizer in runner.optimizers.items()}
+        values['lr'] = {name: float(optimizer.param_groups[0]['lr']) for name, optimizer in runner.optimizers.items()}
         values['timing'] = timing = self._timing()
         runner.journal.write(runner.step, 'train', values)
         if collectives.is_main():

@@ -10,6 +10,7 @@ import torch
 from vq.core.errors import ConfigError
 from vq.interfaces import Callback, Schedule
 from vq.registries import VQCallbackRegistry
+from vq.runners.optimizers import learning_rate
 from vq.strategies.stepping import clip_by_norm
 
 
@@ -61,7 +62,7 @@ class OptimizeCallback(Callback):
         factor = self.scale * (self.schedule(self.runner.step + 1) if self.schedule else 1.0)
         for name in self.names:
             for group, base in zip(self.runner.optimizers[name].param_groups, self.base[name], strict=True):
-                group['lr'] = base * factor
+                group['lr'] = learning_rate(base * factor, self.runner.strategy.device)
 
     @torch.no_grad()
     def optimize(self, name: str) -> None:

@@ -137,8 +137,8 @@ class AdversarialTokenization(ImageTokenization):
             losses.values = {name: value.detach() for name, value in losses.values.items()}
         else:
             weight, pixels = self.weight(None), torch.zeros((), device=leaf.device)
-        if strength < 1:  # as a tensor: a new constant in every step would be a new program for a compiler
-            weight = weight * torch.tensor(strength).to(leaf.device, non_blocking=True)
+        if self.ramp > 1:  # a tensor, also once it is 1: another number, or none, would be another program for a compiler
+            weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
         losses.carry(coded.reconstruction, (pixels + weight * pull) / scale)
         self._add_quantizer_losses(losses, coded)

@@ -1,0 +1,20 @@
+"""An environment without any cluster in it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+OTHERS = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'PJRT_DEVICE')
+OTHERS += ('JOB_COMPLETION_INDEX', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'VQ_FIRST_ERROR')
+
+
+@pytest.fixture
+def bare_environment(monkeypatch):
+    """A CPU machine; what a test or the command in it sets is taken back."""
+    clusters = [name for name in os.environ if name.startswith(('SLURM_', 'PET_', 'TPU_', 'TORCHELASTIC_'))]
+    for name in [*OTHERS, *clusters]:
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')

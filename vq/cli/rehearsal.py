@@ -1,0 +1,253 @@
+"""One training step rehearsed on the meta device: nothing is allocated, and every tensor's life is followed.
+
+The step is the trainer's own (``Trainer.train_step``), so tensors live and die as they do in a run. Three things stand in
+for the device: ``MetaStrategy`` for its strategy, ``DeviceRules`` for its autocast and its attention kernel, ``LiveBytes``
+for its allocator. What kernels take for themselves while they run is not seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
+
+from vq.core.records import Batch
+from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Task
+from vq.runners.guard import FiniteGuard
+from vq.runners.trainer import Trainer
+from vq.strategies.base import BaseStrategy, Precision
+from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
+
+META = torch.device('meta')
+HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+# What autocast does on CUDA, by the names of functions ("CUDA Op-Specific Behavior" in torch's page on automatic mixed
+# precision; ``square`` and ``einsum`` are made of listed ones). On the CPU torch has other lists, on the meta device none.
+_CONVOLUTIONS = [f'conv{kind}{n}d' for kind in ('', '_transpose') for n in (1, 2, 3)]
+IN_HALF = frozenset(
+    'linear matmul __matmul__ __rmatmul__ mm mv bmm addmm addmv addr addbmm baddbmm chain_matmul multi_dot einsum prelu '
+    'scaled_dot_product_attention'.split()
+    + _CONVOLUTIONS
+)
+IN_FP32 = frozenset(
+    'acos asin binary_cross_entropy_with_logits cdist cosh cosine_embedding_loss cosine_similarity cross_entropy dist erfinv '
+    'exp expm1 group_norm hinge_embedding_loss kl_div l1_loss layer_norm log log10 log1p log2 margin_ranking_loss mse_loss '
+    'multi_margin_loss multilabel_margin_loss nll_loss pdist poisson_nll_loss pow __pow__ __rpow__ __rdiv__ '
+    'reciprocal renorm rsqrt sinh smooth_l1_loss soft_margin_loss softplus square tan triplet_margin_loss'.split()
+)
+FP32_RESULT = frozenset('cumprod cumsum log_softmax norm prod softmax softmin sum'.split())  # without a wide copy of the input
+IN_WIDEST = frozenset('addcdiv addcmul atan2 bilinear cross dot grid_sample index_put scatter_add tensordot'.split())
+
+
+class LiveBytes(TorchDispatchMode):
+    """Bytes of the tensors on ``device`` that are made while it is on, and the most there were at once.
+
+    A storage counts from the operation that makes it until nobody refers to it, once however many views it has.
+    ``known`` are tensors that were there before.
+    """
+
+    def __init__(self, device: torch.device, known: Iterable[Tensor]) -> None:
+        super().__init__()
+        self.device, self.now, self.peak, self.counting = device, 0, 0, True
+        self._sizes: dict[int, int] = {value.untyped_storage()._cdata: 0 for value in known}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if self.counting:
+            tree_map_only(Tensor, self._see, found)
+        return found
+
+    def _see(self, value: Tensor) -> None:
+        storage = value.untyped_storage()
+        key = storage._cdata
+        if value.device != self.device or key in self._sizes:
+            return
+        self._sizes[key] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, key).atexit = False
+
+    def _forget(self, key: int) -> None:
+        self.now -= self._sizes.pop(key, 0)
+
+    def leave_out(self, value: Tensor) -> None:
+        """It is counted elsewhere."""
+        key = value.untyped_storage()._cdata
+        self.now -= self._sizes.get(key, 0)
+        self._sizes[key] = 0
+
+
+class DeviceRules(TorchFunctionMode):
+    """What a GPU does and the meta device does not: autocast by CUDA's lists, attention without its matrix of scores.
+
+    As in torch a parameter is cast once per autocast region; these copies are told to ``casted``.
+    """
+
+    def __init__(self, half: torch.dtype | None, casted: Callable[[nn.Parameter, Tensor], None]) -> None:
+        super().__init__()
+        self.half, self._casted = half, casted
+        self.exact = 0  # how many parts that compute in fp32 are being called
+        self._copies: dict[int, Tensor] = {}
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._copies.clear()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = dict(kwargs or {}), getattr(func, '__name__', '')
+        if self.exact:
+            return func(*args, **kwargs)
+        if self.half is not None and 'out' not in kwargs:
+            if name in IN_HALF:
+                args, kwargs = tree_map_only(Tensor, self._to_half, (args, kwargs))
+            elif name in IN_FP32:
+                args, kwargs = tree_map_only(Tensor, _to_fp32, (args, kwargs))
+            elif name in FP32_RESULT and args and isinstance(args[0], Tensor) and args[0].dtype in HALVES.values():
+                kwargs.setdefault('dtype', torch.float32)
+            elif name in IN_WIDEST and torch.float32 in {getattr(value, 'dtype', None) for value in args}:
+                args, kwargs = tree_map_only(Tensor, _to_fp32, (args, kwargs))
+        if name == 'scaled_dot_product_attention' and len(args) == 3 and set(kwargs) <= {'is_causal'} and args[0].is_meta:
+            # q, k, v, the result and one number per row are kept, as by the kernels of GPUs
+            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
+        return func(*args, **kwargs)
+
+    def _to_half(self, value: Tensor) -> Tensor:
+        assert self.half is not None
+        if not value.is_floating_point() or value.dtype in (torch.float64, self.half):
+            return value
+        if not (value.is_leaf and value.requires_grad and value.dtype == torch.float32):
+            return value.to(self.half)
+        if id(value) not in self._copies:
+            self._copies[id(value)] = value.to(self.half)
+            if isinstance(value, nn.Parameter):
+                self._casted(value, self._copies[id(value)])
+        return self._copies[id(value)]
+
+
+def _to_fp32(value: Tensor) -> Tensor:
+    return value.float() if value.dtype in HALVES.values() else value
+
+
+class MetaStrategy(BaseStrategy):
+    """One device that computes nothing. Optimizers step unseen: what they keep is counted from their state."""
+
+    def __init__(self, precision: Precision, accumulate: int, live: LiveBytes, rules: DeviceRules) -> None:
+        super().__init__('meta', precision, accumulate)
+        self.device, self.live, self.rules = META, live, rules
+
+    def autocast(self) -> AbstractContextManager[object]:
+        return self.rules
+
+    def step(self, optimizer: Optimizer, ok: Tensor) -> None:
+        self.live.counting = False
+        optimizer.step()
+        self.live.counting = True
+        optimizer.zero_grad(set_to_none=True)
+
+
+@dataclasses.dataclass
+class Rehearsal:
+    """What one step showed."""
+
+    activations: int = 0  # the most bytes that forward and backward held at once, beside what is counted below
+    casts: dict[nn.Parameter, int] = dataclasses.field(default_factory=dict)  # bytes of autocast's copy of it
+    gradients: dict[str, list[nn.Parameter]] = dataclasses.field(default_factory=dict)  # optimizer -> who got one
+    states: dict[nn.Parameter, list[Tensor]] = dataclasses.field(default_factory=dict)  # what its optimizer keeps for it
+
+
+class _Prompter(Callback):
+    """Steps the optimizers and notes what they had."""
+
+    def __init__(self, seen: Rehearsal) -> None:
+        self.seen = seen
+
+    def optimize(self, name: str) -> None:
+        optimizer = self.runner.optimizers[name]
+        parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
+        self.seen.gradients[name] = [parameter for parameter in parameters if parameter.grad is not None]
+        self.runner.step_optimizer(name, None)
+        for parameter in parameters:
+            self.seen.states[parameter] = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
+
+
+def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
+    """The heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch.
+
+    The trainer cannot be run afterwards, but rehearsed again.
+    """
+    model, seen = trainer.model, Rehearsal()
+    live = LiveBytes(META, [*model.parameters(), *model.buffers()])
+
+    def casted(parameter: nn.Parameter, copy: Tensor) -> None:
+        live.leave_out(copy)
+        seen.casts[parameter] = copy.nbytes
+
+    precision = getattr(trainer.strategy, 'precision', 'fp32')
+    rules = DeviceRules(HALVES.get(precision), casted)
+    trainer.strategy = MetaStrategy(precision, trainer.strategy.accumulate, live, rules)
+    trainer.callbacks = [_Prompter(seen)]
+    trainer.callbacks[0].bind(trainer)
+    trainer.roots = trainer.wrapped = model.roots()
+    trainer.optimizers = {
+        name: factory([{'params': trainer.strategy.trainable(trainer.roots[name])}], False)
+        for name, factory in trainer.factories.items()
+    }
+    trainer.guard, trainer.batches = FiniteGuard(META), _batches(images, image_size)
+    trainer.step = heaviest_step(model) - 1
+    with contextlib.ExitStack() as stack:
+        for part in model.modules():
+            if isinstance(part, (Quantizer, DiscriminatorPenalty)):
+                stack.enter_context(_exact_in(part, rules))
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                hook = parameter.register_post_accumulate_grad_hook(lambda found: live.leave_out(found.grad))
+                stack.callback(hook.remove)
+        stack.enter_context(live)
+        trainer.train_step()
+    seen.activations = live.peak
+    return seen
+
+
+def heaviest_step(model: Task) -> int:
+    """A step (from 1) in which everything is at work: the discriminator, its voice, all of its penalties."""
+    if not isinstance(model, AdversarialTokenization):
+        return 1
+    every = math.lcm(1, *(int(penalty.interval) for penalty in model.penalties.values()))  # type: ignore[arg-type]
+    return model.discriminator_start + 1 + every * math.ceil(model.warmup / every)
+
+
+def _batches(images: int, image_size: int) -> Iterator[Batch]:
+    while True:
+        image = torch.zeros(images, 3, image_size, image_size, dtype=torch.uint8, device=META)
+        numbers: Sequence[Tensor] = torch.zeros(2, images, dtype=torch.int64, device=META).unbind()
+        yield Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
+
+
+@contextlib.contextmanager
+def _exact_in(part: nn.Module, rules: DeviceRules) -> Iterator[None]:
+    """While ``part`` is called autocast is off: it turns it off itself, which leaves no trace on the meta device."""
+
+    def change(by: int) -> Callable[..., None]:
+        def hook(*_: Any) -> None:
+            rules.exact += by
+
+        return hook
+
+    hooks = part.register_forward_pre_hook(change(1)), part.register_forward_hook(change(-1))
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
