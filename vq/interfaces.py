@@ -111,9 +111,15 @@ class Quantizer(nn.Module):
     """
 
     embedding_dim: int
-    codebook_size: int
+    codebook_size: int  # tokens are below it
+    codebook_sizes: tuple[int, ...] = ()  # where the last axis of tokens has several codebooks: the size of each
     updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
     loss_weights: Mapping[str, float] = {}  # of the raw losses in Quantized.losses; a name that is missing weighs 1
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the features it takes, where they are not those of the codes."""
+        return self.embedding_dim
 
     def forward(self, features: Tensor) -> Quantized:
         raise NotImplementedError
@@ -127,8 +133,12 @@ class Quantizer(nn.Module):
 
     @property
     def bits(self) -> float:
-        """Bits per token."""
+        """Bits per token; where a feature has several, of all of them."""
         raise NotImplementedError
+
+    def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tokens of features (*cells, C)."""
+        return cells
 
 
 class CodebookUpdate(nn.Module):
@@ -140,9 +150,14 @@ class CodebookUpdate(nn.Module):
 class Tokenizer(nn.Module):
     """image -> latent -> tokens -> image. Continuous tokenizers stop at the latent."""
 
-    codebook_size: int
+    codebook_size: int  # 0: continuous, there are no tokens
     can_decode: bool
     decoder: Decoder  # of those that can decode
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """Where the last axis of tokens has several codebooks: the size of each."""
+        return ()
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -154,6 +169,11 @@ class Tokenizer(nn.Module):
 
     def quantize(self, latent: Latent) -> Quantized:
         raise NotImplementedError
+
+    def code(self, latent: Latent) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """What the decoder learns from, (B, C, h, w); tokens, if there are any; losses, bare."""
+        quantized = self.quantize(latent)
+        return quantized.z, quantized.tokens, quantized.losses
 
     def decode(self, z: Tensor) -> Tensor:
         """Code vectors (B, C, h, w) -> image (B, 3, H, W) float."""
@@ -168,6 +188,10 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def token_shape(self, image_size: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def latent_shape(self, image_size: int) -> tuple[int, ...]:
+        """(C, h, w) of what is decoded."""
         raise NotImplementedError
 
     def update(self, ok: Tensor | None = None) -> None:

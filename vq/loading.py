@@ -31,6 +31,11 @@ class LoadedTokenizer:
         return self.model.codebook_size
 
     @property
+    def continuous(self) -> bool:
+        """Whether it has latents and no tokens."""
+        return self.model.codebook_size == 0
+
+    @property
     def token_shape(self) -> tuple[int, ...]:
         """For images of ``image_size``."""
         return self.model.token_shape(self.image_size)
@@ -58,12 +63,22 @@ class LoadedTokenizer:
         return to_uint8(self.model.detokenize(tokens.to(self.device).long()))
 
     @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images -> latents float (B, C, h, w): of discrete tokenizers before they are quantized, else the means."""
+        return self.model.encode(self._float(images)).mean
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents, or code vectors, (B, C, h, w) -> images uint8 (B, 3, H, W)."""
+        return to_uint8(self.model.decode(latents.to(self.device)))
+
+    @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images -> images uint8, through the tokens."""
-        return to_uint8(self.model.detokenize(self.tokenize(images)))
+        """Images -> images uint8, through the tokens, or through the means where there are none."""
+        return self.decode(self.encode(images)) if self.continuous else to_uint8(self.model.detokenize(self.tokenize(images)))
 
     def __repr__(self) -> str:
-        size = f'{self.codebook_size} codes, {self.token_shape} tokens'
+        size = 'continuous' if self.continuous else f'{self.codebook_size} codes, {self.token_shape} tokens'
         return f'{type(self.model).__name__}({self.source}, {size}, on {self.device})'
 
 
@@ -115,7 +130,7 @@ def _load_converted(file: Path, device: str | torch.device) -> LoadedTokenizer:
     about = read_about(file)
     on_meta = fit(about.tokenizer, about.shapes, str(file))
     try:
-        on_meta.token_shape(about.image_size)
+        (on_meta.token_shape if on_meta.codebook_size else on_meta.latent_shape)(about.image_size)
     except UserError as error:
         raise damaged(file, error.message) from error
     tokenizer = VQModelRegistry.build(about.tokenizer, 'tokenizer')

@@ -1,7 +1,8 @@
 """What every tokenizer of the digits family shares: data, strategy, the small autoencoder, the runners.
 
-Options: ``quantizer`` (a dict, from the file that loads this one), ``image_size`` (32), ``width`` (16), ``iters`` (700),
-``batch_size`` (16), ``lr`` (2e-3), ``strategy`` (base). 32 pixels, three levels: 4 x 4 = 16 tokens an image.
+Options: ``quantizer`` (a dict, from the file that loads this one; None for a tokenizer without), ``image_size`` (32),
+``width`` (16), ``iters`` (700), ``batch_size`` (16), ``lr`` (2e-3), ``strategy`` (base). 32 pixels, three levels: 4 x 4 = 16
+tokens an image.
 """
 
 _kwargs_.setdefault('dataset', 'digits')
@@ -29,7 +30,7 @@ _export_ = dict(
                 type='VQGAN',
                 encoder=dict(type='ConvEncoder', residual_blocks=1, out_channels=64, **shape),
                 post_encode=dict(type='ConvConnector'),
-                quantizer=quantizer,
+                **({} if quantizer is None else dict(quantizer=quantizer)),
                 pre_decode=dict(type='ConvConnector'),
                 decoder=dict(type='ConvDecoder', residual_blocks=1, **shape),
             ),

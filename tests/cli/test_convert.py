@@ -190,6 +190,35 @@ class TestLoad:
             convert_file(kind, file, {'image_size': 16}, tmp_path / name)
             assert torch.equal(vq.load(tmp_path / name).tokenize(peer['in/image']), peer[wanted])
 
+    def test_a_continuous_autoencoder(self, tmp_path: Path) -> None:
+        peer, file = read_golden('mar_kl_vae'), tmp_path / 'kl16.ckpt'
+        torch.save({'model': peer.state}, file)
+        said = dict(convert_file('mar', file, {'image_size': 16}, tmp_path / 'kl16'))
+        assert said['latent'] == '4 x 8 x 8 per image of 16 pixels, continuous (KLAutoencoder)'
+        assert 'codes' not in said
+        loaded = vq.load(tmp_path / 'kl16')
+        latents = loaded.encode(peer['in/image'])
+        torch.testing.assert_close(latents, peer['out/mean'], rtol=1e-4, atol=2e-5)
+        assert torch.equal(loaded.reconstruct(peer['in/image']), loaded.decode(latents))
+        wanted = ((peer['out/reconstruction_of_mean'].clamp(-1, 1) + 1) * 127.5).round()
+        assert (loaded.decode(latents).float() - wanted).abs().max() <= 1  # rounding of a value between two levels
+        assert 'continuous' in repr(loaded)
+        with pytest.raises(UserError, match='no tokens'):
+            loaded.tokenize(peer['in/image'])
+
+    def test_multi_scale_tokens(self, tmp_path: Path) -> None:
+        peer, file = read_golden('var_multiscale_vq'), tmp_path / 'vae.pth'
+        torch.save(peer.state, file)
+        said = dict(convert_file('var', file, {'scales': (1, 2, 4, 6)}, tmp_path / 'vae'))
+        assert said['codes'] == '48 of 8 channels (MultiScaleQuantizer)'
+        loaded = vq.load(tmp_path / 'vae')
+        assert loaded.image_size == 12
+        assert loaded.token_shape == (57,)
+        tokens = loaded.tokenize(peer['in/image'])
+        assert torch.equal(tokens, torch.cat([peer[f'out/indices_scale{index}'] for index in range(4)], dim=1))
+        wanted = ((peer['out/image'] + 1) * 127.5).round()
+        assert (loaded.detokenize(tokens).float() - wanted).abs().max() <= 1
+
     def test_load_model_from_takes_it(self, converted: Path) -> None:
         """As weights of a task: its keys are those of one."""
         from vq.interfaces import Task

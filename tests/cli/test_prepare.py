@@ -390,6 +390,8 @@ def test_kinds_are_those_of_the_converter():
         'taming-gumbel-f8',
         'llamagen-vq-16',
         'llamagen-vq-8',
+        'var-ms-4096',
+        'mar-kl-16',
     }
     assert all(len(entry.files) == 1 for entry in CATALOG if entry.kind)
 

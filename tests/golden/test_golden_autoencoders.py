@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from vq.cli.fitting import fit
-from vq.decoders.convolutional import ConvDecoder
-from vq.encoders.convolutional import ConvEncoder
-from vq.io.published import llamagen, taming
+from vq.io.published import llamagen, mar, serezd, taming, var
 from vq.io.published.keymap import Converted
 from vq.quantizers.gumbel import kl_to_uniform, relaxed_weights, straight_through_codes
-from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQModelRegistry
 from vq.tokenizers.vqgan import VQGAN
 
@@ -22,7 +19,7 @@ CLOSE = dict(rtol=1e-4, atol=2e-5)
 QUANTIZER = dict(rtol=1e-5, atol=1e-6)
 
 
-def built(converted: Converted) -> VQGAN:
+def built(converted: Converted) -> Any:
     """What ``vq.load`` makes of a converted file."""
     fit(converted.tokenizer, {key: tuple(value.shape) for key, value in converted.tensors.items()}, 'golden')
     model = VQModelRegistry.build(converted.tokenizer)
@@ -114,66 +111,13 @@ def test_taming_gumbel(golden):
     torch.testing.assert_close(model.detokenize(quantized.tokens), peer['out/reconstruction_argmax'], **CLOSE)
 
 
-def rename(state: dict[str, Tensor], rules: list[tuple[str, str]]) -> dict[str, Tensor]:
-    renamed = {}
-    for key, value in state.items():
-        for pattern, replacement in rules:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
-
-
-def load(model: torch.nn.Module, state: dict[str, Tensor]) -> None:
-    """Weights whose shapes differ in ones only."""
-    own = model.state_dict()
-    model.load_state_dict({key: value.reshape(own[key].shape) for key, value in state.items()}, strict=True)
-    model.eval()
-
-
 def test_serezd_vqvae(golden):
     """No attention, pooling after every level, unbiased group norm, few biases, tanh."""
     peer = golden('serezd_vqvae')
-    multipliers, blocks = peer.meta['channel_multipliers'], peer.meta['num_res_blocks']
-    levels, codes, dim = len(multipliers), peer.meta['num_embeddings'], peer.meta['embedding_dim']
-    shared = dict(
-        width=peer.meta['channels'],
-        residual_blocks=blocks,
-        attention_levels=(),
-        refine_blocks=blocks,
-        refine_attention=False,
-        resample_last=True,
-        norm='group_unbiased',
-        conv_bias=False,
-    )
-    model = VQGAN(
-        encoder=ConvEncoder(
-            **shared, multipliers=tuple(multipliers), downsample='average', out_channels=dim, out_kernel_size=1
-        ),
-        quantizer=VectorQuantizer(codes, dim),
-        decoder=ConvDecoder(
-            **shared, multipliers=(1, *multipliers[:-1]), stem_multiplier=multipliers[-1], in_channels=dim, output='tanh'
-        ),
-    )
-    rules = [
-        (
-            rf'^{side}\.blocks\.{level * (blocks + 1) + block}\.(norm|conv\d|conv_shortcut)',
-            rf'{side}.levels.{level}.blocks.{block}.\1',
-        )
-        for side in ('encoder', 'decoder')
-        for level in range(levels)
-        for block in range(blocks)
-    ]
-    rules += [
-        (rf'^decoder\.blocks\.{level * (blocks + 1) + blocks}\.conv\.', f'decoder.levels.{level}.resample.conv.')
-        for level in range(levels)
-    ]
-    rules += [
-        ('(final|initial)_residual', 'refine'),
-        ('conv_in', 'stem'),
-        (r'coder\.norm\.', 'coder.norm_out.'),
-        ('conv_shortcut', 'shortcut'),
-    ]
-    load(model, rename(peer.state, rules))
+    converted = serezd.convert(peer.state, image_size=16)
+    assert converted.tokenizer['encoder']['multipliers'] == peer.meta['channel_multipliers']
+    assert converted.tokenizer['encoder']['residual_blocks'] == peer.meta['num_res_blocks']
+    model = built(converted)
 
     assert model.encoder.downsampling == model.decoder.upsampling == 4
     latent = model.encode(peer['in/image'])
@@ -184,6 +128,40 @@ def test_serezd_vqvae(golden):
     loss = sum(model.quantizer.loss_weights[term] * value for term, value in quantized.losses.items())
     torch.testing.assert_close(loss, peer['out/quantizer_loss'], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model.decode(quantized.z), peer['out/reconstruction'], **CLOSE)
+
+
+def test_var_tokenizer(golden):
+    """Tokens of all scales, what can be decoded after each, and what the transformer is taught with."""
+    peer = golden('var_multiscale_vq')
+    scales = tuple(peer.meta['v_patch_nums'])
+    model = built(var.convert(peer.state, scales=scales, residual=peer.meta['quant_resi']))
+    tokens = torch.cat([peer[f'out/indices_scale{index}'] for index in range(len(scales))], dim=1)
+    assert model.token_shape(12) == tokens.shape[1:]
+
+    latent = model.encode(peer['in/image'])
+    torch.testing.assert_close(latent.mean, peer['out/feature'], **CLOSE)
+    quantized = model.quantize(latent)
+    assert torch.equal(quantized.tokens, tokens)
+    torch.testing.assert_close(quantized.z, peer[f'out/fhat_after_scale{len(scales) - 1}'], **CLOSE)
+    for index, so_far in enumerate(model.quantizer.partial_maps(tokens)):
+        torch.testing.assert_close(so_far.permute(0, 3, 1, 2), peer[f'out/fhat_after_scale{index}'], **QUANTIZER)
+    torch.testing.assert_close(model.quantizer.teacher_forcing(tokens), peer['out/teacher_forcing_input'], **QUANTIZER)
+    torch.testing.assert_close(model.detokenize(tokens).clamp(-1, 1), peer['out/image'], **CLOSE)
+
+
+def test_mar_kl_autoencoder(golden):
+    peer = golden('mar_kl_vae')
+    model = built(mar.convert(peer.state, image_size=16))
+    assert model.latent_shape(16) == peer['out/mean'].shape[1:]
+    latent = model.encode(peer['in/image'])
+    torch.testing.assert_close(latent.mean, peer['out/mean'], **CLOSE)
+    torch.testing.assert_close(latent.logvar, peer['out/logvar'], **CLOSE)
+    torch.testing.assert_close(torch.exp(0.5 * latent.logvar), peer['out/std'], **CLOSE)
+    torch.testing.assert_close(model.divergence(latent), peer['out/kl'], **CLOSE)
+    sample = model.sample(latent, peer['in/noise'])
+    torch.testing.assert_close(sample, peer['out/sample'], **CLOSE)
+    torch.testing.assert_close(model.decode(sample), peer['out/reconstruction_of_sample'], **CLOSE)
+    torch.testing.assert_close(model(peer['in/image'])[0], peer['out/reconstruction_of_mean'], **CLOSE)
 
 
 @pytest.mark.parametrize('name', ['llamagen_vq_a', 'llamagen_vq_b'])

@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.published import read_manifest
 from vq.cli.fitting import fit
 from vq.core.errors import UserError
-from vq.io.published import llamagen, reference, taming
+from vq.io.published import llamagen, mar, reference, serezd, taming, var
 from vq.io.published.keymap import Converted, drop, map_keys, rename, split
 from vq.registries import VQDiscriminatorRegistry
 
@@ -23,7 +23,12 @@ CONVERTERS = {
     'llamagen_vq_8': llamagen,
     'vq_reference_vqgan_f16_1024': reference,
     'vq_reference_vqgan_f16_16384': reference,
+    'var_vqvae_ch160v4096z32': var,
+    'mar_kl16_vae': mar,
+    'serezd_vqvae_standard_256': serezd,
+    'serezd_vqvae_ema_256': serezd,
 }
+UNUSED = {'llamagen': ['quantize.codebook_used'], 'var': ['quantize.ema_vocab_hit_SV']}  # records that only training looks at
 DISCRIMINATORS = ('loss.discriminator.', '_discriminator.')
 PERCEPTUAL = 'loss.perceptual_loss.'
 
@@ -82,15 +87,15 @@ def test_every_tensor_maps(name: str) -> None:
     tokenizer = fit(converted.tokenizer, shapes_of(converted), name)  # strict both ways: keys and shapes
 
     critic = [key for key in state if key.startswith(DISCRIMINATORS)]
-    unused = ['quantize.codebook_used'] if name.startswith('llamagen') else []
+    unused = UNUSED.get(name.split('_')[0], [])
     loss = [key for key in state if key.startswith(PERCEPTUAL)]
     assert sorted(key for keys in converted.dropped.values() for key in keys) == sorted([*loss, *unused])
 
-    packed = sum(key.endswith(('in_proj_weight', 'in_proj_bias')) for key in state)  # one of theirs is three of ours
+    packed = sum('.in_proj_' in key or '.qkv.' in key for key in state)  # one of theirs is three of ours
     assert len(converted.tensors) == len(state) - len(loss) - len(unused) + 2 * packed
 
     elements = sum(value.numel() for key, value in state.items() if key not in {*critic, *loss, *unused})
-    assert sum(parameter.numel() for parameter in tokenizer.parameters()) == elements
+    assert sum(value.numel() for value in tokenizer.state_dict().values()) == elements
 
     ours = {key.removeprefix('discriminator.'): value for key, value in converted.tensors.items() if 'discriminator.' in key}
     if critic:
@@ -102,7 +107,7 @@ def test_every_tensor_maps(name: str) -> None:
         assert not ours
 
 
-@pytest.mark.parametrize('name', CONVERTERS)
+@pytest.mark.parametrize('name', [name for name in CONVERTERS if not name.startswith('serezd')])
 def test_architecture_is_the_published_one(name: str) -> None:
     manifest = read_manifest(name)
     config = CONVERTERS[name].convert(state_of(manifest)).tokenizer
@@ -110,10 +115,52 @@ def test_architecture_is_the_published_one(name: str) -> None:
     for side in ('encoder', 'decoder'):
         assert config[side]['width'] == theirs['ch']
         assert config[side]['multipliers'] == theirs['ch_mult']
-        assert config[side]['attention_levels'] == [len(theirs['ch_mult']) - 1]
-    assert config['quantizer']['codebook_size'] == theirs.get('n_embed', theirs.get('codebook_size'))
-    assert config['quantizer']['embedding_dim'] == theirs.get('embed_dim', theirs.get('codebook_embed_dim'))
-    assert config['quantizer'].get('normalize', False) == theirs.get('codebook_l2_norm', False)
+        attention = not (name.startswith('mar') and side == 'decoder')  # its decoder has none outside of the middle
+        assert config[side]['attention_levels'] == ([len(theirs['ch_mult']) - 1] if attention else [])
+    if name.startswith('mar'):
+        assert config['type'] == 'KLAutoencoder'
+        assert config['pre_decode']['in_channels'] == theirs['embed_dim']
+        return
+    if name.startswith('var'):
+        assert config['quantizer']['scales'] == theirs['v_patch_nums']
+        assert config['quantizer']['convolutions'] == theirs['share_quant_resi']
+        theirs |= {'n_embed': theirs['vocab_size'], 'embed_dim': theirs['z_channels']}
+    quantizer = config['quantizer'].get('quantizer', config['quantizer'])
+    assert quantizer['codebook_size'] == theirs.get('n_embed', theirs.get('codebook_size'))
+    assert quantizer['embedding_dim'] == theirs.get('embed_dim', theirs.get('codebook_embed_dim'))
+    assert quantizer.get('normalize', False) == theirs.get('codebook_l2_norm', False)
+
+
+@pytest.mark.parametrize('kind', ['standard', 'ema'])
+def test_architecture_of_the_study(kind: str) -> None:
+    manifest = read_manifest(f'serezd_vqvae_{kind}_256')
+    theirs, config = manifest['config'], serezd.convert(state_of(manifest)).tokenizer
+    multipliers = theirs['autoencoder']['channel_multipliers']
+    for side in ('encoder', 'decoder'):
+        assert config[side]['width'] == theirs['autoencoder']['channels']
+        assert config[side]['residual_blocks'] == config[side]['refine_blocks'] == theirs['autoencoder']['num_res_blocks']
+        assert not config[side]['conv_bias'] and not config[side]['refine_attention']
+    assert config['encoder']['multipliers'] == multipliers
+    assert config['decoder']['multipliers'] == [1, *multipliers[:-1]]
+    assert config['decoder']['stem_multiplier'] == multipliers[-1]
+    assert config['quantizer']['codebook_size'] == theirs['quantizer']['num_embeddings']
+    assert ('update' in config['quantizer']) == (kind == 'ema')
+
+
+def test_the_studys_discriminator_comes_along() -> None:
+    manifest, critic = read_manifest('serezd_vqvae_standard_256'), read_manifest('serezd_stylegan2_discriminator_256')
+    extra = {f'criterion.discriminator.{key}': value for key, value in state_of(critic).items()}
+    other = {'criterion.perceptual_loss.lin0.model.1.weight': torch.zeros(1, 4, 1, 1)}
+    converted = serezd.convert({**state_of(manifest), **extra, **other})
+    assert list(converted.dropped.values()) == [list(other)]
+    with torch.device('meta'):
+        network = VQDiscriminatorRegistry.build(dict(type='StyleGAN2Discriminator', image_size=256))
+    wanted = {key: value.shape for key, value in network.state_dict().items()}
+    prefix = 'discriminator.'
+    ours = {key.removeprefix(prefix): value.shape for key, value in converted.tensors.items() if key.startswith(prefix)}
+    assert ours == wanted
+    without = serezd.convert({**state_of(manifest), **extra}, discriminator=False)
+    assert not [key for key in without.tensors if key.startswith(prefix)]
 
 
 def names_of(converter: Any, state: dict[str, Tensor]) -> dict[str, str]:
@@ -189,6 +236,10 @@ class TestRules:
             map_keys({'p': packed}, [split('p', 'abcde')], {})
         with pytest.raises(UserError, match='no 1x1 convolution'):
             map_keys({'p': torch.zeros(2, 2, 3, 3)}, [rename('p', 'q', dims=2)], {})
+        mapped, _ = map_keys({'p': torch.arange(5.0).view(1, 5, 1, 1)}, [rename('p', 'q', dims=1)], {})
+        assert torch.equal(mapped['q'], torch.arange(5.0))
+        with pytest.raises(UserError, match='no vector of channels'):
+            map_keys({'p': torch.zeros(5, 1, 1, 2)}, [rename('p', 'q', dims=1)], {})
 
 
 class TestArchitecture:
@@ -220,6 +271,17 @@ class TestArchitecture:
     def test_image_size_has_to_divide_into_cells(self) -> None:
         with pytest.raises(UserError, match='image_size is 17, and the encoder makes cells of 2 pixels'):
             taming.convert(small_taming(), image_size=17)
+
+    @pytest.mark.parametrize('scales', [(1, 2, 4), ()])
+    def test_scales_that_var_was_not_trained_with(self, scales: tuple[int, ...]) -> None:
+        with pytest.raises(UserError, match=f'{len(scales)} scales are given, and it was trained with 10') as caught:
+            var.convert(state_of(read_manifest('var_vqvae_ch160v4096z32')), scales=scales)
+        assert 'scales' in caught.value.hint
+
+    def test_a_discrete_model_is_no_kl_autoencoder(self) -> None:
+        state = {key: value for key, value in small_taming().items() if not key.startswith('quantize.')}
+        with pytest.raises(UserError, match='encodes to 6 channels and decodes from 6'):
+            mar.convert(state)
 
     def test_legacy_says_which_term_beta_weighs(self) -> None:
         for legacy, weights in ((True, (0.5, 1.0)), (False, (1.0, 0.5))):

@@ -87,3 +87,37 @@ def measure_share(count, overlap):
 def test_two_ranks_with_uneven_shares(gloo_pool, overlap):
     alone = measure(tokens_of(8), [list(range(8))])
     assert gloo_pool.run(measure_share, 8, overlap) == [alone, alone]
+
+
+def several(tokens, sizes):
+    metric = VQMetricRegistry.build(dict(type='CodebookMetric', codebook_size=sizes))
+    for start in range(0, len(tokens), 4):
+        ids = [f'image {row}' for row in range(start, min(start + 4, len(tokens)))]
+        keys = torch.tensor([key_of(name) for name in ids])
+        metric.update(Batch(torch.empty(len(ids), 3, 0, 0), ids, keys), Outputs(tokens=tokens[start : start + 4]))
+    return metric.compute()
+
+
+def test_several_codebooks_are_counted_apart():
+    """Tokens (B, h, w, 2): the same number means another code in each."""
+    tokens = torch.stack([tokens_of(7), tokens_of(7, codes=6, seed=1)], dim=-1)
+    found = several(tokens, [13, 6])
+    first, second = by_hand(tokens[..., 0], 13), by_hand(tokens[..., 1], 6)
+    for number, expected in ((1, first), (2, second)):
+        for name, value in expected.items():
+            assert found[f'{name}_{number}'] == pytest.approx(value, rel=1e-12)
+    assert found['dead_codes'] == first['dead_codes'] + second['dead_codes']
+    assert found['codebook_usage'] == pytest.approx(1 - found['dead_codes'] / 19)
+    assert found['codebook_entropy'] == pytest.approx((first['codebook_entropy'] + second['codebook_entropy']) / 2)
+    assert found['perplexity'] == pytest.approx(math.exp(found['codebook_entropy']))
+
+
+def test_one_size_in_a_list_is_that_size():
+    tokens = tokens_of(7)
+    assert several(tokens, [13]) == measure(tokens, [list(range(7))])
+
+
+def test_sizes_that_do_not_fit_the_tokens():
+    with pytest.raises(UserError, match='not of 2 codebooks') as caught:
+        several(tokens_of(7), [13, 13])
+    assert 'list of their sizes' in caught.value.hint

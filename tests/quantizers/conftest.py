@@ -33,7 +33,44 @@ CONFIGS = {
     'vqkd': vector(normalize=True, update=dict(type='VQKDUpdate')),
     'gumbel': dict(type='GumbelQuantizer', codebook_size=37, embedding_dim=5),
     'fsq': dict(type='FiniteScalarQuantizer', levels=[3, 4, 5, 8, 7]),
+    'rotation': vector(gradient='rotation'),
+    'entropy': vector(entropy=dict(weight=0.1)),
+    'entropy_argmax': vector(normalize=True, entropy=dict(target='argmax', temperature=0.5)),
+    'entropy_ema': vector(entropy=dict(floor='clamp'), update=dict(type='EMAUpdate', decay=0.8)),
+    'lfq': dict(type='LookupFreeQuantizer', bits=5, entropy=dict(weight=0.1)),
+    'lfq_highest': dict(type='LookupFreeQuantizer', bits=5, bit_order='first_highest'),
+    'bsq': dict(type='BinarySphericalQuantizer', bits=5, entropy=dict(temperature=1.0)),
+    'bsq_joint': dict(type='BinarySphericalQuantizer', bits=5, entropy=dict(floor='clamp'), entropy_group=None),
+    'simvq': dict(type='SimVectorQuantizer', codebook_size=37, embedding_dim=5),
+    'simvq_rotation': dict(
+        type='SimVectorQuantizer', codebook_size=37, embedding_dim=5, frozen_dim=7, bias=False, gradient='rotation'
+    ),
+    'ibq': dict(type='IndexBackpropagationQuantizer', codebook_size=37, embedding_dim=5, entropy=dict(weight=0.05)),
     'fsq_outer': dict(type='FiniteScalarQuantizer', levels=[2, 4, 5, 8, 7], bound='outer'),
+    'residual': dict(type='ResidualQuantizer', quantizer=vector(init='normal'), stages=3),
+    'residual_ema': dict(
+        type='ResidualQuantizer', quantizer=vector(update=dict(type='EMAUpdate', decay=0.8, restart=RESTART)), stages=2
+    ),
+    'residual_shared': dict(
+        type='ResidualQuantizer', quantizer=vector(update=dict(type='EMAUpdate', decay=0.8)), stages=3, shared=True
+    ),
+    'residual_list': dict(type='ResidualQuantizer', quantizer=[vector(init='normal'), vector(normalize=True)]),
+    'grouped': dict(
+        type='GroupedQuantizer',
+        quantizer=[
+            dict(type='VectorQuantizer', codebook_size=11, embedding_dim=2, update=dict(type='EMAUpdate', decay=0.8)),
+            dict(type='FiniteScalarQuantizer', levels=[3, 4, 5]),
+        ],
+    ),
+    'grouped_residual': dict(
+        type='GroupedQuantizer',
+        quantizer=dict(
+            type='ResidualQuantizer',
+            quantizer=dict(type='VectorQuantizer', codebook_size=7, embedding_dim=3, init='normal'),
+            stages=2,
+        ),
+        groups=2,
+    ),
 }
 
 
@@ -48,6 +85,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize('name', CONFIGS)
     if 'updated' in metafunc.fixturenames:
         metafunc.parametrize('updated', [name for name in CONFIGS if 'update' in CONFIGS[name]])
+    if 'moving' in metafunc.fixturenames:  # also those whose parts have one
+        metafunc.parametrize('moving', [name for name in CONFIGS if "'update'" in str(CONFIGS[name])])
 
 
 @pytest.fixture

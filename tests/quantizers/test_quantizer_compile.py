@@ -8,7 +8,9 @@ import torch
 
 @pytest.mark.slow
 @pytest.mark.parametrize('training', [False, True])
-@pytest.mark.parametrize('kind', ['ema_restart', 'cvq', 'fsq'])
+@pytest.mark.parametrize(
+    'kind', ['ema_restart', 'cvq', 'fsq', 'rotation', 'entropy', 'lfq', 'bsq_joint', 'simvq_rotation', 'ibq']
+)
 def test_fullgraph(make, kind, training):
     plain, twin = make(kind).train(training), make(kind).train(training)
     compiled = torch.compile(twin, fullgraph=True, dynamic=False)
@@ -17,7 +19,9 @@ def test_fullgraph(make, kind, training):
         ours, theirs = plain(features), compiled(features)
         assert torch.equal(ours.tokens, theirs.tokens)
         torch.testing.assert_close(ours.z, theirs.z)
-        gradients = [torch.autograd.grad(out.z.square().sum(), features)[0] for out in (ours, theirs)]
+        gradients = [
+            torch.autograd.grad(sum(out.losses.values(), start=out.z.square().sum()), features)[0] for out in (ours, theirs)
+        ]
         torch.testing.assert_close(*gradients)
         plain.update()
         twin.update()

@@ -36,9 +36,9 @@ def train(config: dict[str, Any], micro_batches: int = 1) -> list[dict[str, Tens
 
 
 @pytest.mark.slow
-def test_two_ranks_agree_to_the_bit_and_with_one(gloo_pool, updated, configs):
-    first, second = gloo_pool.run(train, configs[updated])
-    alone, accumulated = train(configs[updated]), train(configs[updated], micro_batches=2)
+def test_two_ranks_agree_to_the_bit_and_with_one(gloo_pool, moving, configs):
+    first, second = gloo_pool.run(train, configs[moving])
+    alone, accumulated = train(configs[moving]), train(configs[moving], micro_batches=2)
     for step in range(STEPS):
         assert first[step].keys() == second[step].keys() == alone[step].keys()
         for key, value in first[step].items():

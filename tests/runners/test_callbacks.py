@@ -101,6 +101,36 @@ def test_the_alarm_rings_below_the_threshold_only(tmp_path: Path, caplog: pytest
     assert line['tokens'] == 2 * 8 * 16 * 16  # two steps of eight images of 16 x 16 cells
 
 
+def test_the_alarm_names_the_codebook_that_dies(caplog: pytest.LogCaptureFixture) -> None:
+    """Two codebooks of 8: the tokens of the first use all of it, those of the second one code."""
+    import logging
+
+    import torch
+
+    from vq.core.records import Batch, Outputs
+    from vq.runners.callbacks.codebook_alarm import CodebookAlarmCallback
+
+    written: list[dict[str, float]] = []
+    runner = SimpleNamespace(
+        model=SimpleNamespace(codebook_size=8, codebook_sizes=(8, 8)),
+        strategy=SimpleNamespace(device=torch.device('cpu')),
+        journal=SimpleNamespace(write=lambda step, kind, values: written.append(values)),
+        step=4,
+    )
+    logging.getLogger('vq').propagate = True
+    alarm = CodebookAlarmCallback(interval=4)
+    alarm.bind(runner)
+    alarm.after_step()  # nothing seen, nothing to warn of
+    assert 'alarm' not in caplog.text
+    first = torch.arange(64).view(4, 4, 4) % 8
+    batch = Batch(torch.empty(4, 3, 0, 0), list('abcd'), torch.arange(4))
+    alarm.after_batch(batch, Outputs(tokens=torch.stack([first, torch.full_like(first, 5)], dim=-1)))
+    alarm.after_step()
+    assert '12.5 % of 8 codes of codebook 2' in caplog.text
+    line = written[-1]
+    assert (line['usage_1'], line['usage_2'], line['dead_codes'], line['tokens']) == (1, 1 / 8, 7, 128)
+
+
 def test_the_repository_is_described(tmp_path: Path) -> None:
     run(tmp_path, dict(type='GitCallback'), iters=1)
     text = (tmp_path / 'run/git.txt').read_text()

@@ -25,7 +25,7 @@ SGD = dict(type='SGD', lr=0.02)  # Adam would blow rounding of gradients near ze
 
 def train_gan(folder: str, options: dict[str, Any], exact: bool = False) -> dict[str, Any]:
     """A run of the tiny adversarial config: the model's state, the weight of every step. Also what ranks of the pool run."""
-    config = compose(str(write_gan_config(Path(folder))), options, {}, tiny=False)
+    config = compose(str(Path(folder) / 'gan.py'), options, {}, tiny=False)
     config.trainer.callbacks = [c for c in config.trainer.callbacks if c.type == 'OptimizeCallback']
     if exact:
         config.trainer.optimizers = dict(tokenizer=SGD, discriminator=SGD)
@@ -47,6 +47,7 @@ def train_gan(folder: str, options: dict[str, Any], exact: bool = False) -> dict
 
 def test_ranks_stay_equal_to_the_bit(tmp_path: Path, gloo_pool: GlooPool) -> None:
     """20 steps, adaptive weight, R1, LeCam, batch norm, an EMA codebook with restarts."""
+    write_gan_config(tmp_path)
     first, second = gloo_pool.run(train_gan, str(tmp_path), dict(iters=20, start=0, strategy='ddp'))
     assert len(first['state']) > 30 and len(first['weights']) == 19  # one step of warm-up
     assert_same(first['state'], second['state'])  # running statistics of a discriminator's batch norm too
@@ -56,8 +57,10 @@ def test_ranks_stay_equal_to_the_bit(tmp_path: Path, gloo_pool: GlooPool) -> Non
 def test_two_ranks_equal_one_process(tmp_path: Path, gloo_pool: GlooPool) -> None:
     """Without statistics of a batch the joined batch is all that matters: adaptive weight, R1 and LeCam included."""
     options = dict(iters=6, start=0, norm='none', quantizer=dict(type='VectorQuantizer'), batch_size_in_total=True)
+    write_gan_config(tmp_path)
     first, _ = gloo_pool.run(train_gan, str(tmp_path), dict(options, strategy='ddp'), True)
     with tempfile.TemporaryDirectory() as folder:
+        write_gan_config(Path(folder))
         alone = train_gan(folder, dict(options, strategy='base'), True)
     torch.testing.assert_close(first['weights'], alone['weights'], rtol=1e-4, atol=0)
     for name, value in alone['state'].items():
@@ -71,8 +74,10 @@ def test_synchronized_batch_norm_makes_two_ranks_equal_one_process(tmp_path: Pat
     options = dict(
         iters=5, start=0, discriminator=discriminator, quantizer=dict(type='VectorQuantizer'), batch_size_in_total=True
     )
+    write_gan_config(tmp_path)
     first, second = gloo_pool.run(train_gan, str(tmp_path), dict(options, strategy='ddp'), True)
     with tempfile.TemporaryDirectory() as folder:
+        write_gan_config(Path(folder))
         alone = train_gan(folder, dict(options, strategy='base'), True)
     assert_same(first['state'], second['state'])
     for name, value in alone['state'].items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -75,6 +76,39 @@ def test_promises(quantizer, height, width):
     assert reconstruction.shape == image.shape
     assert model.codebook_size == model.quantizer.codebook_size == (11 if 'codebook_size' in quantizer else 60)
     assert model.bits == model.quantizer.bits
+
+
+INNER = dict(type='VectorQuantizer', codebook_size=11, embedding_dim=5, init='normal')
+
+
+@pytest.mark.parametrize(
+    ('quantizer', 'shape', 'sizes', 'bits'),
+    [
+        (dict(type='ResidualQuantizer', quantizer=INNER, stages=3), (3, 3, 3), (11, 11, 11), 3 * math.log2(11)),
+        (dict(type='ResidualQuantizer', quantizer=INNER, stages=3, shared=True), (3, 3, 3), (), 3 * math.log2(11)),
+        (dict(type='GroupedQuantizer', quantizer=INNER, groups=2), (3, 3, 2), (11, 11), 2 * math.log2(11)),
+        (dict(type='MultiScaleQuantizer', quantizer=INNER, scales=(1, 2, 3), convolutions=2), (14,), (), math.log2(11)),
+    ],
+)
+def test_tokens_of_other_shapes(quantizer, shape, sizes, bits):
+    settings = config()
+    settings['quantizer'] = quantizer
+    model = build(settings).eval()
+    image = torch.rand(2, 3, 12, 12) * 2 - 1
+    assert model.token_shape(12) == shape
+    tokens = model.tokenize(image)
+    assert tokens.shape == (2, *shape)
+    quantized = model.quantize(model.encode(image))
+    assert quantized.z.shape == (2, *model.latent_shape(12))
+    assert torch.equal(model.lookup(tokens), quantized.z)
+    torch.testing.assert_close(model.detokenize(tokens), model(image)[0])
+    assert model.codebook_sizes == sizes
+    assert model.bits == pytest.approx(bits)
+    model.train()
+    reconstruction, quantized = model(image)
+    weighted = [model.loss_weights[name] * value for name, value in quantized.losses.items()]
+    (reconstruction.square().mean() + sum(weighted)).backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
 def test_token_shape_and_images_that_do_not_divide():

@@ -1,9 +1,11 @@
 """Starts the ranks of this machine, and all of them again when one dies, in step with the launchers of other machines.
 
-torchrun does the same, with three things that this one needs otherwise: it kills ranks 30 seconds after it was asked to
-stop, in the middle of a long checkpoint; it starts again what can only fail again, such as bad usage; and on several
-machines its agents count restarts, and choose who is rank 0, each on their own. Here one launcher decides. The processes
-find the same environment variables.
+torchrun 2.9 does the same, not well enough for runs that are to go on by themselves. After a rank over gloo was killed, the
+ranks it started next looked for the dead one's address and failed (in two of two tries on one machine). It kills ranks 30
+seconds after it was asked to stop, in the middle of a long checkpoint. It starts again what can only fail again, such as
+bad usage. Its agents on several machines count restarts, and choose who is rank 0, each on their own. Here one launcher
+decides, every attempt has a store and a port of its own, and processes find the variables that torch asks for under the
+names torchrun gives them.
 """
 
 from __future__ import annotations

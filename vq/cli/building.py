@@ -82,9 +82,9 @@ def open_runner(
         raise UserError(
             f'{which} is a {type(runner).__name__}, which is not what {prog} runs', f"Set {which}.type to '{name}'."
         )
-    # who only tokenises needs no perceptual network
-    needed = getattr(runner.model, 'tokenizer', runner.model) if kind.__name__ == 'TokenWriter' else runner.model  # type: ignore[attr-defined]
-    load_frozen(needed, context)
+    model: nn.Module = runner.model  # type: ignore[attr-defined]
+    only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # such a runner asks no perceptual network
+    load_frozen(model.tokenizer if only_tokens else model, context)  # type: ignore[arg-type]
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
 

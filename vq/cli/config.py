@@ -16,7 +16,19 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_config(parser)
     parser.add_argument('--diff', metavar='OTHER', help='print only what differs from another config')
     parser.add_argument('--no-check', action='store_true', help='print without building anything')
+    memory = parser.add_argument_group('memory')
+    memory.add_argument('--memory', action='store_true', help='print what one device holds in training instead, in MiB')
+    memory.add_argument(
+        '--devices', type=_count, nargs='+', default=[1, 8, 64], metavar='N', help='numbers of devices (1 8 64)'
+    )
+    memory.add_argument('--batch', type=_count, metavar='N', help="images per device, in place of the config's batch")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 up")
+    return int(text)
 
 
 @command
@@ -31,6 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.diff:
         other = compose(options.diff, options.config_options, {})
         print(other.diff(config) or 'the two configs are equal')
+        return 0
+    if options.memory:
+        from vq.cli.memory import table
+
+        print(table(config, options.devices, options.batch))
         return 0
     print(config.dumps(), end='')
     if not options.no_check:

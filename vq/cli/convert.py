@@ -16,6 +16,9 @@ KINDS = {
     'taming': 'taming-transformers: VQGAN (VQModel) and its Gumbel form (GumbelVQ), a Lightning .ckpt',
     'llamagen': "LlamaGen's image tokenizers VQ-16 and VQ-8",
     'reference': "the reference toolkit's model.pth of a VQGAN",
+    'var': "VAR's multi-scale tokenizer, vae_ch160v4096z32.pth",
+    'mar': "MAR's continuous autoencoder KL-16, kl16.ckpt",
+    'serezd': "the VQ-VAE/GAN study's Lightning .ckpt (SerezD): standard, entropy and EMA quantizers",
     'tokens': "the reference toolkit's folder of token files ITERATION_RANK.pth",
     'statistics': "the reference toolkit's cached FID statistics, pretrained/fid/*.pth",
 }
@@ -28,6 +31,9 @@ options, KEY:VALUE (what the tensors themselves cannot say):
   taming       image_size:256 legacy:True beta:0.25 temperature:1.0 kl_weight:5e-4 discriminator:True
   llamagen     image_size:256 normalize:True commitment_weight:0.25
   reference    image_size:256 distance::l2 normalize:False commitment_weight:0.25 discriminator:True
+  var          scales:(1,2,3,4,5,6,8,10,13,16) residual:0.5 commitment_weight:0.25
+  mar          image_size:256 kl_weight:1e-6
+  serezd       image_size:256 commitment_weight:0.25 decay:0.95 discriminator:True
   tokens       codebook_size:N (needed) image_size:256 dataset::NAME split::NAME shard_size:8192
 
 Nothing in a file is run: it is read as tensors and plain values only.
@@ -115,17 +121,25 @@ def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[s
     converted: Converted = converter.convert(read_state(file, converter.NESTS), **options)
     shapes = {key: tuple(value.shape) for key, value in converted.tensors.items()}
     tokenizer: Any = fit(converted.tokenizer, shapes, str(file))
-    shape = tokenizer.token_shape(converted.image_size)
+    discrete = tokenizer.codebook_size > 0
+    shape = (tokenizer.token_shape if discrete else tokenizer.latent_shape)(converted.image_size)
     write_converted(output, converted, kind, file.name, read_digest(file))
     own = sum(key.startswith(PREFIX) for key in shapes)
     others = f', {len(shapes) - own} of the discriminator' if len(shapes) > own else ''
-    quantizer = converted.tokenizer['quantizer']
+    shown = f'{" x ".join(map(str, shape))} per image of {converted.image_size} pixels'
+    if discrete:
+        codes, kind_of = (
+            f'{tokenizer.codebook_size} of {tokenizer.quantizer.embedding_dim} channels',
+            type(tokenizer.quantizer),
+        )
+        made = [('codes', f'{codes} ({kind_of.__name__})'), ('tokens', shown)]
+    else:
+        made = [('latent', f'{shown}, continuous ({type(tokenizer).__name__})')]
     return [
         ('read', f'{file} ({kind})'),
         ('tensors', f'{own} of the tokenizer{others}'),
         *(('left out', f'{len(keys)}: {reason}') for reason, keys in converted.dropped.items()),
-        ('codes', f'{quantizer["codebook_size"]} of {quantizer["embedding_dim"]} channels ({quantizer["type"]})'),
-        ('tokens', f'{" x ".join(map(str, shape))} per image of {converted.image_size} pixels'),
+        *made,
         ('parameters', f'{count(tokenizer):,}'),
         ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
         ('to use it', f"vq.load('{output}'), or --load-model-from {output}"),

@@ -15,7 +15,7 @@ logger = logging.getLogger('vq')
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.inference', 'Write input | reconstruction, token map and tokens of each image.')
+    parser = arguments.parser('vq.inference', 'Write input | reconstruction, token map and tokens (or latent) of each image.')
     arguments.add_config(parser)
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     arguments.add_weights(parser, required=True)
@@ -67,16 +67,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed += 1
             continue
         image = torch.from_numpy(numpy.array(pixels)).permute(2, 0, 1)[None].to(device)
-        tokens = tokenizer.tokenize(to_float(image))
-        pictures = [to_float(image)]
-        if tokenizer.can_decode:
-            pictures.append(tokenizer.detokenize(tokens))
+        if tokenizer.codebook_size:
+            tokens = tokenizer.tokenize(to_float(image))
+            made = tokenizer.detokenize(tokens) if tokenizer.can_decode else None
+            save_png(folder / f'{name[1]}_tokens.png', token_map(tokens[0], size))
+            found, kind = tokens[0].cpu(), 'tokens'
+            said = f'{tuple(found.shape)} tokens, {len(set(found.flatten().tolist()))} different'
+        else:
+            with torch.no_grad():
+                latent = tokenizer.encode(to_float(image)).mean
+                made = tokenizer.decode(latent)
+            found, kind = latent[0].cpu(), 'latent'
+            said = f'a latent {tuple(found.shape)}, no tokens'
+        pictures = [to_float(image)] if made is None else [to_float(image), made]
         save_png(folder / f'{name[1]}_pair.png', grid(torch.cat(pictures), columns=len(pictures)))
-        save_png(folder / f'{name[1]}_tokens.png', token_map(tokens[0], size))
-        with atomic.atomic_file(folder / f'{name[1]}_tokens.npy') as file:
-            numpy.save(file, tokens[0].cpu().numpy())
-        different = len(set(tokens.flatten().tolist()))
-        print(f'{name[0]}: {tuple(tokens.shape[1:])} tokens, {different} different, in {folder}/{name[1]}_*')
+        with atomic.atomic_file(folder / f'{name[1]}_{kind}.npy') as file:
+            numpy.save(file, found.numpy())
+        print(f'{name[0]}: {said}, in {folder}/{name[1]}_*')
     if failed:
         raise UserError(f'{failed} of {len(options.images)} images could not be read (named above)', 'Check these files.')
     return 0

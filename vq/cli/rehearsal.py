@@ -8,10 +8,11 @@ for its allocator. What kernels take for themselves while they run is not seen.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -23,44 +24,57 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 from vq.core.records import Batch
-from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Task
+from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy, Task
 from vq.runners.guard import FiniteGuard
 from vq.runners.trainer import Trainer
-from vq.strategies.base import BaseStrategy, Precision
+from vq.strategies.base import BaseStrategy
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
 
 META = torch.device('meta')
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
-# What autocast does on CUDA, by the names of functions ("CUDA Op-Specific Behavior" in torch's page on automatic mixed
-# precision; ``square`` and ``einsum`` are made of listed ones). On the CPU torch has other lists, on the meta device none.
-_CONVOLUTIONS = [f'conv{kind}{n}d' for kind in ('', '_transpose') for n in (1, 2, 3)]
-IN_HALF = frozenset(
-    'linear matmul __matmul__ __rmatmul__ mm mv bmm addmm addmv addr addbmm baddbmm chain_matmul multi_dot einsum prelu '
-    'scaled_dot_product_attention'.split()
-    + _CONVOLUTIONS
+
+def _names(*texts: str) -> frozenset[str]:
+    return frozenset(' '.join(texts).split())
+
+
+# What autocast does on CUDA, by the names of operations (ATen/autocast_mode.h). On the CPU torch has other lists, on the meta
+# device none. The last line of each is of functions that are made of listed ones.
+IN_HALF = _names(
+    'conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution linear prelu einsum',
+    'matmul mm mv bmm addmm addmv addr addbmm baddbmm chain_matmul linalg_multi_dot linalg_vecdot',
+    'scaled_dot_product_attention lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell',
+    '__matmul__ __rmatmul__ multi_head_attention_forward',
 )
-IN_FP32 = frozenset(
-    'acos asin binary_cross_entropy_with_logits cdist cosh cosine_embedding_loss cosine_similarity cross_entropy dist erfinv '
-    'exp expm1 group_norm hinge_embedding_loss kl_div l1_loss layer_norm log log10 log1p log2 margin_ranking_loss mse_loss '
-    'multi_margin_loss multilabel_margin_loss nll_loss pdist poisson_nll_loss pow __pow__ __rpow__ __rdiv__ '
-    'reciprocal renorm rsqrt sinh smooth_l1_loss soft_margin_loss softplus square tan triplet_margin_loss'.split()
+IN_FP32 = _names(
+    'acos asin cosh erfinv exp expm1 log log10 log1p log2 pow reciprocal renorm rsqrt sinh tan logsumexp softplus',
+    'group_norm layer_norm native_layer_norm frobenius_norm nuclear_norm cosine_similarity cdist dist pdist',
+    'mse_loss l1_loss smooth_l1_loss huber_loss kl_div nll_loss nll_loss2d poisson_nll_loss binary_cross_entropy_with_logits',
+    'cosine_embedding_loss hinge_embedding_loss margin_ranking_loss multi_margin_loss multilabel_margin_loss',
+    'soft_margin_loss triplet_margin_loss upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d',
+    'upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d',
+    '__pow__ __rpow__ __rdiv__ square cross_entropy interpolate normalize',
 )
-FP32_RESULT = frozenset('cumprod cumsum log_softmax norm prod softmax softmin sum'.split())  # without a wide copy of the input
-IN_WIDEST = frozenset('addcdiv addcmul atan2 bilinear cross dot grid_sample index_put scatter_add tensordot'.split())
+FP32_RESULT = _names(  # without a wide copy of what goes in
+    'cumprod cumsum linalg_matrix_norm linalg_vector_norm log_softmax norm prod softmax sum',
+    'softmin',
+)
+IN_WIDEST = _names(
+    'addcdiv addcmul atan2 bilinear cross dot vdot grid_sampler index_put scatter_add tensordot',
+    'grid_sample',
+)
 
 
 class LiveBytes(TorchDispatchMode):
     """Bytes of the tensors on ``device`` that are made while it is on, and the most there were at once.
 
     A storage counts from the operation that makes it until nobody refers to it, once however many views it has.
-    ``known`` are tensors that were there before.
     """
 
-    def __init__(self, device: torch.device, known: Iterable[Tensor]) -> None:
-        super().__init__()
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.device, self.now, self.peak, self.counting = device, 0, 0, True
-        self._sizes: dict[int, int] = {value.untyped_storage()._cdata: 0 for value in known}
+        self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -81,11 +95,12 @@ class LiveBytes(TorchDispatchMode):
     def _forget(self, key: int) -> None:
         self.now -= self._sizes.pop(key, 0)
 
-    def leave_out(self, value: Tensor) -> None:
-        """It is counted elsewhere."""
-        key = value.untyped_storage()._cdata
-        self.now -= self._sizes.get(key, 0)
-        self._sizes[key] = 0
+    def leave_out(self, *values: Tensor) -> None:
+        """They are counted elsewhere."""
+        for value in values:
+            key = value.untyped_storage()._cdata
+            self.now -= self._sizes.get(key, 0)
+            self._sizes[key] = 0
 
 
 class DeviceRules(TorchFunctionMode):
@@ -98,11 +113,19 @@ class DeviceRules(TorchFunctionMode):
         super().__init__()
         self.half, self._casted = half, casted
         self.exact = 0  # how many parts that compute in fp32 are being called
+        self.depth = 0
         self._copies: dict[int, Tensor] = {}
 
+    def __enter__(self) -> DeviceRules:
+        self.depth += 1
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
     def __exit__(self, *error: Any) -> None:
-        super().__exit__(*error)
-        self._copies.clear()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        self.depth -= 1
+        if not self.depth:
+            self._copies.clear()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = dict(kwargs or {}), getattr(func, '__name__', '')
@@ -117,8 +140,8 @@ class DeviceRules(TorchFunctionMode):
                 kwargs.setdefault('dtype', torch.float32)
             elif name in IN_WIDEST and torch.float32 in {getattr(value, 'dtype', None) for value in args}:
                 args, kwargs = tree_map_only(Tensor, _to_fp32, (args, kwargs))
-        if name == 'scaled_dot_product_attention' and len(args) == 3 and set(kwargs) <= {'is_causal'} and args[0].is_meta:
-            # q, k, v, the result and one number per row are kept, as by the kernels of GPUs
+        if name == 'scaled_dot_product_attention' and _is_fused(args, kwargs):
+            # q, k, v, the result and one number per row are kept; the meta device would keep the scores too
             kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
             return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
         return func(*args, **kwargs)
@@ -136,6 +159,11 @@ class DeviceRules(TorchFunctionMode):
         return self._copies[id(value)]
 
 
+def _is_fused(args: Any, kwargs: Any) -> bool:
+    """Whether GPUs have a kernel for this attention: they want the channels of a head side by side in memory."""
+    return len(args) == 3 and set(kwargs) <= {'is_causal'} and all(value.is_meta and value.stride(-1) == 1 for value in args)
+
+
 def _to_fp32(value: Tensor) -> Tensor:
     return value.float() if value.dtype in HALVES.values() else value
 
@@ -143,8 +171,13 @@ def _to_fp32(value: Tensor) -> Tensor:
 class MetaStrategy(BaseStrategy):
     """One device that computes nothing. Optimizers step unseen: what they keep is counted from their state."""
 
-    def __init__(self, precision: Precision, accumulate: int, live: LiveBytes, rules: DeviceRules) -> None:
-        super().__init__('meta', precision, accumulate)
+    def __init__(self, like: Strategy, live: LiveBytes, rules: DeviceRules) -> None:
+        super().__init__(
+            'meta',
+            accumulate=like.accumulate,
+            channels_last=getattr(like, 'channels_last', False),
+            checkpoint_activations=getattr(like, 'checkpoint_activations', False),
+        )
         self.device, self.live, self.rules = META, live, rules
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -183,20 +216,18 @@ class _Prompter(Callback):
 
 
 def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
-    """The heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch.
+    """The heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch."""
+    model, seen, live = trainer.model, Rehearsal(), LiveBytes(META)
+    trainer = copy.copy(trainer)  # what a set-up would make is set below
 
-    The trainer cannot be run afterwards, but rehearsed again.
-    """
-    model, seen = trainer.model, Rehearsal()
-    live = LiveBytes(META, [*model.parameters(), *model.buffers()])
+    def casted(parameter: nn.Parameter, half: Tensor) -> None:
+        live.leave_out(half)
+        seen.casts[parameter] = half.nbytes
 
-    def casted(parameter: nn.Parameter, copy: Tensor) -> None:
-        live.leave_out(copy)
-        seen.casts[parameter] = copy.nbytes
-
-    precision = getattr(trainer.strategy, 'precision', 'fp32')
-    rules = DeviceRules(HALVES.get(precision), casted)
-    trainer.strategy = MetaStrategy(precision, trainer.strategy.accumulate, live, rules)
+    rules = DeviceRules(HALVES.get(getattr(trainer.strategy, 'precision', 'fp32')), casted)
+    trainer.strategy = MetaStrategy(trainer.strategy, live, rules)
+    trainer.strategy.place(model)
+    live.leave_out(*model.parameters(), *model.buffers())
     trainer.callbacks = [_Prompter(seen)]
     trainer.callbacks[0].bind(trainer)
     trainer.roots = trainer.wrapped = model.roots()
@@ -204,15 +235,14 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
         name: factory([{'params': trainer.strategy.trainable(trainer.roots[name])}], False)
         for name, factory in trainer.factories.items()
     }
-    trainer.guard, trainer.batches = FiniteGuard(META), _batches(images, image_size)
+    trainer.guard, trainer.batches = FiniteGuard(META), _batches(images, image_size)  # type: ignore[assignment]
     trainer.step = heaviest_step(model) - 1
     with contextlib.ExitStack() as stack:
         for part in model.modules():
-            if isinstance(part, (Quantizer, DiscriminatorPenalty)):
-                stack.enter_context(_exact_in(part, rules))
+            stack.callback(_follow(part, rules))
         for parameter in model.parameters():
             if parameter.requires_grad:
-                hook = parameter.register_post_accumulate_grad_hook(lambda found: live.leave_out(found.grad))
+                hook = parameter.register_post_accumulate_grad_hook(lambda found: live.leave_out(found.grad))  # type: ignore[no-untyped-call]
                 stack.callback(hook.remove)
         stack.enter_context(live)
         trainer.train_step()
@@ -235,19 +265,26 @@ def _batches(images: int, image_size: int) -> Iterator[Batch]:
         yield Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
 
 
-@contextlib.contextmanager
-def _exact_in(part: nn.Module, rules: DeviceRules) -> Iterator[None]:
-    """While ``part`` is called autocast is off: it turns it off itself, which leaves no trace on the meta device."""
+def _follow(part: nn.Module, rules: DeviceRules) -> Callable[[], None]:
+    """Tell the rules of calls of a part; returns what ends that.
 
-    def change(by: int) -> Callable[..., None]:
-        def hook(*_: Any) -> None:
-            rules.exact += by
+    Quantizers and penalties turn autocast off themselves, which leaves no trace on the meta device. A call outside of any
+    autocast is backward computing something again, under the autocast of the first time: torch sees to it for its own only.
+    """
+    exact = isinstance(part, (Quantizer, DiscriminatorPenalty))
+    entered: list[bool] = []
 
-        return hook
+    def enter(*_: Any) -> None:
+        rules.exact += exact
+        entered.append(rules.depth == 0)
+        if entered[-1]:
+            rules.__enter__()
 
-    hooks = part.register_forward_pre_hook(change(1)), part.register_forward_hook(change(-1))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
+    def leave(*_: Any) -> None:
+        rules.exact -= exact
+        if entered.pop():
+            rules.__exit__(None, None, None)
+
+    # also when the call breaks off, as computing again does once it has what backward needs
+    hooks = part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)
+    return lambda: [hook.remove() for hook in hooks] and None

@@ -1,9 +1,9 @@
 """A launch that starts its ranks again must not begin its run again.
 
-``auto_torchrun --max-restarts N`` (or torchrun's own) tells every process which launch it belongs to, and how often that
-has started. The first process writes the launch into the run's folder once the folder is its own; a later start that finds
-its launch there goes on from the newest checkpoint, whatever the command line said at first: ``--overwrite``,
-``--load-from``, or nothing.
+``auto_torchrun --max-restarts N`` tells every process which launch it belongs to, and how often that has started, in
+torchrun's variables. The first process writes the launch into the run's folder once the folder is its own. A later start
+that finds its launch there goes on from the newest checkpoint, whatever the command line said for the first one:
+``--overwrite``, ``--load-from``, or nothing.
 """
 
 from __future__ import annotations

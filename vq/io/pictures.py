@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 
 import torch
@@ -38,15 +39,21 @@ def save_png(path: Path, picture: Tensor) -> None:
 
 
 def token_map(tokens: Tensor, size: int) -> Tensor:
-    """Tokens (h, w) as a (3, size, size) uint8 picture: one colour per code, the same in every picture.
+    """Tokens as a uint8 picture: one colour per code, the same in every picture.
 
-    Hues step by the golden ratio, so that codes with neighbouring numbers are told apart.
+    (h, w) give (3, size, size); (h, w, n) give n of these side by side; a row of tokens is laid out in a square, row after
+    row, with what is left of it white. Hues step by the golden ratio, so that neighbouring numbers are told apart.
     """
-    if tokens.ndim != 2:
-        tokens = tokens.reshape(tokens.shape[0], -1) if tokens.ndim > 2 else tokens.reshape(1, -1)
+    if tokens.ndim > 2:
+        maps = [token_map(layer, size) for layer in tokens.flatten(2).unbind(-1)]
+        return torch.cat(maps, dim=2)
+    if tokens.ndim == 1:
+        side = math.isqrt(max(len(tokens) - 1, 0)) + 1
+        empty = tokens.new_full((side * side - len(tokens),), -1)
+        tokens = torch.cat([tokens, empty]).view(side, side)
     golden = 0.6180339887498949
     hue = (tokens.cpu().double() * golden) % 1
     light = 0.45 + 0.5 * ((tokens.cpu().double() * golden * golden) % 1)
     channels = [light * (0.35 + 0.65 * (((hue * 6 + shift) % 6 - 3).abs() - 1).clamp(0, 1)) for shift in (0, 4, 2)]
-    picture = (torch.stack(channels) * 255).round().to(torch.uint8)
+    picture = (torch.stack(channels) * 255).round().to(torch.uint8).masked_fill(tokens.cpu() < 0, 255)
     return torch.nn.functional.interpolate(picture[None].float(), size=(size, size), mode='nearest')[0].to(torch.uint8)

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,11 @@ def write(folder: Path, tensors: Mapping[str, Tensor]) -> Files:
     """
     writer = _Storage(folder)
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    try:
-        save(dict(tensors), storage_writer=writer, planner=planner, no_dist=not torch.distributed.is_initialized())
-    except CheckpointException as error:
-        raise writer.error or _first(error) from error
+    with _quiet():
+        try:
+            save(dict(tensors), storage_writer=writer, planner=planner, no_dist=not torch.distributed.is_initialized())
+        except CheckpointException as error:
+            raise writer.error or _first(error) from error
     return writer.files
 
 
@@ -74,12 +76,19 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], verify: bool = True) 
     Only files that hold a part that is needed are opened; ``verify`` compares their SHA-256 with the marker first.
     """
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', message='torch.distributed is')
+    with _quiet():
         try:
             load(dict(tensors), storage_reader=_Stored(folder, verify), planner=planner, no_dist=True)
         except CheckpointException as error:
             raise _first(error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """torch warns of a single process, which is nothing to worry about here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', message=r'torch\.distributed is (disabled|unavailable)')
+        yield
 
 
 def _first(error: CheckpointException) -> BaseException:

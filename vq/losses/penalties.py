@@ -9,6 +9,7 @@ from torch import Tensor
 from vq.core import collectives
 from vq.core.errors import ConfigError
 from vq.interfaces import Discriminator, DiscriminatorPenalty
+from vq.nn.eager import eager
 from vq.nn.precision import no_autocast
 from vq.registries import VQPenaltyRegistry
 
@@ -18,7 +19,8 @@ class R1Penalty(DiscriminatorPenalty):
     """E |grad_x D(x)|^2 over real images x (Mescheder et al. 2018), in fp32, every ``interval`` steps.
 
     The weight is multiplied by the interval, so that its strength does not depend on it. The discriminator is in eval for
-    the moment: batch statistics would make one image's gradient depend on the others.
+    the moment: batch statistics would make one image's gradient depend on the others. And it runs uncompiled, for what
+    torch.compile makes has no second derivatives.
     """
 
     second_order = True
@@ -31,7 +33,7 @@ class R1Penalty(DiscriminatorPenalty):
 
     def forward(self, discriminator: Discriminator, real: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         was_training = discriminator.training
-        with no_autocast(real.device):
+        with no_autocast(real.device), eager():
             images = real.detach().float().requires_grad_()
             discriminator.eval()
             (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)

@@ -86,12 +86,15 @@ def window() -> list[int]:
 
 @functools.cache
 def blur_matrix(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(length, length): row i blurs around i, with pixels outside reflected at the border."""
-    offsets = torch.arange(SIZE, device=device) - SIZE // 2
-    index = (torch.arange(length, device=device)[:, None] + offsets).abs()  # (length, SIZE)
+    """(length, length): row i blurs around i, with pixels outside reflected at the border.
+
+    Made on the host: under XLA the first batch would otherwise be another program than the first batch of a second pass.
+    """
+    offsets = torch.arange(SIZE) - SIZE // 2
+    index = (torch.arange(length)[:, None] + offsets).abs()  # (length, SIZE)
     index = torch.where(index < length, index, 2 * (length - 1) - index)
-    taps = torch.tensor(window(), device=device, dtype=dtype).expand(length, SIZE)
-    return torch.zeros(length, length, device=device, dtype=dtype).scatter_add_(1, index, taps)
+    taps = torch.tensor(window(), dtype=dtype).expand(length, SIZE)
+    return torch.zeros(length, length, dtype=dtype).scatter_add_(1, index, taps).to(device)
 
 
 def ssim_map(x: Tensor, y: Tensor) -> Tensor:

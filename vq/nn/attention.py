@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.nn.norms import NormKind, make_norm
+from vq.nn.recompute import Recomputed
 
 
-class SpatialAttention(nn.Module):
+class SpatialAttention(Recomputed):
     """y = x + proj(softmax(q k^T / sqrt(C)) v), one head, every cell attends to every cell.
 
     Queries, keys and values have 1x1 convolutions of their own, as the published checkpoints do.
@@ -22,7 +23,7 @@ class SpatialAttention(nn.Module):
         self.v = nn.Conv2d(channels, channels, 1)
         self.proj = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def compute(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         q, k, v = (conv(h).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.q, self.k, self.v))  # (B, 1, HW, C)
         mixed = F.scaled_dot_product_attention(q, k, v)

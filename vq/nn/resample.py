@@ -33,7 +33,9 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(repeat_cells(x) if x.device.type == 'xla' else F.interpolate(x, scale_factor=2.0, mode='nearest'))
+        y: Tensor = self.conv(
+            repeat_cells(x) if x.device.type == 'xla' else F.interpolate(x, scale_factor=2.0, mode='nearest')
+        )
         return y
 
 

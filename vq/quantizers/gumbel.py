@@ -23,7 +23,7 @@ def gumbel_noise(logits: Tensor) -> Tensor:
     return torch.empty_like(logits).exponential_().log_().neg_()
 
 
-def relaxed_weights(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+def relaxed_weights(logits: Tensor, noise: Tensor, temperature: float | Tensor) -> Tensor:
     """softmax((logits + noise) / temperature) over the codes, (..., K)."""
     return torch.softmax((logits + noise) / temperature, dim=-1)
 
@@ -51,8 +51,11 @@ class GumbelQuantizer(Quantizer):
     code of the largest weight, and gradients are those of the mix. Evaluation is without noise: the code of the largest
     logit, exactly what ``lookup`` gives.
 
-    ``temperature`` and ``kl_weight`` are read in every forward and may be set at any time, for schedules.
+    ``temperature`` and ``kl_weight`` are read in every forward and may be set between steps, for schedules. The temperature
+    that forward reads lies on the device: as a number it would be part of a compiled program, and every value a new one.
     """
+
+    warmth: Tensor  # () the temperature
 
     def __init__(
         self,
@@ -68,11 +71,22 @@ class GumbelQuantizer(Quantizer):
             raise ConfigError(f'temperature is {temperature}', 'Give a number above 0.')
         self.codebook_size = codebook_size
         self.embedding_dim = embedding_dim
+        self.register_buffer('warmth', torch.empty(()), persistent=False)
         self.temperature = float(temperature)
         self.kl_weight = float(kl_weight)
         self.straight_through = straight_through
         self.codebook = Codebook(codebook_size, embedding_dim, init=init)
         self.logits = nn.Linear(embedding_dim, codebook_size)
+
+    @property
+    def temperature(self) -> float:
+        return self._temperature
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self._temperature = value
+        with torch.no_grad():
+            self.warmth.fill_(value)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:  # type: ignore[override]
@@ -85,6 +99,7 @@ class GumbelQuantizer(Quantizer):
 
     def reset_parameters(self) -> None:
         """New random codes and logits (again, after a move off the meta device)."""
+        self.temperature = self._temperature
         self.codebook.reset_parameters()
         self.logits.reset_parameters()
 
@@ -102,9 +117,9 @@ class GumbelQuantizer(Quantizer):
                 if not torch.is_grad_enabled():
                     return Quantized(self.lookup(tokens), tokens, losses)
                 return Quantized(
-                    straight_through_codes(torch.softmax(logits / self.temperature, dim=-1), tokens, codes), tokens, losses
+                    straight_through_codes(torch.softmax(logits / self.warmth, dim=-1), tokens, codes), tokens, losses
                 )
-            weights = relaxed_weights(logits, gumbel_noise(logits), self.temperature)
+            weights = relaxed_weights(logits, gumbel_noise(logits), self.warmth)
             tokens = weights.argmax(-1)
             z = straight_through_codes(weights, tokens, codes) if self.straight_through else weights @ codes
             return Quantized(z, tokens, losses)

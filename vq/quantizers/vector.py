@@ -12,6 +12,8 @@ from vq.core.records import Quantized
 from vq.interfaces import CodebookUpdate, Quantizer
 from vq.nn.precision import no_autocast
 from vq.quantizers.codebook import Codebook, Init
+from vq.quantizers.entropy import EntropyLoss
+from vq.quantizers.gradients import Gradient, check_gradient, pass_gradient
 from vq.quantizers.search import Metric, nearest_code
 from vq.quantizers.updates.base import Update
 from vq.registries import VQQuantizerRegistry
@@ -28,6 +30,8 @@ class VectorQuantizer(Quantizer):
     - ``distance``: 'l2', or 'cosine' (the code of the smallest angle, returned with its own length).
     - ``normalize``: features and codes are scaled to unit length first, also by ``lookup``; then both distances agree.
     - ``update``: what moves codes besides gradients, once per optimizer step.
+    - ``gradient``: how z passes gradients to x, straight-through or by the rotation trick.
+    - ``entropy``: settings of an entropy loss on soft assignments; a term of training only, 'entropy'.
     """
 
     def __init__(
@@ -40,6 +44,8 @@ class VectorQuantizer(Quantizer):
         commitment_weight: float = 0.25,
         init: Init = 'uniform',
         update: CodebookUpdate | None = None,
+        gradient: Gradient = 'straight_through',
+        entropy: EntropyLoss | None = None,
     ) -> None:
         super().__init__()
         if distance not in ('l2', 'cosine'):
@@ -58,6 +64,10 @@ class VectorQuantizer(Quantizer):
         self.updates_in_forward = update is not None and update.in_forward
         self.loss_weights = {'codebook': codebook_weight} if by_gradient else {}
         self.loss_weights['commitment'] = commitment_weight
+        self.gradient: Gradient = check_gradient(gradient)
+        self.entropy = entropy
+        if entropy is not None:
+            self.loss_weights['entropy'] = entropy.weight
         if update is not None:
             update.bind(self.codebook.weight, self.metric)
 
@@ -92,8 +102,16 @@ class VectorQuantizer(Quantizer):
             if 'codebook' in self.loss_weights:
                 losses['codebook'] = F.mse_loss(codes, x.detach())
             losses['commitment'] = F.mse_loss(x, codes.detach())
-            # straight-through, written so that the value is the code to the last bit: x - sg(x) is zero
-            return Quantized(codes.detach() + (x - x.detach()), tokens, losses)
+            if self.entropy is not None and self.training:
+                losses['entropy'] = self._entropy_of(self.entropy, x.reshape(-1, self.embedding_dim))
+            return Quantized(pass_gradient(x, codes, self.gradient), tokens, losses)
+
+    def _entropy_of(self, entropy: EntropyLoss, rows: Tensor) -> Tensor:
+        """Over the distances that the search compares: rows (N, C)."""
+        table = self.codebook.weight
+        if self.metric == 'cosine':
+            rows, table = F.normalize(rows, dim=-1), F.normalize(table, dim=-1)
+        return entropy.of_distances(rows, table)
 
     def update(self, ok: Tensor | None = None) -> None:
         if self.codebook_update is not None and not self.updates_in_forward:

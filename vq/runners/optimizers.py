@@ -33,6 +33,12 @@ def learning_rate(value: float, device: torch.device) -> float | Tensor:
     return rate.requires_grad_() if isinstance(rate, Tensor) else value
 
 
+def rate_of(group: dict[str, Any]) -> float:
+    """A group's learning rate as a number."""
+    rate = group['lr']
+    return rate.detach().item() if isinstance(rate, Tensor) else rate
+
+
 def portable(optimizer: Optimizer) -> Optimizer:
     """State dicts with plain numbers, and loading that leaves alone how the optimizer computes."""
     optimizer.register_state_dict_post_hook(_plain_rates)
@@ -41,7 +47,7 @@ def portable(optimizer: Optimizer) -> Optimizer:
 
 
 def _plain_rates(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    groups = [{**group, 'lr': float(group['lr'])} for group in state['param_groups']]
+    groups = [{**group, 'lr': rate_of(group)} for group in state['param_groups']]
     return {**state, 'param_groups': groups}
 
 
@@ -49,9 +55,7 @@ def _keep_how(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     given, own = state['param_groups'], optimizer.param_groups
     if len(given) != len(own):
         return state  # torch has an error for that
-    groups = [
-        {**new, **{name: mine[name] for name in HOW if name in mine}} for new, mine in zip(given, own, strict=True)
-    ]
+    groups = [{**new, **{name: mine[name] for name in HOW if name in mine}} for new, mine in zip(given, own, strict=True)]
     return {**state, 'param_groups': groups}
 
 

@@ -57,6 +57,11 @@ class TokenWriter(Validator):
                 f'{type(self.model).__name__} has no tokenizer to write tokens with',
                 'Give the config of an image tokenization task.',
             )
+        if not tokenizer.codebook_size:
+            raise UserError(
+                f'{type(tokenizer).__name__} is continuous: it has no tokens to write',
+                'Give the config of a discrete tokenizer.',
+            )
         self.tokenizer, started = tokenizer, time.perf_counter()
         first = self.dataset.load(0, python_stream('shape'))['image']
         shape = tokenizer.token_shape(first.shape[0])

@@ -15,6 +15,8 @@ from vq.core.errors import ConfigError
 from vq.core.records import Batch
 from vq.interfaces import Strategy, Task
 from vq.registries import VQStrategyRegistry
+from vq.strategies.compiling import CompileSettings, begin_graphs, compile_part, compile_settings, find_parts, usual_parts
+from vq.strategies.recomputing import recompute_in
 from vq.strategies.scaler import LossScaler
 from vq.strategies.stepping import gradient_norm, guarded_step
 
@@ -28,9 +30,12 @@ class BaseStrategy(Strategy):
     precision   autocast of forward passes; fp16 brings a loss scaler
     accumulate  micro-batches per optimizer step
     clip        bound on the gradient norm, unless an OptimizeCallback has its own
-    compile     torch.compile over each optimizer's root; a text names the back end (inductor otherwise)
+    compile     torch.compile of encoder, quantizer, decoder, discriminator and perceptual networks, in place, so in
+                evaluation too; a text names the back end (inductor otherwise), a dict also says which parts, and how
     channels_last  images and convolution weights in NHWC order
     deterministic  only deterministic kernels; an operation without one is an error
+    checkpoint_activations  blocks of encoder and decoder are computed again in backward instead of kept, in training; or
+                            the paths of the parts in which they are
     """
 
     name: ClassVar[str] = 'base'
@@ -41,14 +46,22 @@ class BaseStrategy(Strategy):
         precision: Precision = 'fp32',
         accumulate: int = 1,
         clip: float | None = None,
-        compile: bool | str = False,
+        compile: bool | str | CompileSettings = False,
         channels_last: bool = False,
         deterministic: bool = False,
+        checkpoint_activations: bool | tuple[str, ...] = False,
     ) -> None:
         if accumulate < 1:
             raise ConfigError(f'accumulate is {accumulate}', 'Give 1 or more micro-batches per step.')
         self.device_name, self.precision, self.accumulate, self.clip = device, precision, accumulate, clip
-        self.compile, self.channels_last, self.deterministic = compile, channels_last, deterministic
+        self.channels_last, self.deterministic = channels_last, deterministic
+        self.compile, self.checkpoint_activations = compile_settings(compile), checkpoint_activations
+        if self.compile and self.compile.cuda_graphs and accumulate > 1:
+            raise ConfigError(
+                f'compile asks for CUDA graphs, and accumulate is {accumulate}: a micro-batch would overwrite gradients',
+                "Set accumulate to 1, or mode='default' in compile.",
+            )
+        self._misnamed: ConfigError | None = None
         self.device = torch.device('cpu')
         self.scaler: LossScaler | None = None
         self.rank, self.world_size = 0, 1
@@ -58,6 +71,8 @@ class BaseStrategy(Strategy):
     def start(self) -> None:
         """Take the device and set up communication; every other method comes after this one."""
         self.device = self.choose_device()
+        if self.compile:
+            self.compile.check(self.device)
         if self.deterministic:
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
@@ -92,16 +107,28 @@ class BaseStrategy(Strategy):
         task.to(self.device)
         if self.channels_last:
             task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.set_parts(task)
+
+    def set_parts(self, task: Task) -> None:
+        """Turn on recomputation and compilation in the parts that get them."""
+        self._misnamed = None
+        if self.checkpoint_activations:
+            recompute_in(task, self._named(task, 'checkpoint_activations', self.checkpoint_activations))
+        if self.compile:
+            parts = usual_parts(task) if self.compile.parts is None else self._named(task, 'compile', self.compile.parts)
+            for part in parts.values():
+                compile_part(part, self.compile)
+
+    def _named(self, task: Task, option: str, names: bool | tuple[str, ...]) -> dict[str, nn.Module]:
+        parts, wrong = find_parts(task, ('',) if isinstance(names, bool) else tuple(names), option)  # '' is the task itself
+        self._misnamed = self._misnamed or wrong
+        return parts
 
     def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """What the task calls in place of its roots."""
-        return {name: self.wrap_one(self._compiled(root)) for name, root in roots.items()}  # type: ignore[arg-type]
-
-    def _compiled(self, root: nn.Module) -> nn.Module:
-        if not self.compile:
-            return root
-        compiled: nn.Module = torch.compile(root, backend='inductor' if self.compile is True else self.compile)  # type: ignore[assignment]
-        return compiled
+        if self._misnamed:  # not when parts are set: a validator has the strategy of a run, and not all of its parts
+            raise self._misnamed
+        return {name: self.wrap_one(root) for name, root in roots.items()}
 
     def wrap_one(self, root: nn.Module) -> nn.Module:
         return root
@@ -113,6 +140,8 @@ class BaseStrategy(Strategy):
         return parameter
 
     def to_device(self, batch: Batch) -> Batch:
+        if self.compile and self.compile.cuda_graphs:
+            begin_graphs()
         return batch.to(self.device, self.channels_last)
 
     # one step

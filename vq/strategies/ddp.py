@@ -16,6 +16,7 @@ from vq.core import collectives
 from vq.core.errors import UserError
 from vq.registries import VQStrategyRegistry
 from vq.strategies.base import BaseStrategy, Precision
+from vq.strategies.compiling import CompileSettings
 
 
 @VQStrategyRegistry.register_()
@@ -37,13 +38,14 @@ class DDPStrategy(BaseStrategy):
         precision: Precision = 'fp32',
         accumulate: int = 1,
         clip: float | None = None,
-        compile: bool | str = False,
+        compile: bool | str | CompileSettings = False,
         channels_last: bool = False,
         deterministic: bool = False,
         find_unused_parameters: bool = False,
         timeout: float = 600.0,
+        checkpoint_activations: bool | tuple[str, ...] = False,
     ) -> None:
-        super().__init__(device, precision, accumulate, clip, compile, channels_last, deterministic)
+        super().__init__(device, precision, accumulate, clip, compile, channels_last, deterministic, checkpoint_activations)
         self.find_unused_parameters, self.timeout = find_unused_parameters, timeout
         self._started_group = False
         self._control: Any = None

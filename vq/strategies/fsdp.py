@@ -67,6 +67,7 @@ class FSDPStrategy(DDPStrategy):
         clip: float | None = None,
         channels_last: bool = False,
         deterministic: bool = False,
+        checkpoint_activations: bool | tuple[str, ...] = False,
         reshard_after_forward: bool = True,
         timeout: float = 600.0,
     ) -> None:
@@ -77,6 +78,7 @@ class FSDPStrategy(DDPStrategy):
             clip=clip,
             channels_last=channels_last,
             deterministic=deterministic,
+            checkpoint_activations=checkpoint_activations,
             timeout=timeout,
         )
         self.reshard_after_forward = reshard_after_forward
@@ -139,9 +141,10 @@ class FSDPStrategy(DDPStrategy):
                         parameter.data = parameter.data.to(self.device, memory_format=wanted)
                 for name, buffer in module.named_buffers(recurse=False):
                     setattr(module, name, buffer.to(self.device))
+        self.set_parts(task)
 
-    def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        return dict(roots)  # ``shard`` has changed them in place
+    def wrap_one(self, root: nn.Module) -> nn.Module:
+        return root  # ``shard`` has changed it in place
 
     def trainable(self, root: nn.Module) -> list[nn.Parameter]:
         parameters = []

@@ -19,8 +19,6 @@ from vq.core.errors import UserError, listing
 from vq.interfaces import Strategy
 from vq.io.sharded import is_sharded, joined, local, part_of
 
-_OWN = ('fused', 'foreach', 'capturable')  # settings of the machine, not of the run: a resume keeps its own
-
 
 def names_of(root: nn.Module) -> list[str]:
     """The parameters an optimizer of this root has, in its order."""
@@ -67,10 +65,7 @@ def restore_state(
                 values[key] = part_of(value, origins[index])
     if shards is not None:
         _read_parts(name, names, origins, shards, state)
-    groups = []
-    for ours, theirs in zip(optimizer.state_dict()['param_groups'], saved['param_groups'], strict=True):
-        groups.append({**theirs, **{key: ours[key] for key in _OWN if key in ours}})
-    optimizer.load_state_dict({'state': state, 'param_groups': groups})
+    optimizer.load_state_dict({'state': state, 'param_groups': saved['param_groups']})
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

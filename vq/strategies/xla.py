@@ -35,7 +35,8 @@ class XLAStrategy(BaseStrategy):
 
     With several devices every tensor of a batch is cut along its first dimension and parameters are on all of them: XLA
     finds the communication itself, so collectives are the identity and ``batch_size`` counts all devices together. A batch
-    that does not divide is refused in training, and computed by every device as a whole in evaluation.
+    that does not divide is refused in training, and computed by every device as a whole in evaluation. Products of fp32
+    matrices are in fp32.
 
     precision          bf16 autocast of forward passes; there is no fp16
     accumulate         micro-batches per optimizer step
@@ -61,6 +62,7 @@ class XLAStrategy(BaseStrategy):
             raise ConfigError('XLA devices compute in bf16, not fp16', "Use precision='bf16'.")
         self.spmd, self.compile_cache, self.functionalization = spmd, compile_cache, functionalization
         self.devices = 1
+        self._spmd: Any = None  # the module, where there are several devices
         self._mesh: Any = None
         self._divides = True  # the last batch, among the devices
 
@@ -70,12 +72,15 @@ class XLAStrategy(BaseStrategy):
         self._set_functionalization()
         try:
             import torch_xla
+            import torch_xla.backends
+            import torch_xla.runtime
         except ImportError as error:
             raise UserError('the XLA strategy needs torch_xla', "Install it with pip install 'vq[xla]'.") from error
-        import torch_xla.runtime as runtime
-
+        runtime: Any = torch_xla.runtime
         if self.compile_cache is not None:
             self._open_cache(runtime)
+        if torch_xla.backends.get_mat_mul_precision() != 'highest':  # a TPU would multiply fp32 matrices in bf16
+            torch_xla.backends.set_mat_mul_precision('highest')
         if self.spmd and not runtime.is_spmd():
             runtime.use_spmd()  # from here on there is one virtual device; it must come before the first use of a device
         if runtime.process_count() > 1:
@@ -85,10 +90,10 @@ class XLAStrategy(BaseStrategy):
             )
         self.devices = runtime.global_runtime_device_count() if runtime.is_spmd() else 1
         if self.devices > 1:
-            import numpy
-            import torch_xla.distributed.spmd as spmd
+            import torch_xla.distributed.spmd
 
-            self._mesh = spmd.Mesh(numpy.arange(self.devices), (self.devices,), (AXIS,))
+            self._spmd = torch_xla.distributed.spmd
+            self._mesh = self._spmd.Mesh(range(self.devices), (self.devices,), (AXIS,))
         return torch_xla.device()
 
     def _set_functionalization(self) -> None:
@@ -125,18 +130,17 @@ class XLAStrategy(BaseStrategy):
 
     def to_device(self, batch: Batch) -> Batch:
         cut_graph()  # what the step before left open: moving averages, sums of metrics
-        import torch_xla
+        import torch_xla.core.xla_model as model
 
         # torch seeds every device but this one; from Python's generator, so that a resumed run draws the same numbers
-        torch_xla.manual_seed(random.getrandbits(31))
+        model.set_rng_state(random.getrandbits(31))
         moved = super().to_device(batch)
         self._divides = len(batch) % self.devices == 0
         if self._mesh is not None and self._divides:
-            import torch_xla.distributed.spmd as spmd
-
+            # not keys and categories, one number each: to read what is cut would compile a program to join it, every time
             for value in [*vars(moved).values(), *moved.extra.values()]:
-                if isinstance(value, Tensor) and value.ndim and len(value) == len(batch):
-                    spmd.mark_sharding(value, self._mesh, (AXIS, *[None] * (value.ndim - 1)))
+                if isinstance(value, Tensor) and value.ndim > 1 and len(value) == len(batch):
+                    self._spmd.mark_sharding(value, self._mesh, (AXIS, *[None] * (value.ndim - 1)))
         return moved
 
     @contextlib.contextmanager

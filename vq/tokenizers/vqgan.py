@@ -6,25 +6,27 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from vq.core.errors import ConfigError, UserError
+from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
 from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.registries import VQModelRegistry
+from vq.tokenizers.sizes import check_image_size
 
 
 @VQModelRegistry.register_()
 class VQGAN(Tokenizer):
     """image -> encoder -> post_encode -> quantizer -> pre_decode -> decoder -> image; tokens (B, h, w).
 
+    A quantizer may have more tokens per cell, (B, h, w, n), or its own order of them, (B, n).
     Widths follow from the neighbours unless a config gives them: connectors take theirs from both sides, the decoder
-    the encoder's. Without connectors the encoder's ``out_channels`` must be the quantizer's ``embedding_dim``.
+    the encoder's. Without connectors the encoder's ``out_channels`` must be what the quantizer takes, mostly its ``embedding_dim``.
     """
 
     can_decode = True
     # parts are built in the order of the signature, and a wire can only come from a part built before
     wires: ClassVar[dict[str, str]] = {
         'post_encode.in_channels': 'encoder.out_channels',
-        'post_encode.out_channels': 'quantizer.embedding_dim',
+        'post_encode.out_channels': 'quantizer.feature_dim',
         'decoder.in_channels': 'encoder.out_channels',
         'pre_decode.in_channels': 'quantizer.embedding_dim',
         'pre_decode.out_channels': 'decoder.in_channels',
@@ -46,7 +48,7 @@ class VQGAN(Tokenizer):
         self.pre_decode = pre_decode
         self.decoder = decoder
         self.downsampling = encoder.downsampling
-        _check_join('encoder', encoder.out_channels, 'post_encode', post_encode, 'quantizer', quantizer.embedding_dim)
+        _check_join('encoder', encoder.out_channels, 'post_encode', post_encode, 'quantizer', quantizer.feature_dim)
         _check_join('quantizer', quantizer.embedding_dim, 'pre_decode', pre_decode, 'decoder', decoder.in_channels)
         upsampling = getattr(decoder, 'upsampling', encoder.downsampling)
         if upsampling != encoder.downsampling:
@@ -60,8 +62,12 @@ class VQGAN(Tokenizer):
         return self.quantizer.codebook_size
 
     @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.quantizer.codebook_sizes
+
+    @property
     def bits(self) -> float:
-        """Bits per token."""
+        """Bits per token; where a cell has several, of all of them."""
         return self.quantizer.bits
 
     @property
@@ -71,11 +77,15 @@ class VQGAN(Tokenizer):
         return weights
 
     def token_shape(self, image_size: int) -> tuple[int, ...]:
-        self._check_size(image_size, image_size)
-        return image_size // self.downsampling, image_size // self.downsampling
+        check_image_size(image_size, image_size, self.downsampling)
+        return self.quantizer.token_shape((image_size // self.downsampling, image_size // self.downsampling))
+
+    def latent_shape(self, image_size: int) -> tuple[int, ...]:
+        check_image_size(image_size, image_size, self.downsampling)
+        return self.quantizer.embedding_dim, image_size // self.downsampling, image_size // self.downsampling
 
     def encode(self, image: Tensor) -> Latent:
-        self._check_size(image.shape[-2], image.shape[-1])
+        check_image_size(image.shape[-2], image.shape[-1], self.downsampling)
         features = self.encoder(image)
         return Latent(features if self.post_encode is None else self.post_encode(features))
 
@@ -100,13 +110,6 @@ class VQGAN(Tokenizer):
         """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and what the quantizer said on the way."""
         quantized = self.quantize(self.encode(image))
         return self.decode(quantized.z), quantized
-
-    def _check_size(self, height: int, width: int) -> None:
-        if height % self.downsampling or width % self.downsampling or not height or not width:
-            raise UserError(
-                f'images of {height} x {width} pixels do not divide into cells of {self.downsampling} pixels',
-                f'Choose image_size as a multiple of {self.downsampling}.',
-            )
 
 
 def _check_join(left: str, out_channels: int, between: str, connector: Connector | None, right: str, in_channels: int) -> None:

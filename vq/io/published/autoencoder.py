@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,28 +15,50 @@ HINT = 'This is no file of that kind, or it is damaged.'
 CRITIC = 'discriminator.'
 
 
-def assemble(mapped: State, quantizer: dict[str, Any], image_size: int, dropped: dict[str, list[str]]) -> Converted:
-    """Tensors under the keys they have in a task, from those of a tokenizer (bare) and a PatchGAN (discriminator.main.N)."""
+def assemble(
+    mapped: State,
+    quantizer: dict[str, Any] | None,
+    image_size: int,
+    dropped: dict[str, list[str]],
+    *,
+    encoder: Mapping[str, Any] | None = None,
+    decoder: Mapping[str, Any] | None = None,
+    critic_keys: Callable[[State], dict[str, Tensor]] | None = None,
+) -> Converted:
+    """Tensors under the keys they have in a task, from those of a tokenizer (bare) and a critic (below ``discriminator.``).
+
+    Without a quantizer it is a KL autoencoder. ``encoder`` and ``decoder`` are settings that shapes cannot say;
+    ``critic_keys`` names the tensors of the critic, a PatchGAN's if left open.
+    """
+    from vq.io.published.discriminators import patchgan_keys
+
     own = {key: value for key, value in mapped.items() if not key.startswith(CRITIC)}
     critic = {key.removeprefix(CRITIC): value for key, value in mapped.items() if key.startswith(CRITIC)}
     tensors = {f'tokenizer.{key}': value for key, value in own.items()}
     if critic:
-        from vq.io.published.discriminators import patchgan_keys
+        tensors |= {f'{CRITIC}{key}': value for key, value in (critic_keys or patchgan_keys)(critic).items()}
+    config = _tokenizer(own, quantizer, image_size, encoder or {}, decoder or {})
+    return Converted(config, tensors, image_size, dropped)
 
-        tensors |= {f'{CRITIC}{key}': value for key, value in patchgan_keys(critic).items()}
-    return Converted(_tokenizer(own, quantizer, image_size), tensors, image_size, dropped)
 
-
-def _tokenizer(state: State, quantizer: dict[str, Any], image_size: int) -> dict[str, Any]:
+def _tokenizer(
+    state: State,
+    quantizer: dict[str, Any] | None,
+    image_size: int,
+    encoder_settings: Mapping[str, Any],
+    decoder_settings: Mapping[str, Any],
+) -> dict[str, Any]:
     """The config of the tokenizer whose tensors these are, around a quantizer that is known already."""
-    encoder, decoder = _encoder(state), _decoder(state)
-    config: dict[str, Any] = {'type': 'VQGAN', 'encoder': encoder, 'quantizer': quantizer}
+    encoder, decoder = {**_encoder(state), **encoder_settings}, {**_decoder(state), **decoder_settings}
+    config: dict[str, Any] = {'type': 'KLAutoencoder' if quantizer is None else 'VQGAN', 'encoder': encoder}
+    if quantizer is not None:
+        config['quantizer'] = quantizer
     if 'post_encode.conv.weight' in state:
         config['post_encode'] = _connector(state, 'post_encode')
     if 'pre_decode.conv.weight' in state:
         config['pre_decode'] = _connector(state, 'pre_decode')
     config['decoder'] = decoder
-    cell = 2 ** (len(encoder['multipliers']) - 1)
+    cell = 2 ** (len(encoder['multipliers']) - (not encoder.get('resample_last', False)))
     if type(image_size) is not int or image_size < 1 or image_size % cell:
         raise UserError(
             f'image_size is {image_size}, and the encoder makes cells of {cell} pixels',
@@ -45,9 +67,9 @@ def _tokenizer(state: State, quantizer: dict[str, Any], image_size: int) -> dict
     return config
 
 
-def codebook_shape(state: State) -> tuple[int, int]:
+def codebook_shape(state: State, quantizer: str = 'quantizer') -> tuple[int, int]:
     """K codes of C channels."""
-    weight = get(state, 'quantizer.codebook.weight')
+    weight = get(state, f'{quantizer}.codebook.weight')
     if weight.ndim != 2:
         raise UserError(f'the codebook has the shape {tuple(weight.shape)}, and K x C is needed', HINT)
     return int(weight.shape[0]), int(weight.shape[1])
@@ -81,6 +103,8 @@ def _encoder(state: State) -> dict[str, Any]:
         **_refine(state, 'encoder'),
         in_channels=int(stem.shape[1]),
         out_channels=int(out.shape[0]),
+        **({} if 'encoder.stem.bias' in state else {'conv_bias': False}),
+        **({} if out.shape[-1] == 3 else {'out_kernel_size': int(out.shape[-1])}),
     )
 
 
@@ -102,6 +126,8 @@ def _decoder(state: State) -> dict[str, Any]:
     )
     if stem.shape[0] != width * multipliers[-1]:
         config['stem_multiplier'] = _divided(int(stem.shape[0]), width, 'decoder.stem')
+    if 'decoder.levels.0.blocks.0.conv1.bias' not in state:
+        config['conv_bias'] = False
     return config
 
 

@@ -206,6 +206,33 @@ CATALOG: tuple[Published, ...] = (
         ),
         kind='llamagen',
     ),
+    Published(
+        'var-ms-4096',
+        'multi-scale VQ-VAE of VAR, 256 pixels, 4,096 codes of 32 channels, ten scales',
+        (
+            RemoteFile(
+                'https://huggingface.co/FoundationVision/var/resolve/main/vae_ch160v4096z32.pth',
+                'var/vae_ch160v4096z32.pth',
+                None,
+                'https://github.com/FoundationVision/VAR (README.md)',
+            ),
+        ),
+        kind='var',
+    ),
+    Published(
+        'mar-kl-16',
+        'continuous autoencoder of MAR, ImageNet, f16, 16 channels',
+        (
+            RemoteFile(
+                # the page has dl=0, which hands the file to wget alone
+                'https://www.dropbox.com/scl/fi/hhmuvaiacrarfg28qxhwz/kl16.ckpt?rlkey=l44xipsezc8atcffdp4q7mwmh&dl=1',
+                'mar/kl16.ckpt',
+                None,
+                'https://github.com/LTH14/mar (util/download.py)',
+            ),
+        ),
+        kind='mar',
+    ),
 )
 
 

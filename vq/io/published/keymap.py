@@ -35,7 +35,7 @@ class Converted:
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """No target: the tensor is left out for a reason. Several: equal parts of its first axis. ``dims``: 2 makes a 1x1
-    convolution's weight that of a linear layer, 4 the other way round; vectors stay."""
+    convolution's weight that of a linear layer, 4 the other way round; vectors stay. 1 makes (1, C, 1, 1) a vector."""
 
     source: str
     targets: tuple[str, ...]
@@ -111,11 +111,14 @@ def _parts(key: str, value: Tensor, rule: Rule) -> list[Tensor]:
 def _reshaped(key: str, value: Tensor, dims: int | None) -> Tensor:
     if dims is None or value.ndim == 1 or value.ndim == dims:
         return value
+    if dims == 1 and value.ndim == 4 and value.numel() == value.shape[1]:
+        return value.reshape(-1)
     if dims == 4 and value.ndim == 2:
         return value[:, :, None, None]
     if dims == 2 and value.ndim == 4 and value.shape[2:] == (1, 1):
         return value[:, :, 0, 0]
-    raise UserError(f"'{key}' of shape {tuple(value.shape)} is no 1x1 convolution", 'This is no file of that kind.')
+    wanted = 'vector of channels' if dims == 1 else '1x1 convolution'
+    raise UserError(f"'{key}' of shape {tuple(value.shape)} is no {wanted}", 'This is no file of that kind.')
 
 
 def _shown(keys: Sequence[str], most: int = 8) -> str:

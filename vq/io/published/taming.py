@@ -6,7 +6,7 @@ from typing import Any
 
 from vq.core.errors import UserError
 from vq.io.published.autoencoder import assemble, codebook_shape, get, level_count
-from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename
+from vq.io.published.keymap import Converted, Rule, State, Words, drop, map_keys, rename
 
 NESTS = ('state_dict',)  # under which the file keeps its tensors
 SIDES = {'encoder': 'encoder', 'decoder': 'decoder'}
@@ -15,7 +15,7 @@ ATTENTION = {'norm': 'norm', 'q': 'q', 'k': 'k', 'v': 'v', 'proj_out': 'proj'}
 ENDS = {'conv_in': 'stem', 'norm_out': 'norm_out', 'conv_out': 'conv_out'}
 CONNECTORS = {'quant_conv': 'post_encode', 'post_quant_conv': 'pre_decode'}
 
-RULES = (
+AUTOENCODER = (  # what all that grew from its encoder and decoder share
     rename('encoder.down.{i}.block.{j}.{residual}.{leaf}', 'encoder.levels.{i}.blocks.{j}.{residual}.{leaf}'),
     rename('encoder.down.{i}.attn.{j}.{attention}.{leaf}', 'encoder.levels.{i}.attentions.{j}.{attention}.{leaf}'),
     rename('encoder.down.{i}.downsample.conv.{leaf}', 'encoder.levels.{i}.resample.conv.{leaf}'),
@@ -27,6 +27,9 @@ RULES = (
     rename('{side}.mid.block_2.{residual}.{leaf}', '{side}.refine.2.{residual}.{leaf}'),
     rename('{side}.{end}.{leaf}', '{side}.{end}.{leaf}'),
     rename('{connector}.{leaf}', '{connector}.conv.{leaf}'),
+)
+RULES = (
+    *AUTOENCODER,
     rename('quantize.embedding.weight', 'quantizer.codebook.weight'),
     rename('quantize.embed.weight', 'quantizer.codebook.weight'),
     rename('quantize.proj.{leaf}', 'quantizer.logits.{leaf}', dims=2),
@@ -34,6 +37,19 @@ RULES = (
 )
 DISCRIMINATOR = rename('loss.discriminator.{rest}', 'discriminator.{rest}')
 NO_DISCRIMINATOR = drop('loss.discriminator.{rest}', 'discriminator: left out by an option')
+
+
+def vocabulary(levels: int) -> dict[str, Words]:
+    """For an autoencoder with so many levels."""
+    return {
+        'side': SIDES,
+        'residual': RESIDUAL,
+        'attention': ATTENTION,
+        'end': ENDS,
+        'connector': CONNECTORS,
+        # theirs counts from full resolution, ours from the lowest
+        'up': {str(level): str(levels - 1 - level) for level in range(levels)} or {'0': '0'},
+    }
 
 
 def convert(
@@ -50,18 +66,8 @@ def convert(
 
     ``temperature`` and ``kl_weight`` are for going on training a Gumbel model.
     """
-    levels = level_count(state, 'decoder.up.')
-    vocabulary = {
-        'side': SIDES,
-        'residual': RESIDUAL,
-        'attention': ATTENTION,
-        'end': ENDS,
-        'connector': CONNECTORS,
-        # theirs counts from full resolution, ours from the lowest
-        'up': {str(level): str(levels - 1 - level) for level in range(levels)} or {'0': '0'},
-    }
     rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR)
-    mapped, dropped = map_keys(state, rules, vocabulary)
+    mapped, dropped = map_keys(state, rules, vocabulary(level_count(state, 'decoder.up.')))
     size, dim = codebook_shape(mapped)
     if 'quantizer.logits.weight' in mapped:
         quantizer = _gumbel(mapped, size, dim, temperature, kl_weight)

@@ -29,6 +29,7 @@ class AnnealCallback(Callback):
             last = depth == len(path)
             if not hasattr(self.part, step):
                 known = [name for name in vars(self.part) if not name.startswith('_')]
+                known += [name for name, value in vars(type(self.part)).items() if isinstance(value, property) and value.fset]
                 known += [] if last else [name for name, _ in self.part.named_children()]
                 kind = type(self.part).__name__
                 raise ConfigError(

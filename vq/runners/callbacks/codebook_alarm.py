@@ -12,6 +12,7 @@ from torch import Tensor
 from vq.core import collectives
 from vq.core.records import Batch, Outputs
 from vq.interfaces import Callback
+from vq.metrics.codebook import number_codes, usage
 from vq.registries import VQCallbackRegistry
 
 logger = logging.getLogger('vq')
@@ -27,7 +28,8 @@ class CodebookAlarmCallback(Callback):
     """Counts tokens on the device; every ``interval`` steps writes usage, perplexity and dead codes of that window.
 
     Below ``threshold`` usage a warning names the remedies. A window too short to hit every code is judged by what it
-    could hit: with M tokens drawn evenly from K codes, 1 - (1 - 1/K)^M of them appear.
+    could hit: with M tokens drawn evenly from K codes, 1 - (1 - 1/K)^M of them appear. Where tokens come from several
+    codebooks, the worst of them is warned of.
     """
 
     def __init__(self, interval: int = 500, threshold: float = 0.5) -> None:
@@ -36,36 +38,40 @@ class CodebookAlarmCallback(Callback):
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
-        self.codes = int(getattr(runner.model, 'codebook_size', 0))
-        self.counts = torch.zeros(self.codes, dtype=torch.int64, device=runner.strategy.device) if self.codes else None
+        codes = int(getattr(runner.model, 'codebook_size', 0))
+        self.sizes = list(getattr(runner.model, 'codebook_sizes', ())) or [codes]
+        self.counts = torch.zeros(sum(self.sizes), dtype=torch.int64, device=runner.strategy.device) if codes else None
 
     def after_batch(self, batch: Batch, outputs: Outputs) -> None:
         if self.counts is not None and outputs.tokens is not None:
-            tokens = outputs.tokens.flatten()
+            tokens = number_codes(outputs.tokens, self.sizes).flatten()
             self.counts.scatter_add_(0, tokens, torch.ones_like(tokens))
 
     def after_step(self) -> None:
         if self.counts is None or self.runner.step % self.interval:
             return
-        counts = collectives.all_reduce(self.counts).double().cpu()
+        counts = collectives.all_reduce(self.counts).clone().cpu()  # one rank gets its own tensor back
         self.counts.zero_()
-        usage = float((counts > 0).double().mean())
-        probability = counts / counts.sum().clamp(min=1)
-        perplexity = float(torch.exp(-torch.special.xlogy(probability, probability).sum()))
-        self.runner.journal.write(
-            self.runner.step,
-            'codebook',
-            {'usage': usage, 'perplexity': perplexity, 'dead_codes': int((counts == 0).sum()), 'tokens': int(counts.sum())},
-        )
-        reachable = 1 - (1 - 1 / self.codes) ** float(counts.sum())
-        if usage < self.threshold * reachable and collectives.is_main():
+        figures = usage(counts, self.sizes)
+        line = {
+            name.removeprefix('codebook_'): int(value) if name.startswith('dead') else value
+            for name, value in figures.items()
+            if 'entropy' not in name
+        }
+        self.runner.journal.write(self.runner.step, 'codebook', {**line, 'tokens': int(counts.sum())})
+        books = torch.split(counts, self.sizes)
+        shares = [float((book > 0).double().mean()) for book in books]
+        reachable = [1 - (1 - 1 / len(book)) ** float(book.sum()) for book in books]
+        worst = min(range(len(books)), key=lambda book: shares[book] / max(reachable[book], 1e-12))
+        if shares[worst] < self.threshold * reachable[worst] and collectives.is_main():
             logger.warning(
-                'codebook alarm at step %d: %.1f %% of %d codes were used in the last %d steps (perplexity %.1f). %s',
+                'codebook alarm at step %d: %.1f %% of %d codes%s were used in the last %d steps (perplexity %.1f). %s',
                 self.runner.step,
-                100 * usage,
-                self.codes,
+                100 * shares[worst],
+                len(books[worst]),
+                f' of codebook {worst + 1}' if len(books) > 1 else '',
                 self.interval,
-                perplexity,
+                usage(books[worst])['perplexity'],
                 REMEDIES,
             )
 

@@ -65,7 +65,10 @@ class EMACallback(Callback):
     def _check(self) -> None:
         """The live tensors are still those of the model."""
         for name, value in self._averaged_state().items():
-            if local(value).data_ptr() != local(self._live[name]).data_ptr():
+            live = self._live[name]
+            # tensors of XLA have no address, and torch_xla may crash when it is asked for one
+            same = value is live if value.device.type == 'xla' else local(value).data_ptr() == local(live).data_ptr()
+            if not same:
                 raise RuntimeError(f'{name} was replaced by another tensor during training; parts must change theirs in place')
 
     def load_shadow(self, shadow: Mapping[str, Tensor]) -> None:

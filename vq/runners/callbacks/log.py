@@ -16,10 +16,16 @@ from vq.core import collectives
 from vq.core.records import Losses
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
+from vq.runners.optimizers import rate_of
 
 logger = logging.getLogger('vq')
 
 Key = tuple[str, tuple[str, ...]]
+
+
+def ready(values: list[Tensor]) -> list[Tensor]:
+    """To be joined and read by one copy; on the host already under XLA, which would compile a program to join them."""
+    return [value.cpu() if value.device.type == 'xla' else value for value in values]
 
 
 @VQCallbackRegistry.register_()
@@ -63,9 +69,9 @@ class LogCallback(Callback):
         norms = [*runner.gradient_norms]
         if norms:
             values['gradient_norm'] = dict(
-                zip(norms, torch.stack([runner.gradient_norms[n].float() for n in norms]).tolist(), strict=True)
+                zip(norms, torch.stack(ready([runner.gradient_norms[n].float() for n in norms])).tolist(), strict=True)
             )
-        values['lr'] = {name: float(optimizer.param_groups[0]['lr']) for name, optimizer in runner.optimizers.items()}
+        values['lr'] = {name: rate_of(optimizer.param_groups[0]) for name, optimizer in runner.optimizers.items()}
         values['timing'] = timing = self._timing()
         runner.journal.write(runner.step, 'train', values)
         if collectives.is_main():
@@ -75,7 +81,7 @@ class LogCallback(Callback):
     def _means(self) -> dict[str, float]:
         if not self.sums:
             return {}
-        joined = torch.cat([*self.sums.values()])
+        joined = torch.cat(ready([*self.sums.values()]))
         sums = (collectives.all_reduce(joined) / collectives.size()).tolist()
         several = len(self.runner.optimizers) > 1  # also before the second one has begun
         totals: dict[str, float] = {}

@@ -18,8 +18,8 @@ class Coded(NamedTuple):
     """What one forward of an autoencoder makes."""
 
     reconstruction: Tensor  # (B, 3, H, W)
-    tokens: Tensor  # (B, *token_shape)
-    losses: dict[str, Tensor]  # the quantizer's, bare
+    tokens: Tensor | None  # (B, *token_shape); None where there are none
+    losses: dict[str, Tensor]  # of the bottleneck, bare
     features: Tensor | None  # what the decoder's last layer took, where somebody needs it
 
 
@@ -32,11 +32,11 @@ class AutoEncoding(nn.Module):
 
     def forward(self, image: Tensor) -> Coded:
         tokenizer = self.tokenizer
-        quantized = tokenizer.quantize(tokenizer.encode(image))
+        z, tokens, losses = tokenizer.code(tokenizer.encode(image))
         if not (self.with_features and tokenizer.training):
-            return Coded(tokenizer.decode(quantized.z), quantized.tokens, quantized.losses, None)
-        features = tokenizer.decoder_features(quantized.z)
-        return Coded(tokenizer.decoder.project(features), quantized.tokens, quantized.losses, features)
+            return Coded(tokenizer.decode(z), tokens, losses, None)
+        features = tokenizer.decoder_features(z)
+        return Coded(tokenizer.decoder.project(features), tokens, losses, features)
 
 
 @VQTaskRegistry.register_()
@@ -57,6 +57,10 @@ class ImageTokenization(Task):
     @property
     def codebook_size(self) -> int:
         return self.tokenizer.codebook_size
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.tokenizer.codebook_sizes
 
     def roots(self) -> dict[str, nn.Module]:
         return dict(self._roots)

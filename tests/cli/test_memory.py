@@ -1,0 +1,299 @@
+"""``python -m vq.config --memory``: predicted bytes against those that real steps hold, on the CPU and on two ranks."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.ranks import GlooPool
+from tests.runners.gan import write_gan_config
+from tests.runners.support import write_config
+from vq.cli import memory
+from vq.cli.building import build_runner
+from vq.cli.compose import compose
+from vq.cli.counting import image_size_of
+from vq.cli.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes, heaviest_step
+from vq.core.config import PyConfig
+from vq.interfaces import Callback
+from vq.io.sharded import local
+from vq.registries import VQTaskRegistry
+from vq.runners.callbacks.ema import EMACallback
+from vq.runners.context import RunContext
+
+KINDS = ('OptimizeCallback', 'EMACallback')
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch):
+    monkeypatch.delenv('DRY_RUN', raising=False)
+    monkeypatch.setenv('OMP_NUM_THREADS', '1')
+
+
+# against a real step
+
+
+class Witness(Callback):
+    """What is really held in one step of a run: the most beside state and gradients, and each of these afterwards."""
+
+    def __init__(self, step: int) -> None:
+        self.step, self.held, self.gradients = step, {}, {}
+
+    def before_step(self) -> None:
+        if self.runner.step + 1 == self.step:
+            model = self.runner.model
+            tensors = [local(value.detach()) for value in [*model.parameters(), *model.buffers()]]
+            self.live = LiveBytes(torch.device('cpu'))
+            self.live.leave_out(*tensors)
+            self.hooks = [
+                parameter.register_post_accumulate_grad_hook(lambda found: self.live.leave_out(local(found.grad)))
+                for parameter in model.parameters()
+                if parameter.requires_grad
+            ]
+            self.live.__enter__()
+
+    def optimize(self, name: str) -> None:
+        if self.runner.step + 1 != self.step:
+            return
+        held = 0
+        for group in self.runner.optimizers[name].param_groups:
+            for parameter in group['params']:
+                gradient = self.runner.strategy.origin(parameter).grad
+                held += 0 if gradient is None else local(gradient).nbytes
+        self.gradients[name] = held
+
+    def after_step(self) -> None:
+        if self.runner.step != self.step:
+            return
+        self.live.__exit__(None, None, None)
+        for hook in self.hooks:
+            hook.remove()
+        runner = self.runner
+        shadows = [callback.shadow for callback in runner.callbacks if isinstance(callback, EMACallback)]
+        optimizers = [state for optimizer in runner.optimizers.values() for state in optimizer.state.values()]
+        self.held = {
+            'parameters': count(parameter for parameter in runner.model.parameters() if parameter.requires_grad),
+            'optimizer': count(value for state in optimizers for value in state.values() if isinstance(value, Tensor)),
+            'average': count(value for shadow in shadows for value in shadow.values()),
+            'frozen': count(parameter for parameter in runner.model.parameters() if not parameter.requires_grad),
+            'buffers': count(runner.model.buffers()),
+            'activations': self.live.peak,
+        }
+
+
+def count(tensors) -> int:
+    return sum(local(value.detach()).nbytes for value in tensors)
+
+
+def witness(folder: Path, config: PyConfig, step: int) -> Witness:
+    """Train up to ``step`` with nothing that only logs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config.trainer.iters = step
+    config.trainer.callbacks = [callback for callback in config.trainer.callbacks if callback.type in KINDS]
+    trainer = build_runner(config, 'trainer', 7)
+    found = Witness(step)
+    trainer.callbacks.insert(0, found)
+    trainer.bind(RunContext('test', folder, 7, config.dumps()))
+    trainer.run()
+    return found
+
+
+def predicted(config: PyConfig, strategy: str, devices: int = 1, images: int | None = None) -> memory.Footprint:
+    (found,) = [one for one in memory.footprints(config, [devices], images) if one.strategy == strategy]
+    return found
+
+
+MOMENTUM = dict(type='SGD', lr=0.1, momentum=0.9)
+PLAIN_SGD = dict(type='SGD', lr=0.1)
+# one kernel of group norms copies its input on all devices but the CPU: norms made of plain operations are alike everywhere
+ALIKE = {f'.trainer.model.tokenizer.{part}.norm': 'group_unbiased' for part in ('encoder', 'decoder')}
+
+
+@pytest.mark.parametrize(
+    ('write', 'options', 'overrides', 'step'),
+    [
+        (write_gan_config, {}, {}, 5),
+        (write_gan_config, {'norm': 'act', 'penalties': {}, 'quantizer': None}, {}, 4),
+        (write_gan_config, {'batch_size': 5}, {'.trainer.strategy.accumulate': 2}, 5),
+        (write_config, {}, {}, 4),
+        (write_config, {}, {'.trainer.strategy.checkpoint_activations': True}, 4),
+        (write_config, {}, {'.trainer.optimizers.tokenizer': MOMENTUM, '.trainer.strategy.accumulate': 2}, 4),
+        (write_config, {}, {'.trainer.optimizers.tokenizer': PLAIN_SGD}, 4),
+    ],
+    ids=[
+        'adversarial',
+        'adversarial-codes-by-gradient',
+        'adversarial-accumulated',
+        'adam',
+        'recomputed',
+        'momentum-accumulated',
+        'sgd',
+    ],
+)
+def test_one_device_holds_what_a_real_step_holds(tmp_path, write, options, overrides, step):
+    path = str(write(tmp_path))
+    overrides = {**overrides, **ALIKE}
+    config = compose(path, options, overrides)
+    found = predicted(config, 'base')
+    real = witness(tmp_path / 'run', config, step)
+    gradients = real.gradients.values()
+    accumulated = '.trainer.strategy.accumulate' in overrides
+    expected = {**real.held, 'gradients': sum(gradients) if accumulated else max(gradients)}
+    activations = expected.pop('activations')
+    assert {name: found.parts[name] for name in expected} == expected
+    # on the CPU alone torch's mse_loss leaves its result in the storage of all squares: of pixels, and of fewer features
+    pixels = config.trainer.dataloader.batch_size * 3 * image_size_of(config.trainer.dataset) ** 2
+    assert 0 <= activations - found.parts['activations'] <= 2 * 4 * pixels < 0.1 * activations
+    assert found.total == sum(expected.values()) + found.parts['activations']
+    assert found.images == config.trainer.dataloader.batch_size
+
+
+@pytest.mark.parametrize(
+    'file',
+    [
+        'digits/vqgan.py',
+        'vqgan/8192_imagenet_ddp.py',
+        'vqgan/1024_r1_lecam_imagenet_ddp.py',
+        'vqgan/gumbel_f8_8192_imagenet_ddp.py',
+        'vqgan/8192_stylegan2_imagenet_ddp.py',
+    ],
+)
+def test_shipped_configs_hold_about_as_much_on_the_cpu(tmp_path, file):
+    """About: LPIPS, group norms and their likes go other ways there than on GPUs, of which the prediction speaks."""
+    config = compose(file, {}, {}, tiny=True)
+    config.trainer.model.update(discriminator_start=0, warmup=0)
+    found = predicted(config, 'base')
+    with torch.device('meta'):
+        step = heaviest_step(VQTaskRegistry.build(config.trainer.model, 'model'))
+    real = witness(tmp_path / 'run', config, step)
+    assert real.held['activations'] == pytest.approx(found.parts['activations'], rel=0.1)
+    assert {name: real.held[name] for name in ('parameters', 'optimizer', 'average')} == {
+        name: found.parts[name] for name in ('parameters', 'optimizer', 'average')
+    }
+    assert real.held['buffers'] + real.held['frozen'] == found.parts['buffers'] + found.parts['frozen']
+
+
+# closed forms
+
+
+def test_live_bytes_follow_every_tensor_from_its_making_to_its_end():
+    live = LiveBytes(META)
+    known = torch.empty(100, device='meta')
+    live.leave_out(known)
+    with live:
+        known.add_(1)
+        first = torch.empty(10, 3, device='meta')  # 120 bytes
+        view = first.t()
+        second = first + view.t()  # 240 in all
+        del first
+        assert (live.now, live.peak) == (240, 240)  # the view holds it
+        del view
+        third = second.double()  # 120 + 240
+        assert (live.now, live.peak) == (360, 360)
+        live.leave_out(third)
+        assert (live.now, live.peak) == (120, 360)
+        del second, third
+    assert (live.now, live.peak) == (0, 360)
+
+
+def test_what_backward_needs_is_counted_once_however_many_need_it():
+    width, rows = 7, 5
+    weight = torch.empty(width, width, device='meta', requires_grad=True)
+    live = LiveBytes(META)
+    live.leave_out(weight)
+    with live:
+        x = torch.empty(rows, width, device='meta')
+        h = torch.relu(x @ weight)  # the product is let go: relu keeps its result, the product its inputs
+        y = (h * h).sum()
+    assert live.now == x.nbytes + h.nbytes + y.nbytes
+    assert live.peak == x.nbytes + 2 * h.nbytes + y.nbytes
+
+
+# autocast
+
+
+@pytest.mark.parametrize(
+    ('ours', 'theirs'),
+    [
+        (IN_HALF, 'LOWER_PRECISION_FP'),
+        (IN_FP32, 'FP32'),
+        (FP32_RESULT, 'FP32_SET_OPT_DTYPE'),
+        (IN_WIDEST, 'PROMOTE'),
+    ],
+)
+def test_the_lists_of_autocast_are_those_of_torch(ours, theirs):
+    header = Path(torch.__file__).parent / 'include/ATen/autocast_mode.h'
+    if not header.exists():
+        pytest.skip('this torch comes without its headers')
+    _, _, text = header.read_text().partition(f'#define AT_FORALL_{theirs}(_)')
+    listed = set(re.findall(r'_\((\w+)', text.partition('\n\n')[0]))
+    public = {name for name in listed if not name.startswith('_')}
+    assert len(public) > 5 and public <= ours
+    composed = {
+        'multi_head_attention_forward',
+        'square',
+        'cross_entropy',
+        'interpolate',
+        'normalize',
+        'softmin',
+        'grid_sample',
+    }
+    assert {name for name in ours - public - composed if not name.startswith('__')} <= {
+        'norm'
+    }  # which is on a list of its own
+
+
+def test_precision_is_that_of_real_autocast_where_both_have_the_same_rules():
+    """Convolutions, linear layers and what has no rule of its own are alike on the CPU and on CUDA: bytes are too."""
+
+    def peak(device: str) -> tuple[int, int]:
+        torch.manual_seed(0)
+        with torch.device(device):
+            net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.SiLU(), nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(4 * 36, 5))
+            image = torch.zeros(2, 3, 8, 8)
+        live, casts = LiveBytes(torch.device(device)), {}
+        live.leave_out(image, *net.parameters())
+
+        def casted(parameter: nn.Parameter, half: Tensor) -> None:
+            casts[parameter] = half.nbytes
+
+        autocast = DeviceRules(torch.bfloat16, casted) if device == 'meta' else torch.autocast('cpu', torch.bfloat16)
+        with live:
+            with autocast:
+                y = net(image) + net(image)  # weights are cast once for both
+                assert y.dtype == torch.bfloat16
+            loss = y.float().square().mean()
+            forward = live.peak
+            loss.backward()
+        assert sum(casts.values()) in (0, sum(2 * parameter.numel() for parameter in net.parameters()))
+        return forward, live.peak
+
+    assert peak('meta') == peak('cpu')
+
+
+# several devices
+
+
+def held_by_a_rank(path: str, folder: str, options: dict[str, Any], step: int) -> tuple[dict[str, int], dict[str, int]]:
+    os.environ.pop('DRY_RUN', None)
+    found = witness(Path(folder), compose(path, options, {}), step)
+    return found.held, found.gradients
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_a_rank_of_two_holds_what_was_predicted(tmp_path: Path, gloo_pool: GlooPool, strategy: str) -> None:
+    path, options = str(write_gan_config(tmp_path)), {'strategy': strategy, 'width': 10}
+    found = predicted(compose(path, options, {}), strategy, 2)
+    ranks = gloo_pool.run(held_by_a_rank, path, str(tmp_path / 'run'), options, 5)
+    held, gradients = ranks[0]
+    for name in ('parameters', 'optimizer', 'average', 'buffers'):
+        assert found.parts[name] == held[name] >= ranks[1][0][name], name
+    # the critic is small, so under fsdp the tokenizer's parts are the most; buckets of ddp stay
+    assert found.parts['gradients'] == (sum if strategy == 'ddp' else max)(gradients.values())
+    assert held['activations'] <= 1.02 * (found.parts['activations'] + found.parts['gathered'])

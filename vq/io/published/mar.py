@@ -1,0 +1,26 @@
+"""MAR's KL autoencoders, KL-16 and its relatives: the names of latent diffusion's ``AutoencoderKL``."""
+
+from __future__ import annotations
+
+from vq.core.errors import UserError
+from vq.io.published.autoencoder import assemble, get, level_count
+from vq.io.published.keymap import Converted, State, drop, map_keys
+from vq.io.published.taming import AUTOENCODER, vocabulary
+
+NESTS = ('model', 'state_dict')
+
+RULES = (*AUTOENCODER, drop('loss.{rest}', 'losses: only its training looks at them'))
+
+
+def convert(state: State, *, image_size: int = 256, kl_weight: float = 1e-6) -> Converted:
+    """``kl_weight`` is for going on training it. The factor 0.2325 that MAR multiplies latents by is no part of it."""
+    mapped, dropped = map_keys(state, RULES, vocabulary(level_count(state, 'decoder.up.')))
+    moments, taken = get(mapped, 'post_encode.conv.weight'), get(mapped, 'pre_decode.conv.weight')
+    if moments.shape[0] != 2 * taken.shape[1]:
+        raise UserError(
+            f'it encodes to {moments.shape[0]} channels and decodes from {taken.shape[1]}',
+            'A mean and a variance for each channel are needed: this is no KL autoencoder. Kind taming may fit.',
+        )
+    converted = assemble(mapped, None, image_size, dropped)
+    converted.tokenizer['kl_weight'] = kl_weight
+    return converted

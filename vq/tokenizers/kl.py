@@ -1,0 +1,138 @@
+"""The continuous autoencoder: images become Gaussians over maps, with no codes and no tokens."""
+
+from __future__ import annotations
+
+from typing import ClassVar, NoReturn
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import ConfigError, UserError
+from vq.core.records import Latent, Quantized
+from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
+from vq.nn.precision import no_autocast
+from vq.registries import VQModelRegistry
+from vq.tokenizers.sizes import check_image_size
+
+LOGVAR = (-30.0, 20.0)
+
+
+@VQModelRegistry.register_()
+class KLAutoencoder(Tokenizer):
+    """x -> N(mu, exp(l)),  z = mu + exp(l / 2) e,  loss 'kl' = E_x sum (mu^2 + exp(l) - 1 - l) / 2;  z -> image.
+
+    (Kingma and Welling 2014; Rombach et al. 2022 for images.) image -> encoder -> post_encode -> mu and l, the two halves of
+    the channels -> pre_decode -> decoder. Training decodes a sample, evaluation mu. The sum of the loss goes over
+    channels and cells of an image, l is kept between -30 and 20.
+
+    ``kl_weight`` 1e-6 of latent diffusion goes with pixel losses that are summed over the image; with means, as here, the
+    same balance is 1e-6 / (3 H W). Larger weights give smoother latents and blurred images.
+
+    Connectors keep the width unless they say otherwise: ``post_encode`` that of the encoder, twice the latent's, and
+    ``pre_decode`` that of the decoder. ``codebook_size`` is 0: leave CodebookMetric out of such a config.
+    """
+
+    can_decode = True
+    codebook_size = 0
+    wires: ClassVar[dict[str, str]] = {
+        'post_encode.in_channels': 'encoder.out_channels',
+        'post_encode.out_channels': 'encoder.out_channels',
+        'pre_decode.in_channels': 'decoder.in_channels',
+        'pre_decode.out_channels': 'decoder.in_channels',
+    }
+
+    def __init__(
+        self,
+        *,
+        encoder: Encoder,
+        post_encode: Connector | None = None,
+        decoder: Decoder,
+        pre_decode: Connector | None = None,
+        kl_weight: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        moments = encoder.out_channels if post_encode is None else post_encode.out_channels
+        taken = decoder.in_channels if pre_decode is None else pre_decode.in_channels
+        if moments != 2 * taken:
+            raise ConfigError(
+                f'the encoder side gives {moments} channels and the decoder side takes {taken}',
+                f'A mean and a variance for each of {taken} channels make {2 * taken}: set encoder.out_channels '
+                '(or post_encode.out_channels) to that.',
+            )
+        if (post_encode is not None and post_encode.in_channels != encoder.out_channels) or (
+            pre_decode is not None and pre_decode.out_channels != decoder.in_channels
+        ):
+            raise ConfigError(
+                'a connector does not fit its network', 'Leave in_channels of post_encode and out_channels of pre_decode out.'
+            )
+        self.encoder = encoder
+        self.post_encode = post_encode
+        self.pre_decode = pre_decode
+        self.decoder = decoder
+        self.kl_weight = float(kl_weight)
+        self.downsampling = encoder.downsampling
+        self.latent_channels = taken
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Follows ``kl_weight``, which may be changed at any time, for schedules."""
+        return {'kl': self.kl_weight}
+
+    def latent_shape(self, image_size: int) -> tuple[int, ...]:
+        check_image_size(image_size, image_size, self.downsampling)
+        return self.latent_channels, image_size // self.downsampling, image_size // self.downsampling
+
+    def encode(self, image: Tensor) -> Latent:
+        check_image_size(image.shape[-2], image.shape[-1], self.downsampling)
+        features = self.encoder(image)
+        moments = features if self.post_encode is None else self.post_encode(features)
+        mean, logvar = moments.float().chunk(2, dim=1)
+        return Latent(mean, logvar.clamp(*LOGVAR))
+
+    def code(self, latent: Latent) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        return self.sample(latent) if self.training else latent.mean, None, {'kl': self.divergence(latent).mean()}
+
+    @staticmethod
+    def sample(latent: Latent, noise: Tensor | None = None) -> Tensor:
+        """A draw z (B, C, h, w), from the process's random state unless ``noise`` is given."""
+        assert latent.logvar is not None
+        with no_autocast(latent.mean.device):
+            noise = torch.randn_like(latent.mean) if noise is None else noise
+            return latent.mean + torch.exp(0.5 * latent.logvar) * noise
+
+    @staticmethod
+    def divergence(latent: Latent) -> Tensor:
+        """KL to the standard normal, summed over each image, (B,)."""
+        assert latent.logvar is not None
+        with no_autocast(latent.mean.device):
+            terms = latent.mean.square() + latent.logvar.exp() - 1 - latent.logvar
+            return 0.5 * terms.sum(dim=(1, 2, 3))
+
+    def decode(self, z: Tensor) -> Tensor:
+        image: Tensor = self.decoder(z if self.pre_decode is None else self.pre_decode(z))
+        return image
+
+    def decoder_features(self, z: Tensor) -> Tensor:
+        return self.decoder.features(z if self.pre_decode is None else self.pre_decode(z))
+
+    # what it has not
+
+    def quantize(self, latent: Latent) -> Quantized:
+        self._refuse()
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        self._refuse()
+
+    def token_shape(self, image_size: int) -> tuple[int, ...]:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise UserError(
+            f'{type(self).__name__} is continuous: it has latents, and no tokens',
+            'Use encode(image).mean and decode(latents); for tokens take a tokenizer with a quantizer.',
+        )
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Latent]:
+        """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the Gaussian on the way."""
+        latent = self.encode(image)
+        return self.decode(self.code(latent)[0]), latent
