@@ -2,7 +2,10 @@
 
     auto_torchrun -m vq.train digits_kl configs/digits/kl.py
 
-HEADER
+700 steps took 295 seconds on one of 2 CPU cores that many other programs shared (load 10), 85 seconds of CPU time. Measured on
+the 180 validation digits, one seed: 37.1 dB PSNR from the means, which nothing rounds; 436 nats of divergence an image in
+training. Not tuned.
+
 Options: ``latent_channels`` (8), ``kl_weight`` (1e-6), and those of interface.py.
 """
 

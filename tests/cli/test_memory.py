@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from tests.ranks import GlooPool
 from tests.runners.gan import write_gan_config
 from tests.runners.support import write_config
+from vq.cli import config as command
 from vq.cli import memory
 from vq.cli.building import build_runner
 from vq.cli.compose import compose
 from vq.cli.counting import image_size_of
 from vq.cli.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes, heaviest_step
 from vq.core.config import PyConfig
+from vq.data.loading import LoaderSettings
 from vq.interfaces import Callback
 from vq.io.sharded import local
 from vq.registries import VQTaskRegistry
@@ -153,6 +155,7 @@ def test_one_device_holds_what_a_real_step_holds(tmp_path, write, options, overr
     assert found.images == config.trainer.dataloader.batch_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'file',
     [
@@ -297,3 +300,117 @@ def test_a_rank_of_two_holds_what_was_predicted(tmp_path: Path, gloo_pool: GlooP
     # the critic is small, so under fsdp the tokenizer's parts are the most; buckets of ddp stay
     assert found.parts['gradients'] == (sum if strategy == 'ddp' else max)(gradients.values())
     assert held['activations'] <= 1.02 * (found.parts['activations'] + found.parts['gathered'])
+
+
+# the rules that no small run shows
+
+
+def test_rows_are_cut_as_fsdp_cuts_them():
+    sizes = [memory.part_bytes(torch.empty(10, 3, device='meta'), count) for count in (1, 3, 4, 10, 64)]
+    assert sizes == [120, 48, 36, 12, 12]  # 10, 4, 3, 1 and 1 rows of 12 bytes
+
+
+def test_what_fsdp_gathers_follows_the_blocks():
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.inner = nn.Linear(width, width)
+
+    class Root(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(map(Block, (2, 4, 6)))
+            self.stem = nn.Linear(3, 5)
+
+        def shard_blocks(self) -> list[nn.Module]:
+            return [*self.blocks]
+
+    plan = memory.ShardPlan(Root())
+    own, small, middle, large = 4 * 15, 4 * 4, 4 * 16, 4 * 36  # weights; biases are vectors, which stay whole
+    assert plan.gathered(None, keep_blocks=False) == 2 * own + large + middle + 2 * large
+    assert plan.gathered(torch.bfloat16, keep_blocks=False) == 2 * own + (large + middle) // 2 + large // 2 + large
+    assert plan.gathered(None, keep_blocks=True) == 2 * own + large + middle + small + 2 * large
+    plan.kept = True  # by a second-order penalty, in fp32
+    assert plan.gathered(torch.bfloat16, keep_blocks=False) == 2 * own + large + middle + small + 2 * large
+
+
+@pytest.mark.parametrize(
+    ('strategy', 'in_total', 'expected'),
+    [('ddp', False, [12, 12]), ('ddp', True, [6, None]), ('xla', False, [6, None]), ('xla', True, [6, None])],
+)
+def test_the_batch_of_a_device_is_that_of_a_run(strategy, in_total, expected):
+    settings = LoaderSettings(batch_size=12, batch_size_in_total=in_total)
+    assert [memory.per_device(settings, strategy, count) for count in (2, 5)] == expected
+    if strategy == 'ddp' and None not in expected:
+        assert expected == [settings.per_rank(count) for count in (2, 5)]
+
+
+@pytest.mark.parametrize(
+    ('warmup', 'intervals', 'step'), [(0, (), 3), (1, (), 4), (5, (4,), 11), (8, (4,), 11), (3, (2, 3), 9)]
+)
+def test_the_heaviest_step_has_voice_and_every_penalty(tmp_path, warmup, intervals, step):
+    penalties = {f'r{interval}': dict(type='R1Penalty', interval=interval) for interval in intervals}
+    config = compose(str(write_gan_config(tmp_path)), {'start': 2, 'warmup': warmup, 'penalties': penalties}, {})
+    with torch.device('meta'):
+        model = VQTaskRegistry.build(config.trainer.model, 'model')
+    assert heaviest_step(model) == step
+    assert model._strength(step) > 0
+    assert all((step - model.discriminator_start - 1) % interval == 0 for interval in intervals)
+
+
+# the command
+
+
+def rows_of(printed: str) -> list[dict[str, str]]:
+    lines = [re.split(r'  +', line.strip()) for line in printed.splitlines() if not line.endswith('see --batch')]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
+
+
+def test_the_table_adds_up(tmp_path, capsys):
+    path = str(write_gan_config(tmp_path))
+    arguments = [path, '--memory', '--devices', '8', '1', '3', '--config-options', 'batch_size:16', 'batch_size_in_total:True']
+    assert command.main(arguments) == 0
+    printed = capsys.readouterr().out
+    rows = rows_of(printed)
+    assert [(row['strategy'], row['devices'], row['images']) for row in rows] == [
+        *(('base', '1', '16'), ('xla', '1', '16')),
+        *(('ddp', '3', '-'), ('fsdp', '3', '-'), ('xla', '3', '-')),
+        *(('ddp', '8', '2'), ('fsdp', '8', '2'), ('xla', '8', '2')),
+    ]
+    assert printed.splitlines()[-1] == '16 images do not divide among 3 devices: see --batch'
+    for row in rows:
+        parts = [value for name, value in row.items() if name not in ('strategy', 'devices', 'images', 'total')]
+        if row['images'] == '-':
+            assert row['activations'] == row['total'] == '-'
+        else:
+            assert float(row['total']) == pytest.approx(sum(map(float, parts)), abs=0.05 * (len(parts) + 1))
+    assert 'frozen' not in rows[0] and 'casts' not in rows[0]  # there are none
+
+
+def test_batch_is_per_device_whatever_the_config_says(tmp_path, capsys):
+    path = str(write_config(tmp_path))
+    assert command.main([path, '--memory', '--devices', '1', '7', '--batch', '5']) == 0
+    assert {row['images'] for row in rows_of(capsys.readouterr().out)} == {'5'}
+
+
+@pytest.mark.parametrize('wrong', [['--devices', '0'], ['--batch', '-1'], ['--devices', 'all']])
+def test_numbers_that_are_none_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit) as ended:
+        command.main(['digits/vq_ema.py', '--memory', *wrong])
+    assert ended.value.code == 2 and 'is no whole number from 1 up' in capsys.readouterr().err
+
+
+def test_without_a_trainer_there_is_nothing_to_say(tmp_path, capsys):
+    (tmp_path / 'only.py').write_text("validator = dict(type='Validator')")
+    assert command.main([str(tmp_path / 'only.py'), '--memory']) == 2
+    assert "the config has no 'trainer'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_command_prints(capsys):
+    page = (Path(__file__).parents[2] / 'docs' / 'scaling.md').read_text()
+    blocks = re.findall(r'^```console\n\$ python -m vq\.config (.*?--memory.*?)\n(.*?)^```$', page, re.MULTILINE | re.DOTALL)
+    assert blocks
+    for arguments, shown in blocks:
+        assert command.main(arguments.split()) == 0
+        assert capsys.readouterr().out == shown, f'docs/scaling.md: run python -m vq.config {arguments} again'

@@ -42,11 +42,11 @@ def shapes() -> list[str]:
 
 
 def build_task(entry: str) -> Task:
-    """Its tiny form with two levels: fewer blocks of the same kinds."""
+    """Its tiny form with two levels, fewer blocks of the same kinds (unless its codes depend on the size of the grid)."""
     config = compose(f'configs/{entry}', {}, {}, tiny=True)
     tokenizer = config.trainer.model.tokenizer
     for part in (tokenizer.encoder, tokenizer.decoder):
-        if part.type in ('ConvEncoder', 'ConvDecoder'):
+        if part.type in ('ConvEncoder', 'ConvDecoder') and 'MultiScale' not in tokenizer.get('quantizer', {}).get('type', ''):
             part.update(multipliers=(1, 2), residual_blocks=1)
             part.attention_levels = (1,) if part.get('attention_levels', (4,)) else ()
     torch.manual_seed(0)

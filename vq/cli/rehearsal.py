@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
+from torch.utils.hooks import RemovableHandle
 
 from vq.core.records import Batch
 from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy, Task
@@ -239,7 +240,8 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
     trainer.step = heaviest_step(model) - 1
     with contextlib.ExitStack() as stack:
         for part in model.modules():
-            stack.callback(_follow(part, rules))
+            for watch in _follow(part, rules):
+                stack.callback(watch.remove)
         for parameter in model.parameters():
             if parameter.requires_grad:
                 hook = parameter.register_post_accumulate_grad_hook(lambda found: live.leave_out(found.grad))  # type: ignore[no-untyped-call]
@@ -265,8 +267,8 @@ def _batches(images: int, image_size: int) -> Iterator[Batch]:
         yield Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
 
 
-def _follow(part: nn.Module, rules: DeviceRules) -> Callable[[], None]:
-    """Tell the rules of calls of a part; returns what ends that.
+def _follow(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, RemovableHandle]:
+    """Tell the rules of calls of a part.
 
     Quantizers and penalties turn autocast off themselves, which leaves no trace on the meta device. A call outside of any
     autocast is backward computing something again, under the autocast of the first time: torch sees to it for its own only.
@@ -286,5 +288,4 @@ def _follow(part: nn.Module, rules: DeviceRules) -> Callable[[], None]:
             rules.__exit__(None, None, None)
 
     # also when the call breaks off, as computing again does once it has what backward needs
-    hooks = part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)
-    return lambda: [hook.remove() for hook in hooks] and None
+    return part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)

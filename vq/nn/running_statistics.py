@@ -23,5 +23,5 @@ def join_running_statistics(norms: Sequence[BatchNorm]) -> None:
         return
     buffers: list[Tensor] = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
     joined = collectives.all_reduce(torch.cat(buffers)) / collectives.size()
-    for buffer, value in zip(buffers, joined.split([len(buffer) for buffer in buffers]), strict=True):
+    for buffer, value in zip(buffers, torch.split(joined, [len(buffer) for buffer in buffers]), strict=True):
         buffer.copy_(value)

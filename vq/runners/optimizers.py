@@ -36,7 +36,10 @@ def learning_rate(value: float, device: torch.device) -> float | Tensor:
 def rate_of(group: dict[str, Any]) -> float:
     """A group's learning rate as a number."""
     rate = group['lr']
-    return rate.detach().item() if isinstance(rate, Tensor) else rate
+    if not isinstance(rate, Tensor):
+        return float(rate)
+    number = rate.detach().item()
+    return number if number > 2 * LEAST_RATE else 0.0
 
 
 def portable(optimizer: Optimizer) -> Optimizer:

@@ -19,7 +19,8 @@ class VQGAN(Tokenizer):
 
     A quantizer may have more tokens per cell, (B, h, w, n), or its own order of them, (B, n).
     Widths follow from the neighbours unless a config gives them: connectors take theirs from both sides, the decoder
-    the encoder's. Without connectors the encoder's ``out_channels`` must be what the quantizer takes, mostly its ``embedding_dim``.
+    the encoder's. Without connectors the encoder's ``out_channels`` must be what the quantizer takes, which is its
+    ``embedding_dim`` unless it says otherwise.
     """
 
     can_decode = True
