@@ -24,6 +24,7 @@ from vq.core.config import PyConfig
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Callback
 from vq.io.sharded import local
+from vq.losses.reconstruction import L1Loss
 from vq.registries import VQTaskRegistry
 from vq.runners.callbacks.ema import EMACallback
 from vq.runners.context import RunContext
@@ -404,6 +405,12 @@ def test_without_a_trainer_there_is_nothing_to_say(tmp_path, capsys):
     (tmp_path / 'only.py').write_text("validator = dict(type='Validator')")
     assert command.main([str(tmp_path / 'only.py'), '--memory']) == 2
     assert "the config has no 'trainer'" in capsys.readouterr().err
+
+
+def test_a_part_that_looks_at_values_is_an_error_that_says_so(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(L1Loss, 'forward', lambda self, prediction, target: prediction.sum() * target.max().item())
+    assert command.main([str(write_gan_config(tmp_path)), '--memory', '--devices', '1']) == 2
+    assert 'cannot be rehearsed on the meta device' in capsys.readouterr().err
 
 
 @pytest.mark.slow

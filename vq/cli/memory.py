@@ -82,7 +82,13 @@ def footprints(config: PyConfig, devices: Sequence[int], images: int | None = No
     ]
     # where no batch divides, one image shows who gets gradients
     batches = {batch for _, _, batch in wanted if batch is not None} or {1}
-    rehearsed = {batch: rehearse(trainer, batch, image_size) for batch in batches}
+    try:
+        rehearsed = {batch: rehearse(trainer, batch, image_size) for batch in batches}
+    except (NotImplementedError, RuntimeError) as error:
+        raise UserError(
+            f'this step cannot be rehearsed on the meta device: {str(error).partition(chr(10))[0]}',
+            'A part looks at values, of which there are none, or has an operation without a meta kernel.',
+        ) from error
     found = []
     for strategy, count, batch in wanted:
         seen = rehearsed[min(batches) if batch is None else batch]
