@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from vq.cli.fitting import fit
-from vq.io.published import llamagen, mar, serezd, taming, var
+from vq.io.published import llamagen, mar, open_magvit2, serezd, taming, var
 from vq.io.published.keymap import Converted
-from vq.quantizers.gumbel import kl_to_uniform, relaxed_weights, straight_through_codes
+from vq.quantizers.gumbel import GumbelQuantizer, kl_to_uniform, relaxed_weights, straight_through_codes
 from vq.registries import VQModelRegistry
 from vq.tokenizers.vqgan import VQGAN
 
@@ -130,6 +130,28 @@ def test_serezd_vqvae(golden):
     torch.testing.assert_close(model.decode(quantized.z), peer['out/reconstruction'], **CLOSE)
 
 
+def test_serezd_gumbel_quantizer(golden):
+    """As wide as the codebook in front, and a layer of its own to the logits."""
+    peer = golden('serezd_vq_gumbel')
+    codes, dim = peer.meta['num_embeddings'], peer.meta['embedding_dim']
+    quantizer = GumbelQuantizer(codes, dim, kl_weight=peer.meta['kl_cost'], straight_through=False, feature_dim=codes)
+    state = {name.replace('x_to_logits', 'logits'): value for name, value in peer.state.items()}
+    own = quantizer.state_dict()
+    quantizer.load_state_dict({name: value.reshape(own[name].shape) for name, value in state.items()})
+    assert (quantizer.feature_dim, quantizer.embedding_dim) == (codes, dim)
+    features = peer['in/x'].permute(0, 2, 3, 1)
+    logits = quantizer.logits(features)
+    torch.testing.assert_close(logits.permute(0, 3, 1, 2), peer['out/logits'], **CLOSE)
+    weights = relaxed_weights(logits, peer['in/gumbel_noise'].permute(0, 2, 3, 1), peer.meta['temp'])
+    soft = (weights @ quantizer.codebook.weight).permute(0, 3, 1, 2)
+    torch.testing.assert_close(soft, peer['out/train_quantized'], **CLOSE)
+    assert torch.equal(weights.argmax(-1), peer['out/train_indices'])
+    quantized = quantizer.eval()(features)
+    assert torch.equal(quantized.tokens, peer['out/argmax_indices'])
+    torch.testing.assert_close(quantized.z.permute(0, 3, 1, 2), peer['out/argmax_quantized'], **QUANTIZER)
+    torch.testing.assert_close(weighted(quantizer, quantized.losses), peer['out/kl_loss'], **QUANTIZER)
+
+
 def test_var_tokenizer(golden):
     """Tokens of all scales, what can be decoded after each, and what the transformer is taught with."""
     peer = golden('var_multiscale_vq')
@@ -147,6 +169,18 @@ def test_var_tokenizer(golden):
         torch.testing.assert_close(so_far.permute(0, 3, 1, 2), peer[f'out/fhat_after_scale{index}'], **QUANTIZER)
     torch.testing.assert_close(model.quantizer.teacher_forcing(tokens), peer['out/teacher_forcing_input'], **QUANTIZER)
     torch.testing.assert_close(model.detokenize(tokens).clamp(-1, 1), peer['out/image'], **CLOSE)
+
+
+def test_open_magvit2(golden):
+    peer = golden('open_magvit2_lfq')
+    model = built(open_magvit2.convert(peer.state, image_size=16))
+    latent = model.encode(peer['in/image'])
+    torch.testing.assert_close(latent.mean, peer['out/h'], **CLOSE)
+    quantized = model.quantize(latent)
+    assert torch.equal(quantized.tokens.flatten(), peer['out/indices'])
+    assert torch.equal(quantized.z, peer['out/quantized'])
+    torch.testing.assert_close(model.decode(quantized.z), peer['out/reconstruction'], **CLOSE)
+    torch.testing.assert_close(model.detokenize(quantized.tokens), peer['out/reconstruction'], **CLOSE)
 
 
 def test_mar_kl_autoencoder(golden):

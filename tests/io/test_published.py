@@ -11,7 +11,7 @@ from torch import Tensor
 from tests.published import read_manifest
 from vq.cli.fitting import fit
 from vq.core.errors import UserError
-from vq.io.published import llamagen, mar, reference, serezd, taming, var
+from vq.io.published import llamagen, mar, open_magvit2, reference, serezd, simvq, taming, var
 from vq.io.published.keymap import Converted, drop, map_keys, rename, split
 from vq.registries import VQDiscriminatorRegistry
 
@@ -27,6 +27,14 @@ CONVERTERS = {
     'mar_kl16_vae': mar,
     'serezd_vqvae_standard_256': serezd,
     'serezd_vqvae_ema_256': serezd,
+    'serezd_vqvae_gumbel_256': serezd,
+    'open_magvit2_imagenet_256_L': open_magvit2,
+    'open_magvit2_pretrain256_16384': open_magvit2,
+    'open_magvit2_pretrain256_262144': open_magvit2,
+    'simvq_imagenet128_simvq_1k': simvq,
+    'simvq_imagenet128_simvq_8k': simvq,
+    'simvq_imagenet128_simvq_65k': simvq,
+    'simvq_imagenet128_simvq_262k': simvq,
 }
 UNUSED = {'llamagen': ['quantize.codebook_used'], 'var': ['quantize.ema_vocab_hit_SV']}  # records that only training looks at
 DISCRIMINATORS = ('loss.discriminator.', '_discriminator.')
@@ -107,7 +115,7 @@ def test_every_tensor_maps(name: str) -> None:
         assert not ours
 
 
-@pytest.mark.parametrize('name', [name for name in CONVERTERS if not name.startswith('serezd')])
+@pytest.mark.parametrize('name', [name for name in CONVERTERS if not name.startswith(('serezd', 'open_magvit2', 'simvq'))])
 def test_architecture_is_the_published_one(name: str) -> None:
     manifest = read_manifest(name)
     config = CONVERTERS[name].convert(state_of(manifest)).tokenizer
@@ -131,7 +139,7 @@ def test_architecture_is_the_published_one(name: str) -> None:
     assert quantizer.get('normalize', False) == theirs.get('codebook_l2_norm', False)
 
 
-@pytest.mark.parametrize('kind', ['standard', 'ema'])
+@pytest.mark.parametrize('kind', ['standard', 'ema', 'gumbel'])
 def test_architecture_of_the_study(kind: str) -> None:
     manifest = read_manifest(f'serezd_vqvae_{kind}_256')
     theirs, config = manifest['config'], serezd.convert(state_of(manifest)).tokenizer
@@ -144,7 +152,37 @@ def test_architecture_of_the_study(kind: str) -> None:
     assert config['decoder']['multipliers'] == [1, *multipliers[:-1]]
     assert config['decoder']['stem_multiplier'] == multipliers[-1]
     assert config['quantizer']['codebook_size'] == theirs['quantizer']['num_embeddings']
+    assert config['quantizer']['embedding_dim'] == theirs['quantizer']['embedding_dim']
     assert ('update' in config['quantizer']) == (kind == 'ema')
+    assert config['quantizer'].get('feature_dim') == (theirs['quantizer']['num_embeddings'] if kind == 'gumbel' else None)
+
+
+@pytest.mark.parametrize('name', [name for name in CONVERTERS if name.startswith(('open_magvit2', 'simvq'))])
+def test_architecture_without_attention(name: str) -> None:
+    manifest = read_manifest(name)
+    theirs, config = manifest['config'], CONVERTERS[name].convert(state_of(manifest)).tokenizer
+    network = theirs['ddconfig']
+    for side in ('encoder', 'decoder'):
+        assert config[side]['width'] == network['ch']
+        assert config[side]['multipliers'] == network['ch_mult']
+        assert config[side]['residual_blocks'] == config[side]['refine_blocks'] == network['num_res_blocks']
+        assert not config[side]['attention_levels'] and not config[side]['refine_attention'] and not config[side]['conv_bias']
+    assert config['decoder'].get('adaptive_norm', False) == name.startswith('open')
+    if name.startswith('open'):
+        assert 2 ** config['quantizer']['bits'] == theirs['n_embed']
+    else:
+        assert (config['quantizer']['codebook_size'], config['quantizer']['embedding_dim']) == (theirs['n_e'], theirs['e_dim'])
+
+
+def test_moving_averages_take_the_place_of_what_they_average() -> None:
+    state = state_of(read_manifest('open_magvit2_pretrain256_16384'))
+    own = {f'model_ema.{key.replace(".", "")}': torch.empty_like(value) for key, value in state.items()}
+    extra = {'model_ema.decay': torch.zeros(()), 'loss.discriminator.main.0.weight': torch.zeros(3)}
+    averages = {id(value) for value in own.values()}
+    for ema in (True, False):
+        converted = open_magvit2.convert({**state, **own, **extra}, ema=ema)
+        assert {id(value) in averages for value in converted.tensors.values()} == {ema}
+        assert len(converted.tensors) == len(state)
 
 
 def test_the_studys_discriminator_comes_along() -> None:

@@ -18,7 +18,9 @@ KINDS = {
     'reference': "the reference toolkit's model.pth of a VQGAN",
     'var': "VAR's multi-scale tokenizer, vae_ch160v4096z32.pth",
     'mar': "MAR's continuous autoencoder KL-16, kl16.ckpt",
-    'serezd': "the VQ-VAE/GAN study's Lightning .ckpt (SerezD): standard, entropy and EMA quantizers",
+    'serezd': "the VQ-VAE/GAN study's Lightning .ckpt (SerezD), all its quantizers",
+    'open_magvit2': "Open-MAGVIT2's image tokenizers (lookup-free), Lightning .ckpt",
+    'simvq': "SimVQ's image tokenizers, Lightning .ckpt",
     'tokens': "the reference toolkit's folder of token files ITERATION_RANK.pth",
     'statistics': "the reference toolkit's cached FID statistics, pretrained/fid/*.pth",
 }
@@ -34,6 +36,9 @@ options, KEY:VALUE (what the tensors themselves cannot say):
   var          scales:(1,2,3,4,5,6,8,10,13,16) residual:0.5 commitment_weight:0.25
   mar          image_size:256 kl_weight:1e-6
   serezd       image_size:256 commitment_weight:0.25 decay:0.95 discriminator:True
+               temperature:0.0625 kl_weight:0.00859375 straight_through:False
+  open_magvit2 image_size:256 ema:True
+  simvq        image_size:128 ema:True commitment_weight:0.25
   tokens       codebook_size:N (needed) image_size:256 dataset::NAME split::NAME shard_size:8192
 
 Nothing in a file is run: it is read as tensors and plain values only.

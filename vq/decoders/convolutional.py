@@ -11,8 +11,8 @@ from torch.nn.grad import conv2d_weight
 
 from vq.interfaces import Decoder
 from vq.nn.level import Level, check_levels, make_refine
-from vq.nn.norms import NormKind, make_norm
-from vq.nn.resample import Upsample
+from vq.nn.norms import AdaptiveGroupNorm, NormKind, make_norm
+from vq.nn.resample import UpsampleKind, make_upsample
 from vq.registries import VQDecoderRegistry
 
 
@@ -27,9 +27,11 @@ class ConvDecoder(Decoder):
 
     The defaults are VQGAN's f16 decoder (u = 16). SerezD's is ``multipliers=(1, 1, 2, 2), stem_multiplier=4,
     residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True, norm='group_unbiased',
-    conv_bias=False, output='tanh'``.
+    conv_bias=False, output='tanh'``. Open-MAGVIT2's is ``residual_blocks=4, refine_blocks=4, attention_levels=(),
+    refine_attention=False, upsample='depth_to_space', adaptive_norm=True, conv_bias=False``.
 
     - ``stem_multiplier``: width of stem and refining blocks; that of the last level if left open.
+    - ``adaptive_norm``: before each level, a norm whose scale and shift follow from the statistics of the code vectors.
     - ``conv_bias``: whether residual blocks have biases; the other convolutions always do.
     """
 
@@ -51,6 +53,8 @@ class ConvDecoder(Decoder):
         norm_groups: int = 32,
         conv_bias: bool = True,
         output: Literal['linear', 'tanh'] = 'linear',
+        upsample: UpsampleKind = 'nearest',
+        adaptive_norm: bool = False,
     ) -> None:
         super().__init__()
         check_levels(multipliers, attention_levels, residual_blocks)
@@ -83,10 +87,14 @@ class ConvDecoder(Decoder):
                     bias=conv_bias,
                     norm=norm,
                     norm_groups=norm_groups,
-                    resample=Upsample(after) if index < doublings else None,
+                    resample=make_upsample(after, upsample) if index < doublings else None,
                 )
                 for index, (before, after) in enumerate(zip([lowest, *widths], widths, strict=False))
             )
+        )
+        self.adaptive = nn.ModuleList(
+            AdaptiveGroupNorm(in_channels, channels, norm_groups)
+            for channels in ([lowest, *widths[:-1]] if adaptive_norm else [])
         )
         self.norm_out = make_norm(widths[-1], norm, norm_groups)
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
@@ -97,7 +105,10 @@ class ConvDecoder(Decoder):
 
     def features(self, z: Tensor) -> Tensor:
         """(B, in_channels, h, w) -> (B, width, H, W)."""
-        return F.silu(self.norm_out(self.levels(self.refine(self.stem(z)))))
+        x = self.refine(self.stem(z))
+        for index, level in enumerate(self.levels):
+            x = level(self.adaptive[index](x, z) if len(self.adaptive) else x)
+        return F.silu(self.norm_out(x))
 
     def project(self, features: Tensor) -> Tensor:
         image: Tensor = self.conv_out(features)

@@ -23,6 +23,9 @@ class ConvEncoder(Encoder):
     ``multipliers=(1, 2, 2, 4), attention_levels=(), refine_attention=False, downsample='average', resample_last=True,
     norm='group_unbiased', conv_bias=False, out_kernel_size=1``.
 
+    Open-MAGVIT2's is ``residual_blocks=4, refine_blocks=4, attention_levels=(), refine_attention=False, downsample='strided',
+    conv_bias=False, out_kernel_size=1``.
+
     - ``attention_levels``: levels, counted from 0 at full resolution, with attention after each residual block.
     - ``refine``, ``refine_blocks``, ``refine_attention``: residual blocks at the lowest resolution, attention between.
     - ``conv_bias``: whether the stem and the residual blocks have biases; the other convolutions always do.

@@ -30,6 +30,26 @@ class UnbiasedGroupNorm(nn.GroupNorm):
             return scaled
 
 
+class AdaptiveGroupNorm(nn.Module):
+    """y = gamma(std_z) norm(x) + beta(mean_z): a group norm whose scale and shift follow from the statistics of a map z.
+
+    (Open-MAGVIT2, after StyleGAN's adaptive instance norm.) z (B, D, h, w) has its mean and standard deviation taken
+    over its cells; gamma and beta are linear layers from D to the C channels of x (B, C, H, W).
+    """
+
+    def __init__(self, style_channels: int, channels: int, groups: int = 32) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(group_count(channels, groups), channels, eps=1e-6, affine=False)
+        self.gamma = nn.Linear(style_channels, channels)
+        self.beta = nn.Linear(style_channels, channels)
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        variance, mean = torch.var_mean(z.float().flatten(2), dim=2)  # (B, D) each
+        scale, shift = self.gamma((variance + 1e-6).sqrt()), self.beta(mean)
+        y: Tensor = scale[:, :, None, None] * self.norm(x) + shift[:, :, None, None]
+        return y
+
+
 def make_norm(channels: int, kind: NormKind = 'group', groups: int = 32) -> nn.GroupNorm:
     """The norm of a block over (B, channels, H, W)."""
     norm = nn.GroupNorm if kind == 'group' else UnbiasedGroupNorm

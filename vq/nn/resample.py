@@ -7,7 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-DownsampleKind = Literal['conv', 'average']
+DownsampleKind = Literal['conv', 'strided', 'average']
+UpsampleKind = Literal['nearest', 'depth_to_space']
 
 
 class ConvDownsample(nn.Module):
@@ -46,5 +47,37 @@ def repeat_cells(x: Tensor) -> Tensor:
     return wide.reshape(batch, channels, 2 * height, 2 * width)
 
 
+class StridedDownsample(nn.Module):
+    """(B, C, 2h, 2w) -> (B, C, h, w): a 3x3 convolution of stride 2 with zeros on all sides."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(x)
+        return y
+
+
+class DepthToSpace(nn.Module):
+    """(B, C, h, w) -> (B, C, 2h, 2w): a 3x3 convolution to 4 C channels, whose four parts of C are the four cells."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, height, width = x.shape
+        parts = self.conv(x).view(batch, 2, 2, channels, height, width)  # row, column within the cell first
+        wide: Tensor = parts.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels, 2 * height, 2 * width)
+        return wide
+
+
 def make_downsample(channels: int, kind: DownsampleKind) -> nn.Module:
-    return ConvDownsample(channels) if kind == 'conv' else nn.AvgPool2d(2)
+    if kind == 'average':
+        return nn.AvgPool2d(2)
+    return ConvDownsample(channels) if kind == 'conv' else StridedDownsample(channels)
+
+
+def make_upsample(channels: int, kind: UpsampleKind) -> nn.Module:
+    return Upsample(channels) if kind == 'nearest' else DepthToSpace(channels)

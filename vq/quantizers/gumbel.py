@@ -49,7 +49,7 @@ class GumbelQuantizer(Quantizer):
     (Jang et al. 2017, Maddison et al. 2017; the prior term as in DALL-E and taming's GumbelVQ.) l is a linear layer from
     features to one logit per code, q = softmax(l(x)). Training draws noise; with ``straight_through`` the value is the
     code of the largest weight, and gradients are those of the mix. Evaluation is without noise: the code of the largest
-    logit, exactly what ``lookup`` gives.
+    logit, exactly what ``lookup`` gives. ``feature_dim`` is the width of features where it is not that of codes.
 
     ``temperature`` and ``kl_weight`` are read in every forward and may be set between steps, for schedules. The temperature
     that forward reads lies on the device: as a number it would be part of a compiled program, and every value a new one.
@@ -65,6 +65,7 @@ class GumbelQuantizer(Quantizer):
         kl_weight: float = 5e-4,
         straight_through: bool = True,
         init: Init = 'normal',
+        feature_dim: int | None = None,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -76,7 +77,7 @@ class GumbelQuantizer(Quantizer):
         self.kl_weight = float(kl_weight)
         self.straight_through = straight_through
         self.codebook = Codebook(codebook_size, embedding_dim, init=init)
-        self.logits = nn.Linear(embedding_dim, codebook_size)
+        self.logits = nn.Linear(embedding_dim if feature_dim is None else feature_dim, codebook_size)
 
     @property
     def temperature(self) -> float:
@@ -92,6 +93,10 @@ class GumbelQuantizer(Quantizer):
     def loss_weights(self) -> Mapping[str, float]:  # type: ignore[override]
         """Follows ``kl_weight``."""
         return {'kl': self.kl_weight}
+
+    @property
+    def feature_dim(self) -> int:
+        return self.logits.in_features
 
     @property
     def bits(self) -> float:

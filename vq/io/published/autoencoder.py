@@ -128,6 +128,8 @@ def _decoder(state: State) -> dict[str, Any]:
         config['stem_multiplier'] = _divided(int(stem.shape[0]), width, 'decoder.stem')
     if 'decoder.levels.0.blocks.0.conv1.bias' not in state:
         config['conv_bias'] = False
+    if any(key.startswith('decoder.adaptive.') for key in state):
+        config['adaptive_norm'] = True
     return config
 
 

@@ -1,4 +1,4 @@
-"""SerezD's VQ-VAE and VQ-GAN study: ``VQVAE`` and ``VQGAN`` with the standard, entropy or EMA quantizer."""
+"""SerezD's VQ-VAE and VQ-GAN study: ``VQVAE`` and ``VQGAN`` with the standard, entropy, EMA or Gumbel quantizer."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ RULES = (
     rename('{side}.norm.{leaf}', '{side}.norm_out.{leaf}', dims=1),
     rename('{side}.{end}.{leaf}', '{side}.{end}.{leaf}'),
     rename('quantizer.codebook.weight', 'quantizer.codebook.weight'),
+    rename('quantizer.x_to_logits.{leaf}', 'quantizer.logits.{leaf}', dims=2),
     rename('quantizer.ema_count', 'quantizer.codebook_update.count'),
     rename('quantizer.ema_weight', 'quantizer.codebook_update.sums'),
 )
@@ -44,9 +45,13 @@ def convert(
     image_size: int = 256,
     commitment_weight: float = 0.25,
     decay: float = 0.95,
+    temperature: float = 0.0625,
+    kl_weight: float = 0.00859375,
+    straight_through: bool = False,
     discriminator: bool = True,
 ) -> Converted:
-    """``decay`` of an EMA codebook, and ``commitment_weight``, are for going on training it.
+    """``decay`` of an EMA codebook, ``temperature``, ``kl_weight`` and ``straight_through`` of a Gumbel quantizer (where its
+    schedules end), and ``commitment_weight`` are for going on training it.
 
     Their EMA counts are smoothed otherwise than ours: converted codes are theirs, and go on in our way.
     """
@@ -54,12 +59,13 @@ def convert(
     rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR, LOSSES)
     mapped, dropped = map_keys(state, rules, _vocabulary(state, blocks))
     size, dim = codebook_shape(mapped)
-    quantizer: dict[str, Any] = {
-        'type': 'VectorQuantizer',
-        'codebook_size': size,
-        'embedding_dim': dim,
-        'commitment_weight': commitment_weight,
-    }
+    quantizer: dict[str, Any] = {'type': 'VectorQuantizer', 'codebook_size': size, 'embedding_dim': dim}
+    if 'quantizer.logits.weight' in mapped:
+        quantizer['type'] = 'GumbelQuantizer'
+        quantizer['feature_dim'] = int(mapped['quantizer.logits.weight'].shape[1])
+        quantizer |= {'temperature': temperature, 'kl_weight': kl_weight, 'straight_through': straight_through}
+    else:
+        quantizer['commitment_weight'] = commitment_weight
     if 'quantizer.codebook_update.count' in mapped:
         quantizer['update'] = {'type': 'EMAUpdate', 'decay': decay}
     return assemble(mapped, quantizer, image_size, dropped, encoder=ENCODER, decoder=DECODER, critic_keys=stylegan2_keys)
