@@ -6,13 +6,15 @@
 The same task under BaseStrategy with one option each, against none: torch.compile with inductor (of the autoencoder, of all
 usual parts), channels_last, recomputed activations, and what goes together. Equality first: losses and gradients of both
 optimizers at step 1. Then whole steps in turns, in this process; ratios are of processor time, paired by round. Memory is the
-most the step held at once beyond what the process held before. Compilation is the first step's time, other processes (the C++
-compiler) included in its wall clock. Networks have random weights. Nothing here says what a GPU would gain.
+most the step held at once beyond what the process held before. Compilation is the first step's time by the clock, with the
+C++ compiler's processes and with nothing cached from before. Networks have random weights. Nothing here says what a GPU
+would gain.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -35,12 +37,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     'eager': {},
     'channels_last': {'channels_last': True},
     'checkpoint_activations': {'checkpoint_activations': True},
+    'compile, decoder': {'compile': {'parts': ['tokenizer.decoder']}},
     'compile, autoencoder': {'compile': {'parts': AUTOENCODER}},
     'compile': {'compile': True},
     'compile, channels_last': {'compile': True, 'channels_last': True},
     'compile, checkpoint_activations': {'compile': True, 'checkpoint_activations': True},
 }
-QUICK = ('eager', 'channels_last', 'checkpoint_activations', 'compile, autoencoder')
+QUICK = ('eager', 'channels_last', 'checkpoint_activations', 'compile, decoder')
 
 
 def build(width: int, quick: bool) -> Any:
@@ -63,6 +66,7 @@ def build(width: int, quick: bool) -> Any:
                 'type': 'VectorQuantizer',
                 'codebook_size': 1024,
                 'embedding_dim': 64,
+                'init': 'normal',  # codes far apart: rounding does not choose between them
                 'update': {'type': 'EMAUpdate'},
             },
             'pre_decode': {'type': 'ConvConnector'},
@@ -117,13 +121,14 @@ class Side:
 
 
 def check(name: str, side: Side, gradients: list[Tensor], plain: Side, expected: list[Tensor]) -> None:
-    """Differences of the order of rounding: kernels add up in other orders."""
+    """To what rounding can do: kernels add up in other orders, and behind a ReLU or a maximum of the loss networks a last
+    bit may send a gradient another way (float64 in the decoder moves LPIPS's gradients as much as compilation does)."""
     worst = max(abs(float(side.losses[key] / value) - 1) for key, value in plain.losses.items())
     largest = max(float(value.abs().max()) for value in expected)
     pairs = zip(gradients, expected, strict=True)
     difference = max(float((one - other).abs().max()) for one, other in pairs) / largest
     detail = f'losses to {worst:.0e}, gradients to {difference:.0e} of the largest'
-    must_be_equal(f'{name} and eager at step 1', worst < 1e-4 and difference < 1e-4, detail)
+    must_be_equal(f'{name} and eager at step 1', worst < 1e-3 and difference < 1e-2, detail)
 
 
 def main() -> None:
@@ -137,10 +142,22 @@ def main() -> None:
     image = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)
     batch = Batch(image, [str(index) for index in range(count)], torch.arange(count))
 
-    names = ['eager', *options.only] if options.only else list(QUICK if quick else OPTIONS)
+    names = (
+        ['eager', *options.only]
+        if options.only
+        else [name for name in OPTIONS if (name in QUICK if quick else name != 'compile, decoder')]
+    )
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ['TORCHINDUCTOR_CACHE_DIR'] = cache
+        figures: dict[str, Any] = {'pixels': size, 'batch': count, 'width': width, 'options': {}}
+        figures['options'] = compare(list(dict.fromkeys(names)), width, quick, batch, repeats)
+    finish('speed_options', quick, where, figures)
+
+
+def compare(names: list[str], width: int, quick: bool, batch: Batch, repeats: int) -> dict[str, Any]:
     sides, first = {}, {}
     expected: list[Tensor] = []
-    for name in dict.fromkeys(names):
+    for name in names:
         sides[name] = Side(OPTIONS[name], width, quick, batch)
         first[name], gradients = sides[name].begin()
         if name == 'eager':
@@ -151,19 +168,18 @@ def main() -> None:
     steps: dict[str, Callable[[], object]] = {name: side.step for name, side in sides.items()}
     times = in_turns(steps, repeats, warmup=2)
     memory = {name: peak_memory(step) for name, step in steps.items()}
-    figures: dict[str, Any] = {'pixels': size, 'batch': count, 'width': width, 'options': {}}
-    rows = []
+    rows, figures = [], {}
     for name, spent in times.items():
         ratio = paired_ratio(spent.cpu, times['eager'].cpu)
         rows.append([name, 1e3 * spent.median, 1e3 * spent.cpu_median, ratio, memory[name], first[name]])
-        figures['options'][name] = {
+        figures[name] = {
             **spent.figures(),
             'times_eager': rounded(ratio),
             'peak_mb': None if memory[name] is None else rounded(memory[name]),  # type: ignore[arg-type]
             'first_step_s': rounded(first[name]),
         }
     table('one adversarial step', ['', 'ms', 'ms of cpu', 'x eager', 'peak MB', 'first step, s'], rows)
-    finish('speed_options', quick, where, figures)
+    return figures
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.runners.gan import write_gan_config
+from tests.strategies.speed_runs import shapes
 from vq.cli.compose import compose
 from vq.core.config import PyConfig
 from vq.interfaces import Callback
@@ -91,11 +92,8 @@ def adversarial(norm: str) -> Callable[[Path], PyConfig]:
 
 
 FORMS = {
-    'ema': shipped('digits/vq_ema.py'),
-    'cvq': shipped('digits/cvq.py'),
-    'restart': shipped('digits/vq_restart.py'),
-    'fsq': shipped('digits/fsq.py'),
-    'sgd': shipped('digits/fsq_sgd.py'),
+    **{entry: shipped(entry) for entry in shapes() if entry.startswith('digits/')},
+    'digits/fsq_sgd.py': shipped('digits/fsq_sgd.py'),
     'gumbel': gumbel,
     'adversarial': adversarial('batch'),
     'adversarial, activation norm': adversarial('act'),
@@ -131,7 +129,7 @@ def open_trainer(folder: Path, make: Callable[[Path], PyConfig], device: str, **
         *((form, {}) for form in FORMS),
         ('adversarial', dict(precision='bf16', clip=1.0)),
         ('adversarial', dict(precision='fp16')),
-        ('ema', dict(accumulate=2, channels_last=True, checkpoint_activations=True)),
+        ('digits/vq_plain.py', dict(accumulate=2, channels_last=True, checkpoint_activations=True)),
     ],
     ids=str,
 )
@@ -181,6 +179,13 @@ class TestTheGuardItself:
         with pytest.raises(WaitError), nobody_waits(values.device):
             read(values)
 
+    def test_sees_a_backward_that_reads(self) -> None:
+        values = torch.ones(3, requires_grad=True)
+        product = values * 2
+        product.register_hook(lambda gradient: gradient * float(gradient.sum()))
+        with pytest.raises(WaitError), nobody_waits(values.device):
+            product.sum().backward()
+
     def test_lets_arithmetic_pass(self) -> None:
         values = torch.ones(3)
         with nobody_waits(values.device):
@@ -192,7 +197,7 @@ class TestTheGuardItself:
             def after_losses(self, name: str, losses: Any) -> None:
                 self.seen = float(losses.total)
 
-        trainer = open_trainer(tmp_path, FORMS['fsq'], 'cpu')
+        trainer = open_trainer(tmp_path, FORMS['digits/fsq.py'], 'cpu')
         trainer.callbacks.append(Reading())
         with pytest.raises(WaitError), nobody_waits(trainer.strategy.device):
             trainer.train_step()
