@@ -1,6 +1,6 @@
 """What the speed options of a strategy do to one adversarial training step on this machine: time, peak memory, compilation.
 
-    python benchmarks/speed_options.py            VGG LPIPS, 64 pixels, batches of 8, about 15 minutes, most of it compilation
+    python benchmarks/speed_options.py            VGG LPIPS, 64 pixels, batches of 8, about 10 minutes, most of it compilation
     python benchmarks/speed_options.py --quick    no LPIPS, 32 pixels, two levels
 
 The same task under BaseStrategy with one option each, against none: torch.compile with inductor (of the autoencoder, of all
