@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# a process per core; worksteal: a worker that is done takes tests from the others
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-fast lint bench backup clean help
@@ -24,10 +26,10 @@ demo: $(READY)
 	$(BIN)/python -m vq.demo
 
 test: $(READY) lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-fast: $(READY) lint
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -25,7 +25,8 @@ class SpatialAttention(Recomputed):
 
     def compute(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        q, k, v = (conv(h).flatten(2).transpose(1, 2).unsqueeze(1) for conv in (self.q, self.k, self.v))  # (B, 1, HW, C)
+        # (B, 1, HW, C) each, channels last: fused kernels take nothing else
+        q, k, v = (conv(h).flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for conv in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
         return x + out

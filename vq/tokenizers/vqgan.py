@@ -92,7 +92,10 @@ class VQGAN(Tokenizer):
 
     def quantize(self, latent: Latent) -> Quantized:
         quantized: Quantized = self.quantizer(latent.mean.permute(0, 2, 3, 1))  # channels last: (B, h, w, C)
-        return Quantized(quantized.z.permute(0, 3, 1, 2), quantized.tokens, quantized.losses, quantized.extra)
+        z = quantized.z.permute(0, 3, 1, 2)
+        if latent.mean.is_contiguous():  # the whole decoder would run channels last otherwise, and its norms copy
+            z = z.contiguous()
+        return Quantized(z, quantized.tokens, quantized.losses, quantized.extra)
 
     def decode(self, z: Tensor) -> Tensor:
         image: Tensor = self.decoder(z if self.pre_decode is None else self.pre_decode(z))
@@ -102,7 +105,7 @@ class VQGAN(Tokenizer):
         return self.decoder.features(z if self.pre_decode is None else self.pre_decode(z))
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        return self.quantizer.lookup(tokens).permute(0, 3, 1, 2)
+        return self.quantizer.lookup(tokens).permute(0, 3, 1, 2).contiguous()
 
     def update(self, ok: Tensor | None = None) -> None:
         self.quantizer.update(ok)

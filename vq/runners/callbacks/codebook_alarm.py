@@ -18,8 +18,8 @@ from vq.registries import VQCallbackRegistry
 logger = logging.getLogger('vq')
 
 REMEDIES = (
-    'Remedies: an EMA codebook with restarts of unused codes, CVQ anchors, k-means initialisation, normalised codes of '
-    'low dimension (8 to 32), or a quantizer without a codebook (FSQ).'
+    'Remedies, compared in docs/quantizers.md: an EMA codebook with restarts of unused codes, CVQ anchors, k-means '
+    'initialisation, normalised codes of low dimension (8 to 32), or a quantizer without a codebook (FSQ).'
 )
 
 
