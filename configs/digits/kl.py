@@ -27,5 +27,5 @@ _export_ = dict(
             ),
         ),
     ),
-    validator=dict(metrics=dict(codebook=None)),
+    validator=dict(metrics=dict(codebook=None, window=None)),
 )

@@ -9,10 +9,3 @@
 _kwargs_.setdefault('quantizer', dict(type='VectorQuantizer', codebook_size=256, embedding_dim=16))
 
 _base_ = ['interface.py']
-
-_export_ = dict(
-    trainer=dict(
-        model=dict(losses=dict(l2=None, l1=dict(type='L1Loss'))),
-        optimizers=dict(tokenizer=dict(_delete_=True, type='Adam', lr=_kwargs_.get('lr', 2e-3), betas=(0.5, 0.9))),
-    ),
-)

@@ -30,6 +30,13 @@ CONFIGS = {
     # spread-out codes: those that share an anchor would else be too close for fp32 to agree on which is nearer
     'cvq': vector(init='normal', update=dict(type='CVQUpdate')),
     'cvq_cosine': vector(distance='cosine', init='normal', update=dict(type='CVQUpdate')),
+    'cvq_multinomial': vector(
+        init='normal', update=dict(type='CVQUpdate', anchor='multinomial'), contrastive=dict(weight=0.1)
+    ),
+    'cvq_multinomial_cosine': vector(distance='cosine', init='normal', update=dict(type='CVQUpdate', anchor='multinomial')),
+    'cvq_cached': vector(init='normal', update=dict(type='CVQUpdate', anchor='cached')),
+    'ema_images': vector(update=dict(type='EMAUpdate', decay=0.8, smoothing='images')),
+    'contrastive': vector(distance='cosine', init='normal', contrastive=dict(temperature=0.5)),
     'vqkd': vector(normalize=True, update=dict(type='VQKDUpdate')),
     'gumbel': dict(type='GumbelQuantizer', codebook_size=37, embedding_dim=5),
     'fsq': dict(type='FiniteScalarQuantizer', levels=[3, 4, 5, 8, 7]),
@@ -47,6 +54,7 @@ CONFIGS = {
     ),
     'ibq': dict(type='IndexBackpropagationQuantizer', codebook_size=37, embedding_dim=5, entropy=dict(weight=0.05)),
     'fsq_outer': dict(type='FiniteScalarQuantizer', levels=[2, 4, 5, 8, 7], bound='outer'),
+    'fsq_symmetric': dict(type='FiniteScalarQuantizer', levels=[2, 4, 5, 8, 7], bound='symmetric'),
     'residual': dict(type='ResidualQuantizer', quantizer=vector(init='normal'), stages=3),
     'residual_ema': dict(
         type='ResidualQuantizer', quantizer=vector(update=dict(type='EMAUpdate', decay=0.8, restart=RESTART)), stages=2
@@ -55,6 +63,11 @@ CONFIGS = {
         type='ResidualQuantizer', quantizer=vector(update=dict(type='EMAUpdate', decay=0.8)), stages=3, shared=True
     ),
     'residual_list': dict(type='ResidualQuantizer', quantizer=[vector(init='normal'), vector(normalize=True)]),
+    'residual_cvq': dict(
+        type='ResidualQuantizer',
+        quantizer=vector(init='normal', update=dict(type='CVQUpdate', anchor='multinomial')),
+        stages=2,
+    ),
     'grouped': dict(
         type='GroupedQuantizer',
         quantizer=[

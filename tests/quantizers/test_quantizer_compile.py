@@ -9,11 +9,33 @@ import torch
 @pytest.mark.slow
 @pytest.mark.parametrize('training', [False, True])
 @pytest.mark.parametrize(
-    'kind', ['ema_restart', 'cvq', 'fsq', 'rotation', 'entropy', 'lfq', 'bsq_joint', 'simvq_rotation', 'ibq']
+    'kind',
+    [
+        'ema_restart',
+        'cvq',
+        'fsq',
+        'rotation',
+        'entropy',
+        'lfq',
+        'bsq_joint',
+        'simvq_rotation',
+        'ibq',
+    ],
 )
 def test_fullgraph(make, kind, training):
+    compare(make, kind, training, 'inductor')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('kind', ['cvq_multinomial', 'cvq_cached', 'contrastive', 'ema_images', 'fsq_symmetric'])
+def test_one_graph(make, kind):
+    """Taken whole; what code is made of the graph was tried above."""
+    compare(make, kind, True, 'aot_eager')
+
+
+def compare(make, kind, training, backend):
     plain, twin = make(kind).train(training), make(kind).train(training)
-    compiled = torch.compile(twin, fullgraph=True, dynamic=False)
+    compiled = torch.compile(twin, backend=backend, fullgraph=True, dynamic=False)
     for step in range(3):
         features = torch.randn(24, 5, generator=torch.Generator().manual_seed(step), requires_grad=True)
         ours, theirs = plain(features), compiled(features)

@@ -62,7 +62,8 @@ def test_all_tokens_can_be_looked_up_and_found_again(name, make):
     assert codes.shape == (quantizer.codebook_size, quantizer.embedding_dim)
     assert len(codes.unique(dim=0)) == quantizer.codebook_size
     if name.startswith('fsq'):  # features that are bounded to the codes: one level is a half range of 2 (L // 2) / (L - 1)
-        features = torch.atanh(((codes * quantizer.middle * 2 + quantizer.offset) / quantizer.scale).clamp(-0.9999, 0.9999))
+        v = codes * quantizer.middle / quantizer.digit
+        features = torch.atanh(((v * 2 + quantizer.offset) / quantizer.scale).clamp(-0.9999, 0.9999))
         codes = features - quantizer.shift
     if name == 'gumbel':  # a layer in whose eyes a direction speaks for the code it points at
         with torch.no_grad():
@@ -205,6 +206,10 @@ def test_losses_are_what_they_are_called():
         (dict(**SMALL, update=dict(type='EMAUpdate', decay=1.0)), 'decay'),
         (dict(**SMALL, update=dict(type='RestartUnused', threshold=2.0)), 'threshold'),
         (dict(**SMALL, update=dict(type='CVQUpdate', anchor='far')), 'far'),
+        (dict(**SMALL, update=dict(type='EMAUpdate', smoothing='pixels')), 'pixels'),
+        (dict(**SMALL, contrastive=dict(temperature=0.0)), 'temperature'),
+        (dict(**SMALL, contrastive=dict(), update=dict(type='EMAUpdate')), 'by gradient'),
+        (dict(type='FiniteScalarQuantizer', levels=[3], bound='round'), 'round'),
         (dict(type='GumbelQuantizer', codebook_size=4, embedding_dim=4, temperature=0.0), 'temperature'),
         (dict(type='FiniteScalarQuantizer', levels=[]), 'levels'),
         (dict(type='FiniteScalarQuantizer', levels=[8, 2]), 'levels'),
@@ -218,14 +223,15 @@ def test_bad_settings(config, message):
 
 
 @pytest.mark.parametrize(
-    ('levels', 'bound'), [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer')]
+    ('levels', 'bound'),
+    [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer'), ([2, 5, 4], 'symmetric')],
 )
 def test_finite_scalar_tokens_and_codes_are_inverse(levels, bound):
     """Also where fp32, let alone bf16, cannot count the codes: 10^9 of them."""
     quantizer = VQQuantizerRegistry.build(dict(type='FiniteScalarQuantizer', levels=levels, bound=bound))
     tokens = torch.randint(quantizer.codebook_size, (500,))
     tokens[:2] = torch.tensor([0, quantizer.codebook_size - 1])
-    digits = torch.round((quantizer.lookup(tokens) + 1) * quantizer.middle).long()
+    digits = torch.round((quantizer.lookup(tokens) + 1) * quantizer.middle / quantizer.digit).long()
     basis = [math.prod(levels[:index]) for index in range(len(levels))]
     assert torch.equal((digits * torch.tensor(basis)).sum(-1), tokens)
     assert (digits >= 0).all()

@@ -25,17 +25,23 @@ class FiniteScalarQuantizer(Quantizer):
     ``bound='inner'``, or (L - 1)(1 + 1e-3) with ``'outer'`` (vector-quantize-pytorch's choice). A token is
     sum_i digit_i prod_(j<i) L_j with digit = round(v) + floor(L / 2): the first channel is the least significant.
     Codes are computed from tokens, never stored, and there are no losses.
+
+    An even number of levels so spans [-1, 1 - 2 / L]. ``bound='symmetric'`` spans [-1, 1] with any number of levels
+    (vector-quantize-pytorch's ``preserve_symmetry``): v = tanh(x) (L - 1) / 2,  digit = floor(v + L / 2),
+    z = 2 digit / (L - 1) - 1.
     """
 
-    middle: Tensor  # (C,) int64, floor(L / 2)
+    middle: Tensor  # (C,) int64, floor(L / 2), the digit of the code 0; with 'symmetric', in half digits, L - 1
     basis: Tensor  # (C,) int64, product of the levels before
     sizes: Tensor  # (C,) int64
     scale: Tensor  # (C,) m
     offset: Tensor  # (C,) o
     shift: Tensor  # (C,) atanh(o / m)
 
-    def __init__(self, levels: list[int], bound: Literal['inner', 'outer'] = 'inner') -> None:
+    def __init__(self, levels: list[int], bound: Literal['inner', 'outer', 'symmetric'] = 'inner') -> None:
         super().__init__()
+        if bound not in ('inner', 'outer', 'symmetric'):
+            raise ConfigError(f"bound is '{bound}'", "It is 'inner', 'outer' or 'symmetric'.")
         least = 3 if bound == 'inner' else 2
         if not levels or min(levels) < least:
             raise ConfigError(f"levels {list(levels)} with bound='{bound}'", f'Every channel needs at least {least} levels.')
@@ -45,6 +51,7 @@ class FiniteScalarQuantizer(Quantizer):
             )
         self.levels = tuple(levels)
         self.bound = bound
+        self.digit = 2 if bound == 'symmetric' else 1  # in the unit of ``middle``
         self.embedding_dim = len(levels)
         self.codebook_size = math.prod(levels)
         self.loss_weights: dict[str, float] = {}
@@ -52,12 +59,14 @@ class FiniteScalarQuantizer(Quantizer):
 
     def reset_parameters(self) -> None:
         """Fill the constants (again, after a move off the meta device)."""
-        margin = 1 - EPSILON if self.bound == 'inner' else 1 + EPSILON
+        symmetric = self.bound == 'symmetric'
+        margin = {'inner': 1 - EPSILON, 'outer': 1 + EPSILON, 'symmetric': 1.0}[self.bound]
         scale = [(level - 1) * margin for level in self.levels]
-        offset = [(level - 1) % 2 for level in self.levels]
+        offset = [0 if symmetric else (level - 1) % 2 for level in self.levels]
+        middle = [level - 1 if symmetric else level // 2 for level in self.levels]
         basis = [math.prod(self.levels[:index]) for index in range(len(self.levels))]
         device = self.basis.device if 'basis' in self._buffers else None
-        for name, integers in (('sizes', self.levels), ('middle', [level // 2 for level in self.levels]), ('basis', basis)):
+        for name, integers in (('sizes', self.levels), ('middle', middle), ('basis', basis)):
             self.register_buffer(name, torch.tensor(integers, dtype=torch.int64, device=device), persistent=False)
         shift = [math.atanh(o / m) for o, m in zip(offset, scale, strict=True)]
         for name, reals in (('scale', scale), ('offset', offset), ('shift', shift)):
@@ -73,16 +82,24 @@ class FiniteScalarQuantizer(Quantizer):
 
     def lookup(self, tokens: Tensor) -> Tensor:
         digits = tokens.unsqueeze(-1) // self.basis % self.sizes  # (..., C)
-        return (digits - self.middle).float() / self.middle
+        return self._codes(digits)
+
+    def _codes(self, digits: Tensor) -> Tensor:
+        return (digits * self.digit - self.middle).float() / self.middle
+
+    def _round(self, v: Tensor) -> Tensor:
+        """The digits, int64, that v (..., C) is nearest to."""
+        if self.bound == 'symmetric':
+            return torch.floor(v + self.sizes / 2).long()
+        return torch.round(v).long() + self.middle
 
     def forward(self, features: Tensor) -> Quantized:
         with no_autocast(features.device):
             v = self.bounded(features)  # (..., C)
             # integers from here on: a float that is rounded in half precision names another code
-            digits = (torch.round(v.detach()).long() + self.middle).clamp_min(0).minimum(self.sizes - 1)
-            codes = (digits - self.middle).float() / self.middle
+            digits = self._round(v.detach()).clamp_min(0).minimum(self.sizes - 1)
             tokens = (digits * self.basis).sum(-1)
-            return Quantized(codes + (v - v.detach()) / self.middle, tokens)
+            return Quantized(self._codes(digits) + (v - v.detach()) * self.digit / self.middle, tokens)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, bound='{self.bound}', codebook_size={self.codebook_size}"

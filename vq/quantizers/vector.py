@@ -12,6 +12,7 @@ from vq.core.records import Quantized
 from vq.interfaces import CodebookUpdate, Quantizer
 from vq.nn.precision import no_autocast
 from vq.quantizers.codebook import Codebook, Init
+from vq.quantizers.contrastive import ContrastiveLoss
 from vq.quantizers.entropy import EntropyLoss
 from vq.quantizers.gradients import Gradient, check_gradient, pass_gradient
 from vq.quantizers.search import Metric, nearest_code
@@ -32,6 +33,7 @@ class VectorQuantizer(Quantizer):
     - ``update``: what moves codes besides gradients, once per optimizer step.
     - ``gradient``: how z passes gradients to x, straight-through or by the rotation trick.
     - ``entropy``: settings of an entropy loss on soft assignments; a term of training only, 'entropy'.
+    - ``contrastive``: settings of CVQ-VAE's loss that pulls codes to features; a term of training only, 'contrastive'.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class VectorQuantizer(Quantizer):
         update: CodebookUpdate | None = None,
         gradient: Gradient = 'straight_through',
         entropy: EntropyLoss | None = None,
+        contrastive: ContrastiveLoss | None = None,
     ) -> None:
         super().__init__()
         if distance not in ('l2', 'cosine'):
@@ -68,6 +71,14 @@ class VectorQuantizer(Quantizer):
         self.entropy = entropy
         if entropy is not None:
             self.loss_weights['entropy'] = entropy.weight
+        if contrastive is not None and not by_gradient:
+            raise ConfigError(
+                f'a contrastive loss moves codes by gradient, and {type(update).__name__} moves them without',
+                "Leave contrastive out, or use an update beside gradients, e.g. 'CVQUpdate'.",
+            )
+        self.contrastive = contrastive
+        if contrastive is not None:
+            self.loss_weights['contrastive'] = contrastive.weight
         if update is not None:
             update.bind(self.codebook.weight, self.metric)
 
@@ -92,8 +103,10 @@ class VectorQuantizer(Quantizer):
                 x = F.normalize(x, dim=-1)
             rows = x.detach().reshape(-1, self.embedding_dim)  # (N, C)
             tokens = nearest_code(rows, self.codebook.weight, self.metric)  # (N,)
+            contrastive = self._contrastive_of(rows)  # with the codes that were searched
             if self.training and self.codebook_update is not None:
-                self.codebook_update.observe(rows, tokens, self.codebook.weight)
+                images = features.shape[0] if features.ndim > 1 else 1
+                self.codebook_update.observe(rows, tokens, self.codebook.weight, images)
                 if self.updates_in_forward:
                     self.codebook_update.update(self.codebook.weight, None)
             tokens = tokens.view(x.shape[:-1])
@@ -104,7 +117,16 @@ class VectorQuantizer(Quantizer):
             losses['commitment'] = F.mse_loss(x, codes.detach())
             if self.entropy is not None and self.training:
                 losses['entropy'] = self._entropy_of(self.entropy, x.reshape(-1, self.embedding_dim))
+            if contrastive is not None:
+                losses['contrastive'] = contrastive
             return Quantized(pass_gradient(x, codes, self.gradient), tokens, losses)
+
+    def _contrastive_of(self, rows: Tensor) -> Tensor | None:
+        if self.contrastive is None or not self.training:
+            return None
+        table = self.codebook.weight
+        # an update inside forward would write into what backward needs
+        return self.contrastive.of(rows, table.clone() if self.updates_in_forward else table, self.metric)
 
     def _entropy_of(self, entropy: EntropyLoss, rows: Tensor) -> Tensor:
         """Over the distances that the search compares: rows (N, C)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from vq.io.published.autoencoder import assemble, codebook_shape, level_count
+from vq.io.published.autoencoder import assemble, codebook_shape, get, level_count
 from vq.io.published.discriminators import stylegan2_keys
 from vq.io.published.keymap import Converted, Rule, State, Words, drop, map_keys, rename
 
@@ -53,7 +53,7 @@ def convert(
     """``decay`` of an EMA codebook, ``temperature``, ``kl_weight`` and ``straight_through`` of a Gumbel quantizer (where its
     schedules end), and ``commitment_weight`` are for going on training it.
 
-    Their EMA counts are smoothed otherwise than ours: converted codes are theirs, and go on in our way.
+    An EMA codebook goes on as theirs does, counts smoothed with the number of images (``smoothing='images'``).
     """
     blocks = level_count(state, 'encoder.final_residual.')
     rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR, LOSSES)
@@ -67,8 +67,13 @@ def convert(
     else:
         quantizer['commitment_weight'] = commitment_weight
     if 'quantizer.codebook_update.count' in mapped:
-        quantizer['update'] = {'type': 'EMAUpdate', 'decay': decay}
-    return assemble(mapped, quantizer, image_size, dropped, encoder=ENCODER, decoder=DECODER, critic_keys=stylegan2_keys)
+        quantizer['update'] = {'type': 'EMAUpdate', 'decay': decay, 'smoothing': 'images'}
+    encoder, decoder = dict(ENCODER), dict(DECODER)
+    if not any('.resample.' in key for key in mapped if key.startswith('decoder.')):
+        decoder['upsample'] = 'repeat'
+    if get(state, 'encoder.norm.weight').ndim == 1:
+        encoder['norm'] = decoder['norm'] = 'group'
+    return assemble(mapped, quantizer, image_size, dropped, encoder=encoder, decoder=decoder, critic_keys=stylegan2_keys)
 
 
 def _vocabulary(state: State, blocks: int) -> dict[str, Words]:

@@ -27,8 +27,12 @@ class Update(CodebookUpdate):
         """Back to the initial state, for a codebook that was filled anew."""
         raise NotImplementedError
 
-    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor) -> None:
-        """Take in features (N, C), fp32 and without gradient, and their tokens (N,). No collective."""
+    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor, images: int) -> None:
+        """Take in features (N, C) of so many images, fp32 and without gradient, and their tokens (N,). No collective."""
+        raise NotImplementedError
+
+    def restarted(self, codebook: Tensor, rows: Tensor) -> None:
+        """Somebody else has set the codes of ``rows`` (K,) bool anew: what was known of them is no longer true."""
         raise NotImplementedError
 
     def update(self, codebook: Tensor, ok: Tensor | None) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vq.core import collectives
 from vq.quantizers.updates.base import accept
-from vq.quantizers.updates.draw import join, priorities, split
+from vq.quantizers.updates.draw import join, keep_best, places_of, priorities, split
 
 
 @dataclasses.dataclass
@@ -20,6 +20,7 @@ class Totals:
     sums: Tensor  # (K, C) their sums, or (0, C) where nobody needs them
     candidates: Tensor  # (R, C) vectors drawn at random, in the order of the draw
     valid: Tensor  # (R,) bool: fewer than R vectors may have been seen
+    images: Tensor  # () how many images they are of
 
     def acceptable(self, ok: Tensor | None) -> Tensor:
         """() bool: the step is good, and something was observed at all."""
@@ -32,6 +33,7 @@ class Observations(nn.Module):
 
     counts: Tensor  # (K,) fp32; whole numbers, exact up to 2^24 vectors per code and step
     sums: Tensor  # (K, C), or (0, C)
+    images: Tensor  # () fp32
     pool: Tensor  # (R, C) candidates so far
     priority: Tensor  # (R,) int64, 0 where the pool is still empty
     seen: Tensor  # () int64, vectors observed on this rank
@@ -46,26 +48,27 @@ class Observations(nn.Module):
         weight = codebook.detach()
         self.register_buffer('counts', torch.zeros_like(weight[:, 0]), persistent=False)
         self.register_buffer('sums', weight.new_zeros(codes if with_sums else 0, channels), persistent=False)
+        self.register_buffer('images', weight.new_zeros(()), persistent=False)
         self.register_buffer('pool', weight.new_zeros(candidates, channels), persistent=False)
         self.register_buffer('priority', weight.new_zeros(candidates, dtype=torch.int64), persistent=False)
         self.register_buffer('seen', weight.new_zeros((), dtype=torch.int64), persistent=False)
         self.register_buffer('number', weight.new_zeros((), dtype=torch.int64), persistent=candidates > 0)
 
     @torch.no_grad()
-    def add(self, features: Tensor, tokens: Tensor) -> None:
-        """features (N, C), tokens (N,); N must be the same on all ranks, for the draw."""
+    def add(self, features: Tensor, tokens: Tensor, images: int = 0) -> None:
+        """features (N, C) of ``images`` images, tokens (N,); N must be the same on all ranks, for the draw."""
+        self.images.add_(images)
         # straight into the accumulators: two micro-batches then add up in the order one large batch would
         self.counts.index_add_(0, tokens, torch.ones_like(features[:, 0]))
         if self.with_sums:
             self.sums.index_add_(0, tokens, features)
         if self.candidates:
-            size = len(features)
-            first = self.seen * collectives.size() + collectives.rank() * size
-            drawn = priorities(first + torch.arange(size, device=features.device), self.seed, self.number)
-            best, index = torch.cat([self.priority, drawn]).topk(self.candidates)
-            self.pool.copy_(torch.cat([self.pool, features])[index])
-            self.priority.copy_(best)
-            self.seen.add_(size)
+            places = places_of(len(features), self.seen, features.device)
+            drawn = priorities(places, self.seed, self.number)
+            pool, priority = keep_best(self.pool, self.priority, features, drawn)
+            self.pool.copy_(pool)
+            self.priority.copy_(priority)
+            self.seen.add_(len(features))
 
     @torch.no_grad()
     def collect(self) -> Totals:
@@ -76,11 +79,12 @@ class Observations(nn.Module):
         codes, channels = len(self.counts), self.pool.shape[1]
         slots = self.pool.new_zeros(collectives.size(), self.candidates, channels + 2)
         slots[collectives.rank()] = torch.cat([self.pool, split(self.priority)], dim=1)
-        flat = collectives.all_reduce(torch.cat([self.counts, self.sums.flatten(), slots.flatten()]))
+        flat = collectives.all_reduce(torch.cat([self.counts, self.sums.flatten(), self.images[None], slots.flatten()]))
         sums_end = codes + self.sums.numel()
-        gathered = flat[sums_end:].view(-1, channels + 2)  # (world * R, C + 2)
+        gathered = flat[sums_end + 1 :].view(-1, channels + 2)  # (world * R, C + 2)
         best, index = join(gathered[:, channels:]).topk(self.candidates)
-        totals = Totals(flat[:codes], flat[codes:sums_end].view(self.sums.shape), gathered[index, :channels], best > 0)
+        sums = flat[codes:sums_end].view(self.sums.shape)
+        totals = Totals(flat[:codes], sums, gathered[index, :channels], best > 0, flat[sums_end])
         self.clear()
         return totals
 
@@ -89,7 +93,7 @@ class Observations(nn.Module):
         accept(self.number, self.number + 1, ok)
 
     def clear(self) -> None:
-        for accumulator in (self.counts, self.sums, self.pool, self.priority, self.seen):
+        for accumulator in (self.counts, self.sums, self.images, self.pool, self.priority, self.seen):
             accumulator.zero_()
 
     def reset(self) -> None:

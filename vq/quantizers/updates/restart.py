@@ -71,8 +71,11 @@ class RestartUnused(Update):
         self.count.fill_(1)
         self.observed.reset()
 
-    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor) -> None:
+    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor, images: int) -> None:
         self.observed.add(features, tokens)
+
+    def restarted(self, codebook: Tensor, rows: Tensor) -> None:
+        accept(self.count, self.count.mean(), rows)
 
     @torch.no_grad()
     def update(self, codebook: Tensor, ok: Tensor | None) -> None:

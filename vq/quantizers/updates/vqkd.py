@@ -17,11 +17,14 @@ from vq.registries import VQCodebookUpdateRegistry
 class VQKDUpdate(Update):
     """e_k <- unit(d e_k + (1 - d) unit(mean of the unit features of code k)); a code without features stays.
 
-    (Peng et al. 2022, BEiT v2.) For quantizers with ``normalize=True``. The reference code updates inside forward and
-    returns the new codes: ``in_forward=True``.
+    (Peng et al. 2022, BEiT v2.) For quantizers with ``normalize=True``. ``count`` is the running mean of how many features
+    each code had in a step, N_k <- d N_k + (1 - d) n_k from 0: BEiT v2 keeps it too, and codes do not depend on it. Its
+    code returns the codes of before the update, as here; that of the cluster tokenizers updates inside forward and
+    returns the new ones: ``in_forward=True``.
     """
 
     by_gradient = False
+    count: Tensor  # (K,) N
 
     def __init__(self, decay: float = 0.99, in_forward: bool = False) -> None:
         super().__init__()
@@ -31,17 +34,24 @@ class VQKDUpdate(Update):
     def bind(self, codebook: Tensor, metric: Metric) -> None:
         if metric != 'cosine':
             raise ConfigError('VQKDUpdate needs codes of unit length', 'Give the quantizer normalize=True.')
+        self.register_buffer('count', torch.zeros_like(codebook[:, 0], requires_grad=False))
         self.observed = Observations(codebook, with_sums=True)
 
     def reset(self, codebook: Tensor) -> None:
+        self.count.zero_()
         self.observed.reset()
 
-    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor) -> None:
+    def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor, images: int) -> None:
         self.observed.add(features, tokens)
+
+    def restarted(self, codebook: Tensor, rows: Tensor) -> None:
+        accept(self.count, self.count.mean(), rows)
 
     @torch.no_grad()
     def update(self, codebook: Tensor, ok: Tensor | None) -> None:
         totals = self.observed.collect()
         mean = F.normalize(totals.sums / totals.counts.clamp_min(1)[:, None], dim=1)
         moved = F.normalize(self.decay * F.normalize(codebook, dim=1) + (1 - self.decay) * mean, dim=1)
-        accept(codebook, moved, (totals.counts > 0)[:, None] & totals.acceptable(ok))
+        ok = totals.acceptable(ok)
+        accept(codebook, moved, (totals.counts > 0)[:, None] & ok)
+        accept(self.count, self.decay * self.count + (1 - self.decay) * totals.counts, ok)

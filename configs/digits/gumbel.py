@@ -1,0 +1,21 @@
+"""Gumbel-softmax codes (Jang et al. 2017; DALL-E): drawn with noise that cools down, so that every code has gradients.
+
+    auto_torchrun -m vq.train digits_gumbel configs/digits/gumbel.py
+
+The temperature falls from 1 to 1/16 over the run. Options: those of interface.py.
+"""
+
+_kwargs_.setdefault('quantizer', dict(type='GumbelQuantizer', codebook_size=256, embedding_dim=16, kl_weight=5e-3))
+_kwargs_.setdefault(
+    'code_callbacks',
+    [
+        dict(
+            type='AnnealCallback',
+            setting='tokenizer.quantizer.temperature',
+            value=1.0,
+            schedule=dict(type='CosineSchedule', final=1 / 16),
+        )
+    ],
+)
+
+_base_ = ['interface.py']

@@ -1,0 +1,18 @@
+"""Codes that learn by gradient; after every epoch those that were not used become copies of codes that were.
+
+    auto_torchrun -m vq.train digits_reinit configs/digits/vq_reinit.py
+
+700 steps took 4 minutes on one of 2 CPU cores that other programs shared (load 5). Measured on the 180 validation digits,
+one seed: 28.6 dB PSNR, 95 % of the codes in use.
+Options: ``codebook_size`` (256), ``source`` ('codes', or 'features' for features of the batch), and those of interface.py.
+"""
+
+from vq.core import PyConfig
+
+_kwargs_.setdefault('codebook_size', 256)
+_kwargs_.setdefault('quantizer', dict(type='VectorQuantizer', codebook_size=_kwargs_['codebook_size'], embedding_dim=8))
+source = _kwargs_.get('source', 'codes')
+
+_export_ = PyConfig.load('interface.py', **_kwargs_)
+_export_.trainer.callbacks.insert(1, dict(type='ReinitCallback', epochs=1, source=source))
+_export_.tiny.trainer.callbacks.insert(1, dict(type='ReinitCallback', iterations=3, source=source))

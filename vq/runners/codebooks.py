@@ -1,0 +1,133 @@
+"""Codebooks inside a model that trains: where they are, what features they see, and what else remembers their codes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vq.core.errors import ConfigError
+from vq.core.records import Batch
+from vq.interfaces import Quantizer, Task
+from vq.io.checkpoints import model_state
+from vq.quantizers.composite import Composite
+from vq.quantizers.multi_scale import MultiScaleQuantizer
+from vq.quantizers.vector import VectorQuantizer
+
+HINT = "Use it with 'VectorQuantizer', alone or as a part of residual, grouped or multi-scale quantizers, or leave it out."
+
+
+def find_quantizer(task: Task, asker: str) -> tuple[str, Quantizer]:
+    """The outermost quantizer of a task, whose tokens are those of the model, and its path."""
+    found: dict[str, Quantizer] = {}
+    for name, module in task.named_modules():
+        if isinstance(module, Quantizer) and not any(name.startswith(f'{outer}.') for outer in found):
+            found[name] = module
+    if len(found) != 1:
+        raise ConfigError(f'{asker} needs a model with one quantizer, and this one has {len(found)}', HINT)
+    return next(iter(found.items()))
+
+
+def codebooks(task: Task, asker: str) -> dict[str, VectorQuantizer]:
+    """The quantizers of a task that look for the nearest code of a codebook, by their paths, the first stages first."""
+    top, quantizer = find_quantizer(task, asker)
+    inner = [(name, part) for name, part in quantizer.named_modules(prefix=top) if isinstance(part, Quantizer)]
+    found = {name: part for name, part in inner if isinstance(part, VectorQuantizer)}
+    if not found:
+        kinds = ' of '.join(dict.fromkeys(type(part).__name__ for _, part in inner))
+        raise ConfigError(f'{asker}: {kinds} has no codebook in which features look for the nearest code', HINT)
+    return found
+
+
+def books(quantizer: Quantizer) -> list[tuple[int, Quantizer]]:
+    """The codebooks that tokens come from, as ``codebook_sizes`` counts them: the size of each, and whose it is."""
+    owners = _owners(quantizer)
+    sizes = quantizer.codebook_sizes or (quantizer.codebook_size,)
+    return list(zip(sizes, owners if len(sizes) > 1 else owners[:1], strict=True))
+
+
+def _owners(quantizer: Quantizer) -> list[Quantizer]:
+    """Whose code each token of a feature is, in the order of the last axis."""
+    if isinstance(quantizer, Composite):
+        return [owner for part in quantizer.used() for owner in _owners(part)]
+    if isinstance(quantizer, MultiScaleQuantizer):
+        return _owners(quantizer.quantizer)
+    return [quantizer]
+
+
+def features_of(runner: Any, quantizer: Quantizer, batches: Sequence[Batch] | Iterator[Batch]) -> list[Tensor]:
+    """What the encoder gives the outermost quantizer for batches on the device: (B, ..., C) each, fp32.
+
+    By whole evaluation steps: only a root's own forward works under every strategy. Call it inside ``evaluating``.
+    """
+    caught: list[Tensor] = []
+    with _caught(quantizer, caught.append):
+        for batch in batches:
+            with runner.strategy.autocast():
+                runner.model.validation_step(batch)
+    return caught
+
+
+def inputs_of(part: Quantizer, top: Quantizer, features: Sequence[Tensor], calls: int | None = None) -> list[list[Tensor]]:
+    """What a part of a quantizer is given, (N, C) rows of each call, for each of the features that the quantizer is given.
+
+    Only the first ``calls`` are kept: a part that is used several times sees what its own first uses left over.
+    """
+    found: list[list[Tensor]] = []
+    for value in features:
+        rows: list[Tensor] = []
+
+        def keep(given: Tensor, rows: list[Tensor] = rows) -> None:
+            if calls is None or len(rows) < calls:
+                rows.append(given.reshape(-1, given.shape[-1]))
+
+        if part is top:
+            keep(value)
+        else:
+            with _caught(part, keep):
+                top(value)
+        found.append(rows)
+    return found
+
+
+@contextmanager
+def _caught(module: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]:
+    """``take`` gets a copy of what the module is called with."""
+
+    def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
+        take(arguments[0].detach().float().clone())
+
+    handle = module.register_forward_pre_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def follow(runner: Any, names: Sequence[str], rows: Tensor | None = None) -> None:
+    """Moving averages take over what the quantizers ``names`` hold now; of tables, only ``rows`` (K,) bool, if given."""
+    state = model_state(runner.model)
+    for callback in runner.callbacks:
+        shadow: Mapping[str, Tensor] = getattr(callback, 'shadow', {})
+        for key, average in shadow.items():
+            if not any(key.startswith(f'{name}.') for name in names):
+                continue
+            if rows is None:
+                average.copy_(state[key])
+            elif average.shape[:1] == rows.shape:
+                average.copy_(_where_rows(rows, state[key], average))
+
+
+def forget_moments(runner: Any, codebook: Tensor, rows: Tensor) -> None:
+    """Zero what optimizers remember of some rows (K,) bool of a codebook. (Quantizers are whole under every strategy.)"""
+    for optimizer in runner.optimizers.values():
+        for value in optimizer.state.get(codebook, {}).values():
+            if isinstance(value, Tensor) and value.shape == codebook.shape:
+                value.copy_(_where_rows(rows, torch.zeros_like(value), value))
+
+
+def _where_rows(rows: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(rows.view(-1, *[1] * (old.ndim - 1)), new, old)

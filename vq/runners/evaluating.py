@@ -1,0 +1,32 @@
+"""A model in training, looked at in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from vq.core.random import random_state, restore_random_state
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval, nothing compiled (compiled code may not see hooks), random generators put back afterwards."""
+    training, state = model.training, random_state()
+    compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl is not None]
+    for module, _ in compiled:
+        module._compiled_call_impl = None
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(training)
+        for module in model.modules():
+            if hasattr(module, 'reshard'):  # of FSDP: no backward comes that would do it
+                module.reshard()  # type: ignore[operator]
+        for module, call in compiled:
+            module._compiled_call_impl = call
+        restore_random_state(state)
