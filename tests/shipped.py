@@ -12,7 +12,7 @@ from vq.core.errors import ConfigError
 FOLDER = packaged_configs()
 SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments that the families load
 FRAGMENTS = ('interface.py', 'model.py', 'runner.py')  # and what a family keeps apart
-AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong')]
+AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong', 'square')]
 OPTIONS: dict[str, list[dict[str, Any]]] = {  # fragments that are tried with options
     'datasets/folder.py': [{'data_root': 'data/mine', **options} for options in AUGMENTATIONS],
     'datasets/imagenet.py': AUGMENTATIONS,

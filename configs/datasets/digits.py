@@ -1,6 +1,7 @@
 """The 1,797 handwritten digits of scikit-learn, enlarged to image_size: 1,437 to train, 180 to validate.
 
-Options: image_size (32), augmentation (None: the picture as it is; or none, default, weak, strong).
+Options: image_size (32), augmentation (None: the picture as it is; or none, default, weak, strong,
+square).
 """
 
 image_size = _kwargs_.get('image_size', 32)

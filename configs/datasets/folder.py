@@ -1,8 +1,8 @@
 """Your own images: a folder with train/ and validation/ (or val/), class folders below them or not.
 
-Options: data_root (data/images), image_size (256), augmentation (strong; or none, default, weak; None: the images as they are,
-which then must all have one size), classes (True: the first folders below a split are the classes), backend (pillow; cv2
-decodes JPEG faster and needs mmcv).
+Options: data_root (data/images), image_size (256), augmentation (strong; or none, default, weak, square; None: the images as
+they are, which then must all have one size), classes (True: the first folders below a split are the classes), backend (pillow;
+cv2 decodes JPEG faster and needs mmcv).
 """
 
 image_size = _kwargs_.get('image_size', 256)

@@ -1,7 +1,7 @@
 """ImageNet-1k: 1,281,167 images to train, 50,000 to validate, 1,000 classes; either layout of ImageNetDataset.
 
-Options: data_root (data/imagenet), image_size (256), augmentation (strong; or none, default, weak), backend (pillow; cv2
-decodes JPEG faster and needs mmcv).
+Options: data_root (data/imagenet), image_size (256), augmentation (strong; or none, default, weak, square), backend (pillow;
+cv2 decodes JPEG faster and needs mmcv).
 """
 
 image_size = _kwargs_.get('image_size', 256)

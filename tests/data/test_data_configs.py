@@ -39,7 +39,7 @@ def test_digits_are_the_default_and_come_as_they_are():
 
 
 @pytest.mark.parametrize('dataset', ['digits', 'folder', 'imagenet'])
-@pytest.mark.parametrize('augmentation', ['none', 'default', 'weak', 'strong', None])
+@pytest.mark.parametrize('augmentation', ['none', 'default', 'weak', 'strong', 'square', None])
 def test_every_dataset_takes_every_augmentation(dataset, augmentation, tmp_path, make_picture):
     for name in ('train/n1/1.png', 'val/n1/2.png'):
         (tmp_path / name).parent.mkdir(parents=True)

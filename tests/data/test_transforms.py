@@ -81,6 +81,28 @@ def test_each_name_has_its_scale(name, scale, make_picture, monkeypatch):
     assert asked[0][:4] == (20, 30, scale, (3 / 4, 4 / 3))
 
 
+def test_square_is_torchvisions_crop_of_the_centred_square(make_picture, monkeypatch):
+    picture = make_picture(41, 60)
+    asked = []
+    monkeypatch.setattr(transforms, 'random_resized_box', lambda *given: asked.append(given) or (3, 5, 30, 30))
+    centre = peer_functions.center_crop(Image.fromarray(picture), [41, 41])
+    expected = peer_functions.resized_crop(centre, 3, 5, 30, 30, (24, 24), BICUBIC)
+    views = [np.asarray(view) for view in (expected, peer_functions.hflip(expected))]
+    found = [transforms.square(picture, random.Random(seed), image_size=24) for seed in range(8)]
+    assert asked[0][:4] == (41, 41, (0.7, 1.0), (1.0, 1.0))
+    matches = [[np.array_equal(result, view) for view in views] for result in found]
+    assert all(map(any, matches))
+    assert {tuple(match) for match in matches} == {(True, False), (False, True)}
+
+
+def test_square_boxes_are_square_and_large():
+    stream = random.Random(6)
+    boxes = np.array([transforms.random_resized_box(500, 500, (0.7, 1.0), (1.0, 1.0), stream) for _ in range(1000)])
+    assert (boxes[:, 2] == boxes[:, 3]).all()
+    areas = boxes[:, 2] * boxes[:, 3] / 500**2
+    assert ks_2samp(areas, 0.7 + 0.3 * (np.arange(1000) + 0.5) / 1000).pvalue > 1e-3
+
+
 @pytest.mark.parametrize('scale', [(0.08, 1.0), (0.8, 1.0), (0.25, 0.25)])
 @pytest.mark.parametrize(('height', 'width'), [(300, 300), (200, 500), (375, 250)])
 def test_boxes_follow_torchvisions_law(height, width, scale):
@@ -122,7 +144,7 @@ def test_area_is_uniform_and_ratio_log_uniform_where_all_fits():
     assert ks_2samp(ratios, math.log(2) * (2 * uniform - 1)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize('name', ['none', 'weak', 'strong', 'default'])
+@pytest.mark.parametrize('name', ['none', 'weak', 'strong', 'default', 'square'])
 def test_only_the_stream_decides(name, image):
     built = VQTransformRegistry.build({'type': name, 'image_size': 16})
     state = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()

@@ -15,7 +15,7 @@ from vq.core.errors import UserError, listing, nearest
 KINDS = {
     'taming': 'taming-transformers: VQGAN (VQModel) and its Gumbel form (GumbelVQ), a Lightning .ckpt',
     'llamagen': "LlamaGen's image tokenizers VQ-16 and VQ-8",
-    'reference': "the reference toolkit's model.pth of a VQGAN",
+    'reference': "the reference toolkit's model.pth of a VQGAN, CVQ-VAE or FSQ",
     'var': "VAR's multi-scale tokenizer, vae_ch160v4096z32.pth",
     'mar': "MAR's continuous autoencoder KL-16, kl16.ckpt",
     'serezd': "the VQ-VAE/GAN study's Lightning .ckpt (SerezD), all its quantizers",

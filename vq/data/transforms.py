@@ -7,6 +7,7 @@ none      short side to S, centre                                never
 weak      short side to S, random place                          half
 strong    area 0.8 to 1, sides 3:4 to 4:3, resized to S          half
 default   area 0.08 to 1, sides 3:4 to 4:3, resized to S         half
+square    of the centred square 0.7 to 1, square, resized to S   half
 ========= ====================================================== =======
 
 Resizing is Pillow's antialiased bicubic, pixel for pixel what torchvision does with PIL images. A crop is cut out before it
@@ -121,3 +122,16 @@ def strong(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.n
 def default(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
     """A random box of at least 8 % of the area, mirrored half of the time. (H, W, 3) uint8 -> (S, S, 3) uint8."""
     return _random_resized(image, stream, image_size, (0.08, 1.0))
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def square(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
+    """A random square of 70 to 100 % of the largest centred one, mirrored half of the time: what the VQ-VAE/GAN study has.
+
+    (H, W, 3) uint8 -> (S, S, 3) uint8.
+    """
+    side = min(image.shape[:2])
+    top, left = round((image.shape[0] - side) / 2), round((image.shape[1] - side) / 2)
+    centre = crop(image, (top, left, side, side))
+    box = random_resized_box(side, side, (0.7, 1.0), (1.0, 1.0), stream)
+    return maybe_mirror(resize(crop(centre, box), image_size, image_size), stream)

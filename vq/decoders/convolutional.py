@@ -27,12 +27,14 @@ class ConvDecoder(Decoder):
 
     The defaults are VQGAN's f16 decoder (u = 16). SerezD's is ``multipliers=(1, 1, 2, 2), stem_multiplier=4,
     residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True, norm='group_unbiased',
-    conv_bias=False, output='tanh'``. Open-MAGVIT2's is ``residual_blocks=4, refine_blocks=4, attention_levels=(),
-    refine_attention=False, upsample='depth_to_space', adaptive_norm=True, conv_bias=False``.
+    conv_bias=False, output='tanh'``, and ``upsample='repeat'`` in the models of its tables. Open-MAGVIT2's is
+    ``residual_blocks=4, refine_blocks=4, attention_levels=(), refine_attention=False, upsample='depth_to_space',
+    adaptive_norm=True, conv_bias=False``.
 
     - ``stem_multiplier``: width of stem and refining blocks; that of the last level if left open.
     - ``adaptive_norm``: before each level, a norm whose scale and shift follow from the statistics of the code vectors.
     - ``conv_bias``: whether residual blocks have biases; the other convolutions always do.
+    - ``upsample``: cells four times and a convolution ('nearest') or without one ('repeat'), or a convolution to four cells.
     """
 
     def __init__(

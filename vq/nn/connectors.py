@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
@@ -41,4 +43,28 @@ class ConvConnector(Connector):
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.conv(x)
+        return y
+
+
+@VQConnectorRegistry.register_()
+class ChainConnector(Connector):
+    """1x1 convolutions in a row, without activations: (B, in_channels, h, w) -> (B, out_channels, h, w).
+
+    ``widths`` are the channels between them. Scalar quantizers of the reference toolkit have one such width on both sides.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, widths: tuple[int, ...] = (256,)) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise ConfigError(
+                f'ChainConnector has widths {tuple(widths)}',
+                "Give the channels between its convolutions, from 1 up; a single one is dict(type='ConvConnector').",
+            )
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        channels = [in_channels, *widths, out_channels]
+        self.convs = nn.Sequential(*(nn.Conv2d(before, after, 1) for before, after in pairwise(channels)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.convs(x)
         return y

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 DownsampleKind = Literal['conv', 'strided', 'average']
-UpsampleKind = Literal['nearest', 'depth_to_space']
+UpsampleKind = Literal['nearest', 'repeat', 'depth_to_space']
 
 
 class ConvDownsample(nn.Module):
@@ -34,10 +34,19 @@ class Upsample(nn.Module):
         self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.conv(
-            repeat_cells(x) if x.device.type == 'xla' else F.interpolate(x, scale_factor=2.0, mode='nearest')
-        )
+        y: Tensor = self.conv(doubled(x))
         return y
+
+
+class Repeat(nn.Module):
+    """(B, C, h, w) -> (B, C, 2h, 2w): every cell four times, and nothing else."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return doubled(x)
+
+
+def doubled(x: Tensor) -> Tensor:
+    return repeat_cells(x) if x.device.type == 'xla' else F.interpolate(x, scale_factor=2.0, mode='nearest')
 
 
 def repeat_cells(x: Tensor) -> Tensor:
@@ -80,4 +89,6 @@ def make_downsample(channels: int, kind: DownsampleKind) -> nn.Module:
 
 
 def make_upsample(channels: int, kind: UpsampleKind) -> nn.Module:
+    if kind == 'repeat':
+        return Repeat()
     return Upsample(channels) if kind == 'nearest' else DepthToSpace(channels)

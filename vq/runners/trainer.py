@@ -22,6 +22,7 @@ from vq.registries import VQOptimizerRegistry, VQRunnerRegistry
 from vq.runners.context import RunContext
 from vq.runners.guard import FiniteGuard
 from vq.runners.journal import Journal
+from vq.runners.optimizers import mark_undecayed
 from vq.runners.resuming import Resume, restore, training_state
 
 OptimizerFactory = Annotated[Callable[..., Optimizer], VQOptimizerRegistry]
@@ -65,6 +66,7 @@ class Trainer(Runner):
         self.step = 0  # optimizer steps done
         self.samples_seen = 0  # over all ranks and micro-batches
         self.stop_requested = False
+        self.measured: tuple[int, dict[str, float]] | None = None  # step and figures of the last evaluation
         self.data_seconds = 0.0  # spent waiting for batches; the log callback reads and clears it
         self.iters = 0
         self.gradient_norms: dict[str, Tensor] = {}
@@ -119,7 +121,9 @@ class Trainer(Runner):
         self.wrapped = self.strategy.wrap(self.roots)
 
     def _groups(self, root: nn.Module) -> list[dict[str, Any]]:
-        return [{'params': self.strategy.trainable(root)}]
+        parameters = self.strategy.trainable(root)
+        mark_undecayed(root, parameters)
+        return [{'params': parameters}]
 
     def run(self) -> None:
         try:

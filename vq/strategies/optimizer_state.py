@@ -20,16 +20,20 @@ from vq.interfaces import Strategy
 from vq.io.sharded import is_sharded, joined, local, part_of
 
 
-def names_of(root: nn.Module) -> list[str]:
-    """The parameters an optimizer of this root has, in its order."""
-    return [name for name, parameter in root.named_parameters() if parameter.requires_grad]
+def names_of(strategy: Strategy, root: nn.Module, parameters: list[Tensor]) -> list[str]:
+    """What the parameters of an optimizer are called in its root, in their order: one optimizer may group them, and so
+    have them in another order than the root.
+    """
+    names: dict[Tensor, str] = {parameter: name for name, parameter in root.named_parameters()}
+    return [names[strategy.origin(parameter)] for parameter in parameters]
 
 
 def split_state(
     strategy: Strategy, name: str, root: nn.Module, optimizer: Optimizer
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """What ranks have in common, in plain containers, and the distributed tensors by name (none if all are whole)."""
-    names, parameters = names_of(root), _parameters(optimizer)
+    parameters = _parameters(optimizer)
+    names = names_of(strategy, root, parameters)
     found = optimizer.state_dict()
     state: dict[int, dict[str, Any]] = {}
     parts: dict[str, Tensor] = {}
@@ -55,7 +59,8 @@ def restore_state(
     source: Path,
 ) -> None:
     """Put back what ``split_state`` gave, of this strategy or another; ``shards`` is the folder of the parts."""
-    names, parameters = names_of(root), _parameters(optimizer)
+    parameters = _parameters(optimizer)
+    names = names_of(strategy, root, parameters)
     _check(name, names, type(optimizer).__name__, saved, source)
     origins = [strategy.origin(parameter) for parameter in parameters]
     state = {index: dict(values) for index, values in saved['state'].items()}

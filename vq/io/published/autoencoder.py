@@ -53,10 +53,9 @@ def _tokenizer(
     config: dict[str, Any] = {'type': 'KLAutoencoder' if quantizer is None else 'VQGAN', 'encoder': encoder}
     if quantizer is not None:
         config['quantizer'] = quantizer
-    if 'post_encode.conv.weight' in state:
-        config['post_encode'] = _connector(state, 'post_encode')
-    if 'pre_decode.conv.weight' in state:
-        config['pre_decode'] = _connector(state, 'pre_decode')
+    for name in ('post_encode', 'pre_decode'):
+        if any(key.startswith(f'{name}.') for key in state):
+            config[name] = _connector(state, name)
     config['decoder'] = decoder
     cell = 2 ** (len(encoder['multipliers']) - (not encoder.get('resample_last', False)))
     if type(image_size) is not int or image_size < 1 or image_size % cell:
@@ -176,10 +175,20 @@ def _refine(state: State, side: str) -> dict[str, Any]:
 
 
 def _connector(state: Mapping[str, Tensor], name: str) -> dict[str, Any]:
-    weight = get(state, f'{name}.conv.weight')
+    """One convolution, or a chain of them."""
+    count = level_count(state, f'{name}.convs.')
+    if not count:
+        weight = get(state, f'{name}.conv.weight')
+        return {
+            'type': 'ConvConnector',
+            'in_channels': int(weight.shape[1]),
+            'out_channels': int(weight.shape[0]),
+            'kernel_size': int(weight.shape[-1]),
+        }
+    weights = [get(state, f'{name}.convs.{index}.weight') for index in range(count)]
     return {
-        'type': 'ConvConnector',
-        'in_channels': int(weight.shape[1]),
-        'out_channels': int(weight.shape[0]),
-        'kernel_size': int(weight.shape[-1]),
+        'type': 'ChainConnector',
+        'in_channels': int(weights[0].shape[1]),
+        'out_channels': int(weights[-1].shape[0]),
+        'widths': [int(weight.shape[0]) for weight in weights[:-1]],
     }

@@ -74,6 +74,33 @@ def stylegan2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
+def reference_stylegan2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``_layers.N.*`` and ``_projector.N.*`` of the reference toolkit's StyleGAN2 discriminator -> our names.
+
+    Its layers are a stem, the blocks, one without tensors (the statistic of a group), and the last convolution. A bias
+    stands in the activation behind it; filters are left out, after a look at them.
+    """
+    blocks = sorted({int(match[1]) for key in state if (match := re.match(r'_layers\.(\d+)\._(?:residual|shortcut)\.', key))})
+    places = {'_layers.0': 'stem', f'_layers.{len(blocks) + 2}': 'head.conv'}
+    places |= {'_projector.0': 'head.hidden', '_projector.1': 'head.out'}
+    for index, layer in enumerate(blocks):
+        for theirs, ours in (('_residual.0', 'conv'), ('_residual.1', 'down'), ('_shortcut', 'skip')):
+            places[f'_layers.{layer}.{theirs}'] = f'blocks.{index}.{ours}'
+    leaves = {'_original_weight': 'weight', '_activate.bias': 'bias', 'bias': 'bias'}
+    renamed = {}
+    for key, value in state.items():
+        found = re.fullmatch(r'(.+?)\.(_blur\._kernel|_original_weight|_activate\.bias|bias)', key)
+        if found is None or found[1] not in places:
+            raise _unknown(
+                key, "the reference toolkit's StyleGAN2 discriminator", '_layers.N._residual.0._original_weight and so on'
+            )
+        if found[2] == '_blur._kernel':
+            _check_filter(key, value)
+        else:
+            renamed[f'{places[found[1]]}.{leaves[found[2]]}'] = value
+    return renamed
+
+
 def _check_filter(key: str, value: Tensor) -> None:
     """(4, 4), the outer product of [1, 3, 3, 1] / 8 with itself."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8

@@ -1,13 +1,21 @@
-"""The reference toolkit's ``model.pth``: a VQGAN it trained, or converted from taming's."""
+"""The reference toolkit's ``model.pth``: a VQGAN, CVQ-VAE or FSQ it trained, or a VQGAN converted from taming's."""
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Any, Literal
 
-from vq.io.published.autoencoder import assemble, codebook_shape
+import torch
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.io.published.autoencoder import HINT, assemble, codebook_shape
+from vq.io.published.discriminators import patchgan_keys, reference_stylegan2_keys
 from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, rename, split
 
 NESTS = ('model', 'state_dict')
+TABLE = '_quantizer._embeddings'
+KNOWN_LEVELS = {8000: [8, 8, 5, 5, 5], 64000: [8, 8, 8, 5, 5, 5]}  # of its configs, by the number of codes
 
 SIDES = {'_encoder': 'encoder', '_decoder': 'decoder'}
 RESIDUAL = {
@@ -42,13 +50,19 @@ RULES = (
     *(rule for place in PLACES for rule in _attention(*place)),
     rename('{side}.{end}.{leaf}', '{side}.{end}.{leaf}'),
     rename('{connector}._conv.{leaf}', '{connector}.conv.{leaf}'),
+    rename('{connector}._connectors.{i}._conv.{leaf}', '{connector}.convs.{i}.{leaf}'),
+    drop(TABLE, 'table of scalar codes: computed from tokens here'),
     rename('_quantizer._embedding.weight', 'quantizer.codebook.weight'),
     drop('_quantizer._probability', "average use of the codes: state of the toolkit's own codebook updates"),
     drop('{rest}._weight._steps', "counter of a loss weight's schedule"),
     drop('_r_losses.lpips{rest}', 'perceptual network: read from files of its own'),
 )
-DISCRIMINATOR = rename('_discriminator._discriminator.{rest}', 'discriminator.main.{rest}')
-NO_DISCRIMINATOR = drop('_discriminator.{rest}', 'discriminator: left out by an option')
+DISCRIMINATOR = (
+    rename('_discriminator._discriminator.{rest}', 'discriminator.main.{rest}'),
+    rename('_discriminator._layers.{rest}', 'discriminator._layers.{rest}'),
+    rename('_discriminator._projector.{rest}', 'discriminator._projector.{rest}'),
+)
+NO_DISCRIMINATOR = (drop('_discriminator.{rest}', 'discriminator: left out by an option'),)
 VOCABULARY = {'side': SIDES, 'residual': RESIDUAL, 'end': ENDS, 'connector': CONNECTORS, 'packed': PROJECTIONS}
 
 
@@ -62,15 +76,39 @@ def convert(
     discriminator: bool = True,
 ) -> Converted:
     """``distance`` and ``normalize`` are those of the config it was trained with (``normalize`` for LlamaGen's)."""
-    rules = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR)
+    rules = (*RULES, *(DISCRIMINATOR if discriminator else NO_DISCRIMINATOR))
     mapped, dropped = map_keys(state, rules, VOCABULARY)
-    size, dim = codebook_shape(mapped)
-    quantizer = {
-        'type': 'VectorQuantizer',
-        'codebook_size': size,
-        'embedding_dim': dim,
-        'distance': distance,
-        'normalize': normalize,
-        'commitment_weight': commitment_weight,
-    }
-    return assemble(mapped, quantizer, image_size, dropped)
+    quantizer: dict[str, Any]
+    if TABLE in state:
+        quantizer = {'type': 'FiniteScalarQuantizer', 'levels': levels_of(state[TABLE])}
+    else:
+        size, dim = codebook_shape(mapped)
+        quantizer = {
+            'type': 'VectorQuantizer',
+            'codebook_size': size,
+            'embedding_dim': dim,
+            'distance': distance,
+            'normalize': normalize,
+            'commitment_weight': commitment_weight,
+        }
+    stylegan2 = any(key.startswith('discriminator._layers.') for key in mapped)
+    keys = reference_stylegan2_keys if stylegan2 else patchgan_keys
+    return assemble(mapped, quantizer, image_size, dropped, critic_keys=keys)
+
+
+def levels_of(table: Tensor) -> list[int]:
+    """How many levels each channel of a table (K, d) of all scalar codes has; the codes must be ours, in our order."""
+    if table.ndim != 2:
+        raise UserError(f'the table of codes has the shape {tuple(table.shape)}, and K x d is needed', HINT)
+    if table.is_meta:  # shapes alone: what the toolkit's configs have
+        levels = KNOWN_LEVELS.get(len(table), [])
+    else:
+        levels = [len(torch.unique(column)) for column in table.float().unbind(1)]
+    if len(levels) != table.shape[1] or math.prod(levels) != len(table) or min(levels) < 3:
+        raise UserError(f'a table of {len(table)} codes of {table.shape[1]} channels is not all combinations of levels', HINT)
+    if not table.is_meta:
+        index, places = torch.arange(len(table)), torch.tensor([math.prod(levels[:place]) for place in range(len(levels))])
+        digits = index[:, None] // places % torch.tensor(levels)  # the first channel counts fastest
+        if not torch.allclose(digits / (torch.tensor(levels) // 2) - 1, table.float().cpu(), atol=1e-5):
+            raise UserError('the scalar codes of the file are not -1 to 1 in equal steps, the first channel fastest', HINT)
+    return levels
