@@ -49,7 +49,7 @@ CONFIG = 'digits/vq_ema.py'
 TARGET_SECONDS = 0.050
 EVERY = 50  # steps between two readings of the loss
 CLIP, DECAY, WARMUP = 1.0, 0.99, 50
-PICTURES = ('ImageGridCallback', 'CheckpointCallback', 'GitCallback', 'ProgressCallback')  # rare, or for a terminal
+PICTURES = ('ImageGridCallback', 'EvalCallback', 'CheckpointCallback', 'GitCallback', 'ProgressCallback')  # rare
 
 
 def config_of(width: int, iters: int, drop: tuple[str, ...] = ()) -> Any:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -276,8 +276,35 @@ class Dataset:
         raise NotImplementedError
 
 
+class Features(NamedTuple):
+    """What a feature network says of images; metrics read from it, whatever the network was."""
+
+    pooled: Tensor  # (B, D) fp32
+    logits: Tensor | None = None  # (B, classes)
+    spatial: Tensor | None = None  # (B, S)
+
+
+class FeatureNetwork(nn.Module, Pretrained):
+    """uint8 images (B, 3, H, W) of any size -> ``Features``. Frozen, and always in evaluation."""
+
+    dimension: int  # D
+
+    @property
+    def description(self) -> dict[str, str]:
+        """What its figures depend on besides the weights: the network, its preprocessing, its precision."""
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> FeatureNetwork:
+        return super().train(False)
+
+    def forward(self, image: Tensor) -> Features:
+        raise NotImplementedError
+
+
 class Metric:
     """Accumulates over a validation pass. ``update`` never waits for the device; ``compute`` may communicate."""
+
+    network: nn.Module | None = None  # a frozen one that it looks through: the runner loads it and moves it to the device
 
     def reset(self) -> None:
         raise NotImplementedError
@@ -287,6 +314,10 @@ class Metric:
 
     def compute(self) -> dict[str, float]:
         raise NotImplementedError
+
+    def describe(self) -> dict[str, Any]:
+        """After ``compute``: what its figures depend on beyond their names, for whoever reads the result later."""
+        return {}
 
 
 class Schedule:

@@ -108,6 +108,13 @@ class VQTaskRegistry(VQRegistry):
     interface = 'vq.interfaces:Task'
 
 
+class VQFeatureNetworkRegistry(VQRegistry):
+    """Frozen networks whose features metrics compare."""
+
+    package = 'vq.teachers'
+    interface = 'vq.interfaces:FeatureNetwork'
+
+
 class VQMetricRegistry(VQRegistry):
     package = 'vq.metrics'
     interface = 'vq.interfaces:Metric'

@@ -13,7 +13,7 @@ from vq.core.random import key_of
 from vq.core.records import Batch, Outputs, to_float, to_uint8
 from vq.registries import VQMetricRegistry
 
-NAMES = ['L1Metric', 'MSEMetric', 'PSNRMetric', 'SSIMMetric']
+NAMES = ['L1Metric', 'L2Metric', 'MSEMetric', 'PSNRMetric', 'SSIMMetric', 'UniformSSIMMetric']
 
 
 def make_batch(image, ids):
@@ -35,7 +35,25 @@ def measure(name, image, reconstruction, ids, cuts):
     return metric.compute()
 
 
-@pytest.mark.parametrize('size', [(32, 32), (13, 17), (6, 40)])
+def uniform_similarity(x, y):
+    """Window by window: means, variances and covariances (n - 1) of 49 pixels, nothing beyond the border."""
+    windows = [image.unfold(2, 7, 1).unfold(3, 7, 1).flatten(4) for image in (x, y)]  # (B, C, h, w, 49) each
+    (mean_x, mean_y), (var_x, var_y) = [w.mean(-1) for w in windows], [w.var(-1) for w in windows]
+    covariance = ((windows[0] - mean_x[..., None]) * (windows[1] - mean_y[..., None])).sum(-1) / 48
+    similar = (2 * mean_x * mean_y + 1e-4) * (2 * covariance + 9e-4)
+    return (similar / ((mean_x**2 + mean_y**2 + 1e-4) * (var_x + var_y + 9e-4))).mean().item()
+
+
+def test_a_uniform_window_against_scikit_image():
+    """structural_similarity(x, y, channel_axis=0, data_range=255) of scikit-image 0.26.0 gave these figures."""
+    row, column = torch.meshgrid(torch.arange(19), torch.arange(23), indexing='ij')
+    image = torch.stack([(row * (7 + c) + column * column * (3 + c)) % 256 for c in range(3)])[None].to(torch.uint8)
+    changed = ((image.int() * 3 + (row * column) % 61) // 4).to(torch.uint8)
+    found = measure('UniformSSIMMetric', image, to_float(changed), ['a'], [[0]])
+    assert found['ssim_uniform'] == pytest.approx(0.9385411311295789, rel=1e-9)
+
+
+@pytest.mark.parametrize('size', [(32, 32), (13, 17), (7, 40)])
 def test_against_torchmetrics(size):
     from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
@@ -45,8 +63,10 @@ def test_against_torchmetrics(size):
     expected = {
         'l1': (x - y).abs().mean().item(),
         'mse': (x - y).square().mean().item(),
+        'l2': (x - y).square().mean((1, 2, 3)).sqrt().mean().item(),
         'psnr': sum(peak_signal_noise_ratio(b, a, data_range=1.0).item() for a, b in zip(x, y, strict=True)) / 5,
         'ssim': structural_similarity_index_measure(y, x, data_range=1.0).item(),
+        'ssim_uniform': uniform_similarity(x, y),
     }
     found = {}
     for name in NAMES:
@@ -90,6 +110,8 @@ def test_perfect_reconstructions():
     perfect = to_float(image)
     assert measure('PSNRMetric', image, perfect, 'ab', [[0, 1]]) == {'psnr': 100.0}
     assert measure('SSIMMetric', image, perfect, 'ab', [[0, 1]])['ssim'] == pytest.approx(1.0, abs=1e-12)
+    assert measure('UniformSSIMMetric', image, perfect, 'ab', [[0, 1]])['ssim_uniform'] == pytest.approx(1.0, abs=1e-12)
+    assert measure('L2Metric', image, perfect, 'ab', [[0, 1]]) == {'l2': 0.0}
 
 
 def test_no_images_and_reset():
@@ -104,6 +126,10 @@ def test_what_cannot_be_measured():
     image, _ = pictures(1, (5, 20))
     with pytest.raises(UserError, match='window'):
         measure('SSIMMetric', image, to_float(image), ['a'], [[0]])
+    image, _ = pictures(1, (6, 20))
+    measure('SSIMMetric', image, to_float(image), ['a'], [[0]])  # reflected pixels fill the window
+    with pytest.raises(UserError, match='windows of 7 x 7'):
+        measure('UniformSSIMMetric', image, to_float(image), ['a'], [[0]])
     with pytest.raises(UserError, match='needs reconstructions'):
         VQMetricRegistry.build(dict(type='PSNRMetric')).update(make_batch(image, ['a']), Outputs())
 

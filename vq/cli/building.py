@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import logging
 import os
@@ -20,7 +21,7 @@ from vq.cli.compose import checked, digest, runner_config
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.core.random import derive_seed
-from vq.interfaces import Pretrained
+from vq.interfaces import Pretrained, Strategy, Task
 from vq.io.weights import load_model_from
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
@@ -85,8 +86,19 @@ def open_runner(
     model: nn.Module = runner.model  # type: ignore[attr-defined]
     only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # such a runner asks no perceptual network
     load_frozen(model.tokenizer if only_tokens else model, context)  # type: ignore[arg-type]
+    load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
+    if which == 'trainer' and 'validator' in config:
+        context.validation = functools.partial(build_validation, config, context)
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
+
+
+def build_validation(config: PyConfig, context: RunContext, model: Task, strategy: Strategy) -> Any:
+    """The config's validator around a model in training: its dataset and metrics, and nothing that is built twice."""
+    found = {**checked(config, 'validator'), 'model': model, 'strategy': strategy}
+    validator = VQRunnerRegistry.build(found, 'validator')
+    load_frozen(validator.networks, context)
+    return validator
 
 
 def load_frozen(model: nn.Module, context: RunContext) -> None:

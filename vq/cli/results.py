@@ -15,11 +15,11 @@ import vq
 from vq.cli.compose import digest, runner_config
 from vq.core import collectives
 from vq.core.config import PyConfig
-from vq.interfaces import Dataset
 from vq.io import atomic
 from vq.io.digest import file_digest
 from vq.io.history import is_complete, latest, read_marker
 from vq.runners.context import RunContext
+from vq.runners.validator import Validator
 
 
 def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any]:
@@ -49,15 +49,17 @@ def write(
     config: PyConfig,
     options: Any,
     files: Sequence[str],
-    dataset: Dataset,
+    validator: Validator,
 ) -> dict[str, Any]:
     """Save one result; every rank gets it back."""
     import torch
 
+    dataset = validator.dataset
     record = {
         'name': context.name,
         'results': {name: encode(value) for name, value in measured.items()},
         'dataset': {'name': dataset.name, 'split': dataset.split, 'fingerprint': dataset.fingerprint()},
+        'metrics': {name: said for name, metric in validator.metrics.items() if (said := metric.describe())},
         'measurement': describe(config, options, files),
         'weights_hash': context.meta.get('weights_hash'),
         'loaded': context.meta.get('loaded'),

@@ -48,9 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         validator.setup()
         measured = validator.evaluate()
-        record = results.write(
-            folder / 'results.json', measured, context, config, options, options.load_model_from, validator.dataset
-        )
+        record = results.write(folder / 'results.json', measured, context, config, options, options.load_model_from, validator)
         if options.tokenize:
             writer = TokenWriter(validator.model, validator.dataset, validator.dataloader, validator.strategy)
             writer.limit = options.num_samples

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             building.note_hashes(config, validator.model, context)
             validator.work_dir = file.parent
             measured = validator.evaluate()
-            found[label] = results.write(file, measured, context, config, options, files, validator.dataset)
+            found[label] = results.write(file, measured, context, config, options, files, validator)
             if building.is_first_process() and checkpoints.is_complete(folder / 'checkpoints' / label):
                 note_metrics(folder / 'checkpoints' / label, numbers(measured))
     finally:

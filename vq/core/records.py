@@ -133,4 +133,5 @@ class Outputs:
     reconstruction: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
     tokens: Tensor | None = None  # (B, *token_shape) int64
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
+    logits: Tensor | None = None  # (B, classes)
     pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # name -> (B, 3, H, W) float in [-1, 1]

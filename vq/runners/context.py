@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from vq.core import collectives
+from vq.interfaces import Strategy, Task
 from vq.io import atomic
 
 
@@ -22,6 +24,7 @@ class RunContext:
     command: str = ''
     random_weights: bool = False  # a dry run replaced pretrained files by seeded noise
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
 
     def prepare(self) -> None:
         """Make the folder and write the composed config under its own name, so that it can be given as a config again."""

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from vq.core import collectives
 from vq.core.random import seed_everything
@@ -36,6 +37,9 @@ class Validator(Runner):
     ) -> None:
         self.model, self.dataset, self.dataloader, self.strategy = model, dataset, dataloader, strategy
         self.metrics, self.callbacks = metrics or {}, list(callbacks or [])
+        self.networks = nn.ModuleDict(
+            {name: metric.network for name, metric in self.metrics.items() if metric.network is not None}
+        )
         self.limit: int | None = None  # only the first samples of the split
 
     @property
@@ -49,9 +53,14 @@ class Validator(Runner):
         self.strategy.start()
         self.context.prepare()
         self.strategy.place(self.model)
+        self.place_networks()
         seed_everything(self.context.seed, self.strategy.rank)
         for callback in self.callbacks:
             callback.bind(self)
+
+    def place_networks(self) -> None:
+        for network in self.networks.values():
+            network.to(self.strategy.device)
 
     def close(self) -> None:
         self.strategy.stop()

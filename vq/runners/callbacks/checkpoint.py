@@ -11,6 +11,7 @@ from vq.interfaces import Callback, Pretrained
 from vq.io import checkpoints
 from vq.io.checkpoints import Checkpoint, Retention
 from vq.io.digest import file_digest
+from vq.io.history import note_metrics
 from vq.io.sharded import gathered
 from vq.registries import VQCallbackRegistry
 from vq.runners.resuming import rank_state
@@ -81,5 +82,7 @@ class CheckpointCallback(Callback):
         )
         path = checkpoints.save(self.folder, checkpoint, shared_out)
         if collectives.is_main():
+            if runner.measured is not None and runner.measured[0] == runner.step:
+                note_metrics(path, runner.measured[1])
             checkpoints.prune(self.folder, self.retention)
             logger.info('checkpoint %s', path)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,6 +71,22 @@ class EMACallback(Callback):
             same = value is live if value.device.type == 'xla' else local(value).data_ptr() == local(live).data_ptr()
             if not same:
                 raise RuntimeError(f'{name} was replaced by another tensor during training; parts must change theirs in place')
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model with the averaged weights; afterwards every bit is where it was. Takes room for one tensor more."""
+        self._exchange()
+        try:
+            yield
+        finally:
+            self._exchange()
+
+    @torch.no_grad()
+    def _exchange(self) -> None:
+        for live, shadow in zip(map(local, self._averaged), self._shadows, strict=True):
+            held = live.clone()
+            live.copy_(shadow)
+            shadow.copy_(held)
 
     def load_shadow(self, shadow: Mapping[str, Tensor]) -> None:
         """Continue from a checkpoint's average, whole tensors."""

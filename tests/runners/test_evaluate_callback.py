@@ -1,0 +1,93 @@
+"""Evaluation during training says what vq.val says, and training does not notice it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.ranks import GlooPool
+from tests.runners.support import assert_same, build_trainer, everything, quiet
+from vq.core.errors import ConfigError
+from vq.interfaces import Strategy, Task
+from vq.registries import VQRunnerRegistry
+from vq.runners.journal import read
+
+SAVE = dict(type='CheckpointCallback', interval=2)
+PARTS = [*quiet(), dict(type='EMACallback', decay=0.9)]
+
+
+def trainer_of(folder: Path, *callbacks: dict[str, Any], **options: Any) -> Any:
+    trainer = build_trainer(folder, dict(iters=4, **options), {'.trainer.callbacks': [*PARTS, *callbacks]})
+    dataset = dict(type='DigitsDataset', split='validation', image_size=32)
+
+    def validation(model: Task, strategy: Strategy) -> Any:
+        parts = dict(model=model, strategy=strategy, dataset=dataset, dataloader=dict(batch_size=50, num_workers=0))
+        return VQRunnerRegistry.build(dict(type='Validator', metrics=dict(psnr=dict(type='PSNRMetric')), **parts), 'validator')
+
+    trainer.context.validation = validation
+    return trainer
+
+
+def test_training_does_not_notice(tmp_path: Path) -> None:
+    for name, callbacks in (('with', [dict(type='EvalCallback', interval=1), SAVE]), ('without', [SAVE])):
+        trainer_of(tmp_path / name, *callbacks).run()
+    found, expected = (everything(tmp_path / name / 'run/checkpoints/iter_4') for name in ('with', 'without'))
+    for state in (found, expected):
+        for part in ('training', 'rank_0.pt'):
+            state[part]['callbacks'] = [entry for entry in state[part]['callbacks'] if 'EvalCallback' not in entry[0]]
+    assert_same(found, expected)
+
+
+@pytest.mark.parametrize('weights', ['auto', 'model', 'ema'])
+def test_says_what_the_validator_says_of_the_checkpoint(tmp_path: Path, weights: str) -> None:
+    from vq.cli.building import load_weights
+
+    trainer = trainer_of(tmp_path, dict(type='EvalCallback', interval=2, weights=weights, limit=70), SAVE)
+    trainer.run()
+    lines = read(tmp_path / 'run/log.jsonl', 'eval')
+    assert [line['step'] for line in lines] == [2, 4] and [line['samples'] for line in lines] == [70, 70]
+    fresh = build_trainer(tmp_path / 'fresh')
+    load_weights(fresh.model, [str(tmp_path / 'run/checkpoints/iter_4')], weights, fresh.context)
+    validator = trainer.context.validation(fresh.model, fresh.strategy)
+    validator.bind(fresh.context)
+    validator.limit = 70
+    expected = validator.run()
+    assert lines[-1]['psnr'] == pytest.approx(expected['psnr'], abs=1e-9)
+    other = {'auto': 'model', 'model': 'ema', 'ema': 'model'}[weights]
+    load_weights(fresh.model, [str(tmp_path / 'run/checkpoints/iter_4')], other, fresh.context)
+    assert validator.run()['psnr'] != pytest.approx(lines[-1]['psnr'], abs=1e-6), 'both weights would pass this test'
+
+
+def test_the_best_checkpoint_is_kept_by_its_figures(tmp_path: Path) -> None:
+    save = dict(type='CheckpointCallback', interval=1, keep_last=1, keep_best=1, best_metric='psnr')
+    trainer_of(tmp_path, dict(type='EvalCallback', interval=1), save).run()
+    figures = {line['step']: line['psnr'] for line in read(tmp_path / 'run/log.jsonl', 'eval')}
+    best = max(figures, key=lambda step: figures[step])
+    kept = {int(path.name.removeprefix('iter_')) for path in (tmp_path / 'run/checkpoints').glob('iter_*')}
+    assert kept == {best, 4}
+    noted = json.loads((tmp_path / f'run/checkpoints/iter_{best}/metrics.json').read_text())
+    assert figures[best] in noted.values() or figures[best] in noted.get('metrics', {}).values()
+
+
+def evaluate_on_a_rank(folder: str) -> tuple[float, int]:
+    trainer = trainer_of(Path(folder), dict(type='EvalCallback', interval=4), strategy='ddp')
+    trainer.run()
+    _, figures = trainer.measured
+    return figures['psnr'], int(figures['samples'])
+
+
+def test_two_ranks_share_one_pass(tmp_path: Path, gloo_pool: GlooPool) -> None:
+    first, second = gloo_pool.run(evaluate_on_a_rank, str(tmp_path))
+    assert first == second and first[1] == 180
+
+
+def test_what_cannot_be_evaluated_is_said_at_the_start(tmp_path: Path) -> None:
+    trainer = build_trainer(tmp_path / 'one', {}, {'.trainer.callbacks': [*quiet(), dict(type='EvalCallback')]})
+    with pytest.raises(ConfigError, match='validator'):
+        trainer.run()
+    callbacks = [*quiet(), dict(type='EvalCallback', weights='ema')]
+    with pytest.raises(ConfigError, match='moving average'):
+        build_trainer(tmp_path / 'two', {}, {'.trainer.callbacks': callbacks}).setup()

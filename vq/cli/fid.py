@@ -1,0 +1,54 @@
+"""Cache the statistics of a dataset: ``auto_torchrun -m vq.fid DATASET [--train]``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+
+EXAMPLES = """
+examples:
+  auto_torchrun -m vq.fid imagenet
+  auto_torchrun -m vq.fid imagenet --train --override .dataloader.batch_size:1024
+  auto_torchrun -m vq.fid folder --config-options data_root::photos image_size:256
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser(
+        'vq.fid', 'Statistics of a dataset for FID, in pretrained/fid/DATASET_SPLIT.npz; goes on where it was stopped.'
+    )
+    parser.epilog = EXAMPLES
+    parser.add_argument('dataset', metavar='DATASET', help='digits, imagenet, folder, or a dataset config of your own')
+    parser.add_argument('--train', action='store_true', help='the training split, without augmentation')
+    parser.add_argument('--features', action='store_true', help='also fp16 features and logits of every image')
+    parser.add_argument('--config-options', action=arguments.DictAction, help='options of the dataset, e.g. image_size:256')
+    parser.add_argument(
+        '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .dataloader.batch_size:1024'
+    )
+    parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
+    parser.add_argument('--seed', type=int, default=3407)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli import building
+    from vq.cli.compose import compose
+    from vq.runners.statistics import StatisticsWriter
+
+    options.config = 'fid/interface.py'
+    choices = {'dataset': options.dataset, 'train': options.train, 'features': options.features, **options.config_options}
+    overrides = {f'.validator{path}': value for path, value in options.override.items()}
+    config = compose(options.config, choices, overrides)
+    options.name = f'fid/{options.dataset}{"_train" if options.train else ""}'.replace('.py', '')
+    folder = building.runs_folder(options.work_dir) / options.name
+    writer, _ = building.open_runner(
+        'vq.fid', argv, options, config, folder, 'validator', StatisticsWriter, 'StatisticsWriter'
+    )
+    writer.run()
+    return 0

@@ -1,0 +1,8 @@
+"""Door: ``python -m vq.fid``. The body is in ``vq/cli/fid.py``."""
+
+import sys
+
+from vq.cli.fid import main
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""How much of a codebook a window of tokens uses: the figure that some papers call codebook usage."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vq.core import collectives
+from vq.core.errors import ConfigError
+from vq.core.records import Batch, Outputs
+from vq.interfaces import Metric
+from vq.metrics.codebook import number_codes
+from vq.metrics.samples import first_of_each
+from vq.registries import VQMetricRegistry
+
+
+@VQMetricRegistry.register_()
+class WindowedCodebookMetric(Metric):
+    """'codebook_usage_65536': the share of codes with a hit in a window of 65,536 tokens, mean over windows.
+
+    LlamaGen's definition, measured on evaluation images: 65,536 tokens are 256 images of 16 x 16. There it is the last
+    window of a training run on one rank. Here the distinct images are put in the order of their keys, which are hashes of
+    their ids, and their tokens cut into windows one after the other; a last one that is not full does not count, unless
+    it is the only one. A codebook of more than ``window`` codes cannot be used up by any window; 'codebook_usage' of
+    ``CodebookMetric`` is the share over the whole pass, which is never less.
+
+    ``codebook_size`` is a list where the last axis of the tokens has a codebook for each entry; a window then holds
+    ``window`` tokens of each. Tokens stay on the device until the pass is over, 4 bytes each.
+    """
+
+    def __init__(self, codebook_size: int | list[int], window: int = 65536) -> None:
+        self.sizes = (codebook_size,) if isinstance(codebook_size, int) else tuple(codebook_size)
+        if not self.sizes or min(self.sizes) < 1:
+            raise ConfigError(f'codebook_size {codebook_size}', 'Give the number of codes of the tokenizer.')
+        if window < 1:
+            raise ConfigError(f'a window of {window} tokens', 'Give 1 or more; papers use 65536.')
+        self.window = window
+        self.reset()
+
+    def reset(self) -> None:
+        self._keys: list[Tensor] = []  # (B,) int64 each
+        self._tokens: list[Tensor] = []  # (B, n) int32 each
+
+    def update(self, batch: Batch, outputs: Outputs) -> None:
+        if outputs.tokens is None:
+            raise ConfigError(
+                'codebook metrics need tokens, and this model gives none',
+                'Leave WindowedCodebookMetric out of the metrics of continuous tokenizers.',
+            )
+        self._keys.append(batch.key)
+        self._tokens.append(number_codes(outputs.tokens, self.sizes).flatten(1).int())
+
+    def compute(self) -> dict[str, float]:
+        keys = torch.cat(self._keys).cpu() if self._keys else torch.empty(0, dtype=torch.int64)
+        tokens = torch.cat(self._tokens).cpu() if self._tokens else torch.empty(0, 0, dtype=torch.int32)
+        parts = collectives.all_gather_object((keys, tokens))
+        keys = torch.cat([part[0] for part in parts])
+        tokens = torch.cat([part[1] for part in parts if len(part[0])] or [tokens])
+        return {f'codebook_usage_{self.window}': self._mean_usage(tokens[first_of_each(keys)].flatten())}
+
+    def _mean_usage(self, tokens: Tensor) -> float:
+        """tokens (n,) in their order."""
+        length = self.window * len(self.sizes)
+        windows = [part for part in torch.split(tokens, length) if len(part) == length] or [tokens]
+        return sum(len(torch.unique(window)) for window in windows) / (len(windows) * sum(self.sizes))

@@ -1,0 +1,162 @@
+"""Statistics of a reference set in a file: written so that others can read them, read with a check of what they are of.
+
+A file of ours is an ``.npz`` with ``mu`` and ``sigma`` (pytorch-fid and clean-fid read it), ``mu_s`` and ``sigma_s`` for
+spatial features (with these ADM's evaluator reads it), and ``vq``: a line of JSON that says what the numbers are of.
+Foreign files have the arrays alone; what they do not say is not checked, and the result says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.io import atomic
+from vq.io.digest import file_digest
+from vq.io.pretrained import pretrained_root
+from vq.metrics.features.statistics import Moments
+
+FORMAT = 'vq.feature_statistics'
+FORMAT_VERSION = 1
+NAMES = {'pooled': ('mu', 'sigma'), 'spatial': ('mu_s', 'sigma_s')}  # field of Features -> arrays of the file
+MUST_AGREE = ('network', 'preprocessing', 'precision', 'network_hash', 'image_size')
+REMAKE = 'Make them again: auto_torchrun -m vq.fid DATASET'
+
+
+@dataclasses.dataclass
+class Reference:
+    """Moments by field of ``Features``; rows, where they were kept; and what all of it is of."""
+
+    name: str
+    moments: dict[str, Moments]
+    about: dict[str, Any]  # network, preprocessing, precision, network_hash, image_size, dataset, split, fingerprint, ...
+    rows: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    hash: str = ''  # of the file
+
+    def describe(self) -> dict[str, Any]:
+        """What a result must say of its reference."""
+        count = next(iter(self.moments.values())).count
+        said: dict[str, Any] = {
+            key: self.about[key] for key in ('dataset', 'split', 'fingerprint', 'network_hash') if key in self.about
+        }
+        return {'name': self.name, 'hash': self.hash, 'count': count, **said}
+
+    def check(self, measured: Mapping[str, Any]) -> list[str]:
+        """Refuse figures that would mean nothing; return the names of what the reference does not say."""
+        silent = []
+        for field in MUST_AGREE:
+            if field not in self.about:
+                silent.append(field)
+            elif field in measured and self.about[field] != measured[field]:
+                raise UserError(
+                    f"the reference '{self.name}' has {field} {self.about[field]!r}, and these images {measured[field]!r}",
+                    'Measure both in one way, or choose another reference.' + (f' {REMAKE}' if field != 'image_size' else ''),
+                )
+        return silent
+
+
+def reference_file(name: str | Path) -> Path:
+    """``imagenet_validation`` is ``pretrained/fid/imagenet_validation.npz``; a path is itself."""
+    path = Path(name)
+    if path.suffix in ('.npz', '.pt', '.pth'):
+        return path if path.is_absolute() or path.exists() else pretrained_root() / path
+    return pretrained_root() / 'fid' / f'{name}.npz'
+
+
+def write_reference(path: Path, reference: Reference) -> None:
+    """In one piece, or not at all."""
+    arrays: dict[str, np.ndarray] = {}
+    for field, moments in reference.moments.items():
+        mean, covariance = NAMES[field]
+        arrays |= {mean: moments.mean.numpy(), covariance: moments.covariance.numpy()}
+    arrays |= {f'features_{field}': rows.numpy() for field, rows in reference.rows.items()}
+    count = next(iter(reference.moments.values())).count
+    about = {**reference.about, 'format': FORMAT, 'format_version': FORMAT_VERSION, 'count': count}
+    arrays['vq'] = np.array(json.dumps(about, sort_keys=True))
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)  # type: ignore[arg-type]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, stream.getvalue())
+
+
+def read_reference(name: str | Path) -> Reference:
+    """Ours, ADM's, pytorch-fid's or clean-fid's ``.npz``, or torch-fidelity's ``.pt``."""
+    path = reference_file(name)
+    if not path.is_file():
+        made = sorted(file.stem for file in (pretrained_root() / 'fid').glob('*.npz'))
+        have = f' There are: {", ".join(made)}.' if made else ''
+        raise UserError(
+            f'no statistics of a reference set at {path}', f'Write them with auto_torchrun -m vq.fid DATASET.{have}'
+        )
+    arrays = _torch_arrays(path) if path.suffix in ('.pt', '.pth') else _numpy_arrays(path)
+    about = _about(path, arrays)
+    count = about.get('count')
+    moments = {}
+    for field, (mean, covariance) in NAMES.items():
+        if mean in arrays and covariance in arrays:
+            moments[field] = Moments(
+                torch.from_numpy(np.asarray(arrays[mean], dtype=np.float64)),
+                torch.from_numpy(np.asarray(arrays[covariance], dtype=np.float64)),
+                count,
+            )
+            _check_shapes(path, field, moments[field])
+    if not moments:
+        raise UserError(
+            f'{path} holds {", ".join(sorted(arrays)) or "nothing"}, and no statistics',
+            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: tools/fid.py.",
+        )
+    rows = {
+        key.removeprefix('features_'): torch.from_numpy(np.asarray(value))
+        for key, value in arrays.items()
+        if key.startswith('features_')
+    }
+    return Reference(Path(name).stem, moments, about, rows, file_digest(path)[:16])
+
+
+def _numpy_arrays(path: Path) -> dict[str, np.ndarray]:
+    wanted = {'vq', *(name for pair in NAMES.values() for name in pair)}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files if key in wanted or key.startswith('features_')}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f'{path} is no readable .npz file: {error}', 'Fetch it again, or make it again.') from error
+
+
+def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
+    from vq.io.plain import read_torch
+
+    state = read_torch(path)
+    if not isinstance(state, dict):
+        raise UserError(f'{path} holds a {type(state).__name__}', "Give a file with 'mu' and 'sigma'.")
+    return {key: np.asarray(value) for key, value in state.items() if key in ('mu', 'sigma')}
+
+
+def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    if 'vq' not in arrays:
+        return {}
+    about: dict[str, Any] = json.loads(str(arrays['vq']))
+    if about.get('format') != FORMAT or about.get('format_version', 0) > FORMAT_VERSION:
+        raise UserError(
+            f'{path} is of the format {about.get("format")} {about.get("format_version")}',
+            f'This version reads {FORMAT} up to {FORMAT_VERSION}.',
+        )
+    return about
+
+
+def _check_shapes(path: Path, field: str, moments: Moments) -> None:
+    width = len(moments.mean)
+    if moments.mean.ndim != 1 or tuple(moments.covariance.shape) != (width, width):
+        raise UserError(
+            f'{path}: the mean of {field} features is {tuple(moments.mean.shape)}, the covariance '
+            f'{tuple(moments.covariance.shape)}',
+            'Fetch the file again, or make it again.',
+        )

@@ -1,0 +1,77 @@
+"""Evaluation while training goes on: what ``vq.val`` would say of the weights as they are."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from vq.core import collectives
+from vq.core.errors import ConfigError
+from vq.interfaces import Callback
+from vq.registries import VQCallbackRegistry
+from vq.runners.callbacks.ema import EMACallback
+from vq.runners.evaluating import evaluating
+from vq.runners.validator import Validator
+
+logger = logging.getLogger('vq')
+
+
+@VQCallbackRegistry.register_()
+class EvalCallback(Callback):
+    """Every ``interval`` steps and at the end: dataset and metrics of the config's ``validator``, on the model in training.
+
+    Stands after EMACallback and before CheckpointCallback: a checkpoint of the same step notes the figures, and
+    ``keep_best`` goes by them. Random numbers and the order of the training data are as if nothing had happened.
+
+    weights  'auto': the moving average where there is one; 'model': the weights as they are; 'ema'
+    limit    only the first samples of the split
+    """
+
+    def __init__(
+        self, interval: int = 5000, weights: Literal['auto', 'model', 'ema'] = 'auto', limit: int | None = None
+    ) -> None:
+        if interval < 1 or (limit is not None and limit < 1):
+            raise ConfigError(f'EvalCallback has interval {interval} and limit {limit}', 'Give 1 or more of each.')
+        if weights not in ('auto', 'model', 'ema'):
+            raise ConfigError(f"EvalCallback evaluates the weights '{weights}'", "They are 'auto', 'model' or 'ema'.")
+        self.interval, self.weights, self.limit = interval, weights, limit
+        self.validator: Validator | None = None
+
+    def bind(self, runner: Any) -> None:
+        super().bind(runner)
+        self.average = next((callback for callback in runner.callbacks if isinstance(callback, EMACallback)), None)
+        if self.weights == 'ema' and self.average is None:
+            raise ConfigError('EvalCallback is to evaluate a moving average, and there is none', 'Add an EMACallback.')
+
+    def before_run(self) -> None:
+        if self.runner.context.validation is None:
+            raise ConfigError('EvalCallback evaluates what the config calls validator', 'Add a validator to the config.')
+
+    def after_step(self) -> None:
+        runner = self.runner
+        if runner.step % self.interval and runner.step != runner.iters:
+            return
+        runner.guard.check()  # nothing is measured of a step that went wrong
+        measured = self.evaluate()
+        figures = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}
+        runner.measured = runner.step, figures
+        runner.journal.write(runner.step, 'eval', figures)
+        if collectives.is_main():
+            shown = '  '.join(f'{name} {value:.4g}' for name, value in figures.items() if '/' not in name)
+            logger.info('evaluation at step %d: %s', runner.step, shown)
+
+    def evaluate(self) -> dict[str, Any]:
+        runner = self.runner
+        with evaluating(runner.model):
+            if self.validator is None:
+                self.validator = runner.context.validation(runner.model, runner.strategy)
+                self.validator.bind(runner.context)
+                self.validator.place_networks()
+                self.validator.limit = self.limit
+                for callback in self.validator.callbacks:
+                    callback.bind(self.validator)
+            self.validator.work_dir = runner.work_dir / 'eval' / f'iter_{runner.step}'
+            if self.average is None or self.weights == 'model':
+                return self.validator.evaluate()
+            with self.average.applied():
+                return self.validator.evaluate()

@@ -1,0 +1,163 @@
+"""Statistics of a dataset for FID and its relatives: every image once through a feature network, into one file."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from vq.core import collectives
+from vq.core.records import to_uint8
+from vq.data.loading import Loader, LoaderSettings
+from vq.data.plan import evaluation_plan
+from vq.interfaces import Dataset, FeatureNetwork, Runner, Strategy
+from vq.io import atomic
+from vq.io.digest import file_digest
+from vq.io.plain import read_torch, write_plain
+from vq.io.pretrained import pretrained_root
+from vq.io.ranks import together
+from vq.metrics.features.blocks import Blocks
+from vq.metrics.features.reference import Reference, write_reference
+from vq.metrics.features.store import Collected, FeatureStore
+from vq.registries import VQRunnerRegistry
+from vq.runners.context import RunContext
+from vq.runners.progress import ProgressBar
+
+logger = logging.getLogger('vq')
+
+
+@VQRunnerRegistry.register_()
+class StatisticsWriter(Runner):
+    """Writes ``pretrained/fid/<dataset>_<split>.npz``: mean, covariance, count, and what they are of.
+
+    Each rank notes how far it is, with its sums, every ``save_every`` images; a second call goes on from there if dataset,
+    network, batch size and ranks are the same. ``features`` also keeps fp16 features and logits of every image, which
+    kernel distances, precision and recall need.
+    """
+
+    def __init__(
+        self,
+        network: FeatureNetwork,
+        dataset: Dataset,
+        dataloader: LoaderSettings,
+        strategy: Strategy,
+        features: bool = False,
+        save_every: int = 20_000,
+    ) -> None:
+        self.network, self.dataset, self.dataloader, self.strategy = network, dataset, dataloader, strategy
+        self.model = network  # what commands load pretrained files into
+        self.features, self.save_every = features, save_every
+
+    def bind(self, context: RunContext) -> None:
+        self.context, self.work_dir = context, context.work_dir
+
+    @property
+    def file(self) -> Path:
+        # those of random weights must not stand where real ones are looked for
+        folder = self.work_dir if self.context.random_weights else pretrained_root() / 'fid'
+        return folder / f'{self.dataset.name}_{self.dataset.split}.npz'
+
+    def run(self) -> Reference:
+        try:
+            self.strategy.start()
+            self.context.prepare()
+            self.network.to(self.strategy.device)
+            return self._measure()
+        finally:
+            self.strategy.stop()
+
+    @torch.no_grad()
+    def _measure(self) -> Reference:
+        rank, world = self.strategy.rank, self.strategy.world_size
+        size = self.dataloader.per_rank(world)
+        has = self._fields()
+        rows = tuple(name for name in ('pooled', 'logits') if name in has) if self.features else ()
+        statistics = tuple(name for name in ('pooled', 'spatial') if name in has)
+        self.store = FeatureStore(statistics, rows, torch.float16 if rows else torch.float32, budget=0)
+        self.image_size: list[int] | None = None
+        blocks = Blocks(self.network, self.store)
+        done = self._resume(world, size)
+        plan = list(evaluation_plan(len(self.dataset), size, rank, world))[done:]
+        started, saved = time.perf_counter(), done
+        with Loader(self.dataset, plan, self.dataloader, self.context.seed, training=False) as loader:
+            for host_batch in self._counted(loader, sum(map(len, plan))):
+                batch = self.strategy.to_device(host_batch)
+                image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
+                self.image_size = [int(image.shape[-2]), int(image.shape[-1])]
+                blocks.add(batch.key, image)
+                done += 1
+                if (done - saved) * size * world >= self.save_every:
+                    blocks.finish()
+                    self._save(done, world, size)
+                    saved = done
+            skipped = len(loader.skipped)
+        blocks.finish()
+        collected = self.store.finish()
+        seconds = time.perf_counter() - started
+        reference = self._reference(collected, sum(collectives.all_gather_object(skipped)), rows)
+        together(lambda: write_reference(self.file, reference) if collectives.is_main() else None, 'writing the statistics')
+        self._partial.unlink(missing_ok=True)
+        if collectives.is_main():
+            logger.info(
+                '%d images in %.0f s (%.1f a second): %s', collected.count, seconds, len(plan) * size / seconds, self.file
+            )
+        return reference
+
+    def _fields(self) -> tuple[str, ...]:
+        """The kinds of features that the network gives, asked with one black image."""
+        black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.strategy.device)
+        return tuple(name for name, value in self.network(black)._asdict().items() if value is not None)
+
+    def _counted(self, loader: Loader, total: int) -> Iterator[Any]:
+        with ProgressBar('features', total, 'images', visible=collectives.is_main()) as bar:
+            for batch in loader:
+                yield batch
+                bar.advance(len(batch))
+
+    def _about(self) -> dict[str, Any]:
+        hashes = [file_digest(file)[:16] for file in self.network.pretrained_files() if file.is_file()]
+        return {
+            **self.network.description,
+            'network_hash': 'random weights' if self.context.random_weights else '+'.join(hashes),
+            'dataset': self.dataset.name,
+            'split': self.dataset.split,
+            'fingerprint': self.dataset.fingerprint(),
+        }
+
+    def _reference(self, collected: Collected, skipped: int, rows: tuple[str, ...]) -> Reference:
+        sizes = [size for size in collectives.all_gather_object(self.image_size) if size is not None]
+        about = {**self._about(), 'image_size': sizes[0], 'repeated': collected.repeated, 'skipped': skipped}
+        kept = {name: collected.rows(name) for name in rows}
+        found = {name: value for name, value in kept.items() if value is not None}
+        return Reference(f'{self.dataset.name}_{self.dataset.split}', dict(collected.moments), about, found)
+
+    # going on after a stop
+
+    @property
+    def _partial(self) -> Path:
+        return self.work_dir / f'partial_{self.strategy.rank}.pt'
+
+    def _identity(self, world: int, size: int) -> str:
+        return repr([self._about(), world, size, self.features])
+
+    def _save(self, done: int, world: int, size: int) -> None:
+        state = {'identity': self._identity(world, size), 'done': done, 'store': self.store.state_dict()}
+        with atomic.atomic_file(self._partial) as writer:
+            write_plain(writer, {**state, 'image_size': self.image_size}, 'statistics')
+
+    def _resume(self, world: int, size: int) -> int:
+        """How many batches of this rank are done."""
+        if not self._partial.is_file():
+            return 0
+        state = read_torch(self._partial)
+        if state['identity'] != self._identity(world, size):
+            logger.warning('%s is of another measurement; all images are measured again', self._partial)
+            return 0
+        self.store.load_state_dict(state['store'])
+        self.image_size = state['image_size']
+        logger.info('going on after %d batches', state['done'])
+        return int(state['done'])

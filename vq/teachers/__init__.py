@@ -1,0 +1,1 @@
+"""Frozen networks that understand images: encoders, losses and metrics look through their eyes."""
