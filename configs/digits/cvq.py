@@ -2,13 +2,14 @@
 
     auto_torchrun -m vq.train digits_cvq configs/digits/cvq.py
 
-700 steps took 115 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
-25.9 dB PSNR, 88 % of the codes in use; not tuned. Options: those of interface.py.
+700 steps took 65 seconds on one of 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
+29.5 dB PSNR, 96 % of the codes in use; with the cosine distance and decay 0.9 27.2 dB and 99.6 %; with 16 channels, the cosine
+and the usual decay of 0.99 25.9 dB and 88 %: usage is then averaged over a seventh of the run. Options: those of interface.py.
 """
 
 _kwargs_.setdefault(
     'quantizer',
-    dict(type='VectorQuantizer', codebook_size=256, embedding_dim=16, distance='cosine', update=dict(type='CVQUpdate')),
+    dict(type='VectorQuantizer', codebook_size=256, embedding_dim=8, update=dict(type='CVQUpdate', decay=0.97)),
 )
 
 _base_ = ['interface.py']

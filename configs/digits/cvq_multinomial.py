@@ -12,9 +12,8 @@ _kwargs_.setdefault(
     dict(
         type='VectorQuantizer',
         codebook_size=256,
-        embedding_dim=16,
-        distance='cosine',
-        update=dict(type='CVQUpdate', anchor=_kwargs_.get('anchor', 'multinomial')),
+        embedding_dim=8,
+        update=dict(type='CVQUpdate', decay=0.97, anchor=_kwargs_.get('anchor', 'multinomial')),
         contrastive=dict(weight=1.0),
     ),
 )

@@ -2,7 +2,9 @@
 
     auto_torchrun -m vq.train digits_gumbel configs/digits/gumbel.py
 
-The temperature falls from 1 to 1/16 over the run. Options: those of interface.py.
+The temperature falls from 1 to 1/16 over the run. 700 steps took 80 seconds on one of 2 CPU cores that other programs shared.
+Measured on the 180 validation digits, one seed: 24.4 dB PSNR, 31 % of the codes in use (kl_weight 5e-4: 24.3 dB, 17 %); not
+tuned further. Options: those of interface.py.
 """
 
 _kwargs_.setdefault('quantizer', dict(type='GumbelQuantizer', codebook_size=256, embedding_dim=16, kl_weight=5e-3))

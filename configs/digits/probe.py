@@ -4,6 +4,11 @@
     auto_torchrun -m vq.train digits_probe configs/digits/probe.py --config-options tokenizer_run::digits
     auto_torchrun -m vq.val   digits_probe configs/digits/probe.py --config-options tokenizer_run::digits
 
+300 steps took 27 seconds on one of 2 shared CPU cores (19 seconds of CPU time). Measured on the 180 validation digits, on one
+tokenizer of vq_ema.py, seeds 3407, 1, 2: 94.4, 95.6, 95.0 % top-1. For comparison, one seed: 76.1 % on a tokenizer that was
+never trained, 95.0 % with ``gives`` features (before they are quantized), 26.7 % with ``grid`` 1 and ``lr`` 30; logistic
+regression on the pixels has 92.8 % (scikit-learn).
+
 Options: ``tokenizer_run`` (any run of this family), and those of ../ic/interface.py. ``grid`` is 4 here: the linear layer
 sees each of the 4 x 4 cells. With grid 1, the mean over all cells that is usual for photographs, 8 numbers are left of a
 digit.
