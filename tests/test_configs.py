@@ -126,6 +126,12 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
     numbers = [value for value in results.values() if isinstance(value, int | float)]
     assert numbers and all(math.isfinite(value) for value in numbers)
     weights = ('--load-model-from', str(folder / 'tiny'))
+    if compose(entry, {}, {}, tiny=True).trainer.model.type == 'ImageClassification':  # which has no tokens of its own
+        run(test_command.main, 'tiny', entry, '--num-samples', '5', *weights)
+        for main, words in ((tokenize.main, ['tiny', entry]), (inference.main, [entry, str(tmp_path / 'picture.png')])):
+            assert main([*words, *weights]) == 2
+            assert 'ImageClassification has no tokenizer' in capsys.readouterr().err
+        return
     run(test_command.main, 'tiny', entry, '--visual', '--num-samples', '5', *weights)
     assert list((folder / 'tiny_test').rglob('*.png'))
     if 'KLAutoencoder' in types_in(compose(entry, {}, {}, tiny=True)):

@@ -109,7 +109,7 @@ def open_trainer(folder: Path, make: Callable[[Path], PyConfig], device: str, **
     config.trainer.callbacks = [
         {**callback, 'interval': RARE} if 'interval' in callback else callback
         for callback in config.trainer.callbacks
-        if callback.type not in ('NoiseCallback', 'SampleRecorder', 'GitCallback')
+        if callback.type not in ('NoiseCallback', 'SampleRecorder', 'GitCallback', 'EvalCallback')
     ]
     trainer = VQRunnerRegistry.build(config.trainer, 'trainer')
     trainer.bind(RunContext('test', folder / 'run', random_weights=True))

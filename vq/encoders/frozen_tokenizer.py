@@ -1,0 +1,101 @@
+"""A trained tokenizer as an encoder: what it knows of an image, for a task that learns on top of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import ConfigError, UserError
+from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
+from vq.io.sources import files_of, find_source
+from vq.io.weights import load_model_from
+from vq.registries import VQEncoderRegistry
+
+
+@VQEncoderRegistry.register_()
+class FrozenTokenizer(Encoder, Pretrained):
+    """image (B, 3, H, W) -> code vectors (B, out_channels, h, w), without gradients, always as in evaluation.
+
+    - ``weights``: a run (NAME or folder), one of its checkpoints, or a converted file. Read by ``load_pretrained``.
+    - ``gives``: 'codes' are the vectors its tokens stand for, whatever the shape of the tokens (of continuous tokenizers the
+      means of the latents); 'features' are what the quantizer would take.
+    - ``image_size``: of the images to come; only the ratio to the size of the maps is taken from it.
+
+    ``digest``, the SHA-256 of the file that was read, goes into checkpoints in place of the weights. Loading such a checkpoint
+    beside another tokenizer is an error: what was learned on top would mean nothing.
+    """
+
+    digest: Tensor  # (32,) uint8; zeros: weights are random
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        weights: str | None = None,
+        gives: Literal['codes', 'features'] = 'codes',
+        image_size: int = 256,
+    ) -> None:
+        super().__init__()
+        if gives not in ('codes', 'features'):
+            raise ConfigError(f"gives is '{gives}'", "Write 'codes' or 'features'.")
+        self.tokenizer, self.weights, self.gives = tokenizer, weights, gives
+        channels, height, _ = tokenizer.latent_shape(image_size)
+        quantizer = getattr(tokenizer, 'quantizer', None)
+        before = gives == 'features' and isinstance(quantizer, Quantizer)
+        self.out_channels = quantizer.feature_dim if before else channels  # type: ignore[union-attr]
+        self.downsampling = image_size // height
+        self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
+        self.requires_grad_(False)
+        self.eval()
+
+    def train(self, mode: bool = True) -> FrozenTokenizer:
+        """Frozen: always as in evaluation."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Tensor:
+        latent = self.tokenizer.encode(image)
+        return latent.mean if self.gives == 'features' else self.tokenizer.code(latent)[0]
+
+    # weights
+
+    def pretrained_files(self) -> list[Path]:
+        return files_of(self.weights)
+
+    def load_pretrained(self) -> None:
+        holder = Task()  # by whose frozen_prefixes parts of the tokenizer that read files of their own are left to themselves
+        holder.tokenizer = self.tokenizer
+        report = load_model_from(holder, [self._source()])
+        found = torch.frombuffer(bytearray.fromhex(report.sources[0].sha256), dtype=torch.uint8)
+        self._compare(found, str(report.sources[0]))
+        self.digest.copy_(found)
+
+    def _source(self) -> Path:
+        if self.weights is None:
+            raise UserError(
+                'the config does not say which tokenizer to build upon',
+                'Name a trained one: --config-options tokenizer_run::NAME, or set backbone.weights.',
+            )
+        return find_source(self.weights)
+
+    def _compare(self, digest: Tensor, what: str) -> None:
+        own, other = self.digest.cpu(), digest.cpu()
+        if own.any() and other.any() and not torch.equal(own, other):
+            raise UserError(
+                f'{what} belongs to another tokenizer: its file has the SHA-256 {_hexadecimal(other):.12}, '
+                f'and that of this one has {_hexadecimal(own):.12}',
+                'Give the tokenizer that was used in training: the config in the run folder names it.',
+            )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        given = state_dict.get(f'{prefix}digest')
+        if isinstance(given, Tensor):
+            self._compare(given, 'what is loaded')
+        super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
+
+
+def _hexadecimal(digest: Tensor) -> str:
+    return bytes(digest.tolist()).hex()

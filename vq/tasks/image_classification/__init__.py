@@ -1,0 +1,1 @@
+"""Learning to name what an image shows."""

@@ -1,0 +1,115 @@
+"""Any classifier trained with this toolkit as a feature network: for data on which Inception says nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vq.core.config import PyConfig
+from vq.core.errors import ConfigError, UserError
+from vq.core.records import to_float
+from vq.interfaces import FeatureNetwork, Features, Pretrained, Task
+from vq.io.sources import files_of, find_source
+from vq.io.weights import load_model_from
+from vq.nn.precision import no_autocast
+from vq.registries import VQFeatureNetworkRegistry
+
+
+@runtime_checkable
+class Represents(Protocol):
+    """What a task needs to be a feature network."""
+
+    dimension: int
+
+    def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image (B, 3, H, W) float in [-1, 1] -> features (B, dimension), logits (B, classes)."""
+
+
+@VQFeatureNetworkRegistry.register_()
+class ClassifierFeatures(FeatureNetwork):
+    """uint8 images -> what the last linear layer of a classifier takes, and its logits; in fp32.
+
+    - ``classifier``: the task that was trained, as its config has it.
+    - ``weights``: its run (NAME or folder), a checkpoint, or a file. Read by ``load_pretrained``; random until then.
+    - ``image_size``: images of another size are resized to it, bilinear with antialiasing; None: they are taken as they are.
+
+    ``classifier_features`` takes all three from a run. Figures of different runs do not compare.
+    """
+
+    def __init__(self, classifier: Task, weights: str | None = None, image_size: int | None = None) -> None:
+        super().__init__()
+        if not isinstance(classifier, Represents):
+            raise ConfigError(
+                f'{type(classifier).__name__} gives no features of whole images', 'Give an ImageClassification as classifier.'
+            )
+        self.classifier, self.weights, self.image_size = classifier, weights, image_size
+        self.dimension = classifier.dimension
+        self.requires_grad_(False)
+        self.eval()
+
+    @property
+    def description(self) -> dict[str, str]:
+        size = self.image_size
+        resize = 'none' if size is None else f'to {size} x {size}, bilinear, antialiased'
+        network = f'ClassifierFeatures({type(self.classifier).__name__}, {self.dimension} features)'
+        return {'network': network, 'preprocessing': f'x / 127.5 - 1; resize {resize}', 'precision': 'fp32'}
+
+    @torch.no_grad()
+    def forward(self, image: Tensor) -> Features:
+        if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 3:
+            raise ConfigError(
+                f'the classifier was given {image.dtype} of the shape {tuple(image.shape)}',
+                'Give uint8 images (B, 3, H, W): floats have no agreed range, and gray images three equal channels.',
+            )
+        with no_autocast(image.device):
+            x = to_float(image)
+            if self.image_size is not None and x.shape[-2:] != (self.image_size, self.image_size):
+                x = F.interpolate(x, (self.image_size, self.image_size), mode='bilinear', antialias=True)
+            assert isinstance(self.classifier, Represents)
+            return Features(*self.classifier.represent(x))
+
+    def pretrained_files(self) -> list[Path]:
+        files = [file for part in self._inner() for file in part.pretrained_files()]
+        return [*files_of(self.weights), *files]
+
+    def load_pretrained(self) -> None:
+        load_model_from(self.classifier, [self._source()])
+        for part in self._inner():
+            part.load_pretrained()
+
+    def _source(self) -> Path:
+        if self.weights is None:
+            raise UserError('the config does not say where the classifier has its weights from', 'Name its run as weights.')
+        return find_source(self.weights)
+
+    def _inner(self) -> list[Pretrained]:
+        """Frozen parts of the classifier, which have files of their own."""
+        return [part for part in self.classifier.modules() if isinstance(part, Pretrained) and part.frozen]
+
+
+def classifier_features(run: str | Path) -> ClassifierFeatures:
+    """The network of a run of the classification task: its NAME, its folder, or one of its checkpoints. Weights are read."""
+    checkpoint = find_source(str(run))
+    if not checkpoint.is_dir():
+        raise UserError(f'{checkpoint} is a file, and does not say what network it is of', 'Give the run.')
+    config = PyConfig.load((checkpoint / 'config.py').resolve())
+    for module in config.get('custom_imports', []):
+        importlib.import_module(module)
+    trainer: Mapping[str, Any] = config.get('trainer', config.get('validator', {}))
+    dataset = trainer.get('dataset', {})
+    network: ClassifierFeatures = VQFeatureNetworkRegistry.build(
+        {
+            'type': 'ClassifierFeatures',
+            'classifier': trainer.get('model', {}),
+            'weights': str(checkpoint),
+            'image_size': (dataset.get('transform') or {}).get('image_size', dataset.get('image_size')),
+        }
+    )
+    network.load_pretrained()
+    return network
