@@ -83,19 +83,34 @@ def footprints(config: PyConfig, devices: Sequence[int], images: int | None = No
     # where no batch divides, one image shows who gets gradients
     batches = {batch for _, _, batch in wanted if batch is not None} or {1}
     try:
-        rehearsed = {batch: rehearse(trainer, batch, image_size) for batch in batches}
+        rehearsed = _rehearse_all(trainer, batches, image_size)
     except (NotImplementedError, RuntimeError) as error:
         raise UserError(
             f'this step cannot be rehearsed on the meta device: {str(error).partition(chr(10))[0]}',
             'A part looks at values, of which there are none, or has an operation without a meta kernel.',
         ) from error
     found = []
-    for strategy, count, batch in wanted:
-        seen = rehearsed[min(batches) if batch is None else batch]
+    for strategy, count, asked in wanted:
+        batch = asked if asked in rehearsed else None
+        seen = rehearsed[min(rehearsed) if batch is None else batch]
         parts = holding.sharded(seen, count) if strategy == 'fsdp' else holding.whole(seen, strategy)
         parts['activations'] = 0 if batch is None else seen.activations
         found.append(Footprint(strategy, count, batch, {name: parts.get(name, 0) for name in PARTS}))
     return found
+
+
+def _rehearse_all(trainer: Trainer, batches: set[int], image_size: int) -> dict[int, Rehearsal]:
+    """By batch; without those too small for a part, such as one image for a batch norm, unless all are."""
+    seen: dict[int, Rehearsal] = {}
+    refusal: UserError | None = None
+    for batch in batches:
+        try:
+            seen[batch] = rehearse(trainer, batch, image_size)
+        except UserError as error:
+            refusal = error
+    if refusal is not None and not seen:
+        raise refusal
+    return seen
 
 
 def per_device(settings: LoaderSettings, strategy: str, count: int) -> int | None:
