@@ -13,6 +13,7 @@ from vq.registries import VQRegistry
 BY_COMMAND = {
     'VQITRunnerRegistry.Tokenizer': 'vq.tasks.image_tokenization.tokenize',
     'VQCallbackRegistry.ReconstructionsCallback': 'vq.test --visual',
+    'VQCallbackRegistry.SamplesCallback': 'vq.test --samples',
 }
 
 

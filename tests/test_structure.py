@@ -117,6 +117,8 @@ OPTIONAL = {  # package -> where it may be imported; inside functions only, so t
     **dict.fromkeys(('webdataset', 'datasets', 'pyarrow', 'h5py', 'lmdb', 'cv2'), ('vq/data/',)),
     **dict.fromkeys(('wandb', 'tensorboard'), ('vq/runners/callbacks/',)),
     'gradio': ('vq/cli/',),
+    'torch_fidelity': ('vq/cli/',),
+    'triton': ('vq/quantizers/',),
     'threadpoolctl': ('vq/report/',),  # comes with scikit-learn
 }
 

@@ -19,7 +19,12 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_weights(parser, required=True)
     parser.add_argument('--tokenize', action='store_true', help='also write the tokens of the split as shards')
     parser.add_argument(
-        '--visual', action='store_true', help='also write input, reconstruction and error of each sample as PNG grids'
+        '--visual',
+        action='store_true',
+        help='also write input, reconstruction and error of each sample, and the worst and best, as PNG',
+    )
+    parser.add_argument(
+        '--samples', action='store_true', help='also write all reconstructions as samples.npz, for tools/fid.py and ADM'
     )
     parser.add_argument('--num-samples', type=int, default=None, help='only the first N samples of the split')
     return parser
@@ -32,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli import building, results
     from vq.cli.compose import compose
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
+    from vq.runners.callbacks.samples import SamplesCallback
     from vq.runners.tokenizer import TokenWriter
     from vq.runners.validator import Validator
 
@@ -45,6 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     validator.limit = options.num_samples
     if options.visual:
         validator.callbacks.append(ReconstructionsCallback())
+    if options.samples:
+        validator.callbacks.append(SamplesCallback())
     try:
         validator.setup()
         measured = validator.evaluate()

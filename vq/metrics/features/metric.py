@@ -135,7 +135,9 @@ class FeatureMetric(Metric):
             return figures, self.notes
 
         figures, self.notes = together(measure, 'computing figures from features')[0]
-        return {f'{self.prefix}{name}': value for name, value in figures.items()}
+        named = {f'{self.prefix}{name}': value for name, value in figures.items()}
+        self.about['figures'] = list(named)
+        return named
 
     def describe(self) -> dict[str, Any]:
         """What the figures depend on: network, preprocessing, reference, counts."""
@@ -152,8 +154,7 @@ class FeatureMetric(Metric):
         assert reference is not None
         if figure in STATISTICS:
             distance = frechet_distance(collected.moments[STATISTICS[figure]], self._moments(reference, STATISTICS[figure]))
-            for note in distance.notes:
-                self._note(note)
+            self.notes += [note for note in distance.notes if note not in self.notes]  # logged already
             return {figure: distance.value}
         made, real = rows[ROWS[figure]], reference.rows[ROWS[figure]].float()
         assert made is not None

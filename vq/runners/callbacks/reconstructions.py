@@ -9,18 +9,24 @@ from vq.core.records import Batch, Outputs, to_float
 from vq.interfaces import Callback
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
+from vq.runners.extremes import Extremes
 
 
 @VQCallbackRegistry.register_()
 class ReconstructionsCallback(Callback):
-    """``visual/RANK_BATCH.png``: three rows (input, reconstruction, error times ``gain``), ``columns`` samples wide."""
+    """``visual/RANK_BATCH.png``: three rows (input, reconstruction, error times ``gain``), ``columns`` samples wide.
 
-    def __init__(self, columns: int = 16, gain: float = 4.0) -> None:
-        self.columns, self.gain = columns, gain
+    ``extremes`` (0: none): as many samples go to ``visual/worst.png`` and ``visual/best.png``, by the LPIPS of the
+    validator's metrics, or by PSNR where it has none; ``visual/extremes.json`` says which they are.
+    """
+
+    def __init__(self, columns: int = 16, gain: float = 4.0, extremes: int = 16) -> None:
+        self.columns, self.gain, self.extremes = columns, gain, extremes
         self.sheets = 0
 
     def before_run(self) -> None:
         self.sheets = 0
+        self._extremes = Extremes(self.extremes, getattr(self.runner, 'metrics', {})) if self.extremes else None
 
     @torch.no_grad()
     def after_batch(self, batch: Batch, outputs: Outputs) -> None:
@@ -33,3 +39,9 @@ class ReconstructionsCallback(Callback):
             sheet = grid(torch.cat([image[part], made[part], error[part]]), columns=image[part].shape[0])
             save_png(self.runner.work_dir / 'visual' / f'{collectives.rank()}_{self.sheets:05d}.png', sheet)
             self.sheets += 1
+        if self._extremes is not None:
+            self._extremes.add(batch, outputs.reconstruction)
+
+    def after_run(self) -> None:
+        if self._extremes is not None:
+            self._extremes.write(self.runner.work_dir / 'visual', self.gain)

@@ -1,0 +1,183 @@
+"""Results side by side: ``python tools/compare.py A.json B.json ...``; what is no comparison is not ranked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.cli import arguments
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+EXAMPLES = """
+examples:
+  python tools/compare.py work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json
+  python tools/compare.py work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
+"""
+
+OF_FEATURES = r'(fid|sfid|inception_score|inception_score_std|kid|kid_std|precision|recall|density|coverage|cmmd)'
+LOWER = r'(.*_)?(fid|sfid|kid|cmmd|l1|l2|mse)|lpips.*'
+HIGHER = r'(.*_)?(inception_score|precision|recall|density|coverage|psnr|ssim|ssim_uniform)|(top|accuracy).*'
+NO_FIGURES = ('seconds', 'skipped')
+
+Conditions = dict[str, Any]  # what a figure depends on -> how it was
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser(
+        'tools/compare.py',
+        'Results of vq.val, vq.test, tools/fid.py and tools/pairs.py in tables. The best of what compares is marked *;\n'
+        'figures of other references, counts, networks, preprocessing or data stand in tables of their own, with the reason.',
+    )
+    parser.epilog = EXAMPLES
+    parser.add_argument('files', nargs='+', metavar='FILE', help='results.json, fid.json or pairs.json')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    records = {file: read(Path(file)) for file in dict.fromkeys(options.files)}
+    labels = labels_of(records)
+    for title, tables, reasons in compare({labels[file]: record for file, record in records.items()}):
+        print_family(title, tables, reasons)
+    return 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read: {error}', 'Give results.json of vq.val or vq.test, or fid.json.') from error
+    if not isinstance(record, dict) or not isinstance(record.get('results'), dict):
+        raise UserError(f'{path} holds no results', 'Give results.json of vq.val or vq.test, or fid.json of tools/fid.py.')
+    return record
+
+
+def labels_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """File -> the name of its run; the file itself where names repeat."""
+    names = {file: str(record.get('name', file)) for file, record in records.items()}
+    return {file: name if [*names.values()].count(name) == 1 else file for file, name in names.items()}
+
+
+Tables = list[dict[str, dict[str, Any]]]  # groups that compare: label -> figures
+
+
+def compare(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Tables, list[str]]]:
+    """Figures that depend on the same things, their groups, and what keeps the groups apart."""
+    families: dict[str, dict[str, tuple[dict[str, Any], Conditions]]] = {}
+    for label, record in records.items():
+        for title, figures, conditions in families_of(record):
+            families.setdefault(title, {})[label] = figures, conditions
+    found = []
+    for title, members in families.items():
+        groups: list[tuple[Conditions, dict[str, dict[str, Any]]]] = []
+        for label, (figures, conditions) in members.items():
+            home = next((group for known, group in groups if known == conditions), None)
+            if home is None:
+                groups.append((conditions, {label: figures}))
+            else:
+                home[label] = figures
+        reasons = [
+            f'{next(iter(groups[0][1]))} and {next(iter(group))} do not compare: {difference(groups[0][0], conditions)}'
+            for conditions, group in groups[1:]
+        ]
+        found.append((title, [group for _, group in groups], reasons))
+    return found
+
+
+def families_of(record: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], Conditions]]:
+    """Each metric that says what it depends on, with its figures; all other figures depend on the data."""
+    left = {name: value for name, value in record['results'].items() if value is not None and name not in NO_FIGURES}
+    count = left.pop('samples', None)
+    data = record.get('dataset') or {}
+    shared = {'random weights': bool(record.get('random_weights'))}
+    found = []
+    for metric, said in (record.get('metrics') or {}).items():
+        figures = figures_of(metric, said, left)
+        if not figures or 'network' not in said:
+            continue
+        left = {name: value for name, value in left.items() if name not in figures}
+        reference = said.get('reference') or {}
+        conditions = {key: said.get(key) for key in ('network', 'preprocessing', 'precision', 'network_hash', 'count')}
+        # statistics that were made on the way hold rounding, as of more ranks, and so does their hash: their images count
+        identity = 'fingerprint' if record.get('reference_is_images') else 'hash'
+        conditions |= {f'reference {key}': reference.get(key) for key in (identity, 'count')}
+        if not reference.get('hash') and not is_of_images(record):  # its own images
+            conditions['dataset fingerprint'] = data.get('fingerprint')
+        elif not is_of_images(record):
+            conditions |= {f'dataset {key}': data.get(key) for key in ('name', 'split', 'fingerprint')}
+        conditions['image_size'] = said.get('image_size')
+        found.append((metric, figures, {**conditions, **shared}))
+    if left:
+        conditions = {f'dataset {key}': data.get(key) for key in ('name', 'split', 'fingerprint')}
+        found.append(('images and codes', left, {**conditions, 'samples': count, **shared}))
+    return found
+
+
+def is_of_images(record: Mapping[str, Any]) -> bool:
+    """Whether the dataset is what was judged, and not what a model was judged on: samples differ by nature."""
+    return record.get('measures') == 'images'
+
+
+def figures_of(metric: str, said: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the results that come from a metric of features: it lists them, or they go by its name."""
+    if 'figures' in said:
+        return {name: results[name] for name in said['figures'] if name in results}
+    own = {name: value for name, value in results.items() if re.fullmatch(rf'{re.escape(metric)}_{OF_FEATURES}', name)}
+    return own or {name: value for name, value in results.items() if re.fullmatch(OF_FEATURES, name)}
+
+
+def difference(a: Conditions, b: Conditions) -> str:
+    return '; '.join(f'{key} is {a.get(key)} and {b.get(key)}' for key in {**a, **b} if a.get(key) != b.get(key))
+
+
+def best(name: str, values: Mapping[str, Any]) -> set[str]:
+    """Labels of the best value; none where it is not known which way is better, or there is nothing to compare."""
+    numbers = {
+        label: float(value)
+        for label, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    }
+    if len(numbers) < 2 or not (re.fullmatch(LOWER, name) or re.fullmatch(HIGHER, name)):
+        return set()
+    wanted = (min if re.fullmatch(LOWER, name) else max)(numbers.values())
+    return {label for label, number in numbers.items() if number == wanted}
+
+
+def print_family(title: str, tables: Tables, reasons: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    for number, group in enumerate(tables):
+        heading = title if len(tables) == 1 else f'{title}, group {number + 1} of {len(tables)}'
+        table = Table(show_edge=False)
+        table.add_column('')
+        for label in group:
+            table.add_column(label, justify='right', overflow='fold')
+        for name in dict.fromkeys(name for figures in group.values() for name in figures):
+            values = {label: figures.get(name) for label, figures in group.items()}
+            marked = best(name, values)
+            table.add_row(name, *(show(value) + ('*' if label in marked else ' ') for label, value in values.items()))
+        width = 30 + sum(max(14, len(label) + 3) for label in group)
+        print(heading)
+        Console(width=max(80, width)).print(table)
+        print()
+    for reason in reasons:
+        print(f'{title}: {reason}', flush=True)
+
+
+def show(value: Any) -> str:
+    if value is None:
+        return '-'
+    return f'{value:.5g}' if isinstance(value, float) else str(value)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""The figures of torch-fidelity, as a cross-check of ours: ``python tools/fidelity.py REFERENCE IMAGES [--ours]``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import logging
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.cli import arguments, environment, images
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+logger = logging.getLogger('vq')
+
+EXAMPLES = """
+examples:
+  python tools/fidelity.py originals/ samples.npz
+  python tools/fidelity.py imagenet samples.npz --config-options image_size:256 --ours
+  python tools/fidelity.py imagenet samples/ --train --figures fid
+"""
+
+THEIRS = {  # our name -> the switch of torch-fidelity, and its name for the figure
+    'fid': ('fid', 'frechet_inception_distance'),
+    'inception_score': ('isc', 'inception_score_mean'),
+    'kid': ('kid', 'kernel_inception_distance_mean'),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser(
+        'tools/fidelity.py',
+        'FID, Inception Score and KID by torch-fidelity, on one device, with the weights tools/fid.py uses.',
+    )
+    parser.epilog = EXAMPLES
+    parser.add_argument('reference', metavar='REFERENCE', help='a dataset (imagenet, digits, a config of yours), or images')
+    parser.add_argument('images', metavar='IMAGES', help='a folder of images, or an .npz file of samples')
+    parser.add_argument('--train', action='store_true', help='the training split of the dataset')
+    parser.add_argument('--ours', action='store_true', help='measure with tools/fid.py too, and print both')
+    parser.add_argument('--figures', nargs='+', choices=[*THEIRS], default=['fid', 'inception_score'], metavar='FIGURE')
+    parser.add_argument('--splits', type=int, default=10, help='of the Inception Score; only with 1 it is free of the order')
+    images.add_common(parser, 'work_dirs/fidelity/IMAGES')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    from vq.cli import building, logs, results
+    from vq.io import atomic
+
+    package = torch_fidelity()
+    folder = (
+        Path(options.work_dir) if options.work_dir else building.runs_folder(None) / 'fidelity' / Path(options.images).stem
+    )
+    file = weights_file()
+    choices = choices_of(options, folder)
+    options.override = {'.metrics.features.splits': options.splits, **options.override}
+    if options.ours:
+        found = images.measure('fidelity', argv, options, 'images/interface.py', choices, folder)
+        record, validator = found.record, found.validator
+        ours: dict[str, Any] = record['results']
+    else:
+        building.make_folder(folder)
+        logs.start(folder)
+        record, validator, ours = {}, build(options, choices), {}
+    theirs = measure(package, options, validator, file)
+    shown = {'torch-fidelity': {'results': theirs}}
+    if ours:
+        mine = {name: ours[name] for name in theirs}
+        shown = {'ours': {'results': mine}, **shown}
+        shown['difference'] = {'results': {name: mine[name] - theirs[name] for name in theirs}}
+    line = shlex.join(['python', 'tools/fidelity.py', *(sys.argv[1:] if argv is None else argv)])
+    record |= {'torch_fidelity': {**theirs, 'version': package.__version__}, 'weights_file': str(file), 'command': line}
+    record.setdefault('results', {f'torch_fidelity_{name}': value for name, value in theirs.items()})
+    atomic.write_json(folder / 'fidelity.json', record)
+    images.append_line(folder / 'torch_fidelity.txt', {'results': theirs, 'command': line})
+    results.print_table(shown)
+    return 0
+
+
+def torch_fidelity() -> Any:
+    try:
+        import torch_fidelity as package
+    except ImportError as error:
+        raise UserError(
+            f'torch-fidelity cannot be imported: {error}', 'Install it: pip install torch-fidelity. tools/fid.py needs it not.'
+        ) from error
+    return package
+
+
+def weights_file() -> Path:
+    """The file both networks read; it is looked through first, because torch-fidelity would run what is in it."""
+    from vq.io.plain import read_torch
+    from vq.io.pretrained import pretrained_file
+    from vq.teachers.inception import FILE
+
+    file = pretrained_file(FILE)
+    read_torch(file, mmap=True)
+    return file
+
+
+def choices_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    reference = Path(options.reference).expanduser()
+    choices = {'images': options.images, 'figures': tuple(dict.fromkeys(options.figures)), 'num_workers': 0}
+    choices['reference'] = str(folder / 'reference' / f'{reference.stem}.npz')
+    if reference.is_dir() or reference.suffix == '.npz':
+        if options.train:
+            raise UserError(f'{reference} has no training split', 'Leave out --train: all its images are taken.')
+        return {**choices, 'reference_images': str(reference)}
+    return {**choices, 'reference_dataset': options.reference, 'train': options.train}
+
+
+def build(options: argparse.Namespace, choices: Mapping[str, Any]) -> Any:
+    """Both datasets, in the runner that would measure them."""
+    from vq.cli.building import build_runner
+    from vq.cli.compose import compose
+
+    overrides = {f'.validator{path}': value for path, value in options.override.items()}
+    config = compose('images/interface.py', {**choices, **options.config_options}, overrides)
+    return build_runner(config, 'validator', options.seed)
+
+
+def measure(package: Any, options: argparse.Namespace, validator: Any, file: Path) -> dict[str, float]:
+    import torch
+
+    from vq.runners.images import Pictures
+
+    first = Pictures(validator.dataset)
+    second = None if validator.reference is None else Pictures(validator.reference)
+    counts = [len(part) for part in (first, second) if part is not None]
+    wanted = {switch: name in options.figures for name, (switch, _) in THEIRS.items()}
+    size = min([1000, *counts])
+    if options.figures.count('kid') and size < 1000:
+        logger.warning('kid: subsets of %d in place of 1000, there are no more images', size)
+    spoken = io.StringIO()
+    with contextlib.redirect_stdout(spoken):
+        found = package.calculate_metrics(
+            input1=first,
+            input2=second,
+            cuda=torch.cuda.is_available(),
+            batch_size=options.batch_size or 64,
+            feature_extractor_weights_path=str(file),
+            isc_splits=options.splits,
+            kid_subset_size=size,
+            save_cpu_ram=True,
+            verbose=False,
+            **wanted,
+        )
+    return {name: float(found[key]) for name, (_, key) in THEIRS.items() if name in options.figures}
+
+
+if __name__ == '__main__':
+    sys.exit(main())

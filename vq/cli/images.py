@@ -1,0 +1,98 @@
+"""What the commands share that measure images which are there already."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vq.cli import arguments
+
+if TYPE_CHECKING:
+    from vq.runners.images import ImagesValidator
+
+logger = logging.getLogger('vq')
+
+
+def add_common(parser: argparse.ArgumentParser, work_dir: str) -> None:
+    parser.add_argument('--work-dir', default=None, help=f'folder of the results (default: {work_dir})')
+    parser.add_argument('--batch-size', type=int, default=None, help='images of one rank at a time; no figure depends on it')
+    parser.add_argument('--config-options', action=arguments.DictAction, help='options of the config, e.g. num_workers:8')
+    parser.add_argument(
+        '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .metrics.features.splits:1'
+    )
+    parser.add_argument('--seed', type=int, default=3407)
+    parser.set_defaults(weights='auto')
+
+
+@dataclasses.dataclass
+class Measured:
+    """One pass, and what is known of it."""
+
+    record: dict[str, Any]
+    validator: ImagesValidator
+    folder: Path
+
+
+def measure(
+    tool: str, argv: Sequence[str] | None, options: argparse.Namespace, config_file: str, choices: dict[str, Any], folder: Path
+) -> Measured:
+    """Compose, build, run, and write ``<tool>.json``; every rank gets the record."""
+    from vq.cli import building, results
+    from vq.cli.compose import compose
+    from vq.core import collectives
+    from vq.data.datasets.images import ImagesDataset
+    from vq.io import atomic
+    from vq.runners.images import ImagesValidator
+
+    if int(os.environ.get('WORLD_SIZE', '1') or 1) > 1:
+        choices = {'strategy': 'ddp', **choices}
+    if options.batch_size is not None:
+        choices['batch_size'] = options.batch_size
+    options.config = config_file
+    overrides = {f'.validator{path}': value for path, value in options.override.items()}
+    config = compose(config_file, {**choices, **options.config_options}, overrides)
+    options.name = folder.name
+    validator, context = building.open_runner(
+        f'tools.{tool}', argv, options, config, folder, 'validator', ImagesValidator, 'ImagesValidator'
+    )
+    context.command = shlex.join(['python', f'tools/{tool}.py', *(sys.argv[1:] if argv is None else argv)])
+    notes = validator.dataset.warnings() if isinstance(validator.dataset, ImagesDataset) else []
+    try:
+        validator.setup()
+        if collectives.is_main():
+            for note in notes:
+                logger.warning('%s', note)
+        measured = validator.evaluate()
+        file = folder / f'{tool}.json'
+        record = results.write(file, measured, context, config, options, [], validator)
+        record |= {'measures': 'images' if tool != 'pairs' else 'pairs', 'seed': options.seed, 'notes': notes}
+        record['reference_is_images'] = isinstance(validator.reference, ImagesDataset)
+        if collectives.is_main():
+            atomic.write_json(file, record)
+    finally:
+        validator.close()
+    return Measured(record, validator, folder)
+
+
+def append_line(file: Path, record: dict[str, Any]) -> None:
+    """Date, figures and command of a measurement at the end of a text that people read."""
+    from vq.cli.results import show
+    from vq.io import atomic
+
+    now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S UTC')
+    figures = '  '.join(f'{name} {show(value)}' for name, value in figures_of(record).items())
+    before = file.read_text() if file.is_file() else ''
+    atomic.write_text(file, f'{before}{now}  {figures}  {record["command"]}\n')
+
+
+def figures_of(record: dict[str, Any]) -> dict[str, Any]:
+    """The results without what is no figure."""
+    return {name: value for name, value in record['results'].items() if name not in ('seconds', 'skipped', 'samples')}
