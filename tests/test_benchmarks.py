@@ -35,6 +35,17 @@ def test_checkpoint_benchmark(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_code_search_benchmark_sees_the_same_codes() -> None:
+    found = run('code_search', '--quick')
+    assert set(found['shapes']) == {'N512_K16384_D8', 'N512_K16384_D256', 'N64_K262144_D8'}
+    for figures in found['shapes'].values():
+        sides = {name: side for name, side in figures.items() if isinstance(side, dict)}
+        assert {'ours: nearest_code', 'textbook', 'addmm, argmin', 'cdist, argmin', 'matrix product alone'} <= set(sides)
+        assert all(side['repeats'] >= 7 for side in sides.values())
+        assert figures['memory_kept'] in (True, None), 'ours takes at most 16 MB'
+
+
+@pytest.mark.slow
 def test_runner_benchmark_sees_equal_bits() -> None:
     found = run('runner', '--quick', '--width', '4', '--seconds', '0.1')
     assert found['whole']['ours']['repeats'] >= 7
@@ -48,6 +59,27 @@ def test_training_step_benchmark_sees_equal_steps() -> None:
         assert set(found[label]) == {'ours: one forward', 'two forwards', 'roof: networks only', 'parts'}
         assert found[label]['ours: one forward']['times_ours'] == 1.0
     assert 'LPIPS forward and backward' in found['with LPIPS']['parts']
+
+
+@pytest.mark.slow
+def test_fid_benchmark_sees_equal_features_statistics_and_distances() -> None:
+    for package in ('pytorch_fid', 'torch_fidelity', 'torchmetrics'):
+        pytest.importorskip(package)
+    found = run('fid', '--quick')
+    peers = {'pytorch-fid', 'torch-fidelity', 'torchmetrics'}
+    assert peers < set(found['forward']['sides']) and 0 < found['forward']['bf16_error'] < 3e-2
+    for part in ('forward', 'statistics', 'distance'):
+        assert all(figures['repeats'] >= 7 for figures in found[part]['sides'].values())
+    first, second = found['memory']['mb']['ours']
+    assert first is None or second < 2 * first + 16, 'four times the rows do not take four times the memory'
+
+
+@pytest.mark.slow
+def test_quantizer_benchmark_compares_one_recipe(tmp_path: Path) -> None:
+    found = run('quantizers', '--quick', '--only', 'fsq', '--work-dir', str(tmp_path))
+    assert found['fsq']['bits'] == 16 * 8 and 0 < found['fsq']['codebook_usage'] <= 1
+    assert found['fsq']['steps_per_second'] > 0
+    assert (tmp_path / 'quantizers.png').is_file()
 
 
 def test_every_benchmark_is_described() -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from vq.core.errors import UserError
 from vq.quantizers import search
-from vq.quantizers.search import nearest_code, nearest_feature, tile_shape
+from vq.quantizers.search import Tiles, nearest_code, nearest_feature, tiles_of_one_pass, tiles_of_two_passes
 
 
 def distances(features: Tensor, codebook: Tensor, metric: str) -> Tensor:
@@ -20,40 +24,93 @@ def distances(features: Tensor, codebook: Tensor, metric: str) -> Tensor:
     return (x[:, None] - c).square().sum(2)
 
 
+def first_of_lowest(table: Tensor) -> Tensor:
+    """The first column of the least value of each row."""
+    columns = torch.arange(table.shape[1]).expand_as(table)
+    return columns.masked_fill(table > table.min(1, keepdim=True).values, table.shape[1]).min(1).values
+
+
+def by_one_pass(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
+    """What runs on a GPU without Triton, and for few features."""
+    return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=False)
+
+
+def by_two_passes(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
+    """What runs on the CPU for many features."""
+    return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=True)
+
+
+def by_xla_path(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
+    return search._search_xla(features, search.Codes(codebook, metric == 'cosine'), budget)
+
+
+ROUTES = pytest.mark.parametrize('route', [by_one_pass, by_two_passes, by_xla_path])
+
+
+@ROUTES
 @pytest.mark.parametrize('metric', ['l2', 'cosine'])
-@pytest.mark.parametrize(('rows', 'codes', 'channels'), [(1, 1, 1), (37, 300, 5), (513, 2049, 3), (70, 4097, 17)])
-@pytest.mark.parametrize('budget', [4, 1000, 64 * 2**20])
-def test_against_brute_force(metric, rows, codes, channels, budget):
+@pytest.mark.parametrize(
+    ('rows', 'codes', 'channels'), [(1, 1, 1), (37, 300, 5), (513, 2049, 3), (70, 4097, 17), (9, 77, 300)]
+)
+@pytest.mark.parametrize('budget', [4, 2**18, 2**24])
+def test_against_brute_force(route, metric, rows, codes, channels, budget):
     """Odd sizes, none a multiple of a tile. The chosen code may only differ where fp32 cannot tell two codes apart."""
-    budget = max(budget, rows * codes // 1000)  # one score at a time would take minutes
+    budget = budget if codes == 1 else max(budget, 16384)  # one score at a time would take minutes
     torch.manual_seed(rows)
     features, codebook = torch.randn(rows, channels), torch.randn(codes, channels)
     table = distances(features, codebook, metric)
-    tokens = nearest_code(features, codebook, metric, budget)
+    tokens = route(features, codebook, metric, budget)
     assert tokens.dtype == torch.int64
     excess = table.gather(1, tokens[:, None]).squeeze(1) - table.min(1).values
     assert excess.max() < 2e-6 * max(1.0, table.min(1).values.max().item())
     assert (tokens == table.argmin(1)).float().mean() > 0.99
 
 
+@ROUTES
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 3), st.integers(4, 4000), st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
-def test_ties_go_to_the_lowest_index(rows, codes, channels, budget, source):
+@settings(max_examples=40, deadline=None)
+def test_ties_go_to_the_lowest_index(route, rows, codes, channels, budget, source):
     """Small whole numbers: all scores are exact, and many codes are equal or equally far."""
     generator = torch.Generator().manual_seed(source.randrange(2**31))
     features = torch.randint(-2, 3, (rows, channels), generator=generator).float()
     codebook = torch.randint(-2, 3, (codes, channels), generator=generator).float()
     table = distances(features, codebook, 'l2')
-    lowest = torch.arange(codes).expand_as(table).masked_fill(table > table.min(1, keepdim=True).values, codes).min(1).values
-    assert torch.equal(nearest_code(features, codebook, 'l2', budget), lowest)
+    assert torch.equal(route(features, codebook, 'l2', budget), first_of_lowest(table))
 
 
-def test_ties_across_tiles(monkeypatch):
-    monkeypatch.setattr(search, 'CPU_TILE_CODES', 8)
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(1, 3), st.integers(200, 4000), st.randoms(use_true_random=False))
+@settings(max_examples=30, deadline=None)
+def test_ties_of_features_go_to_the_lowest_index(rows, codes, channels, budget, source):
+    generator = torch.Generator().manual_seed(source.randrange(2**31))
+    features = torch.randint(-2, 3, (rows, channels), generator=generator).float()
+    codebook = torch.randint(-2, 3, (codes, channels), generator=generator).float()
+    expected = first_of_lowest(distances(features, codebook, 'l2').t())
+    assert torch.equal(nearest_feature(features, codebook, 'l2', budget), expected)
+
+
+@pytest.mark.parametrize('route', [by_one_pass, by_two_passes])
+@pytest.mark.parametrize('metric', ['l2', 'cosine'])
+@pytest.mark.parametrize(
+    ('rows', 'codes', 'channels'), [(446, 74, 3), (289, 2919, 298), (50, 33, 8), (300, 1500, 32), (7, 5, 2)]
+)
+def test_equal_codes_go_to_the_first(route, metric, rows, codes, channels):
+    """Codes that are copies of each other, anywhere: neither the edge of a tile nor the second pass may tell them apart."""
+    torch.manual_seed(codes)
+    base = torch.randn(max(1, codes // 4), channels)
+    which = torch.randint(len(base), (codes,))
+    first = {int(value): place for place, value in reversed(list(enumerate(which.tolist())))}
+    tokens = route(torch.randn(rows, channels), base[which], metric, 2**22).tolist()
+    assert tokens == [first[int(which[token])] for token in tokens]
+
+
+@pytest.mark.parametrize('route', [by_one_pass, by_two_passes])
+def test_ties_across_tiles(monkeypatch, route):
+    for name in ('tiles_of_one_pass', 'tiles_of_two_passes'):
+        monkeypatch.setattr(search, name, lambda *_: Tiles(2, 2, 8))
     features = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-5.0, 0.0]])
     codebook = torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0], [0.0, 2.0]]).repeat(10, 1)
-    assert nearest_code(features, codebook).tolist() == [1, 3, 2]
-    assert nearest_code(features, codebook, 'cosine').tolist() == [1, 0, 2]
+    assert route(features, codebook, 'l2', 2**20).tolist() == [1, 3, 2]
+    assert route(features, codebook, 'cosine', 2**20).tolist() == [1, 0, 2]
 
 
 @pytest.mark.parametrize('metric', ['l2', 'cosine'])
@@ -81,11 +138,32 @@ def test_same_tokens_under_autocast_and_loose_precision():
         torch.set_float32_matmul_precision(before)
 
 
-def test_values_that_are_not_finite_still_give_indices():
-    features = torch.tensor([[float('nan'), 0.0], [float('inf'), 1.0], [0.0, 1.0]])
-    tokens = nearest_code(features, torch.randn(5, 2))
-    assert tokens.min() >= 0
-    assert tokens.max() < 5
+@pytest.mark.parametrize('offset', [0.0, 30.0, -1000.0])
+def test_an_offset_of_all_codes_costs_no_digits(offset):
+    """Without centring, an offset of a thousand would leave four digits of a score, and half of the tokens would be wrong."""
+    torch.manual_seed(0)
+    features, codebook = torch.randn(400, 16) + offset, torch.randn(3000, 16) + offset
+    expected = distances(features, codebook, 'l2').argmin(1)
+    assert (nearest_code(features, codebook) == expected).float().mean() > 0.995
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float64])
+def test_other_types_are_searched_in_fp32(dtype):
+    torch.manual_seed(0)
+    features, codebook = torch.randn(300, 9).to(dtype), torch.randn(700, 9).to(dtype)
+    expected = nearest_code(features.float(), codebook.float())
+    assert torch.equal(nearest_code(features, codebook), expected)
+
+
+@ROUTES
+def test_values_that_are_not_finite_still_give_indices(route):
+    nan, inf = float('nan'), float('inf')
+    features = torch.tensor([[nan, 0.0], [inf, 1.0], [-inf, inf], [0.0, 1.0], [nan, nan]])
+    for codes in (5, 33, 4000):
+        tokens = route(features, torch.randn(codes, 2), 'l2', 2**20)
+        assert tokens.min() >= 0
+        assert tokens.max() < codes
+        assert tokens[0] == tokens[4] == 0, 'a feature that is not a number has no nearest code: the first'
 
 
 def test_no_features_and_the_meta_device():
@@ -95,31 +173,87 @@ def test_no_features_and_the_meta_device():
     assert tokens.dtype == torch.int64
 
 
-@pytest.mark.parametrize('device', ['cpu', 'cuda'])
-@pytest.mark.parametrize(('rows', 'codes'), [(4096, 16384), (1, 2**18), (65536, 3), (100, 100)])
+SHAPES = [(4096, 16384, 8), (4096, 2**18, 256), (1, 2**18, 64), (65536, 3, 5), (100, 100, 4096), (1, 1, 1)]
+
+
+@pytest.mark.parametrize(('rows', 'codes', 'channels'), SHAPES)
 @pytest.mark.parametrize('budget', [1, 4, 4096, 2**20, 2**26])
-def test_tiles_keep_to_the_budget(device, rows, codes, budget):
-    high, wide = tile_shape(rows, codes, budget, torch.device(device))
-    assert 1 <= high <= rows
-    assert 1 <= wide <= codes
-    assert high * wide * 4 <= max(budget, 4)
+def test_tiles_keep_to_the_budget(rows, codes, channels, budget):
+    for cut in (tiles_of_one_pass, tiles_of_two_passes):
+        tiles = cut(rows, codes, channels, budget)
+        assert 1 <= tiles.rows <= tiles.features <= rows
+        assert 1 <= tiles.width < codes + 32
+        assert tiles.rows == 1 or 4 * tiles.rows * tiles.width <= budget // 2
+        assert tiles.width == 1 or 4 * tiles.width * channels <= budget // 4
 
 
-def test_memory_is_the_tile_not_the_matrix():
-    """The largest tensor that any operation makes: far below N x K."""
-    from torch.utils._python_dispatch import TorchDispatchMode
+class Held(TorchDispatchMode):
+    """The most bytes that tensors made while it is active hold at once."""
 
-    class Largest(TorchDispatchMode):
-        bytes = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.seen: set[int] = set()
 
-        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-            result = function(*args, **(kwargs or {}))
-            for value in result if isinstance(result, tuple) else (result,):
-                if isinstance(value, Tensor):
-                    self.bytes = max(self.bytes, value.untyped_storage().nbytes())
-            return result
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        for value in [*args, *(kwargs or {}).values()]:
+            if isinstance(value, Tensor):
+                self.known(value, new=False)
+        result = function(*args, **(kwargs or {}))
+        for value in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(value, Tensor):
+                self.known(value, new=True)
+        return result
 
-    features, codebook = torch.randn(2000, 4), torch.randn(5000, 4)
-    with Largest() as seen:
-        search.search(features, codebook, False, 2**18)
-    assert 0 < seen.bytes <= 2**18
+    def known(self, value: Tensor, new: bool) -> None:
+        storage = value.untyped_storage()
+        key, size = storage._cdata, storage.nbytes() if new else 0
+        if key not in self.seen:
+            self.seen.add(key)
+            self.now += size
+            self.peak = max(self.peak, self.now)
+            weakref.finalize(storage, self.gone, key, size)
+
+    def gone(self, key: int, size: int) -> None:
+        self.seen.discard(key)
+        self.now -= size
+
+
+@pytest.mark.parametrize('metric', ['l2', 'cosine'])
+@pytest.mark.parametrize(
+    ('rows', 'codes', 'channels', 'offset', 'budget', 'dtype'),
+    [
+        (2000, 5000, 4, 0, 2**18, torch.float32),
+        (300, 2**15, 256, 0, None, torch.float32),
+        (300, 2**15, 256, 50, None, torch.bfloat16),
+        (30000, 2000, 64, 50, None, torch.float32),
+        (300, 1000, 256, 50, None, torch.float32),
+        (100, 2**18, 8, 50, None, torch.float32),
+    ],
+)
+def test_memory_is_the_budget(metric, rows, codes, channels, offset, budget, dtype):
+    """Everything made on the way, copies of features and codes included; by default at most 16 MB, tokens apart."""
+    features, codebook = (torch.randn(count, channels).add_(offset).to(dtype) for count in (rows, codes))
+    with Held() as held:
+        tokens = nearest_code(features, codebook, metric, budget)
+    assert 0 < held.peak <= (budget or 15e6) + 8 * rows
+    assert held.now <= 8 * rows, 'nothing but the tokens is left'
+    assert len(tokens) == rows
+    with Held() as held:
+        nearest_feature(features, codebook, metric, budget)
+    assert 0 < held.peak <= (budget or 15e6) + 8 * codes
+    for route in (by_one_pass, by_two_passes):
+        with Held() as held:
+            route(features, codebook, metric, budget or 2**24)
+        assert 0 < held.peak <= (budget or 2**24) + 8 * rows
+
+
+def test_the_torch_path_can_be_chosen_and_a_wrong_name_is_refused(monkeypatch):
+    features, codebook = torch.randn(3, 2), torch.randn(4, 2)
+    expected = nearest_code(features, codebook)
+    assert torch.equal(nearest_code(features, codebook, backend='torch'), expected)
+    monkeypatch.setenv('VQ_CODE_SEARCH', 'torch')
+    assert torch.equal(nearest_code(features, codebook), expected)
+    monkeypatch.setenv('VQ_CODE_SEARCH', 'faiss')
+    with pytest.raises(UserError, match='faiss'):
+        nearest_code(features, codebook)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -16,15 +16,24 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext() if device.type == 'meta' else torch.autocast(device.type, enabled=False)
 
 
-@contextmanager
-def exact_matmul() -> Iterator[None]:
-    """fp32 matrix products without TF32 or bf16 shortcuts, whatever the run allows elsewhere.
+def exact_matmul() -> AbstractContextManager[None]:
+    """fp32 matrix products without TF32 or bf16 shortcuts, whatever the run allows elsewhere."""
+    torch_backends: Any = torch.backends  # its submodules are built at run time, out of the type checker's sight
+    return _exact((torch_backends.cuda.matmul, torch_backends.mkldnn.matmul))
 
-    Settings are touched only where they are loose, and put back: torch refuses to read them through its old names
+
+def exact_products() -> AbstractContextManager[None]:
+    """The same for convolutions as well, which use TF32 on a GPU unless they are told not to."""
+    torch_backends: Any = torch.backends
+    matmul = torch_backends.cuda.matmul, torch_backends.mkldnn.matmul
+    return _exact((*matmul, torch_backends.cudnn.conv, torch_backends.mkldnn.conv))
+
+
+@contextmanager
+def _exact(backends: Iterable[Any]) -> Iterator[None]:
+    """Settings are touched only where they are loose, and put back: torch refuses to read them through its old names
     once the new ones have changed them to something the old ones cannot say.
     """
-    torch_backends: Any = torch.backends  # its submodules are built at run time, out of the type checker's sight
-    backends = (torch_backends.cuda.matmul, torch_backends.mkldnn.matmul)
     loose = [(backend, backend.fp32_precision) for backend in backends if backend.fp32_precision not in EXACT]
     for backend, _ in loose:
         backend.fp32_precision = 'ieee'

@@ -32,7 +32,8 @@ logger = logging.getLogger('vq')
 
 @VQRunnerRegistry.register_()
 class StatisticsWriter(Runner):
-    """Writes ``pretrained/fid/<dataset>_<split>.npz``: mean, covariance, count, and what they are of.
+    """Writes ``pretrained/fid/<dataset>_<split>.npz`` (``..._<network>.npz`` for others than FID's Inception): mean,
+    covariance, count, and what they are of.
 
     Each rank notes how far it is, with its sums, every ``save_every`` images; a second call goes on from there if dataset,
     network, batch size and ranks are the same. ``features`` also keeps fp16 features and logits of every image, which
@@ -59,7 +60,9 @@ class StatisticsWriter(Runner):
     def file(self) -> Path:
         # those of random weights must not stand where real ones are looked for
         folder = self.work_dir if self.context.random_weights else pretrained_root() / 'fid'
-        return folder / f'{self.dataset.name}_{self.dataset.split}.npz'
+        network = self.network.description['network']
+        suffix = '' if network == 'FIDInception' else f'_{network.lower()}'
+        return folder / f'{self.dataset.name}_{self.dataset.split}{suffix}.npz'
 
     def run(self) -> Reference:
         try:

@@ -19,7 +19,7 @@ from vq.interfaces import FeatureNetwork, Features
 from vq.io.pretrained import pretrained_file, pretrained_root
 from vq.io.weights import read_weights
 from vq.nn.legacy_resize import resize_like_tensorflow
-from vq.nn.precision import no_autocast
+from vq.nn.precision import exact_products, no_autocast
 from vq.registries import VQFeatureNetworkRegistry
 
 FILE = 'pytorch-fid/pt_inception-2015-12-05-6726825d.pth'
@@ -238,9 +238,10 @@ class FIDInception(FeatureNetwork):
                 f'Inception was given {image.dtype} of the shape {tuple(image.shape)}',
                 'Give uint8 images (B, 3, H, W): floats have no agreed range, and gray images three equal channels.',
             )
-        with no_autocast(image.device), torch.autocast(image.device.type, torch.bfloat16, enabled=self.precision == 'bf16'):
+        half = torch.autocast(image.device.type, torch.bfloat16, enabled=self.precision == 'bf16')
+        with exact_products(), no_autocast(image.device), half:
             maps = self.maps(self.prepare(image))
-        with no_autocast(image.device):
+        with exact_products(), no_autocast(image.device):
             pooled = maps.final.float().mean((2, 3))
             return Features(pooled, self.fc(pooled), maps.spatial.float().flatten(1))
 

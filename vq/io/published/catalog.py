@@ -118,6 +118,34 @@ CATALOG: tuple[Published, ...] = (
         aliases=('inception',),
     ),
     Published(
+        'clip-l-336',
+        'CLIP ViT-L/14 at 336 pixels, for CMMD (openai/clip-vit-large-patch14-336)',
+        (
+            RemoteFile(
+                'https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/main/pytorch_model.bin',
+                'clip/clip-vit-large-patch14-336.bin',
+                'sha256:c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801',
+                'https://huggingface.co/openai/clip-vit-large-patch14-336/blob/main/pytorch_model.bin',
+            ),
+        ),
+        aliases=('clip',),
+    ),
+    Published(
+        'dinov2-l',
+        'DINOv2 ViT-L/14 without registers, for FD-DINOv2 (facebookresearch/dinov2)',
+        (
+            RemoteFile(
+                'https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth',
+                'dinov2/dinov2_vitl14_pretrain.pth',
+                'sha256:d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428',
+                'https://github.com/LutingWang/todd/blob/main/docs/source/pretrained/dino.rst',
+                1_217_586_395,
+                'https://huggingface.co/CSWRY/VOSR/blob/main/torch_cache/checkpoints/dinov2_vitl14_pretrain.pth',
+            ),
+        ),
+        aliases=('dinov2',),
+    ),
+    Published(
         'lpips',
         'heads of the perceptual distance LPIPS v0.1 on VGG16, AlexNet and SqueezeNet (richzhang/PerceptualSimilarity)',
         (

@@ -1,0 +1,155 @@
+"""Nearest codes by one Triton kernel that never writes a score to memory.
+
+    l2:      k(x) = argmax_k ((x - o) . (c_k - o) - |c_k - o|^2 / 2)
+    cosine:  k(x) = argmax_k (x . c_k / |c_k|)
+
+A program takes a block of features and walks over the codes block by block. Each of its BLOCK_N x BLOCK_K places keeps the
+best score it has seen and where; only at the end are the places of a feature compared. A later block must be strictly
+better and equal places go to the lower index, so ties go to the lowest index. A score that is not a number wins, as in
+``torch.max``. Products are true fp32 (``ieee``): tensor cores would round the factors.
+
+Few features leave most of a GPU idle, so the codes are then divided among several programs, and the best of their bests is
+taken. Memory beyond inputs and tokens: a number for each code, and a score and an index for each feature and part.
+"""
+
+from __future__ import annotations
+
+import functools
+from contextlib import nullcontext
+from typing import Any, no_type_check
+
+import torch
+from torch import Tensor
+
+from vq.quantizers.search import DEVICE_BUDGET_BYTES, Codes
+
+BLOCK_N, BLOCK_K = 64, 64
+WARPS = 8  # with these blocks no register spills to memory, compiled for the A100 and the H100
+PROGRAMS_PER_PROCESSOR = 2  # one runs at a time on a multiprocessor; two even the load out
+LEAST_BLOCKS_PER_PART = 4
+
+tl: Any = None  # triton.language once the kernel is built: it need not be installed where there is no GPU
+
+
+@no_type_check  # Triton reads the annotations, and wants none but its own
+def assign(
+    features,
+    codebook,
+    centre,
+    factors,
+    scores,
+    tokens,
+    feature_count,
+    code_count,
+    channels,
+    codes_per_part,
+    feature_stride,
+    code_stride,
+    COSINE: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """The kernel: scores and tokens (parts, N) of features (N, C), by codebook (K, C), centre o (C,), and for each code (K,)
+    the factor 1 / |c|, or the summand -|c - o|^2 / 2.
+    """
+    part = tl.program_id(1)
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    columns = tl.arange(0, BLOCK_K)
+    dims = tl.arange(0, BLOCK_C)
+    first = part * codes_per_part
+    last = tl.minimum(first + codes_per_part, code_count)
+    row_starts = features + rows.to(tl.int64)[:, None] * feature_stride
+    best = tl.full((BLOCK_N, BLOCK_K), float('-inf'), tl.float32)
+    block_of_best = tl.full((BLOCK_N, BLOCK_K), 0, tl.int32)
+    for start in range(first, last, BLOCK_K):
+        codes = start + columns
+        code_starts = codebook + codes.to(tl.int64)[:, None] * code_stride
+        score = tl.full((BLOCK_N, BLOCK_K), 0.0, tl.float32)
+        for channel in range(0, channels, BLOCK_C):
+            here = channel + dims
+            there = here[None, :] < channels
+            x = tl.load(row_starts + here[None, :], mask=there & (rows[:, None] < feature_count), other=0.0).to(tl.float32)
+            c = tl.load(code_starts + here[None, :], mask=there & (codes[:, None] < last), other=0.0).to(tl.float32)
+            if not COSINE:
+                middle = tl.load(centre + here, mask=here < channels, other=0.0)
+                x -= middle[None, :]
+                c -= middle[None, :]
+            score = tl.dot(x, tl.trans(c), score, input_precision='ieee')
+        factor = tl.load(factors + codes, mask=codes < last, other=0.0)
+        score = score * factor[None, :] if COSINE else score + factor[None, :]
+        score = tl.where(score == score, score, float('inf'))
+        score = tl.where((codes < last)[None, :], score, float('-inf'))
+        better = score > best
+        best = tl.where(better, score, best)
+        block_of_best = tl.where(better, start - first, block_of_best)
+    peak = tl.max(best, 1)
+    token = tl.where(best == peak[:, None], first + block_of_best + columns[None, :], code_count)
+    place = part * feature_count + rows
+    tl.store(scores + place, peak, mask=rows < feature_count)
+    tl.store(tokens + place, tl.min(token, 1), mask=rows < feature_count)
+
+
+@functools.cache
+def kernel() -> Any:
+    """The compiled kernel; compilation itself happens at the first launch with inputs of a kind."""
+    global tl
+    import triton
+    import triton.language
+
+    tl = triton.language
+    return triton.jit(assign)
+
+
+def parts_of(features: int, codes: int, programs: int) -> tuple[int, int]:
+    """(parts, codes of a part): as few parts as keep so many programs running."""
+    blocks = -(-codes // BLOCK_K)
+    wanted = -(-programs // max(1, -(-features // BLOCK_N)))
+    blocks_per_part = max(LEAST_BLOCKS_PER_PART, -(-blocks // wanted))
+    return -(-blocks // blocks_per_part), blocks_per_part * BLOCK_K
+
+
+def search_by_kernel(features: Tensor, codebook: Tensor, cosine: bool, programs: int | None = None) -> Tensor:
+    """Tokens (N,) of features (N, C); ``programs``: how many at least shall run at once, by default what the device holds."""
+    features, codebook = (_readable(value) for value in (features, codebook))
+    codes = Codes(codebook, cosine)
+    if cosine:
+        factors = torch.linalg.vector_norm(codebook, dim=1, dtype=torch.float32).clamp_min_(1e-12).reciprocal_()
+    else:
+        factors = codes.bias(DEVICE_BUDGET_BYTES)
+    centre = codebook.new_zeros(codebook.shape[1], dtype=torch.float32) if codes.centre is None else codes.centre
+    if programs is None:
+        programs = PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(features.device).multi_processor_count
+    parts, codes_per_part = parts_of(len(features), len(codebook), programs)
+    scores = torch.empty(parts, len(features), device=features.device)
+    tokens = torch.empty(parts, len(features), dtype=torch.int32, device=features.device)
+    if len(features):
+        with torch.cuda.device(features.device) if features.is_cuda else nullcontext():
+            kernel()[(-(-len(features) // BLOCK_N), parts)](
+                features,
+                codebook,
+                centre,
+                factors,
+                scores,
+                tokens,
+                len(features),
+                len(codebook),
+                codebook.shape[1],
+                codes_per_part,
+                features.stride(0),
+                codebook.stride(0),
+                COSINE=cosine,
+                BLOCK_N=BLOCK_N,
+                BLOCK_K=BLOCK_K,
+                BLOCK_C=16 if codebook.shape[1] <= 16 else 32,
+                num_warps=WARPS,
+            )
+    best = tokens[0] if parts == 1 else tokens.gather(0, scores.max(dim=0).indices[None])[0]  # the first part of equals
+    return best.long()
+
+
+def _readable(values: Tensor) -> Tensor:
+    """Rows of neighbouring floats of 16 or 32 bits, which the kernel reads as they are."""
+    if values.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        values = values.float()
+    return values if values.stride(1) == 1 else values.contiguous()
