@@ -34,6 +34,7 @@ def test_one_graph(make, kind):
 
 
 def compare(make, kind, training, backend):
+    torch.compiler.reset()  # every kind is another version of the same code, and torch allows eight of one
     plain, twin = make(kind).train(training), make(kind).train(training)
     compiled = torch.compile(twin, backend=backend, fullgraph=True, dynamic=False)
     for step in range(3):

@@ -7,9 +7,10 @@ the budget, never N x K. Ties go to the lowest index, and a score that is not a 
 with exact products, no gradients. A common offset of the codes, which moves no argmax either, is taken off first: it would
 cost digits. Codes are converted, centred or normalised tile by tile, never the whole codebook.
 
-On the CPU it runs in two passes. A maximum with its index takes over ten times as long as the maximum alone, which runs in
-vector registers, and several times as long as the product of few channels. So the first pass keeps the best score of each
-tile of codes, and the second computes the winning tile of each feature again to find the code in it.
+On the CPU many features and codes take two passes. A maximum with its index takes over ten times as long as the maximum alone,
+which runs in vector registers, and several times as long as the product of few channels. So the first pass keeps the best
+score of each tile of codes, and the second computes the winning tile of each feature again to find the code in it. What was
+measured on the way stands in benchmarks/README.md.
 
 On CUDA one Triton kernel does it all (search_cuda.py); without Triton, and on other devices, tiles with ``torch.max``. The
 environment variable ``VQ_CODE_SEARCH=torch`` or the argument ``backend='torch'`` keeps to the latter.
