@@ -79,7 +79,7 @@ _export_ = dict(
                 dict(type='ImageGridCallback', interval=4),
                 dict(type='CodebookAlarmCallback', interval=4),
                 dict(type='PreemptionCallback'),
-                dict(type='EvalCallback', interval=8),
+                dict(type='EvalCallback', interval=8, limit=20),
                 dict(type='CheckpointCallback', interval=4),
             ],
         ),

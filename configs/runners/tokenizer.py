@@ -71,13 +71,15 @@ _export_ = dict(
             dataset=dict(_delete_=True, type='DigitsDataset', split='train', image_size=32),
             dataloader=dict(batch_size=8, num_workers=0),
             strategy=dict(_delete_=True, type='BaseStrategy'),
-            callbacks=callbacks(None if ema is None else 0.9, 2, 4, 4, 'LocalVisBackend', dict(interval=8), dict(interval=4)),
+            callbacks=callbacks(
+                None if ema is None else 0.9, 2, 4, 4, 'LocalVisBackend', dict(interval=8, limit=20), dict(interval=4)
+            ),
         ),
         validator=dict(
             dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32),
             dataloader=dict(batch_size=60, num_workers=0),
-            # Inception takes longer than all else of a tiny form; tests/metrics and configs/fid have it
-            metrics=dict(features=None, lpips=dict(net='squeeze'), window=None),
+            # networks of metrics take longer than all else of a tiny form; digits/vqgan.py and configs/fid run them
+            metrics=dict(features=None, lpips=None, window=None),
             callbacks=[dict(type='ReconstructionsCallback')],
         ),
     ),

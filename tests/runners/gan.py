@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vq.io import atomic
+
 CONFIG = '''
 """A tiny adversarial tokenizer on digits; the discriminator starts after ``start`` steps."""
 
@@ -34,6 +36,7 @@ _kwargs_.setdefault('lr', 1e-3)
 _kwargs_.setdefault('discriminator_lr', 1e-3)
 
 _base_ = [PyConfig.load('vqgan/interface.py', **_kwargs_)]
+validator = dict(metrics=dict(lpips=None, features=None, window=None))  # they need files, or many tokens
 trainer = dict(
     iters=_kwargs_.get('iters', 8),
     callbacks=[
@@ -54,5 +57,5 @@ if _kwargs_.get('kill_at'):
 
 def write_gan_config(folder: Path) -> Path:
     path = folder / 'gan.py'
-    path.write_text(CONFIG)
+    atomic.write_text(path, CONFIG)  # ranks write it at the same time
     return path

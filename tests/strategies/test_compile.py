@@ -110,9 +110,9 @@ class TestParts:
         next(parts)
         assert len(programs) == 1
         next(parts)
-        assert len(programs) == 3, 'images and reconstructions, which lie in memory in another order, need no gradient'
+        assert len(programs) == 2, 'with a gradient for the picture, and without'
         one_step(task, roots, strategy, 2, make_batch(12))
-        assert len(programs) == 3, 'later steps find what they need'
+        assert len(programs) == 2, 'later steps find what they need'
 
     def test_evaluation_runs_the_same_parts(self, programs: list[str]) -> None:
         task, _, _ = placed(make_task(), compile='counted')

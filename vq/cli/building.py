@@ -86,7 +86,8 @@ def open_runner(
     model: nn.Module = runner.model  # type: ignore[attr-defined]
     only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # such a runner asks no perceptual network
     load_frozen(model.tokenizer if only_tokens else model, context)  # type: ignore[arg-type]
-    load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
+    if not only_tokens:
+        load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
     if which == 'trainer' and 'validator' in config:
         context.validation = functools.partial(build_validation, config, context)
     runner.bind(context)  # type: ignore[attr-defined]

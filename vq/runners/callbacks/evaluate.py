@@ -46,6 +46,14 @@ class EvalCallback(Callback):
     def before_run(self) -> None:
         if self.runner.context.validation is None:
             raise ConfigError('EvalCallback evaluates what the config calls validator', 'Add a validator to the config.')
+        runner = self.runner
+        with evaluating(runner.model):  # now: a file that a metric misses must not end the run hours later
+            self.validator = runner.context.validation(runner.model, runner.strategy)
+            self.validator.bind(runner.context)
+            self.validator.place_networks()
+            self.validator.limit = self.limit
+            for callback in self.validator.callbacks:
+                callback.bind(self.validator)
 
     def after_step(self) -> None:
         runner = self.runner
@@ -62,14 +70,8 @@ class EvalCallback(Callback):
 
     def evaluate(self) -> dict[str, Any]:
         runner = self.runner
+        assert self.validator is not None
         with evaluating(runner.model):
-            if self.validator is None:
-                self.validator = runner.context.validation(runner.model, runner.strategy)
-                self.validator.bind(runner.context)
-                self.validator.place_networks()
-                self.validator.limit = self.limit
-                for callback in self.validator.callbacks:
-                    callback.bind(self.validator)
             self.validator.work_dir = runner.work_dir / 'eval' / f'iter_{runner.step}'
             if self.average is None or self.weights == 'model':
                 return self.validator.evaluate()
