@@ -1,7 +1,7 @@
 """One training step rehearsed on the meta device: nothing is allocated, and every tensor's life is followed.
 
-The step is the trainer's own (``Trainer.train_step``), so tensors live and die as they do in a run. Three things stand in
-for the device: ``MetaStrategy`` for its strategy, ``DeviceRules`` for its autocast and its attention kernel, ``LiveBytes``
+The step is the trainer's own (``Trainer.train_step``), so tensors live and die as they do in a run. Four things stand
+in for the device: ``MetaStrategy`` for its strategy, ``DeviceRules`` for its autocast, ``FusedAttention``, ``LiveBytes``
 for its allocator. What kernels take for themselves while they run is not seen.
 """
 
@@ -105,7 +105,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class DeviceRules(TorchFunctionMode):
-    """What a GPU does and the meta device does not: autocast by CUDA's lists, attention without its matrix of scores.
+    """What a GPU does and the meta device does not: autocast by CUDA's lists.
 
     As in torch a parameter is cast once per autocast region; these copies are told to ``casted``.
     """
@@ -141,10 +141,6 @@ class DeviceRules(TorchFunctionMode):
                 kwargs.setdefault('dtype', torch.float32)
             elif name in IN_WIDEST and torch.float32 in {getattr(value, 'dtype', None) for value in args}:
                 args, kwargs = tree_map_only(Tensor, _to_fp32, (args, kwargs))
-        if name == 'scaled_dot_product_attention' and _is_fused(args, kwargs):
-            # q, k, v, the result and one number per row are kept; the meta device would keep the scores too
-            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
         return func(*args, **kwargs)
 
     def _to_half(self, value: Tensor) -> Tensor:
@@ -158,6 +154,18 @@ class DeviceRules(TorchFunctionMode):
             if isinstance(value, nn.Parameter):
                 self._casted(value, self._copies[id(value)])
         return self._copies[id(value)]
+
+
+class FusedAttention(TorchFunctionMode):
+    """Attention without its matrix of scores, in backward as well: activations that are computed again must be the same."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.nn.functional.scaled_dot_product_attention and _is_fused(args, kwargs):
+            # q, k, v, the result and one number per row are kept; the meta device would keep the scores too
+            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
+        return func(*args, **kwargs)
 
 
 def _is_fused(args: Any, kwargs: Any) -> bool:
@@ -247,6 +255,7 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
                 hook = parameter.register_post_accumulate_grad_hook(lambda found: live.leave_out(found.grad))  # type: ignore[no-untyped-call]
                 stack.callback(hook.remove)
         stack.enter_context(live)
+        stack.enter_context(FusedAttention())
         trainer.train_step()
     seen.activations = live.peak
     return seen
