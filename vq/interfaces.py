@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vq.core.records import Batch, Latent, Losses, Outputs, Quantized
+from vq.core.records import Batch, Latent, Losses, Outputs, Predicted, Quantized, Wanted
 
 
 class Pretrained:
@@ -206,6 +206,48 @@ class Tokenizer(nn.Module):
     def detokenize(self, tokens: Tensor) -> Tensor:
         """tokens -> image (B, 3, H, W) float."""
         return self.decode(self.lookup(tokens))
+
+
+class CausalNetwork(nn.Module):
+    """Embeddings (B, T, dim) -> logits (B, T, vocabulary) of what comes next: position t sees the positions 0 to t.
+
+    Embeddings come in and not ids, for a sequence may begin with what is no token: a class.
+    """
+
+    dim: int
+    vocabulary: int  # ids that can be embedded, and logits
+    length: int  # positions at most
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """int64 (B, T) -> (B, T, dim)."""
+        raise NotImplementedError
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def make_cache(self, rows: int, length: int) -> Any:
+        """Room for the keys and values of ``length`` positions, on the device and in the precision of the network."""
+        raise NotImplementedError
+
+    def step(self, embedded: Tensor, start: int, cache: Any) -> Tensor:
+        """Embeddings (B, t, dim) of the positions from ``start`` on, those before are cached -> logits (B, V) of the last."""
+        raise NotImplementedError
+
+
+class Generator(nn.Module):
+    """Learns the tokens (B, *token_shape) of images of a category, and draws new ones."""
+
+    token_shape: tuple[int, ...]
+    codebook_size: int  # tokens are below it
+    classes: int  # categories are below it; 0: it knows of none
+
+    def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
+        """In training it draws what the method draws (labels to drop, positions to mask) from torch's global generator."""
+        raise NotImplementedError
+
+    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
+        """New tokens (B, *token_shape) int64: see ``Wanted``, ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
+        raise NotImplementedError
 
 
 class Loss(nn.Module):

@@ -67,6 +67,34 @@ class VQDiscriminatorRegistry(VQModelRegistry):
     interface = 'vq.interfaces:Discriminator'
 
 
+class VQGeneratorRegistry(VQModelRegistry):
+    """What learns and draws tokens."""
+
+    package = 'vq.generators'
+    interface = 'vq.interfaces:Generator'
+
+
+class VQCausalNetworkRegistry(VQGeneratorRegistry):
+    """Transformers that autoregressive generators run on."""
+
+    package = 'vq.generators.networks'
+    interface = 'vq.interfaces:CausalNetwork'
+
+
+class VQSamplerRegistry(VQRegistry):
+    """Functions ``(logits (..., V), uniform (...)) -> tokens (...)``; built as partials."""
+
+    package = 'vq.sampling.tokens'
+    interface = ''
+
+
+class VQGuidanceRegistry(VQRegistry):
+    """Functions ``(step, steps) -> scale of the guidance``; built as partials."""
+
+    package = 'vq.sampling.guidance'
+    interface = ''
+
+
 class VQLossRegistry(VQRegistry):
     package = 'vq.losses'
     interface = 'vq.interfaces:Loss'

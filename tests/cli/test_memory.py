@@ -46,13 +46,14 @@ class Witness(Callback):
 
     def __init__(self, step: int) -> None:
         self.step, self.held, self.gradients = step, {}, {}
+        self.earlier: dict[str, list[Tensor]] = {}  # gradients of the step before: of ddp, views of buckets that stay
 
     def before_step(self) -> None:
         if self.runner.step + 1 == self.step:
             model = self.runner.model
             tensors = [local(value.detach()) for value in [*model.parameters(), *model.buffers()]]
             self.live = LiveBytes(torch.device('cpu'))
-            self.live.leave_out(*tensors)
+            self.live.leave_out(*tensors, *(gradient for found in self.earlier.values() for gradient in found))
             self.hooks = [
                 parameter.register_post_accumulate_grad_hook(lambda found: self.live.leave_out(local(found.grad)))
                 for parameter in model.parameters()
@@ -61,14 +62,13 @@ class Witness(Callback):
             self.live.__enter__()
 
     def optimize(self, name: str) -> None:
-        if self.runner.step + 1 != self.step:
-            return
-        held = 0
-        for group in self.runner.optimizers[name].param_groups:
-            for parameter in group['params']:
-                gradient = self.runner.strategy.origin(parameter).grad
-                held += 0 if gradient is None else local(gradient).nbytes
-        self.gradients[name] = held
+        parameters = (value for group in self.runner.optimizers[name].param_groups for value in group['params'])
+        gradients = [self.runner.strategy.origin(parameter).grad for parameter in parameters]
+        held = [local(gradient) for gradient in gradients if gradient is not None]
+        if self.runner.step + 1 < self.step:
+            self.earlier[name] = held
+        elif self.runner.step + 1 == self.step:
+            self.gradients[name] = sum(gradient.nbytes for gradient in held)
 
     def after_step(self) -> None:
         if self.runner.step != self.step:
@@ -300,9 +300,7 @@ def test_a_rank_of_two_holds_what_was_predicted(tmp_path: Path, gloo_pool: GlooP
         assert found.parts[name] == held[name] >= ranks[1][0][name], name
     # the critic is small, so under fsdp the tokenizer's parts are the most; buckets of ddp stay
     assert found.parts['gradients'] == (sum if strategy == 'ddp' else max)(gradients.values())
-    # predicted is a GPU, whose attention keeps no scores; of this tiny run on a CPU they are 5.7 %
-    most = 1.06 if strategy == 'ddp' else 1.02
-    assert held['activations'] <= most * (found.parts['activations'] + found.parts['gathered'])
+    assert held['activations'] <= 1.02 * (found.parts['activations'] + found.parts['gathered'])
 
 
 # the rules that no small run shows

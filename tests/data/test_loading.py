@@ -22,6 +22,7 @@ from PIL import Image
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import key_of, python_stream
 from vq.core.records import Batch
+from vq.data import loading
 from vq.data.datasets.digits import DigitsDataset
 from vq.data.datasets.folder import FolderDataset
 from vq.data.decode import BadImage
@@ -175,13 +176,13 @@ def test_the_generators_of_this_process_are_left_alone(workers):
     def state():
         return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 
+    def run():
+        transform = VQTransformRegistry.build({'type': 'strong', 'image_size': 8})
+        train(DigitsDataset(image_size=8, transform=transform), 4, 3, num_workers=workers)
+
+    run()  # what is imported now may draw for itself, as rich does
     before = state()
-    train(
-        DigitsDataset(image_size=8, transform=VQTransformRegistry.build({'type': 'strong', 'image_size': 8})),
-        4,
-        3,
-        num_workers=workers,
-    )
+    run()
     assert state() == before
 
 
@@ -375,6 +376,19 @@ def test_workers_work_on_when_the_run_is_told_to_stop(children):
     assert len(children()) == 2
     loader.close()
     assert not children()
+
+
+def test_a_worker_that_only_starts_is_not_ended_either(children, monkeypatch):
+    prepare = loading._prepare_worker
+
+    def late(number: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        prepare(number)
+
+    monkeypatch.setattr(loading, '_prepare_worker', late)
+    with endless(2) as loader:
+        assert len(next(loader)) == 2
+        assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
 
 
 def test_a_worker_that_is_killed_ends_the_run_with_advice(children):

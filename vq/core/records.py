@@ -32,6 +32,7 @@ class Batch:
     boxes: Tensor | None = None
     mask: Tensor | None = None
     path: list[str] | None = None
+    tokens: Tensor | None = None  # (B, *token_shape) int64, of datasets of tokens, whose images are empty
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -85,6 +86,26 @@ class Prediction:
     value: Tensor
     kind: Literal['epsilon', 'x0', 'v', 'velocity', 'score']
     variance: Tensor | None = None
+
+
+@dataclasses.dataclass
+class Predicted:
+    """What a generator says of tokens it was shown. L positions, in the order of the sequence; V logits."""
+
+    logits: Tensor  # (B, L, V)
+    targets: Tensor  # (B, L) int64, below V
+    mask: Tensor | None = None  # (B, L) bool: positions that were hidden and are learned; None: all
+
+
+@dataclasses.dataclass
+class Wanted:
+    """Images to draw. Each has streams of random numbers of its own, derived from ``seed`` and its id: see sampling/."""
+
+    ids: list[int]  # of the B images
+    seed: int
+    category: Tensor | None = None  # (B,) int64, on the device
+    given: Tensor | None = None  # (B, *token_shape) int64: tokens that stay as they are, where ``keep`` says so
+    keep: Tensor | None = None  # (*token_shape) bool
 
 
 @dataclasses.dataclass

@@ -6,6 +6,7 @@ the process that iterates are never touched.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import signal
@@ -26,6 +27,7 @@ from vq.interfaces import Dataset, Sample
 
 REPLACEMENTS = 32  # other samples tried in the place of a bad one
 SHOWN = 5  # bad files named in an error
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 logger = logging.getLogger('vq')
 
@@ -191,7 +193,8 @@ class Loader:
 
     def _next_packet(self) -> Packet:
         if self._packets is None:
-            self._packets = iter(self._torch_loader)
+            with _signals_held_back():
+                self._packets = iter(self._torch_loader)
             # also when the loader is collected, and at exit before multiprocessing would wait for workers that ignore SIGTERM
             self._stop = Finalize(self, _stop_workers, (self._packets,), exitpriority=10)
         return next(self._packets)
@@ -227,10 +230,21 @@ def _as_it_is(packet: Packet) -> Packet:
     return packet
 
 
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """A worker inherits this, so that none of them can end it before it ignores them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _prepare_worker(_: int) -> None:
     """Signals that stop a run go to the whole process group: the main process decides, and needs its workers to the end."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what came in the meantime is ignored too
     torch.set_num_threads(1)
 
 
