@@ -81,7 +81,8 @@ def test_two_launchers_are_two_nodes(tmp_path: Path, straight: Path, killed: boo
         place += ['--max-restarts', '1'] if killed else []
         nodes.append(begin(tmp_path, '-m', 'vq.cli.launch', *place, '-m', 'vq.train', 'run', config, *config_options))
     said = [process.communicate(timeout=200)[1] for process in nodes]
-    assert [process.returncode for process in nodes] == [0, 0], said
+    print(*said, sep='\n')
+    assert [process.returncode for process in nodes] == [0, 0]
     compare(straight, tmp_path / 'work_dirs/run')
 
 

@@ -12,7 +12,8 @@ from vq.report.tokenizer import Facts, Samples, build_page, ordered, perplexity,
 
 
 def results(psnr: float, dead: int) -> dict[str, float]:
-    return {'psnr': psnr, 'ssim': 0.95, 'l1': 0.02, 'mse': 0.001, 'codebook_usage': 1 - dead / 8, 'perplexity': 6.1,
+    return {'fd': 700 - 20 * psnr, 'recognised': psnr / 32,
+            'psnr': psnr, 'ssim': 0.95, 'l1': 0.02, 'mse': 0.001, 'codebook_usage': 1 - dead / 8, 'perplexity': 6.1,
             'dead_codes': dead, 'samples': 40}  # fmt: skip
 
 
@@ -36,11 +37,13 @@ def facts() -> Facts:
         counts={'train': [9, 8, 7, 6, 5, 4, 3, 0], 'validation': [1, 1, 1, 1, 1, 1, 1, 0]},
         code_pictures=rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8),
         baseline_pictures=rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8),
+        classifier={'top1': 0.994},
         train_images=300,
         parameters=12_345,
         image_size=8,
         bits=3.0,
-        commands=[('python -m vq.train demo a.py', 12.3), ('python -m vq.val demo a.py', 1.5)],
+        commands=[('python -m vq.train digits b.py', 9.4),
+                  ('python -m vq.train demo a.py', 12.3), ('python -m vq.val demo a.py', 1.5)],
         config="trainer = dict(type='Trainer')",
         machine=[('cores', '2')],
     )  # fmt: skip
@@ -51,7 +54,8 @@ def test_the_page_says_the_figures(facts):
     reader = Reader(html)
     assert needs_nothing_else(html)
     for text in ('31.3 dB', '+6.2 dB', '87.5 %', '7 of 8 codes', '12 bits', '30 steps', '30.99', '24.50', '0.00100',
-                 '# 12.3 s', 'python -m vq.val demo a.py', "type='Trainer'", 'cores: 2', '1 never used'):  # fmt: skip
+                 '# 12.3 s', '12 s', '99.4%', '74.60', '97.7%', '97.7 %',
+                 'python -m vq.val demo a.py', "type='Trainer'", 'cores: 2', '1 never used'):  # fmt: skip
         assert text in reader.text, text
     assert reader.ids == ['reconstructions', 'metrics', 'training', 'tokens', 'usage', 'codes', 'commands']
     assert 'Dry run' not in reader.text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -250,3 +252,18 @@ def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Pa
     file.write_bytes(b'other weights')
     with pytest.raises(UserError, match=r'teacher\.bin'):
         checkpoints.load(path)
+
+
+def test_logging_back_ends_start_without_what_they_do_not_need():
+    """mmengine would import transformers, which imports torch_xla: seconds, and a choice of device nobody asked for."""
+    code = (
+        'import sys\n'
+        'from vq.runners.callbacks.backends import hidden\n'
+        "with hidden('transformers'):\n"
+        '    import mmengine.visualization\n'
+        "assert not {'transformers', 'torch_xla', 'torch._inductor'} & set(sys.modules)\n"
+        'import transformers\n'  # who needs it later finds it
+        "with hidden('transformers'):\n"
+        "    assert sys.modules['transformers'] is transformers\n"
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)

@@ -79,8 +79,9 @@ class Agent:
             'TORCHELASTIC_RESTART_COUNT': str(attempt),
             'TORCHELASTIC_MAX_RESTARTS': str(self.plan.max_restarts),
         }
+        telling = {'PYTHONFAULTHANDLER': '1'}  # where a rank was when it crashes in native code
         environments = [
-            {**os.environ, **self.plan.settings, **self.place.variables(index, port), **elastic}
+            {**telling, **os.environ, **self.plan.settings, **self.place.variables(index, port), **elastic}
             for index in range(self.place.processes)
         ]
         self.ranks = Ranks(self.plan.command(), environments, self.folder / f'error_{attempt}.json')

@@ -19,6 +19,7 @@ from vq.cli import arguments, environment
 from vq.cli.errors import command, say
 
 NAME, CONFIG = 'demo', 'configs/digits/demo.py'
+CLASSIFIER, ITS_CONFIG = 'demo_classifier', 'configs/ic/digits.py'
 BODIES = {
     'vq.train': 'vq.cli.train',
     'vq.val': 'vq.cli.val',
@@ -81,6 +82,8 @@ def plan(options: argparse.Namespace, runs: Path) -> list[tuple[str, list[str]]]
 
     tokenize = 'vq.tasks.image_tokenization.tokenize'
     return [
+        ('vq.train', [CLASSIFIER, ITS_CONFIG, '--overwrite', *common]),
+        ('vq.val', [CLASSIFIER, ITS_CONFIG, *common]),
         ('vq.train', [*start, '--overwrite', *common, *overriding()]),
         ('vq.val', [*start, *common, *overriding()]),
         ('vq.test', [*start, *weights, '--visual', *common, *overriding('.validator.dataset.split::test')]),
@@ -134,19 +137,22 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
         ('vq', vq.__version__),
         ('seed', str(options.seed)),
     ]
-    facts = gather(runs, NAME, CONFIG, overrides_of(options), options.seed, commands, machine)
+    facts = gather(runs, (NAME, CLASSIFIER), CONFIG, overrides_of(options), options.seed, commands, machine)
     ours, baseline = next(iter(facts.held_out.values()))
     page = build_page(
         facts,
         'vq demo: handwritten digits as 16 tokens',
         f'A small convolutional tokenizer, trained from nothing on {facts.train_images:,} handwritten digits (those of '
         f'scikit-learn, enlarged from 8 to {facts.image_size} pixels). Its codebook is a moving average of what the encoder '
-        'makes, and codes that fall out of use move to where they are needed. Everything on this page '
-        'was measured by the commands at its end.',
+        'makes, and codes that fall out of use move to where they are needed. A classifier, trained for this page on the same '
+        'digits, looks at what comes back. Everything on this page was measured by the commands at its end.',
     )
     path = runs / NAME / 'report.html'
     page.save(path)
+    named, named_baseline = 100 * ours['recognised'], 100 * baseline['recognised']
     return (
         f'PSNR {ours["psnr"]:.2f} dB on held-out digits (k-means on raw patches: {baseline["psnr"]:.2f} dB), '
-        f'codebook usage {100 * ours["codebook_usage"]:.1f} %.'
+        f'codebook usage {100 * ours["codebook_usage"]:.1f} %. A classifier names {100 * facts.classifier["top1"]:.1f} % of '
+        f'the digits and {named:.1f} % of their reconstructions ({named_baseline:.1f} %); '
+        f'FD in its features {ours["fd"]:.2f} ({baseline["fd"]:.2f}).'
     ), path

@@ -20,28 +20,31 @@ from vq.core.config import PyConfig
 from vq.core.errors import RunFailure
 from vq.core.random import key_of, python_stream
 from vq.core.records import Batch, Outputs, to_float
-from vq.interfaces import Dataset
+from vq.interfaces import Dataset, FeatureNetwork
 from vq.io import checkpoints
 from vq.io.shards import ShardSet
+from vq.metrics.features.metric import FeatureMetric
 from vq.registries import VQDatasetRegistry, VQMetricRegistry
 from vq.report import baseline
 from vq.report.baseline import PatchKMeans, Pixels
-from vq.report.tokenizer import Facts, Samples
+from vq.report.tokenizer import Facts, Results, Samples
 from vq.runners import journal
+from vq.teachers.classifier import classifier_features
 
 EACH = 3  # digits shown of each class
 
 
 def gather(
     runs: Path,
-    name: str,
+    names: tuple[str, str],
     file: str,
     overrides: dict[str, Any],
     seed: int,
     commands: list[tuple[str, float]],
     machine: list[tuple[str, str]],
 ) -> Facts:
-    """Everything the report says of the run ``name``."""
+    """Everything the report says of two runs: a tokenizer's, and that of a classifier which looks at its images."""
+    name, classifier = names[0], runs / names[1]
     config = compose(file, {}, overrides)
     folder, tiny = runs / name, dry_run()
     tokenizer = vq.load(folder)
@@ -58,6 +61,19 @@ def gather(
         for step, path in checkpoints.list_complete(folder / 'checkpoints')
     ]
     ours = {'validation': steps[-1][1], 'test': read(runs / f'{name}_test' / 'results.json')}
+    network = classifier_features(classifier)
+    last = checkpoints.list_complete(classifier / 'checkpoints')[-1][1].name
+
+    def compared(split: str) -> tuple[Results, Results]:
+        """(tokenizer, k-means): what was measured, and what the classifier sees in both."""
+        dataset, images = held_out[split], pixels[split]
+        made, coarse = tokenizer.detokenize(tokenizer.tokenize(as_tensor(images))), kmeans.tokenize(images)
+        other = kmeans.detokenize(coarse)
+        return (
+            ours[split] | seen(network, dataset, images, made.permute(0, 2, 3, 1).numpy()),
+            measure(config, dataset, images, other, coarse) | seen(network, dataset, images, other),
+        )
+
     tokens = {
         'train': tokens_of(runs / f'{name}_tokenize_train', train),
         'validation': tokens_of(runs / f'{name}_tokenize', held_out['validation']),
@@ -69,10 +85,8 @@ def gather(
     return Facts(
         journal=journal.read(folder / 'log.jsonl'),
         validations=steps,
-        held_out={
-            split: (ours[split], measure_baseline(config, kmeans, dataset, pixels[split]))
-            for split, dataset in held_out.items()
-        },
+        held_out={split: compared(split) for split in held_out},
+        classifier=read(classifier / 'val' / last / 'results.json'),
         samples=choose(held_out['validation'], pixels['validation'], reconstructions, kmeans, tokens['validation']),
         counts={
             split: np.bincount(found.ravel(), minlength=tokenizer.codebook_size).tolist() for split, found in tokens.items()
@@ -135,9 +149,16 @@ def measure(config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, to
     return found
 
 
-def measure_baseline(config: PyConfig, kmeans: PatchKMeans, dataset: Dataset, images: Pixels) -> dict[str, Any]:
-    tokens = kmeans.tokenize(images)
-    return measure(config, dataset, images, kmeans.detokenize(tokens), tokens)
+def seen(network: FeatureNetwork, dataset: Dataset, images: Pixels, made: Pixels) -> dict[str, Any]:
+    """What a classifier of the same digits makes of reconstructions: distance to the originals, and digits it still names."""
+    ids = [dataset.id_of(index) for index in range(len(dataset))]
+    categories = torch.tensor([dataset.load(index, python_stream('demo'))['category'] for index in range(len(dataset))])
+    batch = Batch(as_tensor(images), ids, torch.tensor([key_of(sample) for sample in ids]))
+    metric = FeatureMetric(network)
+    metric.reset()
+    metric.update(batch, Outputs(to_float(as_tensor(made))))
+    logits = network(as_tensor(made)).logits
+    return {'fd': metric.compute()['fid'], 'recognised': float((logits.argmax(1) == categories).double().mean())}
 
 
 def check_decoded(

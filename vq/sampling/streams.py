@@ -12,8 +12,7 @@ from vq.core.random import derive_seed
 
 def uniforms(seed: int, ids: Sequence[int], *shape: int, purpose: str = 'tokens') -> Tensor:
     """(B, *shape) fp32 in [0, 1), on the CPU. Row b is drawn from a stream of ``seed``, ``purpose`` and ids[b] alone."""
-    rows = [
-        torch.rand(shape, generator=torch.Generator().manual_seed(derive_seed('sample', seed, purpose, sample)))
-        for sample in ids
-    ]
-    return torch.stack(rows) if rows else torch.empty(0, *shape)
+    numbers = torch.empty(len(ids), *shape)
+    for row, sample in zip(numbers, ids, strict=True):
+        row.uniform_(generator=torch.Generator().manual_seed(derive_seed('sample', seed, purpose, sample)))
+    return numbers

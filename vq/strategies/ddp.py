@@ -18,6 +18,8 @@ from vq.registries import VQStrategyRegistry
 from vq.strategies.base import BaseStrategy, Precision
 from vq.strategies.compiling import CompileSettings
 
+LAST_ANSWER = 10.0  # seconds that the end of a run waits for a flag the others may still raise
+
 
 @VQStrategyRegistry.register_()
 class DDPStrategy(BaseStrategy):
@@ -82,6 +84,9 @@ class DDPStrategy(BaseStrategy):
         self._started_group = True
 
     def stop(self) -> None:
+        if self._pending is not None:  # else the group would be taken down below a reduction that is under way
+            with contextlib.suppress(RuntimeError):  # after a failure the others may never answer
+                self._pending[0].wait(datetime.timedelta(seconds=LAST_ANSWER))
         self._pending = None
         collectives.install(None)
         if self._started_group:

@@ -10,6 +10,7 @@ from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
 from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.registries import VQModelRegistry
+from vq.tokenizers.joins import check_join
 from vq.tokenizers.sizes import check_image_size
 
 
@@ -49,8 +50,8 @@ class VQGAN(Tokenizer):
         self.pre_decode = pre_decode
         self.decoder = decoder
         self.downsampling = encoder.downsampling
-        _check_join('encoder', encoder.out_channels, 'post_encode', post_encode, 'quantizer', quantizer.feature_dim)
-        _check_join('quantizer', quantizer.embedding_dim, 'pre_decode', pre_decode, 'decoder', decoder.in_channels)
+        check_join('encoder', encoder.out_channels, 'post_encode', post_encode, 'quantizer', quantizer.feature_dim)
+        check_join('quantizer', quantizer.embedding_dim, 'pre_decode', pre_decode, 'decoder', decoder.in_channels)
         upsampling = getattr(decoder, 'upsampling', encoder.downsampling)
         if upsampling != encoder.downsampling:
             raise ConfigError(
@@ -114,18 +115,3 @@ class VQGAN(Tokenizer):
         """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and what the quantizer said on the way."""
         quantized = self.quantize(self.encode(image))
         return self.decode(quantized.z), quantized
-
-
-def _check_join(left: str, out_channels: int, between: str, connector: Connector | None, right: str, in_channels: int) -> None:
-    if connector is None:
-        if out_channels != in_channels:
-            raise ConfigError(
-                f'{left} gives {out_channels} channels and {right} takes {in_channels}',
-                f"Add {between}=dict(type='ConvConnector'), or make the widths equal.",
-            )
-    elif connector.in_channels != out_channels or connector.out_channels != in_channels:
-        raise ConfigError(
-            f'{between} joins {connector.in_channels} to {connector.out_channels} channels, '
-            f'but {left} gives {out_channels} and {right} takes {in_channels}',
-            f'Leave in_channels and out_channels of {between} out: they follow from the neighbours.',
-        )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +17,23 @@ from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 
 logger = logging.getLogger('vq')
+
+
+@contextlib.contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """As if ``package`` were not installed, unless it is imported already.
+
+    mmengine asks transformers for an optimizer, and that starts torch's compiler and torch_xla: 4 seconds at the start of
+    every run, for nothing.
+    """
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 @VQCallbackRegistry.register_()
@@ -34,8 +53,9 @@ class BackendsCallback(Callback):
         if not collectives.is_main():
             return
         try:
-            from mmengine.registry import VISBACKENDS
-            from mmengine.visualization import vis_backend  # noqa: F401  registers the back ends
+            with hidden('transformers'):
+                from mmengine.registry import VISBACKENDS
+                from mmengine.visualization import vis_backend  # noqa: F401  registers the back ends
         except ImportError as error:
             raise UserError('BackendsCallback needs mmengine', "Install it with pip install 'vq[mm]'.") from error
         for settings in self.settings:

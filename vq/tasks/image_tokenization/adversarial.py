@@ -16,7 +16,7 @@ from vq.interfaces import Discriminator, DiscriminatorPenalty, GeneratorWeight, 
 from vq.nn.precision import no_autocast
 from vq.nn.running_statistics import join_running_statistics, unjoined_norms
 from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
-from vq.tasks.image_tokenization.task import AutoEncoding, Coded, ImageTokenization
+from vq.tasks.image_tokenization.task import Coded, ImageTokenization
 
 GeneratorLoss = Annotated[Callable[[Tensor], Tensor], VQGeneratorLossRegistry]
 DiscriminatorLoss = Annotated[Callable[[Tensor, Tensor], Tensor], VQDiscriminatorLossRegistry]
@@ -97,7 +97,7 @@ class AdversarialTokenization(ImageTokenization):
         self._norms = unjoined_norms(discriminator)
         self._critic = (Critic(discriminator, self.penalties),)  # a tuple: not registered a second time
         self._roots = {
-            'tokenizer': AutoEncoding(tokenizer, with_features=weight.by_gradients),
+            'tokenizer': self._make_root(with_features=weight.by_gradients),
             'discriminator': self._critic[0],
         }
 
@@ -106,7 +106,7 @@ class AdversarialTokenization(ImageTokenization):
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
         image = to_float(batch.image)
-        coded: Coded = roots['tokenizer'](image)
+        coded = self._code(roots['tokenizer'], image)
         self.outputs = Outputs(coded.reconstruction.detach(), coded.tokens)
         yield 'tokenizer', self._tokenizer_losses(image, coded, self._strength(step))
         if step > self.discriminator_start:

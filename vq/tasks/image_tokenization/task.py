@@ -51,8 +51,17 @@ class ImageTokenization(Task):
                 'Train it with its own task, and a decoder for it with the image reconstruction task.',
             )
         self.tokenizer, self.losses = tokenizer, nn.ModuleDict(losses)
-        self._roots: dict[str, nn.Module] = {'tokenizer': AutoEncoding(tokenizer)}  # a dict: not registered a second time
+        self._roots: dict[str, nn.Module] = {'tokenizer': self._make_root()}  # a dict: not registered a second time
         self.outputs = Outputs()
+
+    def _make_root(self, with_features: bool = False) -> nn.Module:
+        """What the optimizer ``tokenizer`` owns."""
+        return AutoEncoding(self.tokenizer, with_features)
+
+    def _code(self, root: nn.Module, image: Tensor) -> Coded:
+        """One forward through the root, wrapped or not."""
+        coded: Coded = root(image)
+        return coded
 
     @property
     def codebook_size(self) -> int:
@@ -67,7 +76,7 @@ class ImageTokenization(Task):
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
         image = to_float(batch.image)
-        coded: Coded = roots['tokenizer'](image)
+        coded = self._code(roots['tokenizer'], image)
         self.outputs = Outputs(coded.reconstruction.detach(), coded.tokens)
         yield 'tokenizer', self._collect(image, coded)
 
@@ -90,7 +99,7 @@ class ImageTokenization(Task):
     @torch.no_grad()
     def validation_step(self, batch: Batch) -> Outputs:
         image = to_float(batch.image)
-        coded: Coded = self._roots['tokenizer'](image)
+        coded = self._code(self._roots['tokenizer'], image)
         losses = self._collect(image, coded)
         return Outputs(coded.reconstruction, coded.tokens, {**losses.values, 'total': losses.total})
 

@@ -1,0 +1,228 @@
+"""Masked generation (MaskGIT, MAGE): hidden tokens are learned all at once, and drawn in a few steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import ConfigError, RunFailure, UserError
+from vq.core.records import Predicted, Wanted
+from vq.generators.networks.bidirectional import BidirectionalNetwork
+from vq.interfaces import Generator
+from vq.registries import VQGeneratorRegistry
+from vq.sampling.guidance import guided
+from vq.sampling.masked import (
+    SCHEDULES,
+    MaskSchedule,
+    confidence,
+    halton_order,
+    hidden_counts,
+    hidden_share,
+    hide,
+    most_confident,
+    steps_of_order,
+    truncated_normal_mask_ratio,
+    uniforms_of_tokens,
+)
+from vq.sampling.streams import uniforms
+
+MaskRatio = Literal['cosine', 'linear', 'square', 'arccos', 'mage']
+
+
+@VQGeneratorRegistry.register_()
+class MaskedGenerator(Generator):
+    """p(hidden tokens | visible tokens, category), each hidden token for itself: -sum_(i hidden) log p(x_i | x_visible, c).
+
+    (Chang et al. 2022, MaskGIT; Li et al. 2023, MAGE; the order of Besnier et al. 2025.)
+
+    Training. Of every image the share r of its tokens is hidden: ``mask_ratio`` is a schedule gamma, r = gamma(u), or 'mage',
+    a truncated normal. ``label_drop`` of the categories are left out, for guidance. Label smoothing (0.1 in the papers)
+    belongs to the loss, so to the task. In evaluation no category is left out, and what is hidden follows from the tokens
+    themselves: a validation loss does not depend on batches, ranks or the state of a generator.
+
+    Drawing. All tokens are hidden at first, except given ones. Step t of T draws all hidden tokens, fixes some of these and
+    hides the others again; ``schedule`` says how many stay hidden. ``order``: 'confidence' fixes the tokens of the highest
+    log p + choice_temperature (1 - t / T) g with Gumbel noise g; 'halton' fixes positions in the order of a Halton
+    sequence over the grid. Where fewer tokens are free than there are ``steps``, every step fixes one.
+
+    Tokens are (h, w) or (L,): of several codes per cell each would need a place and a codebook of its own.
+    """
+
+    def __init__(
+        self,
+        token_shape: tuple[int, ...],
+        codebook_size: int,
+        classes: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        dropout: float = 0.0,
+        positions: Literal['flat', 'grid'] = 'flat',
+        tied: bool = True,
+        label_drop: float = 0.1,
+        mask_ratio: MaskRatio = 'cosine',
+        steps: int = 12,
+        schedule: MaskSchedule = 'cosine',
+        order: Literal['confidence', 'halton'] = 'confidence',
+        choice_temperature: float = 4.5,
+    ) -> None:
+        super().__init__()
+        if len(token_shape) not in (1, 2):
+            raise ConfigError(
+                f'masked generation of tokens of the shape {tuple(token_shape)}: there are several codes per cell',
+                'Use a tokenizer with one code per cell, or an autoregressive generator.',
+            )
+        if mask_ratio not in (*SCHEDULES, 'mage'):
+            raise ConfigError(f"mask_ratio is '{mask_ratio}'", f"Write 'mage' or one of {', '.join(SCHEDULES)}.")
+        if schedule not in SCHEDULES:
+            raise ConfigError(f"schedule is '{schedule}'", f'Write one of {", ".join(SCHEDULES)}.')
+        if order not in ('confidence', 'halton'):
+            raise ConfigError(f"order is '{order}'", "Write 'confidence' or 'halton'.")
+        if steps < 1:
+            raise ConfigError(f'steps is {steps}', 'Tokens are drawn in one step at least.')
+        if not 0 <= label_drop <= 1:
+            raise ConfigError(f'label_drop is {label_drop}', 'Choose a share between 0 and 1; 0.1 is usual.')
+        if choice_temperature < 0:
+            raise ConfigError(f'choice_temperature is {choice_temperature}', 'Choose 0 (no noise) or more; 4.5 is usual.')
+        self.token_shape = tuple(token_shape)
+        self.codebook_size, self.classes = codebook_size, classes
+        self.label_drop = label_drop
+        self.mask_ratio: MaskRatio = mask_ratio
+        self.steps = steps
+        self.schedule: MaskSchedule = schedule
+        self.order = order
+        self.choice_temperature = choice_temperature
+        self.length = math.prod(self.token_shape)
+        self.network = BidirectionalNetwork(
+            self.token_shape, codebook_size, classes, dim, depth, heads, mlp_ratio, dropout, positions, tied
+        )
+
+    def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
+        flat = tokens.flatten(1)  # (B, L)
+        category = self._known(category)
+        if self.training:
+            drawn = torch.rand(len(flat), self.length + 1, device=flat.device)
+            dropped = None if category is None else torch.rand(len(flat), device=flat.device) < self.label_drop
+        else:
+            drawn, dropped = uniforms_of_tokens(flat, self.length + 1), None
+        hidden = hide(self._ratio(drawn[:, 0]), drawn[:, 1:])
+        return Predicted(self.network(flat, hidden, category, dropped), flat, hidden)
+
+    def _ratio(self, uniform: Tensor) -> Tensor:
+        if self.mask_ratio == 'mage':
+            return truncated_normal_mask_ratio(uniform)
+        return hidden_share(uniform, self.mask_ratio)
+
+    # drawing
+
+    @torch.no_grad()
+    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
+        """``guidance`` is asked for every step of decoding. Without a category images are of no class in particular.
+
+        The two predictions of guidance come from one batch of twice the rows. The device is waited for once before the
+        first step and once after the last.
+        """
+        device = self.network.hidden_token.device
+        category = self._known(wanted.category)
+        tokens, hidden, free = self._start(wanted, device)
+        counts = hidden_counts(len(free), self.steps, self.schedule)
+        if not counts or not wanted.ids:
+            return tokens.view(len(tokens), *self.token_shape)
+        noise = self._uniforms(wanted, len(counts), 'tokens', device)
+        choose = self._chosen_by_order(free, counts, device) if self.order == 'halton' else None
+        luck = self._uniforms(wanted, len(counts), 'confidence', device) if choose is None else noise
+        before = len(free)
+        for step, after in enumerate(counts):
+            logits = self._logits(tokens.clamp(min=0), hidden, category, float(guidance(step, len(counts))))
+            drawn = sampler(logits, noise[:, step])  # -1 where logits are no distribution
+            if choose is not None:
+                fixed = next(choose)
+            else:
+                temperature = self.choice_temperature * (1 - (step + 1) / len(counts))
+                score = confidence(logits, drawn.clamp(min=0), temperature, luck[:, step])
+                fixed = most_confident(score, hidden, before - after)
+            tokens = torch.where(fixed, drawn, tokens)
+            hidden = hidden & ~fixed
+            before = after
+        if (tokens < 0).any():
+            raise RunFailure(
+                'the network gave logits that are no distribution (NaN or infinity), so no token could be drawn',
+                'Look at the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
+            )
+        return tokens.view(len(tokens), *self.token_shape)
+
+    def _known(self, category: Tensor | None) -> Tensor | None:
+        """A category that the network can take: None where there are none."""
+        if not self.classes:
+            return None
+        if category is None and not self.label_drop:
+            raise UserError(
+                'this generator was trained with the class of every image, and knows nothing of images without one',
+                'Give classes, or train with label_drop above 0.',
+            )
+        return category
+
+    def _start(self, wanted: Wanted, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
+        """Tokens (B, L), zeros where they are hidden; what is hidden (B, L); the positions that are free."""
+        rows = len(wanted.ids)
+        category, given, keep = wanted.category, wanted.given, wanted.keep
+        if category is not None and not self.classes:
+            raise UserError('images of a class are wanted, and this generator knows no classes', 'Leave category out.')
+        if (given is None) != (keep is None):
+            raise UserError('tokens are given without saying which are kept, or the reverse', 'Set both, given and keep.')
+        if keep is None or given is None:
+            keep = torch.zeros(self.token_shape, dtype=torch.bool, device=device)
+            given = torch.zeros(rows, *self.token_shape, dtype=torch.int64, device=device)
+        for name, value, shape in (
+            ('category', category, (rows,)),
+            ('given', given, (rows, *self.token_shape)),
+            ('keep', keep, self.token_shape),
+        ):
+            if value is not None and tuple(value.shape) != shape:
+                raise UserError(f'{name} has the shape {tuple(value.shape)}', f'For these images it is {shape}.')
+        keep = keep.flatten().to(device, torch.bool)
+        tokens = given.flatten(1).to(device).masked_fill(~keep, 0)
+        bad = torch.stack([outside(tokens, self.codebook_size), outside(category, self.classes).to(device)])
+        *kept, bad_token, bad_category = torch.cat([keep, bad]).tolist()
+        if bad_token:
+            raise UserError('a given token is no code of the codebook', f'They are 0 to {self.codebook_size - 1}.')
+        if bad_category:
+            raise UserError(f'a category is not among the {self.classes} classes', f'They are 0 to {self.classes - 1}.')
+        return tokens, (~keep).expand(rows, -1), [position for position, stays in enumerate(kept) if not stays]
+
+    def _uniforms(self, wanted: Wanted, steps: int, purpose: str, device: torch.device) -> Tensor:
+        """(B, steps, L): all the random numbers at once, so that no step waits for a copy."""
+        return uniforms(wanted.seed, wanted.ids, steps, self.length, purpose=purpose).to(device)
+
+    def _chosen_by_order(self, free: list[int], counts: list[int], device: torch.device) -> Iterator[Tensor]:
+        """bool (L,) for each step: the positions it fixes."""
+        wanted = set(free)
+        order = [position for position in halton_order(self.token_shape) if position in wanted]
+        fixed_at = steps_of_order(order, self.length, counts).to(device)
+        return (fixed_at == step for step in range(len(counts)))
+
+    def _logits(self, tokens: Tensor, hidden: Tensor, category: Tensor | None, scale: float) -> Tensor:
+        """fp32 (B, L, K):  l = l_0 + scale (l_c - l_0),  l_0 without a category, both from one batch of twice the size."""
+        if category is None or scale == 1:
+            logits: Tensor = self.network(tokens, hidden, category)
+            return logits.float()
+        if not self.label_drop:
+            raise UserError(
+                f'guidance {scale} needs predictions without a class, and this generator was trained with label_drop=0',
+                'Sample with guidance 1, or train with label_drop above 0.',
+            )
+        rows = len(tokens)
+        dropped = torch.arange(2 * rows, device=tokens.device) >= rows
+        both = self.network(tokens.repeat(2, 1), hidden.repeat(2, 1), category.repeat(2), dropped).float()
+        conditional, unconditional = both.chunk(2)
+        return guided(conditional, unconditional, scale)
+
+
+def outside(ids: Tensor | None, size: int) -> Tensor:
+    """Whether an id is not among 0 to size - 1, on its device."""
+    return torch.tensor(False) if ids is None else ((ids < 0) | (ids >= size)).any()

@@ -1,0 +1,276 @@
+"""A Llama-style causal transformer, with LlamaGen's rotary positions on a grid."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq.core.errors import ConfigError, listing, nearest
+from vq.interfaces import CausalNetwork
+from vq.nn.recompute import Recomputed
+from vq.nn.rope import RotaryTable, rotate
+from vq.registries import VQCausalNetworkRegistry
+
+
+class Size(NamedTuple):
+    depth: int
+    dim: int
+    heads: int
+
+
+SIZES = {  # LlamaGen's; B, L and XL are those of its published files, XXL and 3B those of its paper
+    'B': Size(12, 768, 12),
+    'L': Size(24, 1024, 16),
+    'XL': Size(36, 1280, 20),
+    'XXL': Size(48, 1536, 24),
+    '3B': Size(24, 3200, 32),
+}
+
+
+def llama_size(name: str) -> dict[str, int]:
+    """``dim``, ``depth`` and ``heads`` of a size, for the constructor of ``LlamaNetwork``."""
+    if name not in SIZES:
+        raise ConfigError(f"there is no size '{name}'{nearest(name, SIZES)}", f'There are: {listing(SIZES)}.')
+    return SIZES[name]._asdict()
+
+
+def feed_forward_width(dim: int, multiple_of: int = 256) -> int:
+    """Two thirds of 4 * dim, rounded up: three matrices then cost what two of 4 * dim would."""
+    return -(-int(8 * dim / 3) // multiple_of) * multiple_of
+
+
+@dataclasses.dataclass
+class Cache:
+    """Keys and values of all layers in one block of memory, (depth, B, 2 * kv_heads, length, D): keys first."""
+
+    pairs: Tensor
+
+    @property
+    def length(self) -> int:
+        return self.pairs.shape[3]
+
+
+class LlamaBlock(Recomputed):
+    """x + attention(norm(x)), then x + W_down(silu(W_gate norm(x)) * W_up norm(x)). No biases.
+
+    Queries, keys and values come from one matrix, gate and up from another: fewer, larger products.
+    """
+
+    def __init__(
+        self, dim: int, heads: int, kv_heads: int, ffn_dim: int, dropout: float, norm_eps: float, rope: RotaryTable
+    ) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim, self.ffn_dim = heads, kv_heads, dim // heads, ffn_dim
+        self.random = dropout > 0
+        self.rope = rope  # of the network, shared by all blocks
+        self.attention_norm = nn.RMSNorm(dim, norm_eps)
+        self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=False)
+        self.out = nn.Linear(dim, dim, bias=False)
+        self.ffn_norm = nn.RMSNorm(dim, norm_eps)
+        self.gate_up = nn.Linear(dim, 2 * ffn_dim, bias=False)
+        self.down = nn.Linear(ffn_dim, dim, bias=False)
+        self.dropout = nn.Dropout(dropout)
+
+    def compute(self, x: Tensor) -> Tensor:
+        x = x + self.dropout(self.out(self.attend(self.attention_norm(x))))
+        return x + self.dropout(self.feed_forward(x))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, dim=-1)
+        y: Tensor = self.down(F.silu(gate) * up)
+        return y
+
+    def project(self, x: Tensor) -> Tensor:
+        """(B, T, dim) -> (B, T, heads + 2 * kv_heads, D): queries, keys, values."""
+        y: Tensor = self.qkv(x).unflatten(-1, (-1, self.head_dim))
+        return y
+
+    def attend(self, x: Tensor) -> Tensor:
+        """(B, T, dim) -> (B, T, dim), each position sees itself and those before."""
+        qkv = self.project(x)
+        turned = self.rope(qkv[:, :, : self.heads + self.kv_heads])
+        q = turned[:, :, : self.heads].transpose(1, 2)  # (B, heads, T, D)
+        k = turned[:, :, self.heads :].transpose(1, 2)  # (B, kv_heads, T, D)
+        v = qkv[:, :, self.heads + self.kv_heads :].transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads)
+        return mixed.transpose(1, 2).flatten(2)
+
+    def step(self, x: Tensor, table: Tensor, start: int, write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """x (B, t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * kv_heads, t, D).
+
+        ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D).
+        """
+        rows, count, dim = x.shape
+        qkv = self.project(self.attention_norm(x))
+        both = self.heads + self.kv_heads
+        if qkv.dtype == torch.float32:
+            # a complex number is a pair of channels: one product in place turns all queries and keys
+            torch.view_as_complex(qkv.unflatten(-1, (-1, 2)))[:, :, :both].mul_(table)
+        else:
+            qkv[:, :, :both] = rotate(qkv[:, :, :both], torch.view_as_real(table.squeeze(1)))
+        write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
+        q = qkv[:, :, : self.heads].to(write.dtype)
+        if count == 1:
+            # heads that share keys are as good as queries of several positions: no mask, no copies of keys
+            mixed = F.scaled_dot_product_attention(q.view(rows, self.kv_heads, -1, self.head_dim), keys, values)
+            mixed = mixed.reshape(rows, 1, dim)
+        else:
+            mask = None
+            if start:
+                mask = torch.ones(count, start + count, dtype=torch.bool, device=x.device).tril(start)
+            mixed = F.scaled_dot_product_attention(
+                q.transpose(1, 2), keys, values, mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
+            )
+            mixed = mixed.transpose(1, 2).reshape(rows, count, dim)
+        x = x + self.out(mixed)
+        return x + self.feed_forward(x)
+
+    def step_at(self, x: Tensor, table: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
+        """x (B, 1, dim) at a position that only the device knows; ``pairs`` is the whole cache of the layer.
+
+        ``position`` (1,) int64, ``table`` (1, D / 2, 2) its turns, ``seen`` (length,) bool the positions up to it.
+        """
+        rows, _, dim = x.shape
+        qkv = self.project(self.attention_norm(x))
+        turned = rotate(qkv[:, :, : self.heads + self.kv_heads], table)
+        new = torch.cat([turned[:, :, self.heads :], qkv[:, :, self.heads + self.kv_heads :]], dim=2)
+        pairs.index_copy_(2, position, new.transpose(1, 2).to(pairs.dtype))
+        q = turned[:, :, : self.heads].to(pairs.dtype).reshape(rows, self.kv_heads, -1, self.head_dim)
+        keys, values = pairs.chunk(2, dim=1)
+        mixed = F.scaled_dot_product_attention(q, keys, values, seen[None, None, None].expand(rows, 1, q.shape[2], -1))
+        x = x + self.out(mixed.reshape(rows, 1, dim))
+        return x + self.feed_forward(x)
+
+
+@VQCausalNetworkRegistry.register_()
+class LlamaNetwork(CausalNetwork):
+    """Pre-norm RMSNorm, SwiGLU, rotary positions, grouped keys and values, no biases, a head of its own (LlamaGen).
+
+    - ``grid`` (h, w): positions are those of a grid in raster order, after ``prefix`` positions that have none (the class).
+      Without it they are those of a line, which Hugging Face's Llama knows too. ``length`` is prefix + h * w where there is
+      a grid, and must be given where there is none.
+    - ``kv_heads``: groups of heads share keys and values; None: each has its own.
+    - ``ffn_dim``: None: two thirds of 4 * dim, rounded up to ``multiple_of``.
+    - ``token_dropout`` on the embeddings, ``dropout`` on what attention and feed-forward add.
+
+    Weights start as N(0, 0.02), the head at zero: before training every id is equally likely. ``llama_size`` has the sizes.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        kv_heads: int | None = None,
+        length: int | None = None,
+        grid: tuple[int, int] | None = None,
+        prefix: int = 0,
+        ffn_dim: int | None = None,
+        multiple_of: int = 256,
+        token_dropout: float = 0.0,
+        dropout: float = 0.0,
+        norm_eps: float = 1e-5,
+        rope_base: float = 10000.0,
+    ) -> None:
+        super().__init__()
+        kv_heads = heads if kv_heads is None else kv_heads
+        pairs = 4 if grid is not None else 2
+        if dim % heads or heads % kv_heads or (dim // heads) % pairs:
+            raise ConfigError(
+                f'LlamaNetwork of {dim} channels with {heads} heads, {kv_heads} of them for keys and values',
+                f'Heads divide dim, kv_heads divide heads, and {pairs} divides the channels of a head.',
+            )
+        most = None if grid is None else prefix + grid[0] * grid[1]
+        if length is None and most is None:
+            raise ConfigError('LlamaNetwork has neither length nor grid', 'Say how many positions a sequence has at most.')
+        self.length = length if length is not None else most or 0
+        if most is not None and self.length > most:
+            raise ConfigError(
+                f'LlamaNetwork of {self.length} positions on a grid with {most}', 'Leave length out, or give a larger grid.'
+            )
+        self.vocabulary, self.dim, self.depth, self.heads, self.kv_heads = vocabulary, dim, depth, heads, kv_heads
+        self.ffn_dim = feed_forward_width(dim, multiple_of) if ffn_dim is None else ffn_dim
+        self.grid, self.prefix, self.norm_eps, self.rope_base = grid, prefix, norm_eps, rope_base
+        self.embedding = nn.Embedding(vocabulary, dim)
+        self.token_dropout = nn.Dropout(token_dropout)
+        self.rope = RotaryTable(self.length, dim // heads, grid, prefix, rope_base)
+        self.blocks = nn.ModuleList(
+            LlamaBlock(dim, heads, kv_heads, self.ffn_dim, dropout, norm_eps, self.rope) for _ in range(depth)
+        )
+        self.norm = nn.RMSNorm(dim, norm_eps)
+        self.head = nn.Linear(dim, vocabulary, bias=False)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(self.head.weight)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(ids)
+        return embedded
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        self._check(embedded.shape[1])
+        x = self.token_dropout(embedded)
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    # one position after the other
+
+    def make_cache(self, rows: int, length: int) -> Cache:
+        self._check(length)
+        weight = self.head.weight
+        kind = weight.device.type
+        dtype = weight.dtype
+        if kind != 'meta' and torch.is_autocast_enabled(kind):
+            dtype = torch.get_autocast_dtype(kind)
+        shape = (self.depth, rows, 2 * self.kv_heads, length, self.dim // self.heads)
+        return Cache(torch.zeros(shape, dtype=dtype, device=weight.device))
+
+    @torch.no_grad()
+    def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
+        end = start + embedded.shape[1]
+        if end > cache.length:
+            raise ConfigError(f'position {end - 1} of a cache with {cache.length}', 'Make a longer cache.')
+        table = torch.view_as_complex(self.rope.table[start:end]).unsqueeze(1)
+        seen = cache.pairs[:, :, :, :end]
+        writes = cache.pairs[:, :, :, start:end].unbind()
+        keys, values = seen[:, :, : self.kv_heads].unbind(), seen[:, :, self.kv_heads :].unbind()
+        x = embedded
+        for block, write, k, v in zip(self.blocks, writes, keys, values, strict=True):
+            x = block.step(x, table, start, write, k, v)
+        return self._last(x)
+
+    @torch.no_grad()
+    def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
+        """``step`` of one position (B, 1, dim) whose number, int64 (), is on the device: same kernels at every position.
+
+        So a CUDA graph or a compiled function can hold it. It reads the whole cache, and masks what is not written yet.
+        """
+        at = position.reshape(1)
+        table = self.rope.table.index_select(0, at)
+        seen = torch.arange(cache.length, device=embedded.device) <= position
+        x = embedded
+        for block, pairs in zip(self.blocks, cache.pairs.unbind(), strict=True):
+            x = block.step_at(x, table, at, seen, pairs)
+        return self._last(x)
+
+    def _last(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(x[:, -1]))
+        return logits.float()
+
+    def _check(self, count: int) -> None:
+        if count > self.length:
+            raise ConfigError(
+                f'LlamaNetwork was given {count} positions, and has {self.length}', 'Build it with a larger length or grid.'
+            )

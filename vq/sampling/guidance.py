@@ -1,0 +1,58 @@
+"""Classifier-free guidance: how it combines two predictions, and how strong it is at each step.
+
+Schedules are functions ``(step, steps) -> scale``, for steps 0 to ``steps`` - 1; below, t = step / (steps - 1) goes from 0
+to 1. Scale 1 is no guidance (the prediction for the class), 0 would be the prediction without a class.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from vq.core.errors import ConfigError
+from vq.registries import VQGuidanceRegistry
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """u + s (c - u)."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def progress(step: int, steps: int) -> float:
+    """t = step / (steps - 1): 0 at the first step, 1 at the last; 1 where there is one step only."""
+    return step / (steps - 1) if steps > 1 else 1.0
+
+
+@VQGuidanceRegistry.register_('ConstantGuidance')
+def constant(step: int, steps: int, *, scale: float = 1.0) -> float:
+    """s(t) = scale."""
+    return scale
+
+
+@VQGuidanceRegistry.register_('LinearGuidance')
+def linear(step: int, steps: int, *, scale: float, start: float = 1.0) -> float:
+    """s(t) = start + (scale - start) t."""
+    return start + (scale - start) * progress(step, steps)
+
+
+@VQGuidanceRegistry.register_('CosineGuidance')
+def cosine(step: int, steps: int, *, scale: float, start: float = 1.0) -> float:
+    """s(t) = start + (scale - start) (1 - cos(pi t)) / 2."""
+    return start + (scale - start) * (1 - math.cos(math.pi * progress(step, steps))) / 2
+
+
+@VQGuidanceRegistry.register_('PowerGuidance')
+def power(step: int, steps: int, *, scale: float, exponent: float = 2.0, start: float = 1.0) -> float:
+    """s(t) = start + (scale - start) t^exponent."""
+    if not exponent > 0:
+        raise ConfigError(f'exponent is {exponent}, and must be above 0', 'Set exponent=1.0 for a straight line.')
+    return start + (scale - start) * math.pow(progress(step, steps), exponent)
+
+
+@VQGuidanceRegistry.register_('IntervalGuidance')
+def interval(step: int, steps: int, *, scale: float, first: int = 0, last: int) -> float:
+    """s = scale for first <= step <= last, else 1. LlamaGen's ``cfg_interval`` K is ``last=K + 1``."""
+    if first > last:
+        raise ConfigError(f'guidance from step {first} to step {last}', 'Set first to at most last; both are guided.')
+    return scale if first <= step <= last else 1.0
