@@ -177,6 +177,12 @@ class VQITRunnerRegistry(VQRunnerRegistry):
     package = 'vq.runners.tokenizer'
 
 
+class VQSMRunnerRegistry(VQRunnerRegistry):
+    """Runners of sequence modelling: ``VQSMRunnerRegistry.Sampler``."""
+
+    package = 'vq.runners.sampler'
+
+
 class VQCallbackRegistry(VQRegistry):
     package = 'vq.runners.callbacks'
     interface = 'vq.interfaces:Callback'

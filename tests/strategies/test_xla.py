@@ -143,6 +143,7 @@ def test_evaluation_is_that_of_the_cpu(devices: str, request: pytest.FixtureRequ
     assert found['tokens'] == expected['tokens']
     assert len(found['tokens']) == 20
     timeless = {name: value for name, value in found['results'].items() if name != 'seconds'}
+    assert {'fid', 'kid', 'precision', 'recall'} < set(timeless)
     assert timeless == {name: pytest.approx(expected['results'][name], rel=1e-4) for name in timeless}
     assert not found['differ']
     # on several, a result of one number per image lies in parts, and torch_xla makes a copy program every time it is read

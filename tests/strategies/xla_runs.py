@@ -27,6 +27,19 @@ SMALL: dict[str, Any] = {
     '.trainer.model.tokenizer.encoder.attention_levels': (),
     '.trainer.model.tokenizer.decoder.attention_levels': (),
 }
+# the features of a classifier nobody trained: what counts is that figures are those of the CPU
+CLASSIFIER = dict(
+    type='ImageClassification',
+    classes=4,
+    backbone=dict(
+        type='ConvEncoder', width=8, multipliers=(1,), residual_blocks=1, attention_levels=(), norm_groups=4, out_channels=4
+    ),
+)
+FEATURES: dict[str, Any] = dict(
+    type='FeatureMetric',
+    network=dict(type='ClassifierFeatures', classifier=CLASSIFIER),
+    figures=('fid', 'kid', 'precision_recall'),
+)
 
 
 def build(folder: Path, runner: str, options: dict[str, Any], overrides: dict[str, Any]) -> Any:
@@ -94,8 +107,8 @@ def train(folder: Path, strategy: str, iters: int = 5, start_from: str | None = 
 
 
 def evaluate(folder: Path, strategy: str, checkpoint: str) -> dict[str, Any]:
-    """Two passes over 20 samples in batches of 8, and what ``tokenize`` writes, with the weights of a checkpoint."""
-    overrides = SMALL | {'.validator.dataloader.batch_size': 8}
+    """Two passes over 20 samples in batches of 8, features included, and what ``tokenize`` writes, with given weights."""
+    overrides = SMALL | {'.validator.dataloader.batch_size': 8, '.validator.metrics.features': FEATURES}
     validator = build(folder / 'val', 'validator', dict(start=0, strategy=strategy), overrides)
     load_weights(validator.model, checkpoint)
     validator.limit = 20

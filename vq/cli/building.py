@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import shlex
@@ -22,7 +21,7 @@ from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.core.random import derive_seed
 from vq.interfaces import Pretrained, Strategy, Task
-from vq.io.weights import load_model_from
+from vq.io.weights import load_model_from, state_hash
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
 
@@ -126,9 +125,4 @@ def note_hashes(config: PyConfig, model: nn.Module, context: RunContext) -> None
     """What token files remember of the tokenizer that made them."""
     model_config = runner_config(config, 'validator' if 'validator' in config else 'trainer')['model']
     context.meta['tokenizer_config_hash'] = digest(model_config.get('tokenizer', model_config))
-    state = getattr(model, 'tokenizer', model).state_dict()
-    total = hashlib.sha256()
-    for key in sorted(state):
-        total.update(key.encode())
-        total.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    context.meta['weights_hash'] = total.hexdigest()[:16]
+    context.meta['weights_hash'] = state_hash(getattr(model, 'tokenizer', model))

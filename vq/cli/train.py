@@ -44,10 +44,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
     from vq.cli import building
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose
     from vq.runners.trainer import Trainer
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
+    options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
     restarted = restarts.has_begun(folder)  # by this launch: then none of the options below is meant a second time
     if building.is_first_process():
@@ -79,7 +81,7 @@ def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
             f'the run {folder} exists already',
             'Go on with --auto-resume, start over with --overwrite, or choose another NAME.',
         )
-    for trace in [*traces, folder / 'val', folder / 'pictures']:
+    for trace in [*traces, folder / 'val', folder / 'pictures', folder / 'tokens']:
         if trace.is_dir():
             shutil.rmtree(trace)
         else:

@@ -155,4 +155,5 @@ class Outputs:
     tokens: Tensor | None = None  # (B, *token_shape) int64
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
     logits: Tensor | None = None  # (B, classes)
+    predicted: Predicted | None = None  # of the tokens of the images
     pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # name -> (B, 3, H, W) float in [-1, 1]

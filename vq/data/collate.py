@@ -25,7 +25,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
     pixels = image.numpy()
     for row, sample in enumerate(samples):
         pixels[row] = sample['image'].transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W), the only copy
-    category, boxes, mask = (_all(samples, name) for name in ('category', 'boxes', 'mask'))
+    category, boxes, mask, tokens = (_all(samples, name) for name in ('category', 'boxes', 'mask', 'tokens'))
     extras = [sample.get('extra') or {} for sample in samples]
     return Batch(
         image=image,
@@ -36,6 +36,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
         boxes=None if boxes is None else torch.from_numpy(np.stack(boxes)),
         mask=None if mask is None else torch.from_numpy(np.stack(mask)),
         path=_all(samples, 'path'),
+        tokens=None if tokens is None else torch.from_numpy(np.stack(tokens).astype(np.int64)),
         extra={name: [extra.get(name) for extra in extras] for name in sorted(set().union(*extras))},
     )
 

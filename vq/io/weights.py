@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError, listing, nearest
@@ -230,3 +232,12 @@ def _misfit(report: LoadReport, total: int) -> UserError:
 
 def _first(keys: Sequence[str], most: int = 3) -> str:
     return ', '.join(keys[:most]) + (', ...' if len(keys) > most else '')
+
+
+def state_hash(module: nn.Module) -> str:
+    """A short digest of all parameters and buffers, by which token files and generators know the tokenizer they belong to."""
+    state, total = module.state_dict(), hashlib.sha256()
+    for key in sorted(state):
+        total.update(key.encode())
+        total.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()[:16]

@@ -121,10 +121,9 @@ class BidirectionalNetwork(nn.Module):
 
     def _position(self) -> Tensor:
         """(L, dim)."""
-        if len(self.positions) == 1:
-            return self.positions[0]
-        rows, columns = self.positions
-        return (rows[:, None] + columns).flatten(0, 1)
+        first, *columns = self.positions
+        position: Tensor = (first[:, None] + columns[0]).flatten(0, 1) if columns else first
+        return position
 
     def _category(self, category: Tensor | None, dropped: Tensor | None, rows: int) -> Tensor:
         """(B, dim)."""

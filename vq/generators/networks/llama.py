@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing, nearest
+from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_cache
 from vq.interfaces import CausalNetwork
 from vq.nn.recompute import Recomputed
 from vq.nn.rope import RotaryTable, rotate
@@ -43,17 +44,6 @@ def feed_forward_width(dim: int, multiple_of: int = 256) -> int:
     return -(-int(8 * dim / 3) // multiple_of) * multiple_of
 
 
-@dataclasses.dataclass
-class Cache:
-    """Keys and values of all layers in one block of memory, (depth, B, 2 * kv_heads, length, D): keys first."""
-
-    pairs: Tensor
-
-    @property
-    def length(self) -> int:
-        return self.pairs.shape[3]
-
-
 class LlamaBlock(Recomputed):
     """x + attention(norm(x)), then x + W_down(silu(W_gate norm(x)) * W_up norm(x)). No biases.
 
@@ -77,7 +67,8 @@ class LlamaBlock(Recomputed):
 
     def compute(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.out(self.attend(self.attention_norm(x))))
-        return x + self.dropout(self.feed_forward(x))
+        y: Tensor = x + self.dropout(self.feed_forward(x))
+        return y
 
     def feed_forward(self, x: Tensor) -> Tensor:
         gate, up = self.gate_up(self.ffn_norm(x)).chunk(2, dim=-1)
@@ -86,7 +77,7 @@ class LlamaBlock(Recomputed):
 
     def project(self, x: Tensor) -> Tensor:
         """(B, T, dim) -> (B, T, heads + 2 * kv_heads, D): queries, keys, values."""
-        y: Tensor = self.qkv(x).unflatten(-1, (-1, self.head_dim))
+        y: Tensor = self.qkv(x).view(*x.shape[:-1], -1, self.head_dim)
         return y
 
     def attend(self, x: Tensor) -> Tensor:
@@ -104,28 +95,15 @@ class LlamaBlock(Recomputed):
 
         ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D).
         """
-        rows, count, dim = x.shape
         qkv = self.project(self.attention_norm(x))
         both = self.heads + self.kv_heads
         if qkv.dtype == torch.float32:
             # a complex number is a pair of channels: one product in place turns all queries and keys
-            torch.view_as_complex(qkv.unflatten(-1, (-1, 2)))[:, :, :both].mul_(table)
+            torch.view_as_complex(qkv.view(*qkv.shape[:-1], -1, 2))[:, :, :both].mul_(table)
         else:
             qkv[:, :, :both] = rotate(qkv[:, :, :both], torch.view_as_real(table.squeeze(1)))
         write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
-        q = qkv[:, :, : self.heads].to(write.dtype)
-        if count == 1:
-            # heads that share keys are as good as queries of several positions: no mask, no copies of keys
-            mixed = F.scaled_dot_product_attention(q.view(rows, self.kv_heads, -1, self.head_dim), keys, values)
-            mixed = mixed.reshape(rows, 1, dim)
-        else:
-            mask = None
-            if start:
-                mask = torch.ones(count, start + count, dtype=torch.bool, device=x.device).tril(start)
-            mixed = F.scaled_dot_product_attention(
-                q.transpose(1, 2), keys, values, mask, is_causal=mask is None, enable_gqa=self.kv_heads != self.heads
-            )
-            mixed = mixed.transpose(1, 2).reshape(rows, count, dim)
+        mixed = attend_cached(qkv[:, :, : self.heads], start, keys, values)
         x = x + self.out(mixed)
         return x + self.feed_forward(x)
 
@@ -134,15 +112,12 @@ class LlamaBlock(Recomputed):
 
         ``position`` (1,) int64, ``table`` (1, D / 2, 2) its turns, ``seen`` (length,) bool the positions up to it.
         """
-        rows, _, dim = x.shape
         qkv = self.project(self.attention_norm(x))
         turned = rotate(qkv[:, :, : self.heads + self.kv_heads], table)
         new = torch.cat([turned[:, :, self.heads :], qkv[:, :, self.heads + self.kv_heads :]], dim=2)
         pairs.index_copy_(2, position, new.transpose(1, 2).to(pairs.dtype))
-        q = turned[:, :, : self.heads].to(pairs.dtype).reshape(rows, self.kv_heads, -1, self.head_dim)
-        keys, values = pairs.chunk(2, dim=1)
-        mixed = F.scaled_dot_product_attention(q, keys, values, seen[None, None, None].expand(rows, 1, q.shape[2], -1))
-        x = x + self.out(mixed.reshape(rows, 1, dim))
+        mixed = attend_whole(turned[:, :, : self.heads], seen, pairs)
+        x = x + self.out(mixed)
         return x + self.feed_forward(x)
 
 
@@ -229,26 +204,15 @@ class LlamaNetwork(CausalNetwork):
 
     def make_cache(self, rows: int, length: int) -> Cache:
         self._check(length)
-        weight = self.head.weight
-        kind = weight.device.type
-        dtype = weight.dtype
-        if kind != 'meta' and torch.is_autocast_enabled(kind):
-            dtype = torch.get_autocast_dtype(kind)
-        shape = (self.depth, rows, 2 * self.kv_heads, length, self.dim // self.heads)
-        return Cache(torch.zeros(shape, dtype=dtype, device=weight.device))
+        return make_cache(self.head.weight, self.depth, rows, self.kv_heads, length, self.dim // self.heads)
 
     @torch.no_grad()
     def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
         end = start + embedded.shape[1]
-        if end > cache.length:
-            raise ConfigError(f'position {end - 1} of a cache with {cache.length}', 'Make a longer cache.')
         table = torch.view_as_complex(self.rope.table[start:end]).unsqueeze(1)
-        seen = cache.pairs[:, :, :, :end]
-        writes = cache.pairs[:, :, :, start:end].unbind()
-        keys, values = seen[:, :, : self.kv_heads].unbind(), seen[:, :, self.kv_heads :].unbind()
         x = embedded
-        for block, write, k, v in zip(self.blocks, writes, keys, values, strict=True):
-            x = block.step(x, table, start, write, k, v)
+        for block, layer in zip(self._blocks(), cache.layers(start, end), strict=True):
+            x = block.step(x, table, start, *layer)
         return self._last(x)
 
     @torch.no_grad()
@@ -261,13 +225,16 @@ class LlamaNetwork(CausalNetwork):
         table = self.rope.table.index_select(0, at)
         seen = torch.arange(cache.length, device=embedded.device) <= position
         x = embedded
-        for block, pairs in zip(self.blocks, cache.pairs.unbind(), strict=True):
+        for block, pairs in zip(self._blocks(), cache.pairs.unbind(), strict=True):
             x = block.step_at(x, table, at, seen, pairs)
         return self._last(x)
 
     def _last(self, x: Tensor) -> Tensor:
         logits: Tensor = self.head(self.norm(x[:, -1]))
         return logits.float()
+
+    def _blocks(self) -> Iterator[LlamaBlock]:
+        return iter(self.blocks)  # type: ignore[arg-type]
 
     def _check(self, count: int) -> None:
         if count > self.length:

@@ -47,7 +47,8 @@ class FeatureMetric(Metric):
       'precision_recall', 'density_coverage', 'cmmd'. All but the first two need the rows of both sets.
     - ``reference``: the name of cached statistics (``vq.fid`` writes them), or None: the images of the same pass, so that
       'fid' is that of reconstructions against their own originals.
-    - ``images``: 'reconstruction', or 'input' to measure the dataset itself against the reference.
+    - ``images``: 'reconstruction'; 'generated', what a generator drew for the samples of the pass; or 'input', to measure the
+      dataset itself against the reference.
     - ``prefix``: before the names of the figures, where one config has several networks ('dinov2_').
 
     Every image counts once, by its id; figures do not depend on batch size, order or ranks.
@@ -58,7 +59,7 @@ class FeatureMetric(Metric):
         network: FeatureNetwork,
         figures: tuple[Figure, ...] = ('fid',),
         reference: str | None = None,
-        images: Literal['reconstruction', 'input'] = 'reconstruction',
+        images: Literal['reconstruction', 'generated', 'input'] = 'reconstruction',
         prefix: str = '',
         splits: int = 10,
         subsets: int = 100,
@@ -67,8 +68,8 @@ class FeatureMetric(Metric):
         known = {*STATISTICS, *ROWS}
         if not figures or set(figures) - known:
             raise ConfigError(f'FeatureMetric has figures {list(figures)}', f'There are: {", ".join(sorted(known))}.')
-        if images not in ('reconstruction', 'input'):
-            raise ConfigError(f"FeatureMetric measures '{images}'", "It measures 'reconstruction' or 'input'.")
+        if images not in ('reconstruction', 'generated', 'input'):
+            raise ConfigError(f"FeatureMetric measures '{images}'", "It measures 'reconstruction', 'generated' or 'input'.")
         if images == 'input' and reference is None and set(figures) != {'inception_score'}:
             raise ConfigError('FeatureMetric would compare images with themselves', 'Give it a reference.')
         self.network: FeatureNetwork = network
@@ -98,15 +99,17 @@ class FeatureMetric(Metric):
 
     def update(self, batch: Batch, outputs: Outputs) -> None:
         original = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
+        made = outputs.reconstruction if self.images == 'reconstruction' else outputs.pictures.get('generated')
         if self.images == 'input':
             image = original
-        elif outputs.reconstruction is None:
+        elif made is None:
+            what = 'reconstructions' if self.images == 'reconstruction' else 'generated images'
             raise ConfigError(
-                f'{self.prefix}{self.figures[0]} needs reconstructions, and this model makes none',
+                f'{self.prefix}{self.figures[0]} needs {what}, and this model makes none',
                 "Leave FeatureMetric out of the metrics, or give it images='input'.",
             )
         else:
-            image = to_uint8(outputs.reconstruction)
+            image = to_uint8(made)
         self.sizes.add((int(image.shape[-2]), int(image.shape[-1])))
         self.made.add(batch.key, image)
         if self.originals is not None:

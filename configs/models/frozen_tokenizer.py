@@ -1,0 +1,90 @@
+"""A trained tokenizer that stays as it is, for tasks that learn on top of it. Loaded by the families that do.
+
+Which one is said in one of two ways:
+
+- ``tokenizer_run``: what ``vq.load`` takes: the NAME or folder of a run, one of its checkpoints, a converted file, or a
+  published tokenizer of the catalog. Its config and its weights are found there.
+- ``it_config`` and ``it_state_dict``: the config that trained it, and a run, checkpoint or converted file with the weights.
+  Without ``it_state_dict`` a command takes the weights from --load-model-from. Options reach that config too, all but
+  ``image_size``, which is of the images to come.
+
+Other options: ``gives`` (codes, or features: before they are quantized), ``image_size`` (256).
+
+What comes out: ``part`` (the FrozenTokenizer) and ``tiny`` (what changes in it when tiny), ``metrics`` and ``tiny_metrics``
+(of its codebook, as its own validator has them), ``custom_imports``.
+"""
+
+from pathlib import Path
+
+from vq.core import PyConfig
+from vq.core.errors import ConfigError, UserError
+
+CODEBOOK = ('CodebookMetric', 'WindowedCodebookMetric')
+
+
+def at(config, *names):
+    for name in names:
+        config = config.get(name) or {}
+    return config
+
+
+def from_config(file, weights):
+    config = PyConfig.load(file)
+    model = at(config, 'trainer', 'model') or at(config, 'validator', 'model')
+    if 'tokenizer' not in model:
+        raise ConfigError(f'{file} describes a {model.get("type")}, which has no tokenizer', 'Give that of a tokenizer.')
+    found = at(config, 'validator', 'metrics')
+    metrics = {name: metric for name, metric in found.items() if metric and metric['type'].split('.')[-1] in CODEBOOK}
+    tiny = at(config, 'tiny', 'validator', 'metrics')
+    return dict(
+        tokenizer=model['tokenizer'],
+        weights=weights,
+        tiny=at(config, 'tiny', 'trainer', 'model', 'tokenizer'),
+        metrics=metrics,
+        tiny_metrics={name: tiny[name] for name in metrics if name in tiny},
+        custom_imports=config.get('custom_imports', []),
+    )
+
+
+def from_file(file):
+    from vq.cli.fitting import fit
+    from vq.io.published.converted import read_about
+
+    about = read_about(file)
+    codes = fit(about.tokenizer, about.shapes, str(file)).codebook_size  # what a file says of itself is not to be trusted
+    metrics = dict(codebook=dict(type='CodebookMetric', codebook_size=codes)) if codes else {}
+    return dict(tokenizer=about.tokenizer, weights=str(file), tiny={}, metrics=metrics, tiny_metrics={}, custom_imports=[])
+
+
+def from_run(name):
+    from vq.io.published import catalog
+    from vq.loading import converted_file, find_run, look_for_run, newest
+
+    file = Path(name).expanduser()
+    try:
+        if file.is_file():
+            return from_file(file)
+        entry = catalog.find(name) if look_for_run(name, Path('work_dirs')) is None else None
+        if entry is not None:
+            return from_file(converted_file(entry))
+        checkpoint = newest(find_run(name, Path('work_dirs')))
+        return from_config((checkpoint / 'config.py').resolve(), str(checkpoint))
+    except UserError as error:  # any other kind would be a mistake of this file
+        raise ConfigError(f'tokenizer_run: {error.message}', error.hint) from error
+
+
+size, gives, run = _kwargs_.get('image_size', 256), _kwargs_.get('gives', 'codes'), _kwargs_.get('tokenizer_run')
+file, state = _kwargs_.get('it_config', 'configs/vqgan/8192_imagenet_ddp.py'), _kwargs_.get('it_state_dict')
+# what is said of the images to come and of the tokenizer itself is not for its config, which may build upon one too; it may
+# have learned from images of another size, which networks with positions are built for
+OURS = ('image_size', 'tokenizer_run', 'it_config', 'it_state_dict', 'gives')
+_kwargs_ = {name: value for name, value in _kwargs_.items() if name not in OURS}
+found = from_config(file, state) if run is None else from_run(str(run))
+
+_export_ = dict(
+    part=dict(type='FrozenTokenizer', tokenizer=found['tokenizer'], weights=found['weights'], gives=gives, image_size=size),
+    tiny=dict(tokenizer=found['tiny'], image_size=32),
+    metrics=found['metrics'],
+    tiny_metrics=found['tiny_metrics'],
+    custom_imports=found['custom_imports'],
+)

@@ -1,0 +1,134 @@
+"""Draw images: ``auto_torchrun -m vq.sample NAME CONFIG [--num-samples N] [--guidance 4] --load-model-from F``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+KIND = 'VQSMRunnerRegistry.Sampler'
+
+EXAMPLES = """
+examples:
+  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --load-model-from work_dirs/digits_ar
+  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --classes 3 7 --guidance 2 --load-model-from work_dirs/digits_ar
+  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --num-samples 180 --sweep guidance=1:3:0.5 temperature=0.8,1 \\
+      --load-model-from work_dirs/digits_ar
+
+Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and goes on where it stopped.
+A sweep draws an image for each of the validation split (of its class), and measures them by the config's FeatureMetric.
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.sample', 'Draw images by a trained generator: PNG files or one npz; resumes by itself.')
+    parser.epilog = EXAMPLES
+    arguments.add_run(parser)
+    arguments.add_weights(parser, required=True)
+    parser.add_argument('--num-samples', type=int, default=64, metavar='N')
+    parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='in turn (default: all of them)')
+    parser.add_argument('--batch-size', type=int, default=None, metavar='B', help="(default: the validator's)")
+    parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file as ADM has it')
+    parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1 is none')
+    parser.add_argument('--temperature', type=float, default=None)
+    parser.add_argument('--top-k', type=int, default=None)
+    parser.add_argument('--top-p', type=float, default=None)
+    parser.add_argument('--min-p', type=float, default=None)
+    parser.add_argument('--greedy', action='store_true', help='the likeliest token each time')
+    parser.add_argument('--overwrite', action='store_true', help='begin anew where other samples are')
+    parser.add_argument(
+        '--sweep', nargs='+', default=None, metavar='SETTING=VALUES', help='a:b:step or a,b,c of the settings above: a table'
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    if options.sweep:
+        from vq.cli.sweep import sweep
+
+        return sweep(argv, options)
+    from vq.cli import building, results
+    from vq.cli.compose import compose
+    from vq.runners.sampler import ImageSampler
+
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    how = set_drawing(config, options)
+    validator = config['validator']
+    loader = validator.get('dataloader', {})
+    validator.update(
+        {
+            'type': KIND,
+            'metrics': {},
+            'callbacks': [],
+            'samples': options.num_samples,
+            'batch_size': options.batch_size or loader.get('batch_size', 64),
+            'classes': None if options.classes is None else tuple(options.classes),
+            'format': options.format,
+        }
+    )
+    folder = building.runs_folder(options.work_dir) / f'{options.name}_sample'
+    if options.overwrite and building.is_first_process():
+        forget(folder)
+    sampler, context = building.open_runner('vq.sample', argv, options, config, folder, 'validator', ImageSampler, KIND)
+    building.load_weights(sampler.model, options.load_model_from, options.weights, context)
+    sampler.description = {**how, **describe(sampler.model)}
+    measured = sampler.run()
+    if building.is_first_process():
+        results.print_table({f'{options.name}_sample': {'results': measured}})
+    return 0
+
+
+def forget(folder: Path) -> None:
+    for old in (folder / 'shards', folder / 'samples'):
+        if old.is_dir():
+            shutil.rmtree(old)
+    (folder / 'samples.npz').unlink(missing_ok=True)
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """What the images depend on besides how they are drawn: samples of other weights are not gone on with."""
+    from vq.io.weights import state_hash
+
+    return {'weights_hash': state_hash(model)}
+
+
+def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Put what the command line says of sampler and guidance into the config; what they are then."""
+    from vq.core.config import plain
+
+    model = model_of(config)
+    settings = {
+        name: value for name in ('temperature', 'top_k', 'top_p', 'min_p') if (value := getattr(options, name)) is not None
+    }
+    if options.greedy:
+        if settings:
+            raise UserError(f'--greedy knows no {", ".join(settings)}', 'Leave one of the two out.')
+        model['sampler'] = {'type': 'Greedy'}
+    elif settings:
+        before = model['sampler'] if str(model['sampler'].get('type', '')).split('.')[-1] == 'Multinomial' else {}
+        model['sampler'] = {**before, 'type': 'Multinomial', **settings}
+    if options.guidance is not None:
+        model['guidance'] = {'type': 'ConstantGuidance', 'scale': options.guidance}
+    return {'sampler': plain(model['sampler']), 'guidance': plain(model['guidance'])}
+
+
+def model_of(config: Any) -> Any:
+    """The task's config, where a validator finds it."""
+    for which in ('validator', 'trainer'):
+        model = config.get(which, {}).get('model')
+        if model is not None:
+            if 'generator' not in model:
+                raise UserError(
+                    f'{model.get("type")} draws no images', 'Give the config of a generator, such as configs/digits/ar.py.'
+                )
+            return model
+    raise UserError('the config has no model', 'Give the config that trained the generator.')

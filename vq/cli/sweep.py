@@ -1,0 +1,163 @@
+"""``vq.sample --sweep``: the same generator drawn from in several ways, each measured; a table, a page, a JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.core.errors import UserError, listing
+
+SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
+
+
+def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
+    """Every combination of the values, over the first ``--num-samples`` of the validation split."""
+    from vq.cli import building, results
+    from vq.cli.compose import compose
+    from vq.cli.sample import describe, set_drawing
+    from vq.core import collectives
+    from vq.io import atomic
+    from vq.metrics.features.metric import FeatureMetric
+    from vq.runners.validator import Validator
+
+    grid = parse(options.sweep)
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    how = set_drawing(config, options)
+    folder = building.runs_folder(options.work_dir) / f'{options.name}_sample'
+    validator, context = building.open_runner('vq.sample', argv, options, config, folder, 'validator', Validator, 'Validator')
+    building.load_weights(validator.model, options.load_model_from, options.weights, context)
+    validator.metrics = {
+        name: metric
+        for name, metric in validator.metrics.items()
+        if isinstance(metric, FeatureMetric) and metric.images == 'generated'
+    }
+    if not validator.metrics:
+        raise UserError(
+            'a sweep has nothing to measure: no metric of the validator looks at generated images',
+            "Give the validator a FeatureMetric with images='generated'.",
+        )
+    validator.callbacks, validator.limit, validator.model.draws = [], options.num_samples, ('generated',)  # type: ignore[assignment]
+    found: list[dict[str, Any]] = []
+    validator.setup()
+    try:
+        for point in points(grid):
+            change(validator.model, how, point)
+            measured = validator.evaluate()
+            figures = {
+                figure: measured[figure]
+                for metric in validator.metrics.values()
+                if isinstance(metric, FeatureMetric)
+                for figure in metric.about['figures']
+            }
+            found.append({**point, **figures})
+        if collectives.is_main():
+            record = {
+                'drawn': how,
+                'swept': {name: list(values) for name, values in grid.items()},
+                'points': [{name: results.encode(value) for name, value in row.items()} for row in found],
+                'samples': validator.total,
+                'metrics': {name: metric.describe() for name, metric in validator.metrics.items()},
+                'random_weights': context.random_weights,
+                'command': context.command,
+                **describe(validator.model),
+            }
+            atomic.write_json(folder / 'sweep.json', record)
+            write_page(folder / 'sweep.html', grid, found, validator.total, context.command)
+            show(grid, found)
+            print(f'{folder / "sweep.html"}', flush=True)
+    finally:
+        validator.close()
+    return 0
+
+
+def parse(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
+    """``guidance=1:4:0.25`` and ``temperature=0.9,1`` -> values by setting."""
+    found: dict[str, tuple[float, ...]] = {}
+    for word in words:
+        name, equals, text = word.partition('=')
+        name = name.replace('-', '_')
+        if name not in SETTINGS or not equals:
+            raise UserError(f"--sweep: '{word}' is no SETTING=VALUES", f'Settings are {listing(SETTINGS)}.')
+        try:
+            found[name] = values_of(text)
+        except ValueError as error:
+            raise UserError(
+                f"--sweep: '{text}' says no values for {name}", f'Write {name}=1:4:0.25 (both ends count) or {name}=1,2,3.'
+            ) from error
+    return found
+
+
+def values_of(text: str) -> tuple[float, ...]:
+    if ':' not in text:
+        return tuple(float(part) for part in text.split(','))
+    start, stop, step = map(float, text.split(':'))
+    if not step > 0 or stop < start:
+        raise ValueError(text)
+    count = int((stop - start) / step + 1e-9) + 1
+    return tuple(round(start + step * place, 10) for place in range(count))
+
+
+def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def change(model: Any, how: Mapping[str, Any], point: Mapping[str, float]) -> None:
+    """Draw as the config says, but for what is swept."""
+    from vq.registries import VQGuidanceRegistry, VQSamplerRegistry
+
+    sampler = {name: int(value) if name == 'top_k' else value for name, value in point.items() if name != 'guidance'}
+    if sampler:
+        before = how['sampler'] if how['sampler']['type'].split('.')[-1] == 'Multinomial' else {}
+        model.sampler = VQSamplerRegistry.build({**before, 'type': 'Multinomial', **sampler}, 'sampler')
+    if 'guidance' in point:
+        model.guidance = VQGuidanceRegistry.build({'type': 'ConstantGuidance', 'scale': point['guidance']}, 'guidance')
+
+
+def show(grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float]]) -> None:
+    """One row per point, best of each figure in bold."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from vq.cli.results import show as text_of
+
+    figures = [name for name in found[0] if name not in grid]
+    table = Table(show_edge=False)
+    for name in (*grid, *figures):
+        table.add_column(name, justify='right')
+    best = {name: best_of(name, [row[name] for row in found]) for name in figures}
+    for row in found:
+        cells = [f'{row[name]:g}' for name in grid]
+        cells += [f'[bold]{text_of(row[name])}[/bold]' if row[name] == best[name] else text_of(row[name]) for name in figures]
+        table.add_row(*cells)
+    Console(width=max(80, 14 * (len(grid) + len(figures)))).print(table)
+
+
+def best_of(figure: str, values: Sequence[float]) -> float:
+    """Distances are best when small, scores and shares when large."""
+    is_distance = any(word in figure for word in ('fid', 'kid', 'cmmd', '_std'))
+    return min(values) if is_distance else max(values)
+
+
+def write_page(
+    path: Path, grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float]], samples: int, command: str
+) -> None:
+    """Each figure over the first setting, a line for each value of the others."""
+    from vq.report.charts import Series, line_chart
+    from vq.report.page import Page, shell
+
+    across, *others = grid
+    page = Page('Sweep', f'{len(found)} ways to draw {samples} images each, of the classes of the validation split.')
+    charts = []
+    for figure in (name for name in found[0] if name not in grid):
+        series = []
+        for values in itertools.product(*(grid[name] for name in others)):
+            rows = [row for row in found if all(row[name] == value for name, value in zip(others, values, strict=True))]
+            label = ', '.join(f'{name} {value:g}' for name, value in zip(others, values, strict=True)) or figure
+            series.append(Series(label, [row[across] for row in rows], [row[figure] for row in rows]))
+        charts.append(line_chart(figure, series, across))
+    page.section('figures', f'Over {across}', 'One point per value; nothing is averaged over seeds.', charts)
+    page.section('command', 'Command', 'What was typed.', [shell([(command, '')])])
+    page.save(path)

@@ -1,0 +1,89 @@
+"""Tokens of images, written once by a tokenizer: a generator learns from them without opening an image again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vq.core.errors import UserError
+from vq.interfaces import Dataset, Sample
+from vq.io.manifest import NAME, read_manifest
+from vq.io.shards import ShardSet
+from vq.registries import VQDatasetRegistry
+
+NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
+
+
+@VQDatasetRegistry.register_()
+class TokenDataset(Dataset):
+    """The samples of token shards: tokens (*token_shape), category, id; the image is empty.
+
+    - ``source``: the images. Where the shards are not there yet, TokensCallback makes them from these before training.
+    - ``folder``: where the shards are, or what ``vq.tasks.image_tokenization.tokenize`` wrote (a folder with tokens/ in it).
+      None: in the folder of the run, so that each run has its own.
+    - ``random_variant``: of several variants of an image (its mirror image) draw one each time; else take the first.
+    """
+
+    def __init__(self, source: Dataset | None = None, folder: str | None = None, random_variant: bool = True) -> None:
+        if source is None and folder is None:
+            raise UserError('TokenDataset is given neither shards nor images', 'Set folder, source, or both.')
+        self.source, self.random_variant = source, random_variant
+        self.folder = None if folder is None else Path(folder).expanduser()
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.source.name if self.source is not None else str(self.shards.manifest.producer.get('dataset', 'tokens'))
+
+    @property
+    def split(self) -> str:  # type: ignore[override]
+        return self.source.split if self.source is not None else str(self.shards.manifest.producer.get('split', ''))
+
+    @property
+    def categories(self) -> Sequence[str] | None:  # type: ignore[override]
+        return None if self.source is None else self.source.categories
+
+    def place(self) -> Path | None:
+        """The folder of the shards themselves, whether they are there or not."""
+        if self.folder is None or (self.folder / NAME).is_file() or not (self.folder / 'tokens').is_dir():
+            return self.folder
+        return self.folder / 'tokens'
+
+    @functools.cached_property
+    def shards(self) -> ShardSet:
+        place = self.place()
+        if place is None or not (place / NAME).is_file():
+            raise UserError(
+                f'there are no token shards in {self.folder or "the folder of the run"}',
+                'Write them with vq.tasks.image_tokenization.tokenize, or give the dataset its images as source and the '
+                'trainer a TokensCallback.',
+            )
+        return ShardSet(place)
+
+    def is_there(self) -> bool:
+        place = self.place()
+        return place is not None and (place / NAME).is_file() and read_manifest(place).complete
+
+    def __len__(self) -> int:
+        if self.source is not None and 'shards' not in self.__dict__ and not self.is_there():
+            return len(self.source)
+        return len(self.shards)
+
+    def id_of(self, index: int) -> str:
+        found: str = self.shards.column('id')[index].decode()
+        return found
+
+    def load(self, index: int, stream: random.Random) -> Sample:
+        row = self.shards[index]
+        tokens = row['tokens']  # (variants, *token_shape)
+        variant = int(stream.random() * len(tokens)) if self.random_variant and len(tokens) > 1 else 0
+        category = int(row['category'])
+        return Sample(image=NO_IMAGE, id=row['id'], tokens=tokens[variant], category=None if category < 0 else category)
+
+    def fingerprint(self) -> str:
+        files = '\n'.join(entry.sha256 for entry in self.shards.manifest.shards)
+        return hashlib.blake2b(files.encode(), digest_size=8).hexdigest()

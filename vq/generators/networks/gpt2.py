@@ -1,0 +1,158 @@
+"""A GPT-2-style causal transformer (Radford et al. 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq.core.errors import ConfigError
+from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_cache
+from vq.interfaces import CausalNetwork
+from vq.nn.recompute import Recomputed
+from vq.registries import VQCausalNetworkRegistry
+
+
+class GPT2Block(Recomputed):
+    """x + attention(norm(x)), then x + W_2 gelu(W_1 norm(x)): layer norms, biases, the tanh form of GELU."""
+
+    def __init__(self, dim: int, heads: int, ffn_dim: int, dropout: float, norm_eps: float) -> None:
+        super().__init__()
+        self.heads, self.head_dim = heads, dim // heads
+        self.random = dropout > 0
+        self.attention_norm = nn.LayerNorm(dim, norm_eps)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+        self.ffn_norm = nn.LayerNorm(dim, norm_eps)
+        self.up = nn.Linear(dim, ffn_dim)
+        self.down = nn.Linear(ffn_dim, dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def compute(self, x: Tensor) -> Tensor:
+        q, k, v = (part.transpose(1, 2) for part in self.project(x).chunk(3, dim=2))  # (B, heads, T, D) each
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.finish(x, mixed.transpose(1, 2).flatten(2))
+
+    def project(self, x: Tensor) -> Tensor:
+        """(B, T, dim) -> (B, T, 3 * heads, D): queries, keys, values."""
+        y: Tensor = self.qkv(self.attention_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
+        return y
+
+    def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What comes after attention."""
+        x = x + self.dropout(self.out(mixed))
+        hidden = F.gelu(self.up(self.ffn_norm(x)), approximate='tanh')
+        y: Tensor = x + self.dropout(self.down(hidden))
+        return y
+
+    def step(self, x: Tensor, start: int, write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """x (B, t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * heads, t, D)."""
+        qkv = self.project(x)
+        write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
+        return self.finish(x, attend_cached(qkv[:, :, : self.heads], start, keys, values))
+
+    def step_at(self, x: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
+        """x (B, 1, dim) at a position (1,) that only the device knows; ``pairs`` is the whole cache of the layer."""
+        qkv = self.project(x)
+        pairs.index_copy_(2, position, qkv[:, :, self.heads :].transpose(1, 2).to(pairs.dtype))
+        return self.finish(x, attend_whole(qkv[:, :, : self.heads], seen, pairs))
+
+
+@VQCausalNetworkRegistry.register_()
+class GPT2Network(CausalNetwork):
+    """Learned positions, pre-norm layer norms, GELU, biases; ``tied``: the head is the embedding.
+
+    Weights start as N(0, 0.02), those that add to the residual stream smaller by sqrt(2 * depth), as in GPT-2. An untied head
+    starts at zero.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int,
+        dim: int,
+        depth: int,
+        heads: int,
+        length: int,
+        ffn_dim: int | None = None,
+        dropout: float = 0.0,
+        norm_eps: float = 1e-5,
+        tied: bool = True,
+    ) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ConfigError(f'GPT2Network of {dim} channels with {heads} heads', 'Give heads that divide dim.')
+        self.vocabulary, self.dim, self.depth, self.heads, self.length = vocabulary, dim, depth, heads, length
+        self.tied = tied
+        self.embedding = nn.Embedding(vocabulary, dim)
+        self.positions = nn.Parameter(torch.empty(length, dim))
+        self.dropout = nn.Dropout(dropout)
+        width = 4 * dim if ffn_dim is None else ffn_dim
+        self.blocks = nn.ModuleList(GPT2Block(dim, heads, width, dropout, norm_eps) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, norm_eps)
+        self.head = nn.Linear(dim, vocabulary, bias=False)
+        if tied:
+            self.head.weight = self.embedding.weight
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+        for block in self._blocks():
+            for layer in (block.out, block.down):
+                nn.init.normal_(layer.weight, std=0.02 / (2 * self.depth) ** 0.5)
+        nn.init.normal_(self.positions, std=0.02)
+        if not self.tied:
+            nn.init.zeros_(self.head.weight)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        embedded: Tensor = self.embedding(ids)
+        return embedded
+
+    def forward(self, embedded: Tensor) -> Tensor:
+        self._check(embedded.shape[1])
+        x = self.dropout(embedded + self.positions[: embedded.shape[1]])
+        for block in self.blocks:
+            x = block(x)
+        logits: Tensor = self.head(self.norm(x))
+        return logits
+
+    # one position after the other
+
+    def make_cache(self, rows: int, length: int) -> Cache:
+        self._check(length)
+        return make_cache(self.head.weight, self.depth, rows, self.heads, length, self.dim // self.heads)
+
+    @torch.no_grad()
+    def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
+        end = start + embedded.shape[1]
+        x = embedded + self.positions[start:end]
+        for block, layer in zip(self._blocks(), cache.layers(start, end), strict=True):
+            x = block.step(x, start, *layer)
+        return self._last(x)
+
+    @torch.no_grad()
+    def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
+        """``step`` of one position (B, 1, dim) whose number, int64 (), is on the device: see ``LlamaNetwork.step_at``."""
+        at = position.reshape(1)
+        seen = torch.arange(cache.length, device=embedded.device) <= position
+        x = embedded + self.positions.index_select(0, at)
+        for block, pairs in zip(self._blocks(), cache.pairs.unbind(), strict=True):
+            x = block.step_at(x, at, seen, pairs)
+        return self._last(x)
+
+    def _last(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.norm(x[:, -1]))
+        return logits.float()
+
+    def _blocks(self) -> Iterator[GPT2Block]:
+        return iter(self.blocks)  # type: ignore[arg-type]
+
+    def _check(self, count: int) -> None:
+        if count > self.length:
+            raise ConfigError(f'GPT2Network was given {count} positions, and has {self.length}', 'Set a larger length.')

@@ -1,0 +1,63 @@
+"""Pictures a generator draws while it is trained."""
+
+from __future__ import annotations
+
+import torch
+
+from vq.core import collectives
+from vq.core.errors import ConfigError
+from vq.core.records import Wanted
+from vq.interfaces import Callback
+from vq.io.pictures import grid, save_png
+from vq.registries import VQCallbackRegistry
+from vq.runners.callbacks.ema import EMACallback
+from vq.runners.evaluating import evaluating
+from vq.tasks.sequence_modeling.task import SequenceModeling
+
+
+@VQCallbackRegistry.register_()
+class GenerationsCallback(Callback):
+    """Every ``interval`` steps and at the end ``pictures/iter_N_generated.png``: ``each`` images of up to ``classes`` classes.
+
+    A row is a class. Weights are averaged where there is an average; the numbers that images are drawn by are the same every
+    time, so that pictures of two checkpoints differ by what was learned. Random numbers of the training stay as they are.
+    """
+
+    def __init__(self, interval: int = 5000, each: int = 8, classes: int = 10) -> None:
+        if interval < 1 or each < 1 or classes < 1:
+            raise ConfigError(
+                f'GenerationsCallback has interval {interval}, each {each}, classes {classes}', 'Give 1 or more of all.'
+            )
+        self.interval, self.each, self.classes = interval, each, classes
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        runner = self.runner
+        if runner.step % self.interval and runner.step != runner.iters:
+            return
+        model = runner.model
+        if not isinstance(model, SequenceModeling):
+            raise ConfigError(f'{type(model).__name__} draws nothing', 'GenerationsCallback is for generators of tokens.')
+        average = next((callback for callback in runner.callbacks if isinstance(callback, EMACallback)), None)
+        with evaluating(model):
+            if average is None:
+                self._draw(model)
+            else:
+                with average.applied():
+                    self._draw(model)
+
+    def _draw(self, model: SequenceModeling) -> None:
+        """All ranks draw the same, for a sharded network needs them all; the main one writes."""
+        strategy, known = self.runner.strategy, model.generator.classes
+        rows = min(known, self.classes) or 1
+        category = torch.arange(rows, device=strategy.device).repeat_interleave(self.each) if known else None
+        wanted = Wanted(list(range(rows * self.each)), self.runner.context.seed, category)
+        with strategy.autocast():
+            tokens = model.generate(wanted)
+            if not model.codes.can_decode:
+                return
+            images = model.codes.detokenize(tokens).float()
+        if collectives.is_main():
+            picture = grid(images, columns=self.each)
+            save_png(self.runner.work_dir / 'pictures' / f'iter_{self.runner.step}_generated.png', picture)
+            self.runner.journal.picture(self.runner.step, 'generated', picture)

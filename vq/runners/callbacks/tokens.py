@@ -1,0 +1,93 @@
+"""Makes the tokens that a generator learns from, where they are not there yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+from vq.core.errors import ConfigError, UserError
+from vq.data.datasets.tokens import TokenDataset
+from vq.data.loading import LoaderSettings
+from vq.encoders.frozen_tokenizer import FrozenTokenizer
+from vq.interfaces import Callback, Task, Tokenizer
+from vq.io.weights import state_hash
+from vq.registries import VQCallbackRegistry
+from vq.runners.tokenizer import TokenWriter
+
+logger = logging.getLogger('vq')
+
+
+@VQCallbackRegistry.register_()
+class TokensCallback(Callback):
+    """Before a run on a ``TokenDataset``: write its shards if they are missing, and see that they are of this tokenizer.
+
+    Images come from the dataset's ``source``, and pass through the tokenizer of the task once, on all ranks. What an earlier
+    start has written is kept. ``variants``: which forms of each image; see the TokenWriter.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 64,
+        num_workers: int = 0,
+        variants: tuple[str, ...] = ('center',),
+        shard_size: int = 8192,
+    ) -> None:
+        self.settings = LoaderSettings(batch_size, num_workers)
+        self.variants, self.shard_size = tuple(variants), shard_size
+
+    def before_run(self) -> None:
+        dataset = self.runner.dataset
+        if not isinstance(dataset, TokenDataset):
+            raise ConfigError(
+                f'TokensCallback makes tokens for a TokenDataset, and the trainer has a {type(dataset).__name__}',
+                'Leave the callback out to tokenise images on the fly.',
+            )
+        tokenizer = tokenizer_of(self.runner.model)
+        if dataset.folder is None:
+            dataset.folder = self.runner.work_dir / 'tokens' / 'train'
+        if not dataset.is_there():
+            self._write(dataset, tokenizer)
+        check_made_by(dataset, tokenizer)
+
+    def _write(self, dataset: TokenDataset, tokenizer: Tokenizer) -> None:
+        if dataset.source is None:
+            raise UserError(
+                f'there are no token shards in {dataset.folder}, and no images to make them of',
+                'Write them with vq.tasks.image_tokenization.tokenize, or give the dataset its images as source.',
+            )
+        holder = Task()
+        holder.tokenizer = tokenizer
+        context = dataclasses.replace(self.runner.context, work_dir=dataset.folder, meta=dict(self.runner.context.meta))
+        context.meta |= {'tokenizer_config_hash': '', 'weights_hash': state_hash(tokenizer)}
+        writer = TokenWriter(
+            holder,
+            dataset.source,
+            self.settings,
+            self.runner.strategy,
+            shard_size=self.shard_size,
+            variants=self.variants,
+        )
+        writer.bind(context)
+        logger.info('tokenising %d images of %s, once', len(dataset.source), dataset.source.name)
+        made = writer.evaluate()
+        logger.info('%d images a second; the tokens are in %s', made['images_per_second'], made['folder'])
+
+
+def tokenizer_of(task: Task) -> Tokenizer:
+    """The frozen tokenizer of a task that learns from tokens."""
+    held = getattr(task, 'tokenizer', None)
+    if not isinstance(held, FrozenTokenizer):
+        raise ConfigError(f'{type(task).__name__} has no frozen tokenizer', 'TokensCallback is for generators of tokens.')
+    return held.tokenizer
+
+
+def check_made_by(dataset: TokenDataset, tokenizer: Tokenizer) -> None:
+    """Tokens of another tokenizer look like any others, and would train a generator of noise."""
+    producer = dataset.shards.manifest.producer
+    own, other = state_hash(tokenizer), producer.get('weights_hash', '')
+    if producer.get('codebook_size') != tokenizer.codebook_size or (other and other != own):
+        raise UserError(
+            f'the tokens in {dataset.place()} were made by another tokenizer: {producer.get("codebook_size")} codes, weights '
+            f'{other or "unknown"}; that of this run has {tokenizer.codebook_size} codes and the weights {own}',
+            'Give the tokenizer that made them, or another folder for tokens (option tokens).',
+        )

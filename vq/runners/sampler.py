@@ -1,0 +1,206 @@
+"""Draw many images: on a fixed grid of batches, so that ranks and restarts change no byte."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vq.core import collectives
+from vq.core.errors import ConfigError, UserError
+from vq.core.records import Wanted, to_uint8
+from vq.data.loading import LoaderSettings
+from vq.interfaces import Callback, Dataset, Metric, Strategy, Task
+from vq.io import atomic
+from vq.io.adm import write_samples
+from vq.io.pictures import grid, png_bytes, save_png
+from vq.io.ranks import together
+from vq.io.shards import ShardRange, ShardSet, ShardWriter
+from vq.registries import VQSMRunnerRegistry
+from vq.runners.progress import ProgressBar
+from vq.runners.validator import Validator
+from vq.tasks.sequence_modeling.task import SequenceModeling
+
+WRITERS = 4  # threads that compress PNG files while the next batch is drawn
+
+
+@VQSMRunnerRegistry.register_('Sampler')
+class ImageSampler(Validator):
+    """Draws ``samples`` images: number i is of class ``classes[i mod n]`` (all classes by default, so they are balanced).
+
+    Batch k holds the numbers k B to k B + B - 1 and is drawn by rank k mod ranks; the last one is drawn whole and cut. Each
+    image has random numbers of its own, from the seed and its number. So the same command gives the same bytes however it is
+    spread over ranks or interrupted, with the same batch size and number of threads.
+
+    In ``work_dir``: ``shards/`` (tokens and classes; what a restart goes on from), and ``samples/000123.png`` or
+    ``samples.npz`` (ADM's layout, classes in arr_1), ``grid.png``.
+    """
+
+    def __init__(
+        self,
+        model: Task,
+        dataset: Dataset,
+        dataloader: LoaderSettings,
+        strategy: Strategy,
+        metrics: dict[str, Metric] | None = None,
+        callbacks: list[Callback] | None = None,
+        samples: int = 64,
+        batch_size: int = 64,
+        classes: tuple[int, ...] | None = None,
+        format: Literal['png', 'npz'] = 'png',
+    ) -> None:
+        super().__init__(model, dataset, dataloader, strategy, metrics, callbacks)
+        if samples < 1 or batch_size < 1 or format not in ('png', 'npz'):
+            raise ConfigError(
+                f'samples is {samples}, batch_size {batch_size}, format {format!r}',
+                "Draw 1 or more, in batches of 1 or more, as 'png' or 'npz'.",
+            )
+        self.samples, self.batch_size, self.classes, self.format = samples, batch_size, classes, format
+        self.description: dict[str, Any] = {}  # how images are drawn, in words: a set of others is not gone on with
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, Any]:
+        """Draw what is not drawn yet; the results say how much there is."""
+        self.model.eval()
+        if not isinstance(self.model, SequenceModeling):
+            raise UserError(
+                f'{type(self.model).__name__} draws no images', 'Give the config of a generator, such as configs/digits/ar.py.'
+            )
+        self.task, started = self.model, time.perf_counter()
+        writer = ShardWriter(
+            self.work_dir / 'shards',
+            kind='samples',
+            total=self.samples,
+            shard_size=self.batch_size,
+            producer={**self.description, 'classes': self._classes(), 'seed': self.context.seed, 'format': self.format},
+        )
+        pending = writer.pending(collectives.rank(), collectives.size())
+        count = sum(map(len, pending))
+        with ProgressBar('drawing', count, 'images', visible=collectives.is_main()) as bar:
+            self._draw_all(writer, pending, bar)
+        collectives.barrier()
+        together(lambda: self._finish(writer) if collectives.is_main() else None, 'completing the samples')
+        seconds = time.perf_counter() - started
+        drawn = int(sum(collectives.all_gather_object(count)))
+        return {
+            'samples': self.samples,
+            'drawn_now': drawn,
+            'folder': str(self.work_dir / ('samples' if self.format == 'png' else 'samples.npz')),
+            'seconds': round(seconds, 3),
+            'images_per_second': round(drawn / max(seconds, 1e-9), 2),
+        }
+
+    def _classes(self) -> list[int] | None:
+        """What numbers take in turn."""
+        known = self.task.generator.classes
+        if self.classes is None:
+            return [*range(known)] if known else None
+        wrong = [number for number in self.classes if not 0 <= number < known]
+        if wrong or not self.classes:
+            raise UserError(
+                f'classes {wrong or "()"} are asked for, and the generator knows {known}',
+                f'They are 0 to {known - 1}.' if known else 'It is unconditional: leave --classes out.',
+            )
+        return list(self.classes)
+
+    def _wanted(self, part: ShardRange) -> Wanted:
+        """The whole batch, even where fewer numbers are left."""
+        ids = [part.index * self.batch_size + place for place in range(self.batch_size)]
+        classes = self._classes()
+        category = None if classes is None else torch.tensor([classes[number % len(classes)] for number in ids])
+        return Wanted(ids, self.context.seed, None if category is None else category.to(self.strategy.device))
+
+    def _draw_all(self, writer: ShardWriter, pending: list[ShardRange], bar: ProgressBar) -> None:
+        """While a batch is drawn, the one before it is written by other threads, and on a GPU decoded beside it."""
+        with ThreadPoolExecutor(WRITERS) as pool, ThreadPoolExecutor(1) as keeper:
+            last: Future[None] | None = None
+            for part in pending:
+                wanted = self._wanted(part)
+                with self.strategy.autocast():
+                    tokens = self.task.generate(wanted)
+                if last is not None:
+                    last.result()  # one batch is under way at most; its errors come up here
+                image, ready = self._decode(tokens)
+                last = keeper.submit(self._keep, writer, part, wanted, tokens, image, ready, pool)
+                bar.advance(len(part))
+            if last is not None:
+                last.result()
+
+    def _decode(self, tokens: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        """uint8 images (B, 3, H, W), under way on a stream of their own where there are streams."""
+        if tokens.device.type != 'cuda':
+            with self.strategy.autocast():
+                return to_uint8(self.task.codes.detokenize(tokens)), None
+        side = torch.cuda.Stream(tokens.device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(tokens.device))
+        with torch.cuda.stream(side), self.strategy.autocast():
+            image = to_uint8(self.task.codes.detokenize(tokens)).to('cpu', non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(side)  # type: ignore[no-untyped-call]
+        tokens.record_stream(side)
+        return image, done
+
+    def _keep(
+        self,
+        writer: ShardWriter,
+        part: ShardRange,
+        wanted: Wanted,
+        tokens: Tensor,
+        image: Tensor,
+        ready: torch.cuda.Event | None,
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        """Pictures first, then the shard that says they are there."""
+        if ready is not None:
+            ready.synchronize()
+        count = len(part)
+        narrow = np.uint16 if self.task.codebook_size <= 1 << 16 else np.uint32
+        columns: dict[str, Any] = {'tokens': tokens[:count].cpu().numpy().astype(narrow)}
+        if wanted.category is not None:
+            columns['category'] = wanted.category[:count].cpu().numpy()
+        pictures = image[:count].cpu()
+        if self.format == 'png':
+            folder = self.work_dir / 'samples'
+            folder.mkdir(parents=True, exist_ok=True)
+            places = [folder / name_of(number) for number in wanted.ids[:count]]
+            for done in [pool.submit(_write_png, place, picture) for place, picture in zip(places, pictures, strict=True)]:
+                done.result()
+        else:
+            columns['image'] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
+        writer.write(part, columns, [str(number) for number in wanted.ids[:count]])
+
+    def _finish(self, writer: ShardWriter) -> None:
+        writer.finish()
+        shards = ShardSet(self.work_dir / 'shards')
+        if self.format == 'npz':
+            images = shards.column('image')
+            more = {'arr_1': np.asarray(shards.column('category')[:])} if 'category' in shards.manifest.columns else None
+            write_samples(self.work_dir / 'samples.npz', (images[row] for row in range(len(images))), images.shape, more)
+        first = list(self._first(shards, 100))
+        save_png(self.work_dir / 'grid.png', grid(torch.stack(first), columns=min(10, len(first))))
+
+    def _first(self, shards: ShardSet, most: int) -> Iterator[Tensor]:
+        from PIL import Image
+
+        for number in range(min(most, self.samples)):
+            if self.format == 'npz':
+                picture = np.array(shards.column('image')[number])
+            else:
+                with contextlib.closing(Image.open(self.work_dir / 'samples' / name_of(number))) as file:
+                    picture = np.asarray(file.convert('RGB')).copy()
+            yield torch.from_numpy(picture).permute(2, 0, 1)
+
+
+def name_of(number: int) -> str:
+    return f'{number:06d}.png'
+
+
+def _write_png(place: Path, picture: Tensor) -> None:
+    atomic.write_bytes(place, png_bytes(picture))

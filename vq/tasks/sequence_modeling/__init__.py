@@ -1,0 +1,1 @@
+"""Learning the tokens of images, and drawing new ones."""
