@@ -17,6 +17,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {  # fragments that are tried with op
     'datasets/folder.py': [{'data_root': 'data/mine', **options} for options in AUGMENTATIONS],
     'datasets/imagenet.py': AUGMENTATIONS,
     'datasets/digits.py': [{}, *AUGMENTATIONS],
+    'decoder/interface.py': [{}, {'decoder': 'vqkd'}, {'decoder': 'vqkd_large'}],
 }
 
 

@@ -1,9 +1,9 @@
-"""``vq.load``: a tokenizer from its run or from a converted file, ready to use."""
+"""``vq.load``: a tokenizer, or a generator, from its run or from a converted file, ready to use."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -87,9 +87,9 @@ def load(
     device: str | torch.device = 'cpu',
     weights: Literal['auto', 'model', 'ema'] = 'auto',
     work_dir: str | Path = 'work_dirs',
-) -> LoadedTokenizer:
+) -> Any:
     """The tokenizer of a run (its NAME, its folder, or one of its checkpoint folders), of a converted file, or a published
-    one by its name in the catalog.
+    one by its name in the catalog. Of the run of a generator, the generator with its tokenizer: a ``LoadedGenerator``.
     """
     file = Path(name).expanduser()
     if not file.is_file():
@@ -101,7 +101,7 @@ def load(
     return _load_converted(file, device)
 
 
-def _load_run(folder: Path, weights: Literal['auto', 'model', 'ema'], device: str | torch.device) -> LoadedTokenizer:
+def _load_run(folder: Path, weights: Literal['auto', 'model', 'ema'], device: str | torch.device) -> Any:
     from vq.cli.compose import import_custom, runner_config
     from vq.cli.counting import image_size_of
 
@@ -110,6 +110,10 @@ def _load_run(folder: Path, weights: Literal['auto', 'model', 'ema'], device: st
     import_custom(config)
     runner = runner_config(config, 'validator' if 'validator' in config else 'trainer')
     model = runner.get('model', {})
+    if 'generator' in model:
+        from vq.loaded_generator import load_generator
+
+        return load_generator(model, checkpoint, weights, device)
     if 'tokenizer' not in model:
         raise UserError(f'{folder} holds a {model.get("type")}, which has no tokenizer', 'Give the run of a tokenizer.')
     # no more than the tokenizer: losses and discriminators would only be thrown away, and may want files of their own

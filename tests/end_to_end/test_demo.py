@@ -111,4 +111,3 @@ def test_half_of_the_demo_keeps_its_promise(tmp_path):
     assert found['codebook_usage'] >= 0.98
     ours, baseline = map(float, re.search(r"FD, classifier's features (\S+) (\S+)", html).groups())
     assert ours < baseline / 2, 'the distance was measured at a fifth of that of k-means'
-

@@ -15,6 +15,7 @@ from vq.core.errors import UserError, listing, nearest
 KINDS = {
     'taming': 'taming-transformers: VQGAN (VQModel) and its Gumbel form (GumbelVQ), a Lightning .ckpt',
     'llamagen': "LlamaGen's image tokenizers VQ-16 and VQ-8",
+    'llamagen_gpt': "LlamaGen's class-conditional transformers GPT-B, L, XL (XXL and 3B by formula)",
     'reference': "the reference toolkit's model.pth of a VQGAN, CVQ-VAE or FSQ",
     'var': "VAR's multi-scale tokenizer, vae_ch160v4096z32.pth",
     'mar': "MAR's continuous autoencoder KL-16, kl16.ckpt",
@@ -32,6 +33,7 @@ kinds:
 options, KEY:VALUE (what the tensors themselves cannot say):
   taming       image_size:256 legacy:True beta:0.25 temperature:1.0 kl_weight:5e-4 discriminator:True
   llamagen     image_size:256 normalize:True commitment_weight:0.25
+  llamagen_gpt image_size:256 heads:N label_drop:0.1
   reference    image_size:256 distance::l2 normalize:False commitment_weight:0.25 discriminator:True
   var          scales:(1,2,3,4,5,6,8,10,13,16) residual:0.5 commitment_weight:0.25
   mar          image_size:256 kl_weight:1e-6
@@ -84,6 +86,8 @@ def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path
             return _convert_tokens(converter, file, options, output)
         if kind == 'statistics':
             return _convert_statistics(converter, file, output)
+        if kind == 'llamagen_gpt':
+            return _convert_generator(converter, kind, file, options, output)
         return _convert_tokenizer(converter, kind, file, options, output)
     except UserError as error:
         if str(file) in error.message or str(output) in error.message:
@@ -149,6 +153,62 @@ def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[s
         ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
         ('to use it', f"vq.load('{output}'), or --load-model-from {output}"),
     ]
+
+
+def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    """A file of weights for --load-model-from; its metadata has the config that they belong to."""
+    import json
+
+    from vq.cli.counting import count
+    from vq.io import tensorfile
+    from vq.io.atomic import atomic_file
+    from vq.io.digest import read_digest
+    from vq.io.published.reader import read_state
+
+    converted = converter.convert(read_state(file, converter.NESTS), **options)
+    generator = _fit_generator(converted, converter.PREFIX)
+    notes = {
+        'vq.format': 'vq.generator',
+        'vq.format_version': '1',
+        'vq.kind': kind,
+        'vq.generator': json.dumps(converted.generator, sort_keys=True),
+        'vq.image_size': str(converted.image_size),
+        'vq.source': file.name,
+        'vq.source_sha256': read_digest(file),
+    }
+    with atomic_file(output, tensorfile.size_of(converted.tensors)) as writer:
+        tensorfile.write_tensors(writer, converted.tensors, notes)
+    shape = ' x '.join(map(str, generator.token_shape))
+    network = converted.generator['network']
+    return [
+        ('read', f'{file} ({kind})'),
+        ('tensors', f'{len(converted.tensors)} of the generator'),
+        *(('left out', f'{len(keys)}: {reason}') for reason, keys in converted.dropped.items()),
+        ('tokens', f'{shape} of {generator.codebook_size} codes, {generator.classes} classes'),
+        ('network', f'{network["depth"]} layers of {network["dim"]} channels, {network["heads"]} heads'),
+        ('parameters', f'{count(generator):,}'),
+        ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
+        ('to use it', f'--load-model-from {output}, with a generator of these sizes'),
+    ]
+
+
+def _fit_generator(converted: Any, prefix: str) -> Any:
+    """The generator on the meta device, once the tensors are known to be its own, all of them."""
+    import torch
+
+    from vq.registries import VQGeneratorRegistry
+
+    with torch.device('meta'):
+        generator: Any = VQGeneratorRegistry.build(converted.generator, 'generator')
+    wanted = {prefix + key: tuple(value.shape) for key, value in generator.state_dict().items()}
+    given = {key: tuple(value.shape) for key, value in converted.tensors.items()}
+    odd = sorted(key for key in {*wanted, *given} if wanted.get(key) != given.get(key))
+    if odd:
+        raise UserError(
+            f'{len(odd)} tensors do not fit the generator: {listing(odd, most=4)}',
+            'The file is damaged, or of an architecture that cannot be converted.',
+        )
+    return generator
 
 
 def _convert_tokens(converter: Any, file: Path, options: Mapping[str, Any], output: Path) -> Lines:

@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from vq.cli import building, logs
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose, runner_config
     from vq.cli.counting import image_size_of
     from vq.core.random import python_stream
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     logs.start()
     config = compose(options.config, options.config_options, options.override)
+    options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = building.build_runner(config, 'validator', 0)
     folder = Path(options.output)
     building.make_folder(folder)

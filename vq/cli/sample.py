@@ -57,10 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return sweep(argv, options)
     from vq.cli import building, results
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose
     from vq.runners.sampler import ImageSampler
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
+    options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
     validator = config['validator']
     loader = validator.get('dataloader', {})

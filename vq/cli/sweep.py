@@ -16,6 +16,7 @@ SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     """Every combination of the values, over the first ``--num-samples`` of the validation split."""
     from vq.cli import building, results
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose
     from vq.cli.sample import describe, set_drawing
     from vq.core import collectives
@@ -25,6 +26,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
 
     grid = parse(options.sweep)
     config = compose(options.config, options.config_options, options.override, options.autocast)
+    options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_sample'
     validator, context = building.open_runner('vq.sample', argv, options, config, folder, 'validator', Validator, 'Validator')

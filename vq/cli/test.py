@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
     from vq.cli import building, results
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
     from vq.runners.callbacks.samples import SamplesCallback
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.num_samples is not None and options.num_samples < 1:
         raise UserError(f'--num-samples is {options.num_samples}', 'Give 1 or more.')
     config = compose(options.config, options.config_options, options.override, options.autocast)
+    options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_test'
     validator, context = building.open_runner('vq.test', argv, options, config, folder, 'validator', Validator, 'Validator')
     building.load_weights(validator.model, options.load_model_from, options.weights, context)

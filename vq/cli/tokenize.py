@@ -37,10 +37,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
     from vq.cli import building, results
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose
     from vq.runners.tokenizer import TokenWriter
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
+    options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = config.get('validator', {})
     if validator.get('type', '').split('.')[-1] != 'Tokenizer':
         validator['type'] = KIND

@@ -43,12 +43,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
     from vq.cli import building, results
+    from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose
     from vq.io import checkpoints
     from vq.io.history import note_metrics
     from vq.runners.validator import Validator
 
     config = compose(options.config, options.config_options, options.override, options.autocast)
+    options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
     targets = find_targets(folder, options, checkpoints)
     validator, context = building.open_runner(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
 from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
@@ -60,6 +60,13 @@ class FrozenTokenizer(Encoder, Pretrained):
         latent = self.tokenizer.encode(image)
         return latent.mean if self.gives == 'features' else self.tokenizer.code(latent)[0]
 
+    def forget_decoder(self) -> None:
+        """Let go of the networks that would turn codes into pixels, for who has others."""
+        for name in ('decoder', 'pre_decode'):
+            if isinstance(getattr(self.tokenizer, name, None), nn.Module):
+                setattr(self.tokenizer, name, None)
+        self.tokenizer.can_decode = False
+
     # weights
 
     def pretrained_files(self) -> list[Path]:
@@ -77,7 +84,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         if self.weights is None:
             raise UserError(
                 'the config does not say which tokenizer to build upon',
-                'Name a trained one: --config-options tokenizer_run::NAME, or set backbone.weights.',
+                'Name a trained one: --config-options tokenizer_run::NAME, or, beside it_config, --load-model-from.',
             )
         return find_source(self.weights)
 
@@ -95,6 +102,12 @@ class FrozenTokenizer(Encoder, Pretrained):
         if isinstance(given, Tensor):
             self._compare(given, 'what is loaded')
         super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
+
+
+def besides_digests(task: nn.Module, prefixes: tuple[str, ...]) -> tuple[str, ...]:
+    """What stays out of a task's checkpoints, ``prefixes``: of frozen tokenizers all but the digests of their files."""
+    held = {f'{name}.' for name, part in task.named_modules() if isinstance(part, FrozenTokenizer)}
+    return tuple(f'{prefix}tokenizer.' if prefix in held else prefix for prefix in prefixes)
 
 
 def _hexadecimal(digest: Tensor) -> str:

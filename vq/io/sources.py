@@ -17,7 +17,9 @@ def find_source(name: str) -> Path:
     Of a run it is the newest complete checkpoint.
     """
     places = [Path(name).expanduser(), RUNS / name, pretrained_root() / name]
-    place = next((place for place in places if place.exists()), None)
+    # model.pth of documents that were written for others is model.safetensors here
+    beside = [place.with_suffix('.safetensors') for place in places[:2] if place.suffix in ('.pth', '.pt', '.ckpt', '.bin')]
+    place = next((place for place in (*places, *beside) if place.exists()), None)
     if place is None:
         runs = sorted(str(path.parent.relative_to(RUNS)) for path in RUNS.glob('**/checkpoints')) if RUNS.is_dir() else []
         raise UserError(

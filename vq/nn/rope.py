@@ -33,7 +33,7 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 
     (a, b) -> (a cos - b sin, b cos + a sin) for each pair of neighbouring channels.
     """
-    pairs = x.float().unflatten(-1, (-1, 2))
+    pairs = x.float().reshape(*x.shape[:-1], -1, 2)
     cos, sin = table[:, None].unbind(-1)
     a, b = pairs.unbind(-1)
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)

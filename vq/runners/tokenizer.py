@@ -11,6 +11,7 @@ from vq.core import collectives
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import python_stream
 from vq.core.records import to_float
+from vq.data.crops import check_views, view
 from vq.data.loading import Loader, LoaderSettings
 from vq.interfaces import Callback, Dataset, Metric, Strategy, Task, Tokenizer
 from vq.io.ranks import together
@@ -19,15 +20,14 @@ from vq.registries import VQITRunnerRegistry
 from vq.runners.progress import ProgressBar
 from vq.runners.validator import Validator
 
-VARIANTS = ('center', 'flip')
-
 
 @VQITRunnerRegistry.register_('Tokenizer')
 class TokenWriter(Validator):
     """A validator that keeps tokens and computes nothing else. Its files lie in ``work_dir/tokens``.
 
     Each shard covers a fixed range of the dataset and is tokenised in batches of its own, so that neither ranks nor a
-    restart change a byte. ``variants`` may add the mirror image of each sample.
+    restart change a byte. ``variants`` may add the mirror image of each sample, or be its crops of ``crop_size`` pixels;
+    see vq/data/crops.py.
     """
 
     def __init__(
@@ -40,35 +40,19 @@ class TokenWriter(Validator):
         callbacks: list[Callback] | None = None,
         shard_size: int = 8192,
         variants: tuple[str, ...] = ('center',),
+        crop_size: int | None = None,
     ) -> None:
         super().__init__(model, dataset, dataloader, strategy, metrics, callbacks)
-        unknown = [variant for variant in variants if variant not in VARIANTS]
-        if unknown or not variants:
-            raise ConfigError(f'token variants are {variants}', f'Choose from {VARIANTS}.')
-        self.shard_size, self.variants = shard_size, tuple(variants)
+        check_views(tuple(variants), crop_size)
+        self.shard_size, self.variants, self.crop_size = shard_size, tuple(variants), crop_size
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
         """Write what is not written yet; the results say how much there is."""
         self.model.eval()
-        tokenizer = getattr(self.model, 'tokenizer', None)
-        if not isinstance(tokenizer, Tokenizer):
-            raise UserError(
-                f'{type(self.model).__name__} has no tokenizer to write tokens with',
-                'Give the config of an image tokenization task.',
-            )
-        if not tokenizer.codebook_size:
-            raise UserError(
-                f'{type(tokenizer).__name__} is continuous: it has no tokens to write',
-                'Give the config of a discrete tokenizer.',
-            )
-        self.tokenizer, started = tokenizer, time.perf_counter()
-        first = self.dataset.load(0, python_stream('shape'))['image']
-        shape = tokenizer.token_shape(first.shape[0])
+        started, producer = time.perf_counter(), self.describe()
         folder = self.work_dir / 'tokens'
-        writer = ShardWriter(
-            folder, kind='tokens', total=self.total, shard_size=self.shard_size, producer=self._producer(first.shape[0], shape)
-        )
+        writer = ShardWriter(folder, kind='tokens', total=self.total, shard_size=self.shard_size, producer=producer)
         pending = writer.pending(collectives.rank(), collectives.size())
         written = 0
         with ProgressBar(
@@ -83,23 +67,44 @@ class TokenWriter(Validator):
         return {
             'samples': self.total,
             'tokenised_now': total,
-            'token_shape': list(shape),
+            'token_shape': producer['token_shape'],
             'folder': str(folder),
             'seconds': round(seconds, 3),
             'images_per_second': round(total / max(seconds, 1e-9), 2),
         }
 
-    def _producer(self, image_size: int, shape: tuple[int, ...]) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
+        """What the shards say of their maker. Looks at the tokenizer, and at the first sample for its size."""
+        tokenizer = getattr(self.model, 'tokenizer', None)
+        if not isinstance(tokenizer, Tokenizer):
+            raise UserError(
+                f'{type(self.model).__name__} has no tokenizer to write tokens with',
+                'Give the config of an image tokenization task.',
+            )
+        if not tokenizer.codebook_size:
+            raise UserError(
+                f'{type(tokenizer).__name__} is continuous: it has no tokens to write',
+                'Give the config of a discrete tokenizer.',
+            )
+        self.tokenizer = tokenizer
+        height, width = self.dataset.load(0, python_stream('shape'))['image'].shape[:2]
+        if self.crop_size is not None and self.crop_size > min(height, width):
+            raise ConfigError(
+                f'crops of {self.crop_size} pixels do not fit into samples of {width} x {height}',
+                'Give the dataset a transform to a larger image_size, or the writer a smaller crop_size.',
+            )
+        image_size = self.crop_size or height
         return {
             **{name: self.context.meta.get(name, '') for name in ('tokenizer_config_hash', 'weights_hash')},
-            'codebook_size': self.tokenizer.codebook_size,
-            'token_shape': list(shape),
+            'codebook_size': tokenizer.codebook_size,
+            'token_shape': list(tokenizer.token_shape(image_size)),
             'image_size': image_size,
             'dataset': self.dataset.name,
             'split': self.dataset.split,
             'dataset_fingerprint': self.dataset.fingerprint(),
             'variants': list(self.variants),
             'random_weights': self.context.random_weights,
+            **({} if self.crop_size is None else {'cropped_from': height}),
         }
 
     def _write(self, writer: ShardWriter, part: ShardRange, bar: ProgressBar) -> int:
@@ -114,9 +119,7 @@ class TokenWriter(Validator):
                 batch = self.strategy.to_device(host_batch)
                 image = to_float(batch.image)
                 with self.strategy.autocast():
-                    found = [
-                        self.tokenizer.tokenize(image.flip(-1) if variant == 'flip' else image) for variant in self.variants
-                    ]
+                    found = [self.tokenizer.tokenize(view(image, variant, self.crop_size)) for variant in self.variants]
                 tokens.append(torch.stack(found, dim=1))  # (B, variants, *token_shape); read once per shard, not per batch
                 categories.append(torch.full((len(batch),), -1) if host_batch.category is None else host_batch.category)
                 ids += batch.id

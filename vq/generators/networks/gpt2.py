@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
 from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_cache
+from vq.generators.networks.products import few_rows
 from vq.interfaces import CausalNetwork
 from vq.nn.recompute import Recomputed
 from vq.registries import VQCausalNetworkRegistry
@@ -49,9 +50,10 @@ class GPT2Block(Recomputed):
 
     def step(self, x: Tensor, start: int, write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """x (B, t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * heads, t, D)."""
-        qkv = self.project(x)
+        qkv = few_rows(self.qkv, self.attention_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
         write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
-        return self.finish(x, attend_cached(qkv[:, :, : self.heads], start, keys, values))
+        x = x + few_rows(self.out, attend_cached(qkv[:, :, : self.heads], start, keys, values))
+        return x + few_rows(self.down, F.gelu(few_rows(self.up, self.ffn_norm(x)), approximate='tanh'))
 
     def step_at(self, x: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
         """x (B, 1, dim) at a position (1,) that only the device knows; ``pairs`` is the whole cache of the layer."""
@@ -147,8 +149,7 @@ class GPT2Network(CausalNetwork):
         return self._last(x)
 
     def _last(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.norm(x[:, -1]))
-        return logits.float()
+        return few_rows(self.head, self.norm(x[:, -1:])).squeeze(1).float()
 
     def _blocks(self) -> Iterator[GPT2Block]:
         return iter(self.blocks)  # type: ignore[arg-type]

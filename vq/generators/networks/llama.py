@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing, nearest
 from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_cache
+from vq.generators.networks.products import few_rows
 from vq.interfaces import CausalNetwork
+from vq.nn.packed import Product, product_of
 from vq.nn.recompute import Recomputed
 from vq.nn.rope import RotaryTable, rotate
 from vq.registries import VQCausalNetworkRegistry
@@ -42,6 +45,17 @@ def llama_size(name: str) -> dict[str, int]:
 def feed_forward_width(dim: int, multiple_of: int = 256) -> int:
     """Two thirds of 4 * dim, rounded up: three matrices then cost what two of 4 * dim would."""
     return -(-int(8 * dim / 3) // multiple_of) * multiple_of
+
+
+@dataclasses.dataclass
+class LlamaCache(Cache):
+    """Besides keys and values, the products with the weights as they were when generation began: see ``product_of``."""
+
+    products: list[list[Product]]  # of each layer: queries, keys and values; out; gate and up; down
+    head: Product
+
+    def first_rows(self, rows: int) -> LlamaCache:
+        return dataclasses.replace(self, pairs=self.pairs[:, :rows])
 
 
 class LlamaBlock(Recomputed):
@@ -95,17 +109,33 @@ class LlamaBlock(Recomputed):
 
         ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D).
         """
-        qkv = self.project(self.attention_norm(x))
+        qkv = few_rows(self.qkv, self.attention_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
+        self.turn(qkv, table)
+        write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
+        mixed = attend_cached(qkv[:, :, : self.heads], start, keys, values)
+        x = x + few_rows(self.out, mixed)
+        gate, up = few_rows(self.gate_up, self.ffn_norm(x)).chunk(2, dim=-1)
+        return x + few_rows(self.down, F.silu(gate).mul_(up))
+
+    def step_one(self, x: Tensor, table: Tensor, own: list[Product], write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """``step`` of one position, x (B, dim): what multiplies its weights comes from the cache."""
+        qkv_of, out_of, gate_up_of, down_of = own
+        qkv = qkv_of(x).view(len(x), 1, -1, self.head_dim)
+        self.turn(qkv, table)
+        write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
+        mixed = attend_cached(qkv[:, :, : self.heads], 0, keys, values)
+        x = x + out_of(mixed.view(len(x), -1))
+        gate, up = gate_up_of(x).chunk(2, dim=-1)
+        return x + down_of(F.silu(gate).mul_(up))
+
+    def turn(self, qkv: Tensor, table: Tensor) -> None:
+        """Queries and keys in qkv (B, T, heads + 2 * kv_heads, D), in place, by ``table`` (T, 1, D / 2) complex."""
         both = self.heads + self.kv_heads
         if qkv.dtype == torch.float32:
-            # a complex number is a pair of channels: one product in place turns all queries and keys
+            # a complex number is a pair of channels: one product turns all queries and keys
             torch.view_as_complex(qkv.view(*qkv.shape[:-1], -1, 2))[:, :, :both].mul_(table)
         else:
             qkv[:, :, :both] = rotate(qkv[:, :, :both], torch.view_as_real(table.squeeze(1)))
-        write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
-        mixed = attend_cached(qkv[:, :, : self.heads], start, keys, values)
-        x = x + self.out(mixed)
-        return x + self.feed_forward(x)
 
     def step_at(self, x: Tensor, table: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
         """x (B, 1, dim) at a position that only the device knows; ``pairs`` is the whole cache of the layer.
@@ -202,14 +232,29 @@ class LlamaNetwork(CausalNetwork):
 
     # one position after the other
 
-    def make_cache(self, rows: int, length: int) -> Cache:
+    def make_cache(self, rows: int, length: int) -> LlamaCache:
         self._check(length)
-        return make_cache(self.head.weight, self.depth, rows, self.kv_heads, length, self.dim // self.heads)
+        cache = make_cache(self.head.weight, self.depth, rows, self.kv_heads, length, self.dim // self.heads)
+        products = [
+            [
+                product_of(block.qkv, rows, block.attention_norm),
+                product_of(block.out, rows),
+                product_of(block.gate_up, rows, block.ffn_norm),
+                product_of(block.down, rows),
+            ]
+            for block in self._blocks()
+        ]
+        return LlamaCache(cache.pairs, products, product_of(self.head, rows, self.norm))
 
     @torch.no_grad()
-    def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
+    def step(self, embedded: Tensor, start: int, cache: LlamaCache) -> Tensor:
         end = start + embedded.shape[1]
         table = torch.view_as_complex(self.rope.table[start:end]).unsqueeze(1)
+        if end == start + 1:
+            x = embedded[:, 0]
+            for block, own, layer in zip(self._blocks(), cache.products, cache.layers(start, end), strict=True):
+                x = block.step_one(x, table, own, *layer)
+            return cache.head(x).float()
         x = embedded
         for block, layer in zip(self._blocks(), cache.layers(start, end), strict=True):
             x = block.step(x, table, start, *layer)
@@ -230,8 +275,7 @@ class LlamaNetwork(CausalNetwork):
         return self._last(x)
 
     def _last(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.norm(x[:, -1]))
-        return logits.float()
+        return few_rows(self.head, self.norm(x[:, -1:])).squeeze(1).float()
 
     def _blocks(self) -> Iterator[LlamaBlock]:
         return iter(self.blocks)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
 from vq.core.records import Batch, Losses, Outputs, to_float
-from vq.encoders.frozen_tokenizer import FrozenTokenizer
+from vq.encoders.frozen_tokenizer import besides_digests
 from vq.interfaces import Encoder, Task
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_classification.head import LinearHead
@@ -97,6 +97,4 @@ class ImageClassification(Task):
             ) from error
 
     def frozen_prefixes(self) -> tuple[str, ...]:
-        """Of a frozen tokenizer, all but the digest of its file."""
-        probed = {f'{name}.' for name, part in self.named_modules() if isinstance(part, FrozenTokenizer)}
-        return tuple(f'{prefix}tokenizer.' if prefix in probed else prefix for prefix in super().frozen_prefixes())
+        return besides_digests(self, super().frozen_prefixes())

@@ -1,0 +1,13 @@
+"""LlamaGen's decoder for the tokens of a frozen tokenizer, with the recipe of llamagen/vqgan_imagenet_ddp.py.
+
+    auto_torchrun -m vq.train decoder/llamagen/mine configs/decoder/llamagen.py --config-options tokenizer_run::NAME
+    auto_torchrun -m vq.val   decoder/llamagen/mine configs/decoder/llamagen.py --config-options tokenizer_run::NAME
+
+256 pixels, 16 x 16 tokens, 400,000 steps of 128 images, a discriminator from step 20,000 on. Hardware and hours: not measured
+here; less than the 2 days on 8 A100 that the authors quote for the whole tokenizer. Expected figures: none are published for
+such a pair. This config was never trained to its end.
+"""
+
+_kwargs_.setdefault('ir_config', '../llamagen/vqgan_imagenet_ddp.py')
+
+_base_ = ['interface.py']

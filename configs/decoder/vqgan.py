@@ -1,0 +1,18 @@
+"""A VQGAN decoder for the tokens of a frozen tokenizer, with the recipe of vqgan/8192_dd2_aglwg075_imagenet_ddp.py.
+
+    auto_torchrun -m vq.train decoder/vqgan/mine configs/decoder/vqgan.py --config-options tokenizer_run::NAME
+    auto_torchrun -m vq.val   decoder/vqgan/mine configs/decoder/vqgan.py --config-options tokenizer_run::NAME
+
+or, with the config and the weights of the tokenizer apart,
+
+    auto_torchrun -m vq.train decoder/vqgan/mine configs/decoder/vqgan.py \\
+        --config-options it_config::configs/vqgan/8192_imagenet_ddp.py [decoder::vqkd] --load-model-from TOKENIZER
+
+256 pixels, 16 x 16 tokens, 260,000 steps of 96 images. Hardware and hours: not measured here, and published nowhere; the
+encoder runs without a backward pass, so a step costs less than one of the recipe. Expected figures: the paper the recipe is
+from quotes generation only. This config was never trained to its end.
+"""
+
+_kwargs_.setdefault('ir_config', '../vqgan/8192_dd2_aglwg075_imagenet_ddp.py')
+
+_base_ = ['interface.py']

@@ -1,0 +1,114 @@
+"""Write a trained generator for others: ``python tools/export_hugging_face.py RUN FOLDER``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+
+EPILOG = """
+transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load
+FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one stands
+for no class in particular (as the negative prompt of guidance), and which are image tokens. Ids that are no image tokens
+must not be drawn: generation_config.json suppresses them, and servers that do not read it must be told.
+
+Only networks whose positions are those of a line can be written (a LlamaNetwork without grid).
+"""
+
+
+def make_parser() -> Any:
+    parser = arguments.parser('tools/export_hugging_face.py', 'Write a trained generator in the Hugging Face Llama layout.')
+    parser.epilog = EPILOG
+    parser.add_argument('run', metavar='RUN', help='NAME or folder of a run, or one of its checkpoints')
+    parser.add_argument('folder', metavar='FOLDER', help='where to write, a new folder')
+    parser.add_argument('--weights', default='auto', choices=('auto', 'model', 'ema'), help='which weights of the checkpoint')
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    environment.prepare()
+    generator, source = load_generator(options.run, options.weights)
+    folder = Path(options.folder).expanduser()
+    about = export(generator, folder)
+    print(f'{"read":<12} {source}')
+    print(f'{"ids":<12} {about["vocabulary"]}: image tokens from {about["first"]}, {about["tokens"]} of them')
+    print(f'{"sequence":<12} {about["positions"]} tokens after the start')
+    print(f'{"written":<12} {folder}')
+    return 0
+
+
+def load_generator(name: str, weights: Any) -> tuple[Any, str]:
+    """The generator of a run in eval on the CPU, and the checkpoint it was read from."""
+    from vq.cli.compose import import_custom, runner_config
+    from vq.core.config import PyConfig
+    from vq.core.errors import UserError
+    from vq.interfaces import Task
+    from vq.io.sources import find_source
+    from vq.io.weights import load_model_from
+    from vq.registries import VQGeneratorRegistry
+
+    checkpoint = find_source(name)
+    if checkpoint.is_file():
+        raise UserError(f'{checkpoint} is a file, which does not say what generator it is of', 'Give a run or a checkpoint.')
+    config = PyConfig.load((checkpoint / 'config.py').resolve())
+    import_custom(config)
+    model = runner_config(config, 'validator' if 'validator' in config else 'trainer').get('model', {})
+    if 'generator' not in model:
+        raise UserError(f'{name} holds a {model.get("type")}, which has no generator', 'Give the run of a generator.')
+    task = Task()  # nothing but the generator: the tokenizer stays where it is
+    generator = VQGeneratorRegistry.build(model['generator'], 'model.generator')
+    task.generator = generator
+    load_model_from(task, [checkpoint], weights=weights)
+    return generator.eval(), str(checkpoint)
+
+
+def export(generator: Any, folder: Path) -> dict[str, Any]:
+    """Write a generator; what the ids mean."""
+    from vq.core.errors import UserError
+    from vq.generators.autoregressive import Autoregressive
+    from vq.generators.networks.llama import LlamaNetwork
+    from vq.io.hugging_face import LlamaShape, llama_tensors, write_llama
+
+    network = getattr(generator, 'network', None)
+    if not isinstance(generator, Autoregressive) or not isinstance(network, LlamaNetwork):
+        raise UserError(
+            f'{type(generator).__name__} with {type(network).__name__} has no Hugging Face Llama layout',
+            'Only an Autoregressive generator with a LlamaNetwork has one.',
+        )
+    if network.grid is not None or network.prefix:
+        raise UserError(
+            'its positions are those of a grid, or begin with some that have none: Hugging Face Llama knows a line alone',
+            'Train with positions on a line: grid=None and prefix=0 of LlamaNetwork, with its length.',
+        )
+    extra = None
+    if not generator.joint:
+        extra = generator.class_embedding.weight if generator.classes else generator.start[None]
+    segments = generator.segments
+    first, vocabulary = segments.starts[0], segments.end + (0 if extra is None else len(extra))
+    offset = 0 if generator.joint else segments.end  # the id of class 0
+    about = {
+        'token_shape': list(generator.token_shape),
+        'positions': generator.positions,
+        'vocabulary': vocabulary,
+        'first': first,
+        'tokens': segments.end - first,
+        'segments': [[start, start + size] for start, size in zip(segments.starts, segments.sizes, strict=True)],
+        'classes': [offset, offset + generator.classes] if generator.classes else None,
+        'null_class': offset + generator.classes if generator.has_null else None,
+        'start': None if generator.classes else offset,
+    }
+    generation = {
+        'do_sample': True,
+        'max_new_tokens': generator.positions,
+        'min_new_tokens': generator.positions,
+        'suppress_tokens': [*range(first), *range(segments.end, vocabulary)],
+        'bos_token_id': about['start'],
+    }
+    shape = LlamaShape(network.heads, network.kv_heads, network.length, network.norm_eps, network.rope_base)
+    write_llama(folder, llama_tensors(network.state_dict(), shape, extra), shape, generation, about)
+    return about

@@ -1,0 +1,207 @@
+"""Ten crops of a training set as tokens, for LlamaGen's code and for ours: ``auto_torchrun tools/llamagen.py NAME CONFIG``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from vq.cli import arguments, environment
+from vq.cli.errors import command
+from vq.core.errors import UserError
+
+if TYPE_CHECKING:
+    from vq.core.config import PyConfig
+    from vq.runners.tokenizer import TokenWriter
+
+logger = logging.getLogger('vq')
+
+KIND = 'VQITRunnerRegistry.Tokenizer'
+PROG = 'tools/llamagen.py'
+
+EXAMPLES = """
+Files: work_dirs/llamagen/NAME/llamagen_tokens/imagenet{S}_codes/{i}.npy (1, 10, h * w) and imagenet{S}_labels/{i}.npy, which
+LlamaGen's training takes as its --code-path; and token shards with ten variants in work_dirs/llamagen/NAME/tokens.
+
+examples:
+  auto_torchrun tools/llamagen.py vqgan configs/vqgan/8192_imagenet_ddp.py --load-model-from work_dirs/vqgan
+  auto_torchrun tools/llamagen.py digits configs/digits/vq_ema.py --load-model-from work_dirs/digits --format shards
+  python tools/llamagen.py theirs configs/llamagen/vqgan_imagenet_ddp.py --from-codes imagenet_code_c2i_flip_ten_crop
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser(PROG, 'Write the tokens of ten crops of each training image; resumes by itself.')
+    parser.epilog = EXAMPLES
+    arguments.add_run(parser)
+    arguments.add_weights(parser)
+    parser.add_argument(
+        '--image-size', type=int, default=None, help="pixels of a crop (default: those of the config's images)"
+    )
+    parser.add_argument(
+        '--crop-range',
+        type=float,
+        default=1.1,
+        help='crops are of the central square after the short side became this times the image size (1.1; LlamaGen adds 1.05)',
+    )
+    parser.add_argument(
+        '--format', choices=('both', 'shards', 'llamagen'), default='both', help='what is left in the end (default: both)'
+    )
+    parser.add_argument(
+        '--from-codes', metavar='FOLDER', help="the other way: LlamaGen's folders of codes and labels become token shards"
+    )
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if bool(options.load_model_from) == bool(options.from_codes):
+        parser.error('give the weights of the tokenizer (--load-model-from), or codes that are there already (--from-codes)')
+    if options.crop_range < 1 or (options.image_size is not None and options.image_size < 1):
+        parser.error('--crop-range is 1 or more, and --image-size a number of pixels')
+    environment.prepare()
+    from vq.cli import building, results
+    from vq.cli.compose import compose
+
+    config = compose(options.config, options.config_options, options.override, options.autocast)
+    folder = building.runs_folder(options.work_dir) / 'llamagen' / options.name.removeprefix('llamagen/')
+    if options.from_codes:
+        measured = read_codes(config, options, folder) if building.is_first_process() else {}
+    else:
+        measured = extract(config, options, argv, folder)
+    if building.is_first_process():
+        results.print_table({options.name: {'results': measured}})
+    return 0
+
+
+def extract(config: PyConfig, options: argparse.Namespace, argv: Sequence[str] | None, folder: Path) -> dict[str, Any]:
+    """Shards first, since these can be gone on with after a kill; LlamaGen's files are made of them."""
+    from vq.cli import building
+    from vq.cli.building_upon import take_tokenizer
+    from vq.runners.tokenizer import TokenWriter
+
+    options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
+    prepare(config, options)
+    writer, context = building.open_runner(PROG, argv, options, config, folder, 'validator', TokenWriter, KIND)
+    context.command = context.command.replace('python -m', 'python', 1)
+    building.load_weights(writer.model, options.load_model_from, options.weights, context)
+    building.note_hashes(config, writer.model, context)
+    try:
+        writer.setup()
+        producer = writer.describe()
+        if options.format == 'shards':
+            return writer.evaluate()
+        check_layout(writer)
+        return with_codes(writer, producer, folder, keep_shards=options.format == 'both')
+    finally:
+        writer.close()
+
+
+def prepare(config: PyConfig, options: argparse.Namespace) -> None:
+    """The config's validator, as a writer of crops of the training split."""
+    from vq.cli.counting import image_size_of
+    from vq.data.crops import CROPS
+
+    if 'trainer' not in config or 'split' not in config['trainer'].get('dataset', {}):
+        raise UserError(
+            f'{options.config} has no trainer whose dataset names a split, so there is no training split to take crops of',
+            'Give the config of a tokenizer, with trainer=dict(dataset=dict(..., split=...)).',
+        )
+    validator = config.get('validator')
+    if not validator or 'dataset' not in validator:
+        raise UserError(f'{options.config} has no validator with a dataset', 'Give the config of a tokenizer.')
+    dataset = validator['dataset']
+    size = options.image_size or image_size_of(dataset)
+    dataset['split'] = config['trainer']['dataset']['split']
+    dataset['transform'] = {'type': 'VQTransformRegistry.none', 'image_size': int(size * options.crop_range)}
+    if validator.get('type', '').split('.')[-1] != 'Tokenizer':
+        validator['type'] = KIND
+    validator['variants'], validator['crop_size'] = CROPS, size
+
+
+def check_layout(writer: TokenWriter) -> None:
+    """What LlamaGen's files cannot say is found out before anything is computed."""
+    if writer.dataset.categories is None:
+        raise UserError(
+            f'the dataset {writer.dataset.name} ({writer.dataset.split}) has no classes, and LlamaGen wants one of each image',
+            'Sort the images into class folders, or write shards alone: --format shards.',
+        )
+    if writer.tokenizer.codebook_sizes or len(writer.tokenizer.token_shape(writer.crop_size or 0)) > 2:
+        raise UserError(
+            f'{type(writer.tokenizer).__name__} has several codes for each cell, and LlamaGen reads one',
+            'Write shards alone: --format shards.',
+        )
+
+
+def with_codes(writer: TokenWriter, producer: dict[str, Any], folder: Path, keep_shards: bool) -> dict[str, Any]:
+    from vq.core import collectives
+    from vq.io import atomic, llamagen_codes
+    from vq.io.ranks import together
+    from vq.io.shards import ShardSet
+
+    root = folder / 'llamagen_tokens'
+    exported = llamagen_codes.is_exported(root, producer)
+    collectives.barrier()
+    measured: dict[str, Any] = {'samples': writer.total, 'tokenised_now': 0}
+    if keep_shards or not exported:
+        measured = writer.evaluate()
+        shards = ShardSet(folder / 'tokens')
+        counts = together(
+            lambda: llamagen_codes.export_codes(shards, root, collectives.rank(), collectives.size()),
+            "writing LlamaGen's files",
+        )
+        together(lambda: llamagen_codes.finish(shards, root) if collectives.is_main() else None, "completing LlamaGen's files")
+        measured['files_written_now'] = 2 * sum(counts)
+    measured['codes'] = str(root)
+    if not keep_shards:
+        if collectives.is_main() and (folder / 'tokens').is_dir():
+            atomic.remove_folder(folder / 'tokens')
+        measured.pop('folder', None)
+    return measured
+
+
+def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The tokenizer is built without memory or weights: it says how many codes there are, and their shape."""
+    import torch
+
+    from vq.cli import building, logs
+    from vq.cli.compose import checked
+    from vq.cli.counting import image_size_of
+    from vq.interfaces import Tokenizer
+    from vq.io import llamagen_codes
+    from vq.registries import VQTaskRegistry
+
+    building.make_folder(folder)
+    logs.start(folder)
+    runner = checked(config, 'validator')
+    with torch.device('meta'):
+        tokenizer = getattr(VQTaskRegistry.build(runner['model'], 'model'), 'tokenizer', None)
+    if not isinstance(tokenizer, Tokenizer) or not tokenizer.codebook_size:
+        raise UserError(f'{options.config} has no tokenizer with a codebook', 'Give the config of a discrete tokenizer.')
+    size = options.image_size or image_size_of(runner['dataset'])
+    source = Path(options.from_codes).expanduser()
+    shards = llamagen_codes.import_codes(
+        source.parent if source.name == f'imagenet{size}_codes' else source,
+        folder / 'tokens',
+        image_size=size,
+        codebook_size=tokenizer.codebook_size,
+        token_shape=tokenizer.token_shape(size),
+        dataset='imagenet',
+        split='train',
+    )
+    producer = shards.manifest.producer
+    return {
+        'samples': len(shards),
+        'variants': len(producer['variants']),
+        'token_shape': producer['token_shape'],
+        'folder': str(folder / 'tokens'),
+    }
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""What ``vq.load`` gives of a generator's run: images of classes, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.core.records import Wanted, to_float, to_uint8
+from vq.interfaces import Generator, Tokenizer
+from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
+from vq.tasks.sequence_modeling.task import SequenceModeling, first_half
+
+
+class LoadedGenerator:
+    """A generator and its tokenizer in eval on one device. Drawn as the config says, unless told otherwise."""
+
+    def __init__(self, task: SequenceModeling, device: torch.device, source: str) -> None:
+        self.task = task.to(device).eval()
+        self.device, self.source = device, source
+
+    @property
+    def generator(self) -> Generator:
+        return self.task.generator
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.task.codes
+
+    @torch.no_grad()
+    def sample_tokens(
+        self,
+        classes: int | Sequence[int] | None = None,
+        count: int | None = None,
+        guidance: float | None = None,
+        seed: int = 3407,
+        given: Tensor | None = None,
+        keep: Tensor | None = None,
+        **settings: float,
+    ) -> Tensor:
+        """Tokens int64 (B, *token_shape); see ``sample``. Those ``given`` stay where ``keep``, bool (*token_shape), says so."""
+        labels = self._labels(classes, count if given is None else len(given))
+        rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
+        category = None if labels is None else torch.tensor(labels, device=self.device)
+        kept = None if keep is None else keep.to(self.device)
+        wanted = Wanted(list(range(rows)), seed, category, None if given is None else given.to(self.device), kept)
+        sampler, scale = self.task.sampler, self.task.guidance
+        if settings:
+            sampler = VQSamplerRegistry.build({'type': 'Multinomial', **settings}, 'sample')
+        if guidance is not None:
+            scale = VQGuidanceRegistry.build({'type': 'ConstantGuidance', 'scale': guidance}, 'sample')
+        return self.generator.generate(wanted, sampler, scale)
+
+    def sample(
+        self,
+        classes: int | Sequence[int] | None = None,
+        count: int | None = None,
+        guidance: float | None = None,
+        seed: int = 3407,
+        **settings: float,
+    ) -> Tensor:
+        """New images uint8 (B, 3, H, W): image i is of class ``classes[i mod n]``; ``count`` of them, or one per class.
+
+        Without ``classes`` all are taken in turn. Further settings (temperature, top_k, top_p, min_p) replace the sampler of
+        the config. Image i depends on the seed and i alone.
+        """
+        return self.detokenize(self.sample_tokens(classes, count, guidance, seed, None, None, **settings))
+
+    def complete(
+        self, images: Tensor, classes: int | Sequence[int] | None = None, keep: Tensor | None = None, **how: Any
+    ) -> Tensor:
+        """Images uint8 or float (B, 3, H, W), drawn anew but for the cells that ``keep`` (*token_shape) says: the first half.
+
+        The tokens of these cells stay exactly; pixels beside what is new may differ, for a decoder sees more than one cell.
+        """
+        with torch.no_grad():
+            given = self.tokenizer.tokenize(to_float(images.to(self.device)) if images.dtype == torch.uint8 else images)
+        held = first_half(self.generator.token_shape, self.device) if keep is None else keep
+        return self.detokenize(self.sample_tokens(classes, None, given=given, keep=held, **how))
+
+    @torch.no_grad()
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        """Tokens -> images uint8 (B, 3, H, W)."""
+        if not self.tokenizer.can_decode:
+            raise UserError(
+                f'{type(self.tokenizer).__name__} makes no pixels', 'Train a decoder for it: see docs/reconstruction.md.'
+            )
+        return to_uint8(self.tokenizer.detokenize(tokens.to(self.device)))
+
+    def _labels(self, classes: int | Sequence[int] | None, count: int | None) -> list[int] | None:
+        known = self.generator.classes
+        if not known:
+            return None
+        chosen = [classes] if isinstance(classes, int) else list(range(known)) if classes is None else list(classes)
+        return [chosen[place % len(chosen)] for place in range(count or len(chosen))] if chosen else []
+
+    def __repr__(self) -> str:
+        known = f'{self.generator.classes} classes' if self.generator.classes else 'unconditional'
+        return (
+            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.token_shape} tokens, on {self.device})'
+        )
+
+
+def load_generator(model: Any, checkpoint: Path, weights: Any, device: str | torch.device) -> LoadedGenerator:
+    """``model`` is the task's config; its tokenizer reads the files the config names."""
+    from vq.interfaces import Pretrained
+    from vq.io.weights import load_model_from
+
+    task = VQTaskRegistry.build(model, 'model')
+    for part in task.modules():
+        if isinstance(part, Pretrained) and part.frozen:
+            part.load_pretrained()
+    load_model_from(task, [checkpoint], weights=weights)
+    return LoadedGenerator(task, torch.device(device), str(checkpoint))

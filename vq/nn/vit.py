@@ -1,0 +1,62 @@
+"""Blocks of vision transformers."""
+
+from __future__ import annotations
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq.core.errors import ConfigError
+from vq.nn.recompute import Recomputed
+
+EPS = 1e-6
+STD = 0.02
+
+
+class ViTBlock(Recomputed):
+    """y = x + attention(norm(x));  y + mlp(norm(y)), for x (B, N, dim): every position attends to every position.
+
+    (Dosovitskiy et al. 2021.) ``heads`` of equal width, mlp dim -> ratio * dim -> dim with GELU.
+    """
+
+    def __init__(self, dim: int, heads: int, mlp_ratio: float = 4.0) -> None:
+        super().__init__()
+        if heads < 1 or dim % heads:
+            raise ConfigError(f'{dim} channels do not divide among {heads} heads', 'Choose heads that divide dim.')
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(dim, eps=EPS)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.norm_mlp = nn.LayerNorm(dim, eps=EPS)
+        self.mlp_in = nn.Linear(dim, int(mlp_ratio * dim))
+        self.mlp_out = nn.Linear(int(mlp_ratio * dim), dim)
+
+    def compute(self, x: Tensor) -> Tensor:
+        batch, count, dim = x.shape
+        qkv = self.qkv(self.norm_attention(x)).view(batch, count, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, dim / heads) each
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, count, dim)
+        x = x + self.proj(mixed)
+        y: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.norm_mlp(x))))
+        return y
+
+
+def make_blocks(depth: int, dim: int, heads: int, mlp_ratio: float = 4.0) -> nn.ModuleList:
+    """``depth`` blocks with the first weights of BEiT: normal of 0.02, what block i adds to its input over sqrt(2 i)."""
+    if depth < 1:
+        raise ConfigError(f'depth is {depth}', 'Give 1 block or more.')
+    blocks = nn.ModuleList(ViTBlock(dim, heads, mlp_ratio) for _ in range(depth))
+    for number, block in enumerate(blocks, 1):
+        for name, layer in block.named_children():
+            if isinstance(layer, nn.Linear):
+                added = name in ('proj', 'mlp_out')
+                init_linear(layer, STD / math.sqrt(2 * number) if added else STD)
+    return blocks
+
+
+def init_linear(layer: nn.Linear | nn.Conv2d, std: float = STD) -> None:
+    """Weights from a normal distribution that is cut at two deviations; no bias."""
+    nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,1 @@
+"""Learning to turn the tokens of a frozen tokenizer into images."""
