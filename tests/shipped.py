@@ -13,7 +13,11 @@ FOLDER = packaged_configs()
 SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments that the families load
 FRAGMENTS = ('interface.py', 'model.py', 'runner.py')  # and what a family keeps apart
 AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong', 'square')]
-OPTIONS: dict[str, list[dict[str, Any]]] = {  # fragments that are tried with options
+OPTIONS: dict[str, list[dict[str, Any]]] = {
+    'ar/interface.py': [
+        {'sampler': {'type': 'Greedy'}, 'guidance': {'type': 'IntervalGuidance', 'scale': 2.0, 'last': 128}},
+        {'guidance': {'type': 'PowerGuidance', 'scale': 4.0, 'exponent': 2.75}},
+    ],  # fragments that are tried with options
     'datasets/folder.py': [{'data_root': 'data/mine', **options} for options in AUGMENTATIONS],
     'datasets/imagenet.py': AUGMENTATIONS,
     'datasets/digits.py': [{}, *AUGMENTATIONS],

@@ -59,7 +59,8 @@ def test_tiny_form_is_small_and_passes_the_check(entry):
     config = compose(entry, {}, {}, tiny=True)
     for which in runners(config):
         checked(config, which)
-        assert 'Digits' in config[which].dataset.type, 'the tiny form must use embedded data'
+        dataset = config[which].dataset
+        assert 'Digits' in dataset.get('source', dataset).type, 'the tiny form must use embedded data'
     if 'trainer' in config:
         assert config.trainer.get('iters') == 8
 
@@ -109,7 +110,7 @@ def command_line(monkeypatch):
 @pytest.mark.usefixtures('command_line')
 def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
     """train -> val -> test -> tokenise -> inference, in a folder of their own."""
-    from vq.cli import inference, tokenize, train, val
+    from vq.cli import inference, sample, tokenize, train, val
     from vq.cli import test as test_command
 
     Image.fromarray(numpy.random.default_rng(0).integers(0, 255, (40, 48, 3), numpy.uint8)).save(tmp_path / 'picture.png')
@@ -126,11 +127,15 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
     numbers = [value for value in results.values() if isinstance(value, int | float)]
     assert numbers and all(math.isfinite(value) for value in numbers)
     weights = ('--load-model-from', str(folder / 'tiny'))
-    if compose(entry, {}, {}, tiny=True).trainer.model.type == 'ImageClassification':  # which has no tokens of its own
+    kind = compose(entry, {}, {}, tiny=True).trainer.model.type
+    if kind in ('ImageClassification', 'SequenceModeling'):  # which have no tokens of their own
         run(test_command.main, 'tiny', entry, '--num-samples', '5', *weights)
         for main, words in ((tokenize.main, ['tiny', entry]), (inference.main, [entry, str(tmp_path / 'picture.png')])):
             assert main([*words, *weights]) == 2
-            assert 'ImageClassification has no tokenizer' in capsys.readouterr().err
+            assert f'{kind} has no tokenizer' in capsys.readouterr().err
+        if kind == 'SequenceModeling':
+            run(sample.main, 'tiny', entry, '--num-samples', '3', '--batch-size', '2', *weights)
+            assert len(list((folder / 'tiny_sample' / 'samples').iterdir())) == 3
         return
     run(test_command.main, 'tiny', entry, '--visual', '--num-samples', '5', *weights)
     assert list((folder / 'tiny_test').rglob('*.png'))

@@ -245,6 +245,10 @@ class Generator(nn.Module):
         """In training it draws what the method draws (labels to drop, positions to mask) from torch's global generator."""
         raise NotImplementedError
 
+    def drawable(self, predicted: Predicted) -> Tensor:
+        """Of the logits, those of the tokens that each position may hold, (B, L, K)."""
+        return predicted.logits
+
     def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
         """New tokens (B, *token_shape) int64: see ``Wanted``, ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
         raise NotImplementedError
@@ -278,6 +282,10 @@ class Task(nn.Module):
 
     def validation_step(self, batch: Batch) -> Outputs:
         raise NotImplementedError
+
+    def forward_once(self, batch: Batch) -> None:
+        """What is counted as the operations for an image."""
+        self.validation_step(batch)
 
     def update(self, ok: Tensor | None = None) -> None:
         """After all optimizers of a step: codebooks and other state that moves without gradients."""

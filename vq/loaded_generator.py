@@ -42,7 +42,7 @@ class LoadedGenerator:
         keep: Tensor | None = None,
         **settings: float,
     ) -> Tensor:
-        """Tokens int64 (B, *token_shape); see ``sample``. Those ``given`` stay where ``keep``, bool (*token_shape), says so."""
+        """Tokens int64 (B, *token_shape); see ``sample``. Those ``given`` stay where ``keep`` (*token_shape) says so."""
         labels = self._labels(classes, count if given is None else len(given))
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         category = None if labels is None else torch.tensor(labels, device=self.device)

@@ -7,12 +7,14 @@ Which tokenizer: ``tokenizer_run``, ``ir_config`` (with ``ir_state_dict``, ``it_
 the run. Options for that: ``tokens`` (a folder to share between runs, or what vq.tasks.image_tokenization.tokenize wrote),
 ``variants`` (('center', 'flip')), ``on_the_fly`` (False; True: tokenise augmented images in every step).
 
-Which generator: ``generator`` (a whole dict), or
+Which generator: ``generator`` (a whole dict), ``method`` (masked: a MaskedGenerator, and its own options), or
 
-- ``network`` (llama; or gpt2, hf_llama, hf_gpt2), ``dim``, ``depth``, ``heads``, ``kv_heads``; with llama ``size`` (B, L, XL,
-  XXL, 3B) in their place, ``rope`` (grid; line: what Hugging Face's Llama knows), ``dropout`` (0.1)
+- ``network`` (llama; or gpt2, hf_llama, hf_gpt2), ``dim``, ``depth``, ``heads``, or ``size`` (B, L, XL, XXL, 3B) in their
+  place; with llama ``kv_heads``, ``ffn_dim``, ``rope`` (grid; line: what Hugging Face's Llama knows), ``dropout`` (0.1)
+- with hf_llama and hf_gpt2 further ``settings`` of the package's config, and ``network_weights``, a folder of its weights
 - ``vocabulary`` (prefix: the class has an embedding of its own; joint: classes are ids of the network)
-- ``num_classes`` (1000; 0: unconditional), ``label_drop`` (0.1)
+- ``num_classes`` (1000; 0: unconditional), ``label_drop`` (0.1), ``predicts`` (segment; vocabulary: the loss of a language
+  model over all ids)
 
 How it is drawn from: ``sampler`` (Multinomial), ``guidance`` (constant, 1.75), ``draws`` (what validation draws).
 
@@ -20,6 +22,8 @@ Others: ``iters`` (250,000), ``batch_size`` (256 in total), ``lr`` (1e-4), ``bet
 ``ema`` (None), ``evaluate`` (25,000), ``reference`` (of FID), ``features`` (the feature network; None: no such figures),
 ``dataset`` (imagenet), ``image_size`` (256), ``strategy`` (ddp), ``precision`` (bf16).
 """
+
+import math
 
 import torch
 
@@ -42,6 +46,7 @@ _kwargs_.setdefault('rope', 'grid')
 found = PyConfig.load('../models/frozen_tokenizer.py')
 classes, label_drop = _kwargs_.get('num_classes', 1000), _kwargs_.get('label_drop', 0.1)
 vocabulary, dropout = _kwargs_.get('vocabulary', 'prefix'), _kwargs_.get('dropout', 0.1)
+MASKED = ('mask_ratio', 'steps', 'order', 'choice_temperature', 'tied', 'mlp_ratio')
 TINY = dict(dim=32, depth=2, heads=2)
 
 
@@ -53,24 +58,34 @@ def facts(part):
 
 
 def network_of(kind, ids, shape, width, dropout):
-    length = 1
-    for count in shape:
-        length *= count
-    common = dict(vocabulary=ids, length=length, **width)
+    length = _kwargs_.get('positions', math.prod(shape))  # of published tables more than there are tokens
     if kind == 'llama':
-        places = dict(grid=shape[:2], prefix=1) if _kwargs_['rope'] == 'grid' and len(shape) == 2 else {}
-        return dict(
-            type='LlamaNetwork', kv_heads=_kwargs_.get('kv_heads'), token_dropout=dropout, dropout=dropout, **common, **places
-        )
+        grid = _kwargs_['rope'] == 'grid' and len(shape) == 2
+        places = dict(grid=shape, prefix=1) if grid else dict(length=length)
+        kv = {name: _kwargs_[name] for name in ('kv_heads', 'ffn_dim') if name in _kwargs_}
+        return dict(type='LlamaNetwork', vocabulary=ids, token_dropout=dropout, dropout=dropout, **kv, **places, **width)
     if kind == 'gpt2':
-        return dict(type='GPT2Network', dropout=dropout, **common)
-    return dict(type='HuggingFaceNetwork', family=kind.removeprefix('hf_'), **common)
+        return dict(type='GPT2Network', vocabulary=ids, length=length, dropout=dropout, **width)
+    dim, depth, heads = (width[name] for name in ('dim', 'depth', 'heads'))
+    if kind == 'hf_llama':
+        settings = dict(hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * dim)
+        kind = 'HuggingFaceLlama'
+    else:
+        settings = dict(n_embd=dim, n_layer=depth, n_head=heads)
+        kind = 'HuggingFaceGPT2'
+    settings |= {} if width is TINY else _kwargs_.get('settings', {})
+    weights = {} if width is TINY else dict(weights=_kwargs_.get('network_weights'))
+    return dict(type=kind, vocabulary=ids, length=length, settings=settings, **weights)
 
 
 def generator_of(part, width, dropout):
     if 'generator' in _kwargs_:
         return dict(_kwargs_['generator'])
     codes, sizes, shape = facts(part)
+    if _kwargs_.get('method') == 'masked':
+        drawn = {name: _kwargs_[name] for name in MASKED if name in _kwargs_}
+        common = dict(token_shape=shape, codebook_size=codes, classes=classes, label_drop=label_drop, dropout=dropout)
+        return dict(type='MaskedGenerator', **common, **drawn, **width)
     total = sum(sizes) if sizes else codes
     ids = total + (classes + (label_drop > 0) if vocabulary == 'joint' else 0)
     return dict(
@@ -82,6 +97,7 @@ def generator_of(part, width, dropout):
         classes=classes,
         vocabulary=vocabulary,
         label_drop=label_drop,
+        predicts=_kwargs_.get('predicts', 'segment'),
     )
 
 

@@ -1,4 +1,4 @@
-"""``make demo``: the page it writes, a second run, and the promise it makes of its tokenizer."""
+"""``make demo``: the page it writes, a second run, and what it promises of its tokenizer and generator."""
 
 from __future__ import annotations
 
@@ -54,9 +54,14 @@ def check_page(folder: Path, said: str) -> Reader:
     assert needs_nothing_else(html)
     assert 'nan' not in re.findall(r'[\d.a-z]+', re.sub(r'base64,[^"]*', '', html)), 'a figure is missing'
     reader = Reader(html)
-    assert reader.ids == ['reconstructions', 'metrics', 'training', 'tokens', 'usage', 'codes', 'commands']
-    assert len(reader.pictures) == 4 * 30 + 10 + 2, '30 digits in four pictures each, one of each class, two sheets of codes'
-    assert reader.tags.count('svg') == 5 + 10 + 2, 'charts, token maps and usage'
+    assert reader.ids == [
+        'reconstructions', 'metrics', 'training', 'tokens', 'usage', 'codes',
+        'drawn', 'generated', 'nearest', 'completions', 'commands',
+    ]  # fmt: skip
+    of_tokenizer = 4 * 30 + 10 + 2  # 30 digits in four pictures each, one of each class, two sheets of codes
+    of_generator = 2 + 15 * 4 + 10 * 4  # two sheets, 15 with their neighbours, 10 completions
+    assert reader.tags.count('img') == of_tokenizer + of_generator
+    assert reader.tags.count('svg') == 6 + 10 + 2, 'charts, token maps and usage'
     for line in re.findall(r'^\$ (python .*)$', said, re.MULTILINE):
         assert line in reader.text, 'every command stands on the page'
     return reader
@@ -69,6 +74,10 @@ def test_a_dry_run_is_complete(dry_run):
         tokens = ShardSet(folder / 'work_dirs/dry_run' / name / 'tokens', verify=True)
         assert len(tokens) == len(set(tokens.ids())) == count
         assert tokens[0]['tokens'].shape == (1, 4, 4)
+    for name in ('demo_ar_sample', 'demo_ar_unguided_sample'):
+        drawn = ShardSet(folder / 'work_dirs/dry_run' / name / 'shards', verify=True)
+        assert drawn.column('category')[:].tolist() == [*range(10)] * 5, 'every class, in turn'
+        assert len(list((folder / 'work_dirs/dry_run' / name / 'samples').glob('*.png'))) == 50
 
 
 def test_commands_stand_alone(dry_run):
@@ -100,8 +109,11 @@ def test_a_failing_command_ends_the_demo(tmp_path):
 
 
 def test_half_of_the_demo_keeps_its_promise(tmp_path):
-    """On held-out digits, with 350 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches."""
-    run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:350', dry=False)
+    """On held-out digits, with 350 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches.
+
+    The generator has a seventh of its steps: digits are told apart, half images stay as they are, none is a copy.
+    """
+    said = run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:350', '--generator-iters', '100', dry=False)
     html = Reader((tmp_path / 'work_dirs/demo/report.html').read_text()).text
     ours, baseline, *_ = map(float, re.search(r'PSNR, dB (\S+) (\S+)', html).groups())
     found = json.loads((tmp_path / 'work_dirs/demo/val/iter_350/results.json').read_text())['results']

@@ -29,6 +29,7 @@ def facts() -> Facts:
     ]  # fmt: skip
     journal.append({'step': 30, 'kind': 'codebook', 'usage': 0.75, 'perplexity': 5.0, 'dead_codes': 2, 'tokens': 99})
     return Facts(
+        name='demo',
         journal=journal,
         validations=[(10, results(20.1, 3)), (30, results(31.27, 1))],
         held_out={'validation': (results(31.27, 1), results(25.02, 0)), 'test': (results(30.99, 2), results(24.5, 0))},

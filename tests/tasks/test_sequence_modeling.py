@@ -137,6 +137,20 @@ def test_a_teacher_that_knows_the_tokens_is_repeated():
     assert outputs.losses['cross_entropy'] < 1e-6
 
 
+def test_ids_of_classes_are_never_taken_for_tokens():
+    """Predictions over a joint vocabulary, where the likeliest id is a class."""
+    ids = CODES + CLASSES + 1
+    network = LlamaNetwork(ids, 16, 1, 2, length=16)
+    torch.nn.init.normal_(network.head.weight, std=0.5)
+    network.head.weight.data[: CLASSES + 1] *= 50
+    generator = Autoregressive(network, (4, 4), CODES, CLASSES, 'joint', predicts='vocabulary')
+    found = SequenceModeling(generator, tokenizer(), greedy, functools.partial(constant, scale=1.0)).eval()
+    outputs = found.validation_step(batch())
+    assert (outputs.predicted.logits.argmax(-1) <= CLASSES).any()
+    assert outputs.predicted.logits.shape[-1] == ids
+    assert all(picture.isfinite().all() for picture in outputs.pictures.values())
+
+
 @pytest.mark.parametrize(
     ('shape', 'expected'),
     [((4, 3), 6), ((3, 3), 5), ((5,), 3), ((2, 2, 3), 6), ((1, 1), 1)],
@@ -161,6 +175,6 @@ def test_what_does_not_fit_is_refused():
         found.validation_step(samples)
     with pytest.raises(ConfigError, match="draws is \\('dreams',\\)"):
         task(draws=('dreams',))
+    encoder = VQEncoderRegistry.build(dict(type='ConvEncoder', out_channels=32))
     with pytest.raises(ConfigError, match='tokenizer is a ConvEncoder'):
-        encoder = VQEncoderRegistry.build(dict(type='ConvEncoder', out_channels=32))
         SequenceModeling(found.generator, encoder, greedy, constant)

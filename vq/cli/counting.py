@@ -43,12 +43,13 @@ def count(module: nn.Module) -> int:
 
 def image_size_of(dataset: Mapping[str, Any]) -> int:
     """The size a dataset's config asks for."""
+    dataset = dataset.get('source') or dataset  # of tokens, the images they are made of
     transform = dataset.get('transform') or {}
     return int(transform.get('image_size', dataset.get('image_size', 256)))
 
 
 def count_flops(model: Task, image_size: int) -> dict[str, float]:
-    """Multiply-adds counted as two, of one validation step on one image: of the whole (``Global``) and of each part."""
+    """Multiply-adds counted as two, of what the task does with one image: of the whole (``Global``) and of each part."""
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device='meta')
     batch = Batch(image, ['one'], torch.zeros(1, dtype=torch.int64, device='meta'))
     parts = [(name, module) for name, module in model.named_modules() if name and name.count('.') <= 1]
@@ -56,7 +57,7 @@ def count_flops(model: Task, image_size: int) -> dict[str, float]:
     with FlopCounterMode(display=False) as counter, contextlib.ExitStack() as hooks:
         for name, module in parts:
             hooks.enter_context(_measure(name, module, counter, spent))
-        model.validation_step(batch)
+        model.forward_once(batch)
     for name, _ in parts:  # a part whose methods are called, not itself, spends what its own parts spend
         within = [spent[other] for other, _ in parts if other.startswith(f'{name}.') and other in spent]
         if name not in spent and within:

@@ -20,16 +20,21 @@ from vq.cli.errors import command, say
 
 NAME, CONFIG = 'demo', 'configs/digits/demo.py'
 CLASSIFIER, ITS_CONFIG = 'demo_classifier', 'configs/ic/digits.py'
+GENERATOR, UNGUIDED, GENERATOR_CONFIG = 'demo_ar', 'demo_ar_unguided', 'configs/digits/ar.py'
+DRAWN = 500  # new digits of each kind: 50 of each class
 BODIES = {
     'vq.train': 'vq.cli.train',
     'vq.val': 'vq.cli.val',
     'vq.test': 'vq.cli.test',
+    'vq.sample': 'vq.cli.sample',
     'vq.tasks.image_tokenization.tokenize': 'vq.cli.tokenize',
 }  # module a user starts -> module of its body
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.demo', 'Train, validate and use a small tokenizer on the CPU, and write a report about it.')
+    parser = arguments.parser(
+        'vq.demo', 'Train a small tokenizer and a generator of its tokens on the CPU, and write a report about them.'
+    )
     parser.add_argument('--seed', type=int, default=3407)
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
     parser.add_argument(
@@ -38,8 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
         nargs='*',
         default=[],
         metavar='KEY:EXPR|KEY::TEXT',
-        help='values of the config, handed to every command, e.g. .trainer.iters:200',
+        help="values of the tokenizer's config, handed to each of its commands, e.g. .trainer.iters:200",
     )
+    parser.add_argument('--generator-iters', type=int, default=None, metavar='N', help="steps of the generator (its config's)")
     return parser
 
 
@@ -60,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f'the demo stopped: this command ended with exit code {code}', f'See above, or run it alone: {line}')
             return code
         done.append((line, seconds))
-    print(f'\nk-means on raw patches for comparison, and {runs / NAME / "report.html"}', flush=True)
+    print(f'\nk-means on raw patches for comparison, figures of new digits, and {runs / NAME / "report.html"}', flush=True)
     summary, report = write_report(options, runs, done)
     print(
         f'\nDone in {time.perf_counter() - started:.0f} s. {summary}\n'
@@ -89,6 +95,22 @@ def plan(options: argparse.Namespace, runs: Path) -> list[tuple[str, list[str]]]
         ('vq.test', [*start, *weights, '--visual', *common, *overriding('.validator.dataset.split::test')]),
         (tokenize, [*start, *weights, *common, *overriding()]),
         (tokenize, [*start, *weights, '--train', *common, *overriding()]),
+        *plan_generator(options, runs, common),
+    ]
+
+
+def plan_generator(options: argparse.Namespace, runs: Path, common: list[str]) -> list[tuple[str, list[str]]]:
+    """The commands of the generator: it learns the tokens of the last command, and draws with guidance and without."""
+    settings = [f'tokenizer_run::{runs / NAME}', f'tokens::{runs / f"{NAME}_tokenize_train"}']
+    if options.generator_iters is not None:
+        settings.append(f'iters:{options.generator_iters}')
+    start = [GENERATOR_CONFIG, '--config-options', *settings]
+    count = DRAWN // 10 if arguments.dry_run() else DRAWN
+    draw = [*start, '--overwrite', '--num-samples', str(count), '--load-model-from', str(runs / GENERATOR), *common]
+    return [
+        ('vq.train', [GENERATOR, *start, '--overwrite', *common]),
+        ('vq.sample', [GENERATOR, *draw]),
+        ('vq.sample', [UNGUIDED, *draw, '--guidance', '1']),
     ]
 
 
@@ -124,7 +146,9 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     import torch
 
     import vq
+    from vq.cli import demo_generator
     from vq.cli.demo_facts import gather
+    from vq.report.generator import sentence
     from vq.report.tokenizer import build_page
 
     machine = [
@@ -137,15 +161,18 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
         ('vq', vq.__version__),
         ('seed', str(options.seed)),
     ]
-    facts = gather(runs, (NAME, CLASSIFIER), CONFIG, overrides_of(options), options.seed, commands, machine)
+    overrides, names = overrides_of(options), (NAME, CLASSIFIER, GENERATOR, UNGUIDED)
+    facts = gather(runs, (NAME, CLASSIFIER), CONFIG, overrides, options.seed, commands, machine)
+    facts.generator = demo_generator.gather(runs, names, CONFIG, overrides, options.seed, commands)
     ours, baseline = next(iter(facts.held_out.values()))
     page = build_page(
         facts,
-        'vq demo: handwritten digits as 16 tokens',
+        'vq demo: handwritten digits as 16 tokens, and new ones',
         f'A small convolutional tokenizer, trained from nothing on {facts.train_images:,} handwritten digits (those of '
         f'scikit-learn, enlarged from 8 to {facts.image_size} pixels). Its codebook is a moving average of what the encoder '
-        'makes, and codes that fall out of use move to where they are needed. A classifier, trained for this page on the same '
-        'digits, looks at what comes back. Everything on this page was measured by the commands at its end.',
+        'makes, and codes that fall out of use move to where they are needed. A small transformer then learned these tokens, '
+        'and draws new digits of a class that is asked for. A classifier, trained for this page on the same digits, looks at '
+        'what comes back. Everything on this page was measured by the commands at its end.',
     )
     path = runs / NAME / 'report.html'
     page.save(path)
@@ -154,5 +181,5 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
         f'PSNR {ours["psnr"]:.2f} dB on held-out digits (k-means on raw patches: {baseline["psnr"]:.2f} dB), '
         f'codebook usage {100 * ours["codebook_usage"]:.1f} %. A classifier names {100 * facts.classifier["top1"]:.1f} % of '
         f'the digits and {named:.1f} % of their reconstructions ({named_baseline:.1f} %); '
-        f'FD in its features {ours["fd"]:.2f} ({baseline["fd"]:.2f}).'
+        f'FD in its features {ours["fd"]:.2f} ({baseline["fd"]:.2f}).\n{sentence(facts.generator)}'
     ), path

@@ -27,7 +27,8 @@ from vq.metrics.features.metric import FeatureMetric
 from vq.registries import VQDatasetRegistry, VQMetricRegistry
 from vq.report import baseline
 from vq.report.baseline import PatchKMeans, Pixels
-from vq.report.tokenizer import Facts, Results, Samples
+from vq.report.generator import Results
+from vq.report.tokenizer import Facts, Samples
 from vq.runners import journal
 from vq.teachers.classifier import classifier_features
 
@@ -83,6 +84,7 @@ def gather(
         config, held_out['validation'], pixels['validation'], reconstructions, tokens['validation'], ours['validation']
     )
     return Facts(
+        name=name,
         journal=journal.read(folder / 'log.jsonl'),
         validations=steps,
         held_out={split: compared(split) for split in held_out},

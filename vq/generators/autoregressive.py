@@ -100,6 +100,9 @@ class Autoregressive(Generator):
             return Predicted(logits, ids)
         return Predicted(self.segments.select(logits), self.segments.targets(flat))
 
+    def drawable(self, predicted: Predicted) -> Tensor:
+        return self.segments.select(predicted.logits) if self.predicts == 'vocabulary' else predicted.logits
+
     def dropped(self, category: Tensor | None, rows: int, device: torch.device) -> Tensor:
         """Labels (B,), some of them the null class in training."""
         if not self.classes:

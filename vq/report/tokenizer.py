@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
@@ -12,12 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from vq.io.pictures import token_map
+from vq.report import generator as of_generator
 from vq.report.charts import Series, level_bars, line_chart, sorted_bars
+from vq.report.generator import GeneratorFacts, Pixels, Results, seconds_of
 from vq.report.page import Card, Page, folded, picture, row, shell, stacks, table
 from vq.report.scales import show
-
-Pixels = NDArray[np.uint8]
-Results = Mapping[str, Any]
 
 METRICS = {
     'psnr': ('PSNR, dB', '{:.2f}'),
@@ -49,6 +48,7 @@ class Samples:
 class Facts:
     """Everything the report says."""
 
+    name: str  # of the run
     journal: list[dict[str, Any]]  # lines of log.jsonl
     validations: Sequence[tuple[int, Results]]  # (step, results) on the first held-out split, in order
     held_out: dict[str, tuple[Results, Results]]  # split -> (tokenizer, baseline)
@@ -65,16 +65,20 @@ class Facts:
     config: str
     machine: list[tuple[str, str]]
     tiny: bool = False  # a dry run: everything small, no figure worth reading
+    generator: GeneratorFacts | None = None  # one that was trained on the tokens
 
 
 def build_page(facts: Facts, title: str, lead: str) -> Page:
     page = Page(
         title, ('Dry run: a tiny model after a few steps. No figure below means anything. ' if facts.tiny else '') + lead
     )
-    page.cards(headline(facts))
-    sections: list[Callable[[Facts, Page], None]] = [reconstructions, comparison, training, maps, usage, codebook, details]
+    page.cards([*headline(facts), *([] if facts.generator is None else of_generator.headline(facts.generator))])
+    sections: list[Callable[[Facts, Page], None]] = [reconstructions, comparison, training, maps, usage, codebook]
     for section in sections:
         section(facts, page)
+    if facts.generator is not None:
+        of_generator.add_sections(facts.generator, page)
+    details(facts, page)
     return page
 
 
@@ -109,17 +113,12 @@ def headline(facts: Facts) -> list[Card]:
         ),
         Card('an image is', f'{bits:.0f}', 'bits', f'{tokens} tokens of {facts.bits:g} bits; raw pixels: {show(raw)}'),
         Card(
-            'trained in',
-            f'{training_seconds(facts):.0f}',
+            'tokenizer trained in',
+            f'{seconds_of(facts.commands, facts.name):.0f}',
             's',
             f'{train[-1]["step"]} steps, {facts.parameters / 1000:.0f} k parameters, on the CPU',
         ),
     ]
-
-
-def training_seconds(facts: Facts) -> float:
-    """The last of the commands that train is the tokenizer's."""
-    return [seconds for line, seconds in facts.commands if ' -m vq.train ' in line][-1]
 
 
 def comparison(facts: Facts, page: Page) -> None:

@@ -148,7 +148,7 @@ class SequenceModeling(Task):
             wanted.given, wanted.keep = tokens, first_half(self.generator.token_shape, tokens.device)
             return self.generate(wanted)
         numbers = uniforms(wanted.seed, wanted.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
-        drawn = self.sampler(predicted.logits.float(), numbers).view_as(predicted.targets)
+        drawn = self.sampler(self.generator.drawable(predicted).float(), numbers).view_as(predicted.targets)
         if predicted.mask is not None:  # what it was shown stays
             drawn = torch.where(predicted.mask, drawn, predicted.targets)
         return drawn.clamp(min=0).view_as(tokens)
@@ -157,6 +157,12 @@ class SequenceModeling(Task):
     def generate(self, wanted: Wanted) -> Tensor:
         """Tokens (B, *token_shape)."""
         return self.generator.generate(wanted, self.sampler, self.guidance)
+
+    def forward_once(self, batch: Batch) -> None:
+        """One pass over all positions; tokens are there already."""
+        tokens = torch.zeros((len(batch), *self.generator.token_shape), dtype=torch.int64, device=batch.image.device)
+        category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
+        self.generator(tokens, category if self.generator.classes else None)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         return besides_digests(self, super().frozen_prefixes())

@@ -1,0 +1,19 @@
+"""Handwritten digits, all tokens at once and again: a small bidirectional transformer drawn in 6 steps.
+
+    auto_torchrun -m vq.train  digits configs/digits/vq_ema.py
+    auto_torchrun -m vq.train  digits_maskgit configs/digits/maskgit.py --config-options tokenizer_run::digits
+    auto_torchrun -m vq.sample digits_maskgit configs/digits/maskgit.py --config-options tokenizer_run::digits \\
+        --load-model-from work_dirs/digits_maskgit
+
+Seconds and figures: not measured yet; expected is what ar.py reaches.
+
+Options: those of ar.py, and ``steps`` (6), ``order`` (confidence; halton), ``mask_ratio`` (cosine; mage).
+"""
+
+_kwargs_.setdefault('method', 'masked')
+_kwargs_.setdefault('steps', 6)
+_kwargs_.setdefault('choice_temperature', 2.0)
+_kwargs_.setdefault('iters', 1500)
+_kwargs_.setdefault('label_smoothing', 0.1)
+
+_base_ = ['ar.py']

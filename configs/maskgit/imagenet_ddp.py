@@ -1,0 +1,26 @@
+"""MaskGIT (Chang et al. 2022) on ImageNet: a bidirectional transformer that fills in hidden tokens, drawn in 12 steps.
+
+    auto_torchrun -m vq.train maskgit configs/maskgit/imagenet_ddp.py --config-options \\
+        tokenizer_run::vqgan/1024_imagenet_ddp
+    auto_torchrun -m vq.sample maskgit configs/maskgit/imagenet_ddp.py --config-options \\
+        tokenizer_run::vqgan/1024_imagenet_ddp --load-model-from work_dirs/maskgit --num-samples 50000
+
+24 layers, 768 wide, 300 epochs of 256 images. Hardware and hours: not measured. Expected, quoted from the paper: FID 6.18 at
+256 pixels, without guidance, with a tokenizer of its own; nobody has run this configuration here.
+
+Options: those of ../ar/interface.py, and ``mask_ratio`` (cosine; mage), ``steps`` (12), ``order`` (confidence; halton),
+``choice_temperature`` (4.5), ``dim`` (768), ``depth`` (24), ``heads`` (16).
+"""
+
+_kwargs_.setdefault('method', 'masked')
+_kwargs_.setdefault('it_config', 'configs/vqgan/1024_imagenet_ddp.py')
+_kwargs_.setdefault('dim', 768)
+_kwargs_.setdefault('depth', 24)
+_kwargs_.setdefault('heads', 16)
+_kwargs_.setdefault('iters', 1_500_000)
+_kwargs_.setdefault('label_smoothing', 0.1)
+_kwargs_.setdefault('betas', (0.9, 0.96))
+_kwargs_.setdefault('weight_decay', 0.045)
+_kwargs_.setdefault('guidance', dict(type='LinearGuidance', scale=3.0))
+
+_base_ = ['../ar/interface.py']

@@ -1,0 +1,38 @@
+"""How much drawn images differ from each other, and from the images a generator learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CHUNK = 64  # rows that are compared with all others at a time
+
+
+def within_class_distance(images: Tensor, category: Tensor) -> float:
+    """The mean, over classes, of the mean Euclidean distance between two different images of a class.
+
+    images (N, C, H, W) uint8, of which each value counts as 0 to 1; category (N,). Classes with one image have no distance
+    and are left out; NaN where none has two.
+    """
+    rows = images.flatten(1).double() / 255
+    found = [torch.pdist(rows[category == number]) for number in category.unique()]
+    means = [distances.mean() for distances in found if len(distances)]
+    return float(torch.stack(means).mean()) if means else float('nan')
+
+
+def nearest_by_tokens(tokens: Tensor, others: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
+    """The ``count`` of ``others`` (M, *token_shape) that share most tokens with each of ``tokens`` (N, *token_shape).
+
+    Gives the share of places that hold the same token (N, count), in [0, 1], highest first, and the rows of ``others``
+    (N, count); of equal shares the first row.
+    """
+    flat, known = tokens.flatten(1), others.flatten(1)
+    shares, rows = [], []
+    for part in flat.split(CHUNK):
+        same = (part[:, None] == known[None]).sum(-1)  # (chunk, M), whole numbers: equal shares are equal
+        order = same.argsort(dim=1, descending=True, stable=True)[:, :count]
+        shares.append(same.gather(1, order).double() / flat.shape[1])
+        rows.append(order)
+    if not shares:
+        return torch.zeros(0, count, dtype=torch.float64), torch.zeros(0, count, dtype=torch.int64)
+    return torch.cat(shares), torch.cat(rows)
