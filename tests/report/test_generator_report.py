@@ -68,8 +68,8 @@ def reader(facts) -> Reader:
 
 def test_the_page_says_the_figures(reader):
     for text in ('83.3 %', 'without guidance 78.9%', '0.87', '0.953', '44 %', 'mean of the nearest 20%', '3.21', '4.56',
-                 'held-out digits 0.77', '62 s', '40 steps, 800 k', 'all 1,440 of them', '93.3% of 180', 'Drawn with care.',
-                 '99.4%', '1.002', '2: 44%', '0: 25%'):  # fmt: skip
+                 'held-out digits 0.77', '62 s', '40 steps, 800 k', 'all 1,440 of them', '93.3% of 180 such digits',
+                 'Drawn with care.', '99.4%', '1.002', '2: 44%', '0: 25%'):  # fmt: skip
         assert text in reader.text, text
     assert reader.ids == ['drawn', 'generated', 'nearest', 'completions']
     assert reader.tags.count('svg') == 1

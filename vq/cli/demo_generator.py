@@ -80,7 +80,7 @@ class Seen:
 
     def __init__(self, network: FeatureNetwork, images: Tensor) -> None:
         statistics, named = FeatureStatistics(network.dimension), []
-        for part in images.split(BATCH):
+        for part in torch.split(images, BATCH):
             features = network(part)
             statistics.update(features.pooled)
             named.append(features.logits.argmax(1))
@@ -104,7 +104,7 @@ class Reference:
             'fd_train': distance(seen, self.seen),
             'share_mean': float(shares.mean()),
             'share_most': float(shares.max()),
-            'distinct': len(tokens.flatten(1).unique(dim=0)),
+            'distinct': len(torch.unique(tokens.flatten(1), dim=0)),
             'samples': len(images),
         }
 
@@ -164,7 +164,7 @@ def complete(loaded: LoadedGenerator, network: FeatureNetwork, dataset: Dataset,
     for found, wanted in ((made, tokens), (again, tokens[shown])):
         check_kept(found, wanted, keep)
     pictures = loaded.detokenize(made)
-    named = torch.cat([network(part).logits.argmax(1) for part in pictures.split(BATCH)])
+    named = torch.cat([network(part).logits.argmax(1) for part in torch.split(pictures, BATCH)])
     both = torch.stack([pictures[shown], loaded.detokenize(again)], 1)  # (n, 2, 3, H, W)
     return Completions(
         categories=[str(number) for number in category[shown].tolist()],

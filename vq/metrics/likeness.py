@@ -15,7 +15,7 @@ def within_class_distance(images: Tensor, category: Tensor) -> float:
     and are left out; NaN where none has two.
     """
     rows = images.flatten(1).double() / 255
-    found = [torch.pdist(rows[category == number]) for number in category.unique()]
+    found = [torch.pdist(rows[category == number]) for number in torch.unique(category)]
     means = [distances.mean() for distances in found if len(distances)]
     return float(torch.stack(means).mean()) if means else float('nan')
 
@@ -28,7 +28,7 @@ def nearest_by_tokens(tokens: Tensor, others: Tensor, count: int = 1) -> tuple[T
     """
     flat, known = tokens.flatten(1), others.flatten(1)
     shares, rows = [], []
-    for part in flat.split(CHUNK):
+    for part in torch.split(flat, CHUNK):
         same = (part[:, None] == known[None]).sum(-1)  # (chunk, M), whole numbers: equal shares are equal
         order = same.argsort(dim=1, descending=True, stable=True)[:, :count]
         shares.append(same.gather(1, order).double() / flat.shape[1])

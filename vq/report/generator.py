@@ -209,8 +209,8 @@ def completions(facts: GeneratorFacts, page: Page) -> None:
         'completions',
         'Second halves drawn anew',
         'Held-out digits of which the generator is given the class and the first half of the tokens. It keeps these '
-        f'(checked: all {found.tokens_kept:,} of them) and draws the others, with guidance. Pixels at the seam may differ: the '
-        f'decoder sees both sides. The classifier names {found.agreement:.1%} of {found.completed} such completions right.',
+        f'(checked: all {found.tokens_kept:,} of them) and draws the others, with guidance. Pixels at the seam may differ: '
+        f'the decoder sees both sides. The classifier names {found.agreement:.1%} of {found.completed} such digits right.',
         [stacks(['digit', 'given', 'completed', 'once more'], columns)],
     )
 
@@ -241,13 +241,13 @@ def given(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
 def sentence(facts: GeneratorFacts) -> str:
     """The headline in words, for a terminal."""
     ours, free = facts.drawn['guided'].results, facts.drawn['unguided'].results
-    found = facts.completions
+    most, kept = max(ours['share_most'], free['share_most']), facts.completions.tokens_kept
     return (
-        f'Of {ours["samples"]} new digits the classifier names {100 * ours["agreement"]:.1f} % as asked for ('
-        f'{100 * free["agreement"]:.1f} % without guidance); distance within a class {ours["within"]:.2f} ({free["within"]:.2f}) of real digits; '
-        f'FD to training digits {ours["fd_train"]:.2f} ({free["fd_train"]:.2f}); with a training digit they share at most '
-        f'{100 * max(ours["share_most"], free["share_most"]):.0f} % of the tokens. Half images were completed, all '
-        f'{found.tokens_kept} given tokens kept.'
+        f'Of {ours["samples"]} new digits the classifier names {100 * ours["agreement"]:.1f} % as asked for '
+        f'({100 * free["agreement"]:.1f} % without guidance); distance within a class {ours["within"]:.2f} '
+        f'({free["within"]:.2f}) of real digits; FD to training digits {ours["fd_train"]:.2f} ({free["fd_train"]:.2f}); they '
+        f'share at most {100 * most:.0f} % of the tokens with a training digit. Half images were completed, all {kept} given '
+        'tokens kept.'
     )
 
 

@@ -42,7 +42,10 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
         return embedded
 
     def forward(self, embedded: Tensor) -> Tensor:
-        logits: Tensor = self.model(inputs_embeds=embedded, use_cache=False).logits
+        mask = None
+        if embedded.is_meta:  # without a mask transformers looks at the values of positions
+            mask = torch.ones(embedded.shape[1], embedded.shape[1], dtype=torch.bool, device='meta')[None, None]
+        logits: Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
         return logits
 
     def make_cache(self, rows: int, length: int) -> Any:

@@ -1,0 +1,129 @@
+"""Training on token shards: made once, of the right tokenizer, and resumed to the same bits."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.ranks import GlooPool
+from tests.runners.support import assert_same, everything
+from vq.cli import train
+from vq.core.random import python_stream
+from vq.data.datasets.digits import DigitsDataset
+from vq.data.datasets.tokens import TokenDataset
+from vq.data.loading import Loader, LoaderSettings
+from vq.io.shards import ShardSet
+
+pytestmark = pytest.mark.slow
+
+CONFIG = 'configs/digits/ar.py'
+SHARDS = 'ar/tokens/train/tokens'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _dry():
+    """Commands run in this process: what they set up (log files, the environment) is taken back."""
+    logger = logging.getLogger('vq')
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (('DRY_RUN', 'True'), ('OMP_NUM_THREADS', '1'), ('OMP_WAIT_POLICY', 'passive')):
+            patch.setenv(name, value)
+        patch.setattr(sys, 'argv', ['vq.test_of_tokens'])
+        yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
+
+
+def run(folder: Path, *more: str, code: int = 0) -> str:
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        assert train.main(['ar', CONFIG, '--work-dir', str(folder), *more]) == code, said.getvalue()
+    return said.getvalue()
+
+
+def train_on_rank(words: list[str]) -> int:
+    os.environ['DRY_RUN'] = 'True'
+    try:
+        return train.main(words)
+    finally:
+        del os.environ['DRY_RUN']
+
+
+@pytest.fixture(scope='module')
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('straight')
+    assert 'tokenising 1437 images of digits, once' in run(folder)
+    return folder
+
+
+def test_every_image_has_its_tokens_and_class(straight):
+    shards = ShardSet(straight / SHARDS, verify=True)
+    source = DigitsDataset(split='train', image_size=32)
+    assert shards.ids() == [source.id_of(index) for index in range(len(source))]
+    assert shards.manifest.producer['random_weights'] is True
+    dataset = TokenDataset(folder=str(straight / 'ar/tokens/train'))
+    assert len(dataset) == len(source) and dataset.name == 'digits' and dataset.split == 'train'
+    stream = python_stream('test')
+    for index in (0, 700, 1436):
+        sample = dataset.load(index, stream)
+        assert sample['category'] == source.load(index, stream)['category']
+        assert sample['id'] == source.id_of(index) == dataset.id_of(index)
+        np.testing.assert_array_equal(sample['tokens'], shards.column('tokens')[index][0])
+
+
+def test_a_batch_brings_tokens_and_no_image(straight):
+    dataset = TokenDataset(folder=str(straight / 'ar/tokens/train'))
+    with Loader(dataset, [[(0, 3), (0, 5)]], LoaderSettings(2), 0, training=True) as loader:
+        (batch,) = loader
+    assert batch.image.numel() == 0 and tuple(batch.tokens.shape) == (2, 4, 4)
+    assert str(batch.tokens.dtype) == 'torch.int64' and batch.category.shape == (2,)
+
+
+def test_a_resumed_run_ends_with_the_same_bits_and_makes_no_tokens(straight, tmp_path):
+    shutil.copytree(straight / 'ar/tokens', tmp_path / 'ar/tokens')
+    shutil.copytree(straight / 'ar/checkpoints/iter_4', tmp_path / 'ar/checkpoints/iter_4')
+    said = run(tmp_path, '--auto-resume')
+    assert 'resumed' in said and 'tokenising' not in said
+    ours, theirs = (folder / 'ar/checkpoints/iter_8' for folder in (tmp_path, straight))
+    assert_same(everything(ours), everything(theirs))
+
+
+def test_tokens_that_were_begun_are_finished(straight, tmp_path):
+    shutil.copytree(straight / 'ar/tokens', tmp_path / 'ar/tokens')
+    (tmp_path / SHARDS / 'manifest.json').unlink()
+    run(tmp_path, '--overwrite')
+    assert (tmp_path / SHARDS / 'manifest.json').read_bytes() == (straight / SHARDS / 'manifest.json').read_bytes()
+
+
+def test_two_ranks_write_the_same_tokens(straight, tmp_path, gloo_pool: GlooPool):
+    words = ['ar', CONFIG, '--work-dir', str(tmp_path), '--override', '.trainer.strategy.type::DDPStrategy']
+    assert gloo_pool.run(train_on_rank, words) == [0, 0]
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (folder / SHARDS).glob('shard-*')} for folder in (tmp_path, straight)
+    )
+    assert ours == theirs and ours
+
+
+def test_tokens_of_another_tokenizer_are_refused(straight, tmp_path):
+    folder = straight / 'ar/tokens/train'
+    more = ('--seed', '5', '--override', f'.trainer.dataset.folder::{folder}')
+    assert 'were made by another tokenizer' in run(tmp_path, *more, code=2)
+
+
+def test_images_can_be_tokenised_on_the_fly(tmp_path):
+    said = run(tmp_path, '--config-options', 'on_the_fly:True')
+    assert 'tokenising' not in said and not (tmp_path / 'ar/tokens').exists()
+
+
+def test_missing_tokens_say_how_to_make_them(tmp_path):
+    said = run(tmp_path, '--override', f'.trainer.dataset.folder::{tmp_path}/none', '.trainer.dataset.source:None', code=2)
+    assert 'there are no token shards' in said and 'vq.tasks.image_tokenization.tokenize' in said
