@@ -46,6 +46,14 @@ def test_code_search_benchmark_sees_the_same_codes() -> None:
 
 
 @pytest.mark.slow
+def test_token_shard_benchmark_sees_the_same_tokens() -> None:
+    found = run('token_shards', '--quick')
+    for what in ('feeding', 'whole step'):
+        assert all(found[what][side]['repeats'] >= 7 for side in ('shards', 'images'))
+    assert found['batch'] == 64
+
+
+@pytest.mark.slow
 def test_runner_benchmark_sees_equal_bits() -> None:
     found = run('runner', '--quick', '--width', '4', '--seconds', '0.1')
     assert found['whole']['ours']['repeats'] >= 7

@@ -91,7 +91,7 @@ class Trainer(Runner):
     def setup(self) -> None:
         """Everything before the first step: device, folder, data, optimizers, state of an earlier run."""
         if self.strategy.accumulate > 1 and any(
-            getattr(module, 'updates_in_forward', False) for module in self.model.modules()
+            getattr(module, 'updates_in_forward', False) and module.training for module in self.model.modules()
         ):
             raise ConfigError(
                 'the quantizer updates its codebook in forward, so a step cannot be split into micro-batches',

@@ -1,4 +1,4 @@
-"""Keys and values of the positions that were, and attention over them."""
+"""What generation keeps from step to step: keys and values of the positions that were. And attention over them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vq.core.errors import RunFailure
+from vq.nn.packed import Product
 
 
 @dataclasses.dataclass
 class Cache:
-    """Keys and values of all layers in one block of memory, (depth, B, 2 * kv_heads, length, D): keys first."""
+    """Keys and values of all layers in one block of memory, (depth, B, 2 * kv_heads, length, D): keys first.
+
+    And the products with the weights as they were when generation began, see ``product_of``: of each layer, and the head.
+    """
 
     pairs: Tensor
+    products: list[list[Product]]
+    head: Product
 
     @property
     def length(self) -> int:
@@ -24,7 +30,7 @@ class Cache:
 
     def first_rows(self, rows: int) -> Cache:
         """The cache of the first rows of the batch: a view."""
-        return Cache(self.pairs[:, :rows])
+        return dataclasses.replace(self, pairs=self.pairs[:, :rows])
 
     def layers(self, start: int, end: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """For each layer: where positions ``start`` to ``end`` go (B, 2 * kv_heads, end - start, D), keys and values up to it.
@@ -37,12 +43,12 @@ class Cache:
         return zip(self.pairs[:, :, :, start:end].unbind(), keys.unbind(), values.unbind(), strict=True)
 
 
-def make_cache(weight: Tensor, depth: int, rows: int, kv_heads: int, length: int, head_dim: int) -> Cache:
-    """On the device of a weight, in its precision or that of autocast."""
+def make_pairs(weight: Tensor, depth: int, rows: int, kv_heads: int, length: int, head_dim: int) -> Tensor:
+    """Zeros for the keys and values of ``Cache``, on the device of a weight, in its precision or that of autocast."""
     dtype, kind = weight.dtype, weight.device.type
     if kind != 'meta' and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
-    return Cache(torch.zeros(depth, rows, 2 * kv_heads, length, head_dim, dtype=dtype, device=weight.device))
+    return torch.zeros(depth, rows, 2 * kv_heads, length, head_dim, dtype=dtype, device=weight.device)
 
 
 def attend_cached(q: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor:

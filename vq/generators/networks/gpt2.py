@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
-from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_cache
-from vq.generators.networks.products import few_rows
+from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_pairs
 from vq.interfaces import CausalNetwork
+from vq.nn.packed import Product, product_of
 from vq.nn.recompute import Recomputed
 from vq.registries import VQCausalNetworkRegistry
 
@@ -48,12 +48,19 @@ class GPT2Block(Recomputed):
         y: Tensor = x + self.dropout(self.down(hidden))
         return y
 
-    def step(self, x: Tensor, start: int, write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """x (B, t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * heads, t, D)."""
-        qkv = few_rows(self.qkv, self.attention_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
+    def products(self, rows: int) -> list[Product]:
+        """What ``step`` multiplies by: queries, keys and values; out; up; down."""
+        first, second = product_of(self.qkv, rows, self.attention_norm), product_of(self.up, rows, self.ffn_norm)
+        return [first, product_of(self.out, rows), second, product_of(self.down, rows)]
+
+    def step(self, x: Tensor, start: int, own: list[Product], write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """x (B * t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * heads, t, D)."""
+        qkv_of, out_of, up_of, down_of = own
+        qkv = qkv_of(x).view(write.shape[0], write.shape[2], -1, self.head_dim)
         write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
-        x = x + few_rows(self.out, attend_cached(qkv[:, :, : self.heads], start, keys, values))
-        return x + few_rows(self.down, F.gelu(few_rows(self.up, self.ffn_norm(x)), approximate='tanh'))
+        mixed = attend_cached(qkv[:, :, : self.heads], start, keys, values)
+        x = out_of.added(mixed.view(x.shape), x)
+        return down_of.added(F.gelu(up_of(x), approximate='tanh'), x)
 
     def step_at(self, x: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
         """x (B, 1, dim) at a position (1,) that only the device knows; ``pairs`` is the whole cache of the layer."""
@@ -128,15 +135,17 @@ class GPT2Network(CausalNetwork):
 
     def make_cache(self, rows: int, length: int) -> Cache:
         self._check(length)
-        return make_cache(self.head.weight, self.depth, rows, self.heads, length, self.dim // self.heads)
+        pairs = make_pairs(self.head.weight, self.depth, rows, self.heads, length, self.dim // self.heads)
+        return Cache(pairs, [block.products(rows) for block in self._blocks()], product_of(self.head, rows, self.norm))
 
     @torch.no_grad()
     def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
-        end = start + embedded.shape[1]
-        x = embedded + self.positions[start:end]
-        for block, layer in zip(self._blocks(), cache.layers(start, end), strict=True):
-            x = block.step(x, start, *layer)
-        return self._last(x)
+        rows, count, dim = embedded.shape
+        end = start + count
+        x = (embedded + self.positions[start:end]).view(-1, dim)
+        for block, own, layer in zip(self._blocks(), cache.products, cache.layers(start, end), strict=True):
+            x = block.step(x, start, own, *layer)
+        return cache.head(x if count == 1 else x.view(rows, count, dim)[:, -1]).float()
 
     @torch.no_grad()
     def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
@@ -146,10 +155,8 @@ class GPT2Network(CausalNetwork):
         x = embedded + self.positions.index_select(0, at)
         for block, pairs in zip(self._blocks(), cache.pairs.unbind(), strict=True):
             x = block.step_at(x, at, seen, pairs)
-        return self._last(x)
-
-    def _last(self, x: Tensor) -> Tensor:
-        return few_rows(self.head, self.norm(x[:, -1:])).squeeze(1).float()
+        logits: Tensor = self.head(self.norm(x[:, 0]))
+        return logits.float()
 
     def _blocks(self) -> Iterator[GPT2Block]:
         return iter(self.blocks)  # type: ignore[arg-type]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -11,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing, nearest
-from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_cache
-from vq.generators.networks.products import few_rows
+from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_pairs
 from vq.interfaces import CausalNetwork
 from vq.nn.packed import Product, product_of
 from vq.nn.recompute import Recomputed
@@ -45,17 +43,6 @@ def llama_size(name: str) -> dict[str, int]:
 def feed_forward_width(dim: int, multiple_of: int = 256) -> int:
     """Two thirds of 4 * dim, rounded up: three matrices then cost what two of 4 * dim would."""
     return -(-int(8 * dim / 3) // multiple_of) * multiple_of
-
-
-@dataclasses.dataclass
-class LlamaCache(Cache):
-    """Besides keys and values, the products with the weights as they were when generation began: see ``product_of``."""
-
-    products: list[list[Product]]  # of each layer: queries, keys and values; out; gate and up; down
-    head: Product
-
-    def first_rows(self, rows: int) -> LlamaCache:
-        return dataclasses.replace(self, pairs=self.pairs[:, :rows])
 
 
 class LlamaBlock(Recomputed):
@@ -104,29 +91,27 @@ class LlamaBlock(Recomputed):
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=self.kv_heads != self.heads)
         return mixed.transpose(1, 2).flatten(2)
 
-    def step(self, x: Tensor, table: Tensor, start: int, write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """x (B, t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * kv_heads, t, D).
+    def products(self, rows: int) -> list[Product]:
+        """What ``step`` multiplies by: queries, keys and values; out; gate and up; down."""
+        first, second = product_of(self.qkv, rows, self.attention_norm), product_of(self.gate_up, rows, self.ffn_norm)
+        return [first, product_of(self.out, rows), second, product_of(self.down, rows)]
 
-        ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D).
+    def step(
+        self, x: Tensor, start: int, table: Tensor, own: list[Product], write: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """x (B * t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * kv_heads, t, D).
+
+        ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D). Each call of an operator counts
+        here: with one row, all that is no product takes about a third of the time.
         """
-        qkv = few_rows(self.qkv, self.attention_norm(x)).view(*x.shape[:-1], -1, self.head_dim)
+        qkv_of, out_of, gate_up_of, down_of = own
+        qkv = qkv_of(x).view(write.shape[0], write.shape[2], -1, self.head_dim)
         self.turn(qkv, table)
         write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
         mixed = attend_cached(qkv[:, :, : self.heads], start, keys, values)
-        x = x + few_rows(self.out, mixed)
-        gate, up = few_rows(self.gate_up, self.ffn_norm(x)).chunk(2, dim=-1)
-        return x + few_rows(self.down, F.silu(gate).mul_(up))
-
-    def step_one(self, x: Tensor, table: Tensor, own: list[Product], write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """``step`` of one position, x (B, dim): what multiplies its weights comes from the cache."""
-        qkv_of, out_of, gate_up_of, down_of = own
-        qkv = qkv_of(x).view(len(x), 1, -1, self.head_dim)
-        self.turn(qkv, table)
-        write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
-        mixed = attend_cached(qkv[:, :, : self.heads], 0, keys, values)
-        x = x + out_of(mixed.view(len(x), -1))
-        gate, up = gate_up_of(x).chunk(2, dim=-1)
-        return x + down_of(F.silu(gate).mul_(up))
+        x = out_of.added(mixed.view(x.shape), x)
+        gate, up = gate_up_of(x).split(self.ffn_dim, dim=-1)
+        return down_of.added(F.silu(gate).mul_(up), x)
 
     def turn(self, qkv: Tensor, table: Tensor) -> None:
         """Queries and keys in qkv (B, T, heads + 2 * kv_heads, D), in place, by ``table`` (T, 1, D / 2) complex."""
@@ -232,33 +217,20 @@ class LlamaNetwork(CausalNetwork):
 
     # one position after the other
 
-    def make_cache(self, rows: int, length: int) -> LlamaCache:
+    def make_cache(self, rows: int, length: int) -> Cache:
         self._check(length)
-        cache = make_cache(self.head.weight, self.depth, rows, self.kv_heads, length, self.dim // self.heads)
-        products = [
-            [
-                product_of(block.qkv, rows, block.attention_norm),
-                product_of(block.out, rows),
-                product_of(block.gate_up, rows, block.ffn_norm),
-                product_of(block.down, rows),
-            ]
-            for block in self._blocks()
-        ]
-        return LlamaCache(cache.pairs, products, product_of(self.head, rows, self.norm))
+        pairs = make_pairs(self.head.weight, self.depth, rows, self.kv_heads, length, self.dim // self.heads)
+        return Cache(pairs, [block.products(rows) for block in self._blocks()], product_of(self.head, rows, self.norm))
 
     @torch.no_grad()
-    def step(self, embedded: Tensor, start: int, cache: LlamaCache) -> Tensor:
-        end = start + embedded.shape[1]
+    def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
+        rows, count, dim = embedded.shape
+        end = start + count
         table = torch.view_as_complex(self.rope.table[start:end]).unsqueeze(1)
-        if end == start + 1:
-            x = embedded[:, 0]
-            for block, own, layer in zip(self._blocks(), cache.products, cache.layers(start, end), strict=True):
-                x = block.step_one(x, table, own, *layer)
-            return cache.head(x).float()
-        x = embedded
-        for block, layer in zip(self._blocks(), cache.layers(start, end), strict=True):
-            x = block.step(x, table, start, *layer)
-        return self._last(x)
+        x = embedded.reshape(-1, dim)
+        for block, own, layer in zip(self._blocks(), cache.products, cache.layers(start, end), strict=True):
+            x = block.step(x, start, table, own, *layer)
+        return cache.head(x if count == 1 else x.view(rows, count, dim)[:, -1]).float()
 
     @torch.no_grad()
     def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
@@ -272,10 +244,8 @@ class LlamaNetwork(CausalNetwork):
         x = embedded
         for block, pairs in zip(self._blocks(), cache.pairs.unbind(), strict=True):
             x = block.step_at(x, table, at, seen, pairs)
-        return self._last(x)
-
-    def _last(self, x: Tensor) -> Tensor:
-        return few_rows(self.head, self.norm(x[:, -1:])).squeeze(1).float()
+        logits: Tensor = self.head(self.norm(x[:, 0]))
+        return logits.float()
 
     def _blocks(self) -> Iterator[LlamaBlock]:
         return iter(self.blocks)  # type: ignore[arg-type]
