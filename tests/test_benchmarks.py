@@ -86,6 +86,18 @@ def test_quantizer_benchmark_compares_one_recipe(tmp_path: Path) -> None:
     assert (tmp_path / 'quantizers.png').is_file()
 
 
+@pytest.mark.slow
+def test_sampling_benchmark_sees_equal_tokens() -> None:
+    pytest.importorskip('transformers')
+    found = run('sampling', '--quick', '--codes', '100')
+    one, eight = found['rows']['batch 1, 100 codes'], found['rows']['batch 8 with guidance, 100 codes']
+    assert set(one['sides']) >= {'ours', 'HF, dynamic cache', 'HF, static cache', 'memory alone'}
+    assert set(eight['sides']) >= {'ours', 'HF, guidance_scale=', 'HF, static cache, doubled batch', 'matrix products alone'}
+    assert all(side['repeats'] >= 7 for row in (one, eight) for side in row['sides'].values())
+    assert found['uncached']['times_ours'] > 0
+    assert one['sides']['ours']['times_ours'] == 1.0 and one['goal'] == 1.7 and eight['goal'] == 1.3
+
+
 def test_every_benchmark_is_described() -> None:
     page = (ROOT / 'benchmarks' / 'README.md').read_text()
     assert SCRIPTS

@@ -458,6 +458,10 @@ class Strategy:
     def to_device(self, batch: Batch) -> Batch:
         raise NotImplementedError
 
+    def whole(self) -> AbstractContextManager[None]:
+        """Around evaluation in training: parameters are whole, and ranks may call the model as often as they like."""
+        raise NotImplementedError
+
     def autocast(self) -> AbstractContextManager[object]:
         """Around forward passes; backward stays outside."""
         raise NotImplementedError

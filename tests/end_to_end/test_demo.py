@@ -81,9 +81,9 @@ def test_a_dry_run_is_complete(dry_run):
 
 
 def test_commands_stand_alone(dry_run):
-    """The second command, typed by hand after the demo, finds the run and measures the same."""
+    """The validation, typed by hand after the demo, finds the run and measures the same."""
     folder, said = dry_run
-    line = next(line for line in said.splitlines() if line.startswith('$ python -m vq.val'))
+    line = next(line for line in said.splitlines() if line.startswith('$ python -m vq.val demo '))
     file = folder / 'work_dirs/dry_run/demo/val/iter_8/results.json'
     before = json.loads(file.read_text())
     file.unlink()
@@ -111,7 +111,7 @@ def test_a_failing_command_ends_the_demo(tmp_path):
 def test_half_of_the_demo_keeps_its_promise(tmp_path):
     """On held-out digits, with 350 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches.
 
-    The generator has a seventh of its steps: digits are told apart, half images stay as they are, none is a copy.
+    The generator has a sixth of its steps: classes are told apart, half images stay as they are, none is a copy.
     """
     said = run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:350', '--generator-iters', '100', dry=False)
     html = Reader((tmp_path / 'work_dirs/demo/report.html').read_text()).text
@@ -123,3 +123,7 @@ def test_half_of_the_demo_keeps_its_promise(tmp_path):
     assert found['codebook_usage'] >= 0.98
     ours, baseline = map(float, re.search(r"FD, classifier's features (\S+) (\S+)", html).groups())
     assert ours < baseline / 2, 'the distance was measured at a fifth of that of k-means'
+    agreement = float(re.search(r'names ([0-9.]+) % as asked for', said)[1])
+    assert agreement > 20, 'one in ten by chance; measured at 33'
+    assert int(re.search(r'share at most (\d+) %', said)[1]) <= 90, 'a digit is a copy'
+    assert 'all 1440 given tokens kept' in said, '8 tokens of 180 digits'

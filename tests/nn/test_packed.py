@@ -1,4 +1,4 @@
-"""Packed products are those of the modules, for any number of rows, and keep the weights of when they were made."""
+"""Products in another layout are those of the modules, for any number of rows, and keep the weights of when they were made."""
 
 from __future__ import annotations
 
@@ -6,28 +6,52 @@ import pytest
 import torch
 from torch import nn
 
-from vq.nn.packed import product_of
+from vq.nn.packed import Packed, Product, Transposed, product_of
 
 
 @pytest.mark.parametrize('rows', [1, 2, 16, 33])
-@pytest.mark.parametrize('eps', [1e-5, 1.0, None])
-def test_products_are_those_of_the_modules(rows, eps):
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize(
+    'norm',
+    [None, nn.RMSNorm(24, 1e-5), nn.RMSNorm(24, 1.0), nn.RMSNorm(24), nn.LayerNorm(24)],
+    ids=['none', 'small eps', 'eps 1', 'no eps', 'layer norm'],
+)
+@torch.no_grad()
+def test_products_are_those_of_the_modules(rows, bias, norm):
+    """Against float64. The row that is zero shows where eps stands."""
     torch.manual_seed(0)
-    linear, norm = nn.Linear(24, 40, bias=False), nn.RMSNorm(24, eps)
-    nn.init.normal_(norm.weight)
-    x = torch.randn(7, 24)
-    with torch.no_grad():
-        torch.testing.assert_close(product_of(linear, rows)(x), x @ linear.weight.t(), rtol=1e-5, atol=1e-5)
-        product = product_of(linear, rows, norm)
-        expected = linear(norm(x))
-        torch.testing.assert_close(product(x), expected, rtol=1e-5, atol=1e-5)
-        linear.weight.zero_()
-        torch.testing.assert_close(product(x), expected, rtol=1e-5, atol=1e-5)
+    linear = nn.Linear(24, 40, bias=bias)
+    if norm is not None:
+        nn.init.normal_(norm.weight)
+    x, residual = torch.randn(7, 24), torch.randn(7, 40)
+    x[3], x[5] = 0, x[5] * 1e-3
+    product = product_of(linear, rows, norm)
+    assert type(product) is (Transposed if rows == 1 else Packed)
+    normed = x.double()
+    if isinstance(norm, nn.RMSNorm):
+        eps = torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
+        normed = normed * (normed.square().mean(-1, keepdim=True) + eps).rsqrt() * norm.weight.double()
+    elif norm is not None:
+        normed = norm(x).double()
+    expected = normed @ linear.weight.double().t() + (linear.bias.double() if bias else 0)
+    kept = residual.clone()
+    for count in (7, 1):
+        found, total = product(x[:count]), product.added(x[:count], residual[:count])
+        torch.testing.assert_close(found, expected[:count].float(), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(total, (residual[:count] + expected[:count]).float(), rtol=1e-5, atol=1e-5)
+    assert torch.equal(residual, kept), 'what is added to stays as it was'
+    linear.weight.zero_()
+    torch.testing.assert_close(product(x), expected.float(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize(('bias', 'dtype'), [(True, torch.float32), (False, torch.bfloat16)])
-def test_what_cannot_be_packed_is_the_module(bias, dtype):
-    linear, norm = nn.Linear(8, 6, bias=bias).to(dtype), nn.RMSNorm(8).to(dtype)
-    x = torch.randn(3, 8, dtype=dtype)
-    assert product_of(linear, 3) is linear
-    assert torch.equal(product_of(linear, 3, norm)(x), linear(norm(x)))
+@pytest.mark.parametrize('autocast', [False, True])
+def test_other_precisions_call_the_modules(autocast):
+    dtype = torch.float32 if autocast else torch.bfloat16
+    linear, norm = nn.Linear(8, 6).to(dtype), nn.RMSNorm(8).to(dtype)
+    x, residual = torch.randn(3, 8, dtype=dtype), torch.randn(3, 6, dtype=dtype)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        for rows in (1, 3):
+            product = product_of(linear, rows, norm)
+            assert type(product) is Product
+            assert torch.equal(product(x), linear(norm(x)))
+            assert torch.equal(product.added(x, residual), residual + linear(norm(x)))

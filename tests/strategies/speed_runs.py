@@ -41,6 +41,26 @@ def shapes() -> list[str]:
     return sorted(found.values())
 
 
+def tokenizers() -> list[str]:
+    """As few shipped configs as have, together, every outline of every part that is compiled by itself."""
+    models = {entry: compose(f'configs/{entry}', {}, {}, tiny=True).trainer.model for entry in shapes()}
+    parts = {
+        entry: {
+            (name, outline(part))
+            for name, part in {**model.tokenizer, **model, 'tokenizer': None}.items()
+            if isinstance(part, Mapping) and 'type' in part
+        }
+        for entry, model in models.items()
+        if model.type in ('ImageTokenization', 'AdversarialTokenization')
+    }
+    missing, chosen = set().union(*parts.values()), []
+    while missing:
+        best = max(sorted(parts), key=lambda entry: (len(parts[entry] & missing), entry.startswith('digits/')))
+        chosen.append(best)
+        missing -= parts[best]
+    return sorted(chosen)
+
+
 def build_task(entry: str) -> Task:
     """Its tiny form with two levels, fewer blocks of the same kinds (unless its codes depend on the size of the grid)."""
     config = compose(f'configs/{entry}', {}, {}, tiny=True)

@@ -20,6 +20,7 @@ from vq.cli.compose import checked, digest, runner_config
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.core.random import derive_seed
+from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Pretrained, Strategy, Task
 from vq.io.weights import load_model_from, state_hash
 from vq.registries import VQRunnerRegistry
@@ -115,7 +116,9 @@ def load_frozen(model: nn.Module, context: RunContext) -> None:
 def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext) -> None:
     """``--load-model-from``."""
     if files:
-        new = model.training_only_prefixes()  # type: ignore[operator]
+        # files of others do not know which tokenizer file they were trained beside: nothing to compare then
+        digests = [f'{name}.digest' for name, part in model.named_modules() if isinstance(part, FrozenTokenizer)]
+        new = (*model.training_only_prefixes(), *digests)  # type: ignore[operator]
         report = load_model_from(model, [Path(file) for file in files], weights=weights, new_prefixes=new)  # type: ignore[arg-type]
         logger.info('%s', report.summary())
         context.meta['loaded'] = report.summary()

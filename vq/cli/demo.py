@@ -1,4 +1,4 @@
-"""Show what the toolkit does, from training to tokens: ``make demo``, or ``python -m vq.demo``.
+"""Show what the toolkit does, from images to tokens and on to new images: ``make demo``, or ``python -m vq.demo``.
 
 Runs the commands a user would type, on the handwritten digits that scikit-learn ships, and writes one page about it.
 """

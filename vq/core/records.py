@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -88,9 +88,11 @@ class Prediction:
     variance: Tensor | None = None
 
 
-@dataclasses.dataclass
-class Predicted:
-    """What a generator says of tokens it was shown. L positions, in the order of the sequence; V logits."""
+class Predicted(NamedTuple):
+    """What a generator says of tokens it was shown. L positions, in the order of the sequence; V logits.
+
+    A tuple: wrappers of modules (DDP, FSDP) look for the tensors in what ``forward`` gives, and know no classes of ours.
+    """
 
     logits: Tensor  # (B, L, V)
     targets: Tensor  # (B, L) int64, below V

@@ -26,6 +26,9 @@ class Product:
 class Transposed(Product):
     """Of one row, with a copy W^T (k, n): it streams through memory once, where rows of W are summed one by one."""
 
+    weight: Tensor
+    bias: Tensor | None
+
     def __init__(self, linear: nn.Linear, norm: nn.Module | None = None) -> None:
         weight, self.norm, self.length = _folded(linear, norm)
         self.weight, self.bias = weight.t().contiguous(), linear.bias
@@ -44,7 +47,8 @@ class Transposed(Product):
         That is x / hypot(|x|, sqrt(channels * eps)), in fewer calls than the module takes.
         """
         if self.length is not None:
-            return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).hypot_(self.length)
+            length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return x / length.hypot_(self.length)
         return x if self.norm is None else self.norm(x)  # type: ignore[no-any-return]
 
 

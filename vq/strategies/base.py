@@ -144,6 +144,9 @@ class BaseStrategy(Strategy):
             begin_graphs()
         return batch.to(self.device, self.channels_last)
 
+    def whole(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     # one step
 
     def autocast(self) -> AbstractContextManager[object]:

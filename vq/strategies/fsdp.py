@@ -84,10 +84,11 @@ class FSDPStrategy(DDPStrategy):
         self.reshard_after_forward = reshard_after_forward
         self._origins: dict[Tensor, Tensor] = {}  # a rank's part as the optimizer has it -> the distributed parameter
         self._kept: list[nn.Module] = []  # gathered until their optimizer has stepped
+        self._sharded: list[tuple[nn.Module, bool]] = []  # and whether they are cut again after forward
 
     def start(self) -> None:
         super().start()
-        self._origins, self._kept = {}, []
+        self._origins, self._kept, self._sharded = {}, [], []
         if self.device.type not in ('cpu', 'cuda'):
             raise ConfigError(f"the fsdp strategy does not run on '{self.device.type}'", "Use device='cpu', or strategy base.")
         if self.scaler is not None:
@@ -109,15 +110,18 @@ class FSDPStrategy(DDPStrategy):
         whole = whole_parameters(root)
         half = None if second_order else _HALF.get(self.precision)
         policy = MixedPrecisionPolicy(half, torch.float32 if half else None, cast_forward_inputs=False)
+        reshard = self.reshard_after_forward and not second_order
         for block in shard_blocks(root):
             if any(parameter not in whole for parameter in block.parameters()):
+                self._sharded.append((block, reshard))
                 fully_shard(
                     block,
                     mesh=mesh,
-                    reshard_after_forward=self.reshard_after_forward and not second_order,
+                    reshard_after_forward=reshard,
                     mp_policy=policy,
                     ignored_params=whole,
                 )
+        self._sharded.append((root, False))
         fully_shard(
             root,
             mesh=mesh,
@@ -128,6 +132,22 @@ class FSDPStrategy(DDPStrategy):
         if second_order:
             root.set_reshard_after_backward(False)  # type: ignore[operator]
             self._kept += [module for module in root.modules() if hasattr(module, 'reshard')]
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """All parameters on every rank, gathered once. Ranks have different numbers of batches of a split, and a gathering
+        that others do not join would meet another collective of theirs. Methods other than ``forward`` find parameters too.
+        """
+        for module, _ in self._sharded:
+            module.set_reshard_after_forward(False, recurse=False)  # type: ignore[operator]
+            module.reshard()  # type: ignore[operator]  # what is gathered may be older than the shards
+            module.unshard()  # type: ignore[operator]
+        try:
+            yield
+        finally:
+            for module, reshard in self._sharded:
+                module.set_reshard_after_forward(reshard, recurse=False)  # type: ignore[operator]
+                module.reshard()  # type: ignore[operator]
 
     def place(self, task: Task) -> None:
         """Move what is not sharded (``shard`` has moved the rest). NHWC order is for that and for images: FSDP2 keeps

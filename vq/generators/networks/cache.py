@@ -54,7 +54,8 @@ def make_pairs(weight: Tensor, depth: int, rows: int, kv_heads: int, length: int
 def attend_cached(q: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor:
     """q (B, t, heads, D) of the positions from ``start`` on; keys, values (B, kv_heads, start + t, D) -> (B, t, dim)."""
     rows, count, heads, head_dim = q.shape
-    q = q.to(keys.dtype)
+    if q.dtype != keys.dtype:
+        q = q.to(keys.dtype)
     if count == 1:
         # heads that share keys are as good as queries of several positions: no mask, no copies of keys
         grouped = q.reshape(rows, keys.shape[1], -1, head_dim)

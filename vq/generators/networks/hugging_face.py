@@ -42,10 +42,10 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
         return embedded
 
     def forward(self, embedded: Tensor) -> Tensor:
-        mask = None
-        if embedded.is_meta:  # without a mask transformers looks at the values of positions
-            mask = torch.ones(embedded.shape[1], embedded.shape[1], dtype=torch.bool, device='meta')[None, None]
-        logits: Tensor = self.model(inputs_embeds=embedded, attention_mask=mask, use_cache=False).logits
+        # without a cache transformers asks the device whether positions are those of packed sequences; the cache itself
+        # keeps what the backward pass keeps anyway
+        cache = self.make_cache(len(embedded), embedded.shape[1])
+        logits: Tensor = self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True).logits
         return logits
 
     def make_cache(self, rows: int, length: int) -> Any:

@@ -110,7 +110,7 @@ class LlamaBlock(Recomputed):
         write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
         mixed = attend_cached(qkv[:, :, : self.heads], start, keys, values)
         x = out_of.added(mixed.view(x.shape), x)
-        gate, up = gate_up_of(x).split(self.ffn_dim, dim=-1)
+        gate, up = gate_up_of(x).chunk(2, dim=-1)
         return down_of.added(F.silu(gate).mul_(up), x)
 
     def turn(self, qkv: Tensor, table: Tensor) -> None:
@@ -118,7 +118,7 @@ class LlamaBlock(Recomputed):
         both = self.heads + self.kv_heads
         if qkv.dtype == torch.float32:
             # a complex number is a pair of channels: one product turns all queries and keys
-            torch.view_as_complex(qkv.view(*qkv.shape[:-1], -1, 2))[:, :, :both].mul_(table)
+            qkv.view(torch.complex64)[:, :, :both].mul_(table)
         else:
             qkv[:, :, :both] = rotate(qkv[:, :, :both], torch.view_as_real(table.squeeze(1)))
 

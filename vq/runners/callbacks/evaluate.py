@@ -74,6 +74,7 @@ class EvalCallback(Callback):
         with evaluating(runner.model):
             self.validator.work_dir = runner.work_dir / 'eval' / f'iter_{runner.step}'
             if self.average is None or self.weights == 'model':
-                return self.validator.evaluate()
-            with self.average.applied():
+                with runner.strategy.whole():
+                    return self.validator.evaluate()
+            with self.average.applied(), runner.strategy.whole():
                 return self.validator.evaluate()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 
 from vq.core import collectives
@@ -39,12 +41,9 @@ class GenerationsCallback(Callback):
         if not isinstance(model, SequenceModeling):
             raise ConfigError(f'{type(model).__name__} draws nothing', 'GenerationsCallback is for generators of tokens.')
         average = next((callback for callback in runner.callbacks if isinstance(callback, EMACallback)), None)
-        with evaluating(model):
-            if average is None:
-                self._draw(model)
-            else:
-                with average.applied():
-                    self._draw(model)
+        applied = contextlib.nullcontext() if average is None else average.applied()
+        with evaluating(model), applied, runner.strategy.whole():
+            self._draw(model)
 
     def _draw(self, model: SequenceModeling) -> None:
         """All ranks draw the same, for a sharded network needs them all; the main one writes."""
