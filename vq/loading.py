@@ -111,7 +111,7 @@ def _load_run(folder: Path, weights: Literal['auto', 'model', 'ema'], device: st
     runner = runner_config(config, 'validator' if 'validator' in config else 'trainer')
     model = runner.get('model', {})
     if 'generator' in model:
-        from vq.loaded_generator import load_generator
+        from vq.tasks.sequence_modeling.loaded import load_generator
 
         return load_generator(model, checkpoint, weights, device)
     if 'tokenizer' not in model:

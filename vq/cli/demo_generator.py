@@ -20,7 +20,7 @@ from vq.core.errors import RunFailure
 from vq.core.random import python_stream
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io.shards import ShardSet
-from vq.loaded_generator import LoadedGenerator
+from vq.tasks.sequence_modeling.loaded import LoadedGenerator
 from vq.metrics.features.frechet import frechet_distance
 from vq.metrics.features.statistics import FeatureStatistics, Moments
 from vq.metrics.likeness import nearest_by_tokens, within_class_distance
