@@ -5,7 +5,8 @@
     auto_torchrun -m vq.sample digits_maskgit configs/digits/maskgit.py --config-options tokenizer_run::digits \\
         --load-model-from work_dirs/digits_maskgit
 
-Seconds and figures: not measured yet; expected is what ar.py reaches.
+1,500 steps took 231 seconds on one of 2 shared CPU cores (225 seconds of CPU time). Measured once, seed 3407, on the tokenizer
+of ``make demo``: the classifier of ../ic/digits.py names 100 % of 500 digits as asked for (99.6 % without guidance).
 
 Options: those of ar.py, and ``steps`` (6), ``order`` (confidence; halton), ``mask_ratio`` (cosine; mage).
 """
