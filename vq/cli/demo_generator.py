@@ -20,13 +20,13 @@ from vq.core.errors import RunFailure
 from vq.core.random import python_stream
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io.shards import ShardSet
-from vq.tasks.sequence_modeling.loaded import LoadedGenerator
 from vq.metrics.features.frechet import frechet_distance
 from vq.metrics.features.statistics import FeatureStatistics, Moments
 from vq.metrics.likeness import nearest_by_tokens, within_class_distance
 from vq.report.generator import Completions, Drawn, GeneratorFacts, Neighbours, Pixels, seconds_of
 from vq.runners import journal
 from vq.runners.sampler import name_of
+from vq.tasks.sequence_modeling.loaded import LoadedGenerator
 from vq.tasks.sequence_modeling.task import first_half
 from vq.teachers.classifier import classifier_features
 
