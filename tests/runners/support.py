@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -142,3 +145,18 @@ def build_trainer(
 def quiet(*parts: str) -> list[dict[str, Any]]:
     """Callbacks of a run that only computes."""
     return [dict(type='OptimizeCallback'), *(dict(type=part) for part in parts)]
+
+
+@contextlib.contextmanager
+def commands_here() -> Iterator[None]:
+    """Commands run dry in this process: what they set up (log files, the environment) is taken back."""
+    logger = logging.getLogger('vq')
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (('DRY_RUN', 'True'), ('OMP_NUM_THREADS', '1'), ('OMP_WAIT_POLICY', 'passive')):
+            patch.setenv(name, value)
+        patch.setattr(sys, 'argv', ['vq.test_of_a_command'])
+        yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate

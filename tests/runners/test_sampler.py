@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 import os
 import re
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.ranks import GlooPool
+from tests.runners.support import commands_here
 from tests.sources import ROOT
 from vq.cli import sample as command
 from vq.cli import train
@@ -42,17 +42,8 @@ sys.exit(main(sys.argv[1:]))
 
 @pytest.fixture(scope='module', autouse=True)
 def _dry():
-    """Commands run in this process: what they set up (log files, the environment) is taken back."""
-    logger = logging.getLogger('vq')
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (('DRY_RUN', 'True'), ('OMP_NUM_THREADS', '1'), ('OMP_WAIT_POLICY', 'passive')):
-            patch.setenv(name, value)
-        patch.setattr(sys, 'argv', ['vq.test_of_sampling'])
+    with commands_here():
         yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
 
 
 @pytest.fixture(scope='module')

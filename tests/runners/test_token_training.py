@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import logging
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.ranks import GlooPool
-from tests.runners.support import assert_same, everything
+from tests.runners.support import assert_same, commands_here, everything
 from vq.cli import train
 from vq.core.random import python_stream
 from vq.data.datasets.digits import DigitsDataset
@@ -32,17 +30,8 @@ SHARDS = 'ar/tokens/train/tokens'
 
 @pytest.fixture(scope='module', autouse=True)
 def _dry():
-    """Commands run in this process: what they set up (log files, the environment) is taken back."""
-    logger = logging.getLogger('vq')
-    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (('DRY_RUN', 'True'), ('OMP_NUM_THREADS', '1'), ('OMP_WAIT_POLICY', 'passive')):
-            patch.setenv(name, value)
-        patch.setattr(sys, 'argv', ['vq.test_of_tokens'])
+    with commands_here():
         yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
 
 
 def run(folder: Path, *more: str, code: int = 0) -> str:
