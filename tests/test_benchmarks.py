@@ -70,12 +70,16 @@ def test_training_step_benchmark_sees_equal_steps() -> None:
 
 
 @pytest.mark.slow
-def test_fid_benchmark_sees_equal_distances() -> None:
-    """Its third part; features and statistics take the length of a coffee, and are compared in tests of their own."""
+def test_fid_benchmark_sees_equal_features_statistics_and_distances() -> None:
     for package in ('pytorch_fid', 'torch_fidelity', 'torchmetrics'):
         pytest.importorskip(package)
-    found = run('fid', '--quick', '--only', 'distance')
-    assert all(figures['repeats'] >= 7 for figures in found['distance']['sides'].values())
+    found = run('fid', '--quick')
+    peers = {'pytorch-fid', 'torch-fidelity', 'torchmetrics'}
+    assert peers < set(found['forward']['sides']) and 0 < found['forward']['bf16_error'] < 3e-2
+    for part in ('forward', 'statistics', 'distance'):
+        assert all(figures['repeats'] >= 7 for figures in found[part]['sides'].values())
+    first, second = found['memory']['mb']['ours']
+    assert first is None or second < 2 * first + 16, 'four times the rows do not take four times the memory'
 
 
 @pytest.mark.slow

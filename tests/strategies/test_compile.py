@@ -71,7 +71,7 @@ def compiled_and_eager(entry: str, **settings: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize('entry', tokenizers())
 def test_every_shipped_tokenizer_compiles_whole_and_equals_eager(entry: str) -> None:
-    """Every outline of every part, in few configs. ``fullgraph``: a graph break would be an error."""
+    """One config of those that differ in numbers alone. ``fullgraph``: a graph break would be an error."""
     parts = tuple(name for name in usual_parts(build_task(entry)) if not name.startswith('losses.'))  # these have their own
     compiled_and_eager(entry, backend='aot_eager', parts=parts, fullgraph=True)
 
