@@ -16,6 +16,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from vq.io import atomic
+
 REPOSITORY = Path(__file__).parents[2]
 
 CONFIG = '''
@@ -54,7 +56,7 @@ if _kwargs_.get('kill_at'):
 
 def write_config(folder: Path) -> Path:
     path = folder / 'tiny.py'
-    path.write_text(CONFIG)
+    atomic.write_text(path, CONFIG)  # ranks write it at the same time: none may read what another has begun
     return path
 
 
