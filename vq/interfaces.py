@@ -240,6 +240,7 @@ class Generator(nn.Module):
     token_shape: tuple[int, ...]
     codebook_size: int  # tokens are below it
     classes: int  # categories are below it; 0: it knows of none
+    network: nn.Module  # does the work, in training by its ``forward``
 
     def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
         """In training it draws what the method draws (labels to drop, positions to mask) from torch's global generator."""

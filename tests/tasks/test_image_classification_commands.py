@@ -72,7 +72,8 @@ def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) ->
     assert json.loads((runs / 'probe_test' / 'results.json').read_text())['results']['top1'] == results['top1']
     assert 'no tokenizer to write tokens with' in run(capsys, tokenize.main, 'probe', *PROBE, *weights, code=2)
     composed = str(runs / 'probe' / 'probe.py')  # what lies in the run folder is a config, and needs no option
-    run(capsys, test_command.main, 'again', composed, *weights)
+    said = run(capsys, test_command.main, 'again', composed, *weights, '--visual')
+    assert 'no pictures were written: ImageClassification makes none' in said
     assert json.loads((runs / 'again_test' / 'results.json').read_text())['results']['top1'] == results['top1']
 
     # resuming leads to the same bits

@@ -25,6 +25,7 @@ from vq.cli.compose import checked, compose, runner_config
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError, UserError
 from vq.core.random import derive_seed
+from vq.io.shards import ShardSet
 from vq.loading import load
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
@@ -197,6 +198,8 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
         run(capsys, tokenize.main, name, *words, '--load-model-from', str(runs / name))
     one, other = (load_file(next((runs / f'{name}_tokenize' / 'tokens').glob('*.safetensors'))) for name in ('made', 'tokens'))
     assert one.keys() == other.keys() and torch.equal(one['tokens'], other['tokens'])
+    makers = [ShardSet(runs / f'{name}_tokenize' / 'tokens').manifest.producer['weights_hash'] for name in ('made', 'tokens')]
+    assert makers[0] == makers[1] != '', 'a generator of the one may learn from the tokens of the other'
     Image.new('RGB', (40, 40), 'gray').save(folder / 'gray.png')
     run(capsys, inference.main, RUN[0], 'gray.png', *RUN[1:], *weights, '--output', 'seen')
     assert {path.name for path in (folder / 'seen').iterdir()} == {'gray_pair.png', 'gray_tokens.png', 'gray_tokens.npy'}

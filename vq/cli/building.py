@@ -21,10 +21,11 @@ from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
-from vq.interfaces import Pretrained, Strategy, Task
+from vq.interfaces import Pretrained, Strategy, Task, Tokenizer
 from vq.io.weights import load_model_from, state_hash
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
+from vq.tokenizers.identity import tokens_hash
 
 logger = logging.getLogger('vq')
 
@@ -125,7 +126,10 @@ def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: 
 
 
 def note_hashes(config: PyConfig, model: nn.Module, context: RunContext) -> None:
-    """What token files remember of the tokenizer that made them."""
+    """What results and token files remember of the tokenizer that made them."""
     model_config = runner_config(config, 'validator' if 'validator' in config else 'trainer')['model']
     context.meta['tokenizer_config_hash'] = digest(model_config.get('tokenizer', model_config))
-    context.meta['weights_hash'] = state_hash(getattr(model, 'tokenizer', model))
+    tokenizer = getattr(model, 'tokenizer', model)
+    context.meta['weights_hash'] = state_hash(tokenizer)
+    if isinstance(tokenizer, Tokenizer):
+        context.meta['tokens_hash'] = tokens_hash(tokenizer)

@@ -35,6 +35,8 @@ class Autoregressive(Generator):
     ``generate`` never draws an id that is no token of its position, whatever ``predicts`` is.
     """
 
+    network: CausalNetwork
+
     def __init__(
         self,
         network: CausalNetwork,

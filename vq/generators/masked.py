@@ -52,6 +52,8 @@ class MaskedGenerator(Generator):
     Tokens are (h, w) or (L,): of several codes per cell each would need a place and a codebook of its own.
     """
 
+    network: BidirectionalNetwork
+
     def __init__(
         self,
         token_shape: tuple[int, ...],

@@ -234,10 +234,10 @@ def _first(keys: Sequence[str], most: int = 3) -> str:
     return ', '.join(keys[:most]) + (', ...' if len(keys) > most else '')
 
 
-def state_hash(module: nn.Module) -> str:
-    """A short digest of all parameters and buffers, by which token files and generators know the tokenizer they belong to."""
+def state_hash(module: nn.Module, without: tuple[str, ...] = ()) -> str:
+    """A short digest of all parameters and buffers, or of all but those whose keys begin with one of ``without``."""
     state, total = module.state_dict(), hashlib.sha256()
-    for key in sorted(state):
+    for key in sorted(key for key in state if not key.startswith(without)):
         total.update(key.encode())
         total.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()[:16]

@@ -95,7 +95,8 @@ class TokenWriter(Validator):
             )
         image_size = self.crop_size or height
         return {
-            **{name: self.context.meta.get(name, '') for name in ('tokenizer_config_hash', 'weights_hash')},
+            'tokenizer_config_hash': self.context.meta.get('tokenizer_config_hash', ''),
+            'weights_hash': self.context.meta.get('tokens_hash', ''),
             'codebook_size': tokenizer.codebook_size,
             'token_shape': list(tokenizer.token_shape(image_size)),
             'image_size': image_size,

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from vq.core.errors import ConfigError, listing, nearest
-from vq.interfaces import Decoder, Discriminator, Encoder, Loss, Pretrained, Quantizer, Task
+from vq.interfaces import Decoder, Discriminator, Encoder, Generator, Loss, Pretrained, Quantizer, Task, Tokenizer
 
 Mode = Literal['default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs']
-BY_DEFAULT = (Encoder, Quantizer, Decoder, Discriminator)  # and losses with a frozen network
+BY_DEFAULT = (Encoder, Quantizer, Decoder, Discriminator)  # and networks of generators, and losses with a frozen network
 
 
 @dataclasses.dataclass
@@ -22,7 +22,8 @@ class CompileSettings:
 
     backend    of torch.compile; 'inductor' writes kernels, 'aot_eager' only traces (to look for trouble)
     mode       inductor's; 'reduce-overhead' and 'max-autotune' record CUDA graphs, see docs/running.md
-    parts      paths of modules from the task on; None: encoder, quantizer, decoder, discriminator, perceptual networks
+    parts      paths of modules from the task on; None: encoders, quantizers, decoders, discriminators, perceptual networks
+               and the networks of generators
     dynamic    one program for all sizes of images and batches, instead of one for each
     fullgraph  what cannot be compiled whole is an error instead of a slower program
     """
@@ -86,9 +87,16 @@ def find_parts(task: Task, names: tuple[str, ...], option: str) -> tuple[dict[st
 def usual_parts(task: Task) -> dict[str, nn.Module]:
     """What is worth compiling: networks, the outermost of each, by their paths."""
     found: dict[str, nn.Module] = {}
+    generators = [module for module in task.modules() if isinstance(module, Generator)]
     for name, module in task.named_modules():
-        network = isinstance(module, BY_DEFAULT) or (isinstance(module, Loss) and isinstance(module, Pretrained))
-        if network and not any(name.startswith(f'{outer}.') for outer in found):
+        network = (
+            isinstance(module, BY_DEFAULT)
+            or (isinstance(module, Loss) and isinstance(module, Pretrained))
+            or any(module is generator.network for generator in generators)
+        )
+        # a tokenizer that serves as an encoder is asked for tokens and codes: its own networks do the work
+        holder = any(isinstance(child, Tokenizer) for child in module.children())
+        if network and not holder and not any(name.startswith(f'{outer}.') for outer in found):
             found[name] = module
     return found
 

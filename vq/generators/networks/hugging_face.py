@@ -31,8 +31,10 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
     frozen = False
 
     def __init__(self, model: Any, vocabulary: int, dim: int, length: int, weights: str | None, zero_head: bool) -> None:
+        from transformers import DynamicCache
+
         super().__init__()
-        self.model = model
+        self.model, self.cache_type = model, DynamicCache
         self.vocabulary, self.dim, self.length, self.weights = vocabulary, dim, length, weights
         if zero_head and not model.config.tie_word_embeddings:
             nn.init.zeros_(model.lm_head.weight)
@@ -49,9 +51,7 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
         return logits
 
     def make_cache(self, rows: int, length: int) -> Any:
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.model.config)
+        return self.cache_type(config=self.model.config)
 
     @torch.no_grad()
     def step(self, embedded: Tensor, start: int, cache: Any) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from vq.core import collectives
@@ -10,6 +12,8 @@ from vq.interfaces import Callback
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
 from vq.runners.extremes import Extremes
+
+logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
@@ -43,5 +47,7 @@ class ReconstructionsCallback(Callback):
             self._extremes.add(batch, outputs.reconstruction)
 
     def after_run(self) -> None:
+        if collectives.is_main() and not self.sheets:
+            logger.warning('no pictures were written: %s makes none of its inputs', type(self.runner.model).__name__)
         if self._extremes is not None:
             self._extremes.write(self.runner.work_dir / 'visual', self.gain)

@@ -10,9 +10,9 @@ from vq.data.datasets.tokens import TokenDataset
 from vq.data.loading import LoaderSettings
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Callback, Task, Tokenizer
-from vq.io.weights import state_hash
 from vq.registries import VQCallbackRegistry
 from vq.runners.tokenizer import TokenWriter
+from vq.tokenizers.identity import tokens_hash
 
 logger = logging.getLogger('vq')
 
@@ -58,7 +58,7 @@ class TokensCallback(Callback):
         holder = Task()
         holder.tokenizer = tokenizer
         context = dataclasses.replace(self.runner.context, work_dir=dataset.folder, meta=dict(self.runner.context.meta))
-        context.meta |= {'tokenizer_config_hash': '', 'weights_hash': state_hash(tokenizer)}
+        context.meta |= {'tokenizer_config_hash': '', 'tokens_hash': tokens_hash(tokenizer)}
         writer = TokenWriter(
             holder,
             dataset.source,
@@ -84,7 +84,7 @@ def tokenizer_of(task: Task) -> Tokenizer:
 def check_made_by(dataset: TokenDataset, tokenizer: Tokenizer) -> None:
     """Tokens of another tokenizer look like any others, and would train a generator of noise."""
     producer = dataset.shards.manifest.producer
-    own, other = state_hash(tokenizer), producer.get('weights_hash', '')
+    own, other = tokens_hash(tokenizer), producer.get('weights_hash', '')
     if producer.get('codebook_size') != tokenizer.codebook_size or (other and other != own):
         raise UserError(
             f'the tokens in {dataset.place()} were made by another tokenizer: {producer.get("codebook_size")} codes, weights '

@@ -1,0 +1,16 @@
+"""By what token files know the tokenizer they belong to."""
+
+from __future__ import annotations
+
+from vq.interfaces import Tokenizer
+from vq.io.weights import state_hash
+from vq.tokenizers.with_decoder import TokenizerWithDecoder
+
+DECODING = ('decoder.', 'pre_decode.')
+
+
+def tokens_hash(tokenizer: Tokenizer) -> str:
+    """A short digest of what makes the tokens. Another decoder, or none, turns the same tokens into other pixels."""
+    if isinstance(tokenizer, TokenizerWithDecoder):
+        return tokens_hash(tokenizer.frozen.tokenizer)
+    return state_hash(tokenizer, without=DECODING)
