@@ -1,9 +1,10 @@
-"""What all tests share: two gloo ranks that live as long as the session."""
+"""What all tests share: two gloo ranks and a warm process that live as long as the session."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,7 @@ os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 import torch
 
 from tests.ranks import GlooPool
+from tests.warm import WarmStart
 from vq.core import collectives
 
 
@@ -24,6 +26,13 @@ def gloo_pool() -> Iterator[GlooPool]:
     pool = GlooPool(2)
     yield pool
     pool.close()
+
+
+@pytest.fixture(scope='session')
+def warm_programs() -> Iterator[Path]:
+    """A folder with programs ``auto_torchrun`` and ``python`` that start in no time."""
+    with WarmStart() as warm:
+        yield warm.folder
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vq.cli.compose import compose
 from vq.core.config import PyConfig, packaged_configs
 from vq.core.errors import ConfigError
 
@@ -32,6 +34,17 @@ def all_configs() -> list[str]:
 def entries() -> list[str]:
     """The configs that describe a whole experiment."""
     return [name for name in all_configs() if name.split('/')[0] not in SHARED and name.split('/')[-1] not in FRAGMENTS]
+
+
+def composed(entry: str, tiny: bool = True) -> PyConfig:
+    """A copy of one's own of a shipped config (``digits/vq_ema.py``, with ``configs/`` before it or without), which each
+    process composes once."""
+    return PyConfig(_composed(entry.removeprefix('configs/'), tiny))
+
+
+@functools.cache
+def _composed(entry: str, tiny: bool) -> PyConfig:
+    return compose(str(FOLDER / entry), {}, {}, tiny=tiny)
 
 
 def fragments() -> Iterator[tuple[str, PyConfig]]:

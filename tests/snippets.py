@@ -56,10 +56,10 @@ def read_snippets(document: str) -> list[Snippet]:
 
 
 class Reader:
-    """Someone who types what a document shows, in ``folder``."""
+    """Someone who types what a document shows, in ``folder``; programs are looked for in ``programs`` first."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, programs: Path | None = None) -> None:
+        self.folder, self.programs = folder, programs
         self.namespace: dict[str, Any] = {'__name__': '__main__'}
 
     def run(self, snippet: Snippet) -> str:
@@ -77,7 +77,7 @@ class Reader:
         done = subprocess.run(
             ['bash', '-euo', 'pipefail', '-c', snippet.text],
             cwd=self.folder,
-            env=environment(),
+            env=environment(self.programs),
             capture_output=True,
             text=True,
         )
@@ -92,9 +92,10 @@ class Reader:
             exec(code, self.namespace)
 
 
-def environment() -> dict[str, str]:
+def environment(programs: Path | None = None) -> dict[str, str]:
     """A shell in which this package is installed."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
+    first = [] if programs is None else [str(programs)]
+    path = os.pathsep.join([*first, str(Path(sys.executable).parent), os.environ.get('PATH', '')])
     modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH', '')]))
     inherited = {name: value for name, value in os.environ.items() if name != 'DRY_RUN'}
     # one thread: networks so small gain nothing from two

@@ -15,8 +15,8 @@ LINK = re.compile(r'\]\((?!https?://|#|mailto:)([^)#\s]+)')
 
 @pytest.mark.slow
 @pytest.mark.parametrize('document', DOCUMENTS)
-def test_every_block_runs_as_it_stands(document: str, tmp_path: Path) -> None:
-    reader, run = Reader(tmp_path), 0
+def test_every_block_runs_as_it_stands(document: str, tmp_path: Path, warm_programs: Path) -> None:
+    reader, run = Reader(tmp_path, warm_programs), 0
     for snippet in read_snippets(document):
         reader.run(snippet)
         run += snippet.is_run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from tests.runners.gan import write_gan_config
-from tests.shipped import entries
+from tests.shipped import composed, entries
 from vq.cli.compose import checked, compose
+from vq.core.config import PyConfig
 from vq.core.random import derive_seed
 from vq.core.records import Batch
 from vq.interfaces import Task
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
 from vq.strategies.base import BaseStrategy
+from vq.strategies.compiling import usual_parts
 
 SIZE = 32
 
@@ -31,32 +34,62 @@ def outline(config: Any) -> Any:
     return config if isinstance(config, str | bool | None) else 0
 
 
-def shapes() -> list[str]:
-    """Shipped configs that train a tokenizer, one of each outline."""
+@functools.cache
+def shapes(part: str = 'tokenizer') -> tuple[str, ...]:
+    """Shipped configs that train a task with this part, one of each outline."""
     found: dict[Any, str] = {}
     for entry in entries():
-        model = compose(f'configs/{entry}', {}, {}, tiny=True).get('trainer', {}).get('model', {})
-        if 'tokenizer' in model:
+        model = composed(entry).get('trainer', {}).get('model', {})
+        if part in model:
             found.setdefault(outline(model), entry)
-    return sorted(found.values())
+    return tuple(sorted(found.values()))
 
 
 def tokenizers() -> list[str]:
     """Those of them whose tokenizer learns whole."""
-    tasks = {entry: compose(f'configs/{entry}', {}, {}, tiny=True).trainer.model.type for entry in shapes()}
-    return [entry for entry, task in tasks.items() if task in ('ImageTokenization', 'AdversarialTokenization')]
+    whole = ('ImageTokenization', 'AdversarialTokenization')
+    return [entry for entry in shapes() if composed(entry).trainer.model.type in whole]
 
 
-def build_task(entry: str) -> Task:
+def small(entry: str) -> PyConfig:
     """Its tiny form with two levels, fewer blocks of the same kinds (unless its codes depend on the size of the grid)."""
-    config = compose(f'configs/{entry}', {}, {}, tiny=True)
+    config = composed(entry)
     tokenizer = config.trainer.model.tokenizer
     for part in (tokenizer.encoder, tokenizer.decoder):
         if part.type in ('ConvEncoder', 'ConvDecoder') and 'MultiScale' not in tokenizer.get('quantizer', {}).get('type', ''):
             part.update(multipliers=(1, 2), residual_blocks=1)
             part.attention_levels = (1,) if part.get('attention_levels', (4,)) else ()
+    return config
+
+
+def build_task(entry: str) -> Task:
     torch.manual_seed(0)
-    return VQRunnerRegistry.build(config.trainer, 'trainer').model
+    return VQRunnerRegistry.build(small(entry).trainer, 'trainer').model
+
+
+def parts_by_config() -> dict[str, tuple[str, ...]]:
+    """Of every outline of a tokenizer the networks that no outline before has with the same settings, widths and sizes:
+    those are the same program. Built without memory: the widths that parts have of each other are filled in by that.
+    """
+    found, seen = {}, set()
+    for entry in tokenizers():
+        config = small(entry)
+        with torch.device('meta'):
+            task = VQRunnerRegistry.build(config.trainer, 'trainer').model
+        new = []
+        for name, part in usual_parts(task).items():
+            if name.startswith('losses.'):
+                continue  # these have tests of their own
+            settings: Any = config.trainer.model
+            for key in name.split('.'):
+                settings = settings[key]
+            sizes = tuple((key, tuple(value.shape), value.dtype) for key, value in part.state_dict().items())
+            if (which := (name, settings.dumps(), sizes)) not in seen:
+                seen.add(which)
+                new.append(name)
+        if new:
+            found[entry] = tuple(new)
+    return found
 
 
 def make_batch(size: int = SIZE, count: int = 4) -> Batch:

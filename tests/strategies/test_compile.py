@@ -18,8 +18,8 @@ from tests.strategies.speed_runs import (
     build_task,
     make_batch,
     one_step,
+    parts_by_config,
     placed,
-    tokenizers,
     train_gan,
     train_gan_with,
 )
@@ -69,10 +69,9 @@ def compiled_and_eager(entry: str, **settings: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('entry', tokenizers())
-def test_every_shipped_tokenizer_compiles_whole_and_equals_eager(entry: str) -> None:
-    """One config of those that differ in numbers alone. ``fullgraph``: a graph break would be an error."""
-    parts = tuple(name for name in usual_parts(build_task(entry)) if not name.startswith('losses.'))  # these have their own
+@pytest.mark.parametrize(('entry', 'parts'), [pytest.param(*item, id=item[0]) for item in parts_by_config().items()])
+def test_every_network_of_every_shipped_tokenizer_compiles_whole_and_equals_eager(entry: str, parts: tuple[str, ...]) -> None:
+    """Of configs that differ in numbers alone one, and of those each program once. ``fullgraph``: no graph break passes."""
     compiled_and_eager(entry, backend='aot_eager', parts=parts, fullgraph=True)
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.shipped import entries
-from tests.strategies.speed_runs import assert_steps_agree, make_batch, one_step, outline, placed
-from vq.cli.compose import compose
+from tests.shipped import composed
+from tests.strategies.speed_runs import assert_steps_agree, make_batch, one_step, outline, placed, shapes
 from vq.core.records import Batch
 from vq.generators.autoregressive import Autoregressive
 from vq.interfaces import Task
@@ -21,17 +20,14 @@ FROZEN = ('encoder', 'quantizer', 'decoder')
 def generators() -> list[str]:
     """Shipped configs that train a generator, one of each outline."""
     found: dict[object, str] = {}
-    for entry in entries():
-        model = compose(f'configs/{entry}', {}, {}, tiny=True).get('trainer', {}).get('model', {})
-        if 'generator' in model:
-            found.setdefault(outline(model.generator), entry)
+    for entry in shapes('generator'):
+        found.setdefault(outline(composed(entry).trainer.model.generator), entry)
     return sorted(found.values())
 
 
 def build(entry: str) -> Task:
-    config = compose(f'configs/{entry}', {}, {}, tiny=True)
     torch.manual_seed(0)
-    return VQRunnerRegistry.build(config.trainer, 'trainer').model
+    return VQRunnerRegistry.build(composed(entry).trainer, 'trainer').model
 
 
 def make_tokens(task: SequenceModeling, count: int = 4) -> Batch:

@@ -1,0 +1,53 @@
+"""Commands that start warm: in a copy of a process which has imported torch already.
+
+Half of a small command's time is that import. ``WarmStart`` keeps one process that has done it (and nothing else: no module
+of vq) and makes programs ``auto_torchrun`` and ``python`` which stand first on a shell's path. What they are asked for runs
+in a fork of that process, with their arguments, folder, environment, streams and signals, and ends with its exit code.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+HERE = Path(__file__).parent
+NAMES = ('auto_torchrun', 'python')
+SECONDS = 120.0  # for the imports, on a machine with other work
+
+
+class WarmStart:
+    """``folder`` holds the programs; the process behind them ends with the context, or with whoever opened it."""
+
+    def __enter__(self) -> WarmStart:
+        self._room = tempfile.TemporaryDirectory(prefix='vq-warm-')
+        self.folder = Path(self._room.name)
+        door = self.folder / 'door'
+        for name in NAMES:
+            program = self.folder / name
+            program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "client.py"} {door} {name} "$@"\n')
+            program.chmod(0o755)
+        self._server = subprocess.Popen([sys.executable, HERE / 'server.py', door], stdin=subprocess.PIPE)
+        deadline = time.monotonic() + SECONDS
+        while not self._answers(door):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                self.__exit__(None, None, None)
+                raise RuntimeError(f'the process that commands start from did not begin (exit code {self._server.poll()})')
+            time.sleep(0.05)
+        return self
+
+    @staticmethod
+    def _answers(door: Path) -> bool:
+        with socket.socket(socket.AF_UNIX) as connection:
+            return connection.connect_ex(os.fspath(door)) == 0
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()  # at which it ends
+        self._server.wait()
+        self._room.cleanup()

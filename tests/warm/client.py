@@ -1,0 +1,34 @@
+"""What a shell starts: asks the warm process for a copy of itself, hands it all a process has, and ends as it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+
+FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def main(door: str, name: str, *arguments: str) -> None:
+    if name == 'python' and arguments[:1] != ('-m',):
+        os.execv(sys.executable, [sys.executable, *arguments])
+    job = {'name': name, 'arguments': arguments, 'folder': os.getcwd(), 'environment': dict(os.environ)}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(door)
+        socket.send_fds(connection, [b'.'], [0, 1, 2])
+        with connection.makefile('rw') as lines:
+            print(json.dumps(job), file=lines, flush=True)
+            process = int(lines.readline())
+            for number in FORWARDED:
+                signal.signal(number, lambda number, _: os.kill(process, number))
+            status = int(lines.readline())
+    if status < 0:  # ended by a signal: so are we
+        if -status in FORWARDED:
+            signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
+    sys.exit(status)
+
+
+main(*sys.argv[1:])
