@@ -8,7 +8,7 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -150,15 +150,27 @@ def quiet(*parts: str) -> list[dict[str, Any]]:
 
 
 @contextlib.contextmanager
-def commands_here() -> Iterator[None]:
-    """Commands run dry in this process: what they set up (log files, the environment) is taken back."""
+def commands_here(dry: bool = True) -> Iterator[None]:
+    """Commands run in this process: what they set up (log files, the environment) is taken back."""
     logger = logging.getLogger('vq')
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in (('DRY_RUN', 'True'), ('OMP_NUM_THREADS', '1'), ('OMP_WAIT_POLICY', 'passive')):
+        for name, value in (('OMP_NUM_THREADS', '1'), ('OMP_WAIT_POLICY', 'passive')):
             patch.setenv(name, value)
+        if dry:
+            patch.setenv('DRY_RUN', 'True')
+        else:
+            patch.delenv('DRY_RUN', raising=False)
         patch.setattr(sys, 'argv', ['vq.test_of_a_command'])
         yield
     for handler in logger.handlers:
         handler.close()
     logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
+
+
+def said_by(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], int], *argv: str, code: int = 0) -> str:
+    """What a command that runs here prints, on both streams; it must end with ``code``."""
+    found = main(list(argv))
+    output = capsys.readouterr()
+    assert found == code, output.err[-3000:]
+    return output.out + output.err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.runners.support import assert_same, everything, logged
+from tests.runners.support import assert_same, commands_here, everything, logged, said_by
 from vq.cli import test as test_command
 from vq.cli import tokenize, train, val
 from vq.core.random import python_stream
@@ -28,29 +27,16 @@ PROBE = ['configs/digits/probe.py', '--config-options', 'tokenizer_run::tokens',
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty folder to work in, and one thread, as commands are started with."""
+    """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv('DRY_RUN', raising=False)
-    monkeypatch.setattr('sys.argv', ['vq.test_of_probe'])
-    logger = logging.getLogger('vq')
-    before = list(logger.handlers), logger.level, logger.propagate
-    yield tmp_path
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:], logger.level, logger.propagate = before
-
-
-def run(capsys: Any, main: Any, *argv: str, code: int = 0) -> str:
-    found = main(list(argv))
-    output = capsys.readouterr()
-    assert found == code, output.err[-3000:]
-    return str(output.out + output.err)
+    with commands_here(dry=False):
+        yield tmp_path
 
 
 @pytest.mark.slow
 def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) -> None:
-    run(capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', *TOKENIZER)
-    run(capsys, train.main, 'probe', *PROBE)
+    said_by(capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', *TOKENIZER)
+    said_by(capsys, train.main, 'probe', *PROBE)
     runs = folder / 'work_dirs'
     last = runs / 'probe' / 'checkpoints' / 'iter_8'
     recorded = json.loads((last / 'meta.json').read_text())['frozen']
@@ -64,31 +50,31 @@ def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) ->
     assert torch.equal(network.classifier.backbone(image.float() / 127.5 - 1), codes)
 
     # all commands
-    run(capsys, val.main, 'probe', *PROBE)
+    said_by(capsys, val.main, 'probe', *PROBE)
     results = json.loads((runs / 'probe' / 'val' / 'iter_8' / 'results.json').read_text())['results']
     assert 0 < results['top1'] < results['top5'] <= 1 and results['loss/cross_entropy'] > 0 and results['samples'] == 180
     weights = ('--load-model-from', str(runs / 'probe'))
-    run(capsys, test_command.main, 'probe', *PROBE, *weights)
+    said_by(capsys, test_command.main, 'probe', *PROBE, *weights)
     assert json.loads((runs / 'probe_test' / 'results.json').read_text())['results']['top1'] == results['top1']
-    assert 'no tokenizer to write tokens with' in run(capsys, tokenize.main, 'probe', *PROBE, *weights, code=2)
+    assert 'no tokenizer to write tokens with' in said_by(capsys, tokenize.main, 'probe', *PROBE, *weights, code=2)
     composed = str(runs / 'probe' / 'probe.py')  # what lies in the run folder is a config, and needs no option
-    said = run(capsys, test_command.main, 'again', composed, *weights, '--visual')
+    said = said_by(capsys, test_command.main, 'again', composed, *weights, '--visual')
     assert 'no pictures were written: ImageClassification makes none' in said
     assert json.loads((runs / 'again_test' / 'results.json').read_text())['results']['top1'] == results['top1']
 
     # resuming leads to the same bits
     shutil.copytree(runs / 'probe', runs / 'resumed')
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
-    run(capsys, train.main, 'resumed', *PROBE, '--auto-resume')
+    said_by(capsys, train.main, 'resumed', *PROBE, '--auto-resume')
     assert_same(everything_but_average(last), everything_but_average(runs / 'resumed' / 'checkpoints' / 'iter_8'))
     assert logged(runs / 'probe') == logged(runs / 'resumed')
 
     # a tokenizer that was trained on is another one
     shutil.rmtree(runs / 'tokens')
-    run(capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', *TOKENIZER, '--seed', '1')
-    assert 'belongs to another tokenizer' in run(capsys, test_command.main, 'probe', *PROBE, *weights, code=2)
+    said_by(capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', *TOKENIZER, '--seed', '1')
+    assert 'belongs to another tokenizer' in said_by(capsys, test_command.main, 'probe', *PROBE, *weights, code=2)
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
-    assert 'was trained with another' in run(capsys, train.main, 'resumed', *PROBE, '--auto-resume', code=2)
+    assert 'was trained with another' in said_by(capsys, train.main, 'resumed', *PROBE, '--auto-resume', code=2)
 
 
 def everything_but_average(checkpoint: Path) -> dict[str, Any]:
@@ -100,8 +86,8 @@ def everything_but_average(checkpoint: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_classifier_is_a_feature_network(folder: Path, capsys: Any) -> None:
     small = ['--config-options', 'iters:6', 'save_every:6', 'batch_size:8', 'classifier_width:4']
-    run(capsys, train.main, 'sorter', 'configs/ic/digits.py', *small)
-    run(capsys, val.main, 'sorter', 'configs/ic/digits.py', *small)
+    said_by(capsys, train.main, 'sorter', 'configs/ic/digits.py', *small)
+    said_by(capsys, val.main, 'sorter', 'configs/ic/digits.py', *small)
     network = classifier_features('sorter')
     assert network.pretrained_files() == [Path('work_dirs/sorter/checkpoints/iter_6/model.safetensors')]
     assert (network.dimension, network.image_size) == (64, 32)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.ranks import GlooPool
-from tests.runners.support import assert_same, everything, logged
+from tests.runners.support import assert_same, commands_here, everything, logged, said_by
 from tests.shipped import types_in
 from vq.cli import inference, tokenize, train, val
 from vq.cli import test as test_command
@@ -136,21 +135,8 @@ RUN = ['configs/digits/decoder.py', *OPTIONS, 'tokenizer_run::tokens', '--overri
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty folder to work in."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv('DRY_RUN', raising=False)
-    monkeypatch.setattr('sys.argv', ['vq.test_of_decoder'])
-    logger = logging.getLogger('vq')
-    before = list(logger.handlers), logger.level, logger.propagate
-    yield tmp_path
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:], logger.level, logger.propagate = before
-
-
-def run(capsys: Any, main: Any, *argv: str, code: int = 0) -> str:
-    found = main(list(argv))
-    output = capsys.readouterr()
-    assert found == code, output.err[-3000:]
-    return str(output.out + output.err)
+    with commands_here(dry=False):
+        yield tmp_path
 
 
 def results(run_folder: Path) -> Any:
@@ -159,13 +145,15 @@ def results(run_folder: Path) -> Any:
 
 def make_tokens(capsys: Any, *more: str) -> None:
     quick = '.trainer.callbacks[0].schedule.warmup:0'
-    run(capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', '--config-options', 'iters:2', '--override', quick, *more)
+    said_by(
+        capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', '--config-options', 'iters:2', '--override', quick, *more
+    )
 
 
 @pytest.mark.slow
 def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) -> None:
     make_tokens(capsys)
-    run(capsys, train.main, 'made', *RUN)
+    said_by(capsys, train.main, 'made', *RUN)
     runs = folder / 'work_dirs'
     last = runs / 'made' / 'checkpoints' / 'iter_8'
     recorded = json.loads((last / 'meta.json').read_text())['frozen']
@@ -186,28 +174,28 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
     assert not torch.equal(made.detokenize(code), tokens.detokenize(code))
 
     # all commands
-    run(capsys, val.main, 'made', *RUN)
+    said_by(capsys, val.main, 'made', *RUN)
     found = results(runs / 'made' / 'val' / 'iter_8')
     assert found['samples'] == 180 and found['psnr'] > 0 and 0 < found['codebook_usage'] <= 1 and found['loss/l2'] > 0
     weights = ('--load-model-from', str(runs / 'made'))
-    run(capsys, test_command.main, 'made', *RUN, *weights)
+    said_by(capsys, test_command.main, 'made', *RUN, *weights)
     assert results(runs / 'made_test')['psnr'] == found['psnr']
-    run(capsys, test_command.main, 'again', str(runs / 'made' / 'decoder.py'), *weights)  # which needs no option
+    said_by(capsys, test_command.main, 'again', str(runs / 'made' / 'decoder.py'), *weights)  # which needs no option
     assert results(runs / 'again_test')['psnr'] == found['psnr']
     for name, words in (('made', RUN), ('tokens', ['configs/digits/vq_ema.py'])):
-        run(capsys, tokenize.main, name, *words, '--load-model-from', str(runs / name))
+        said_by(capsys, tokenize.main, name, *words, '--load-model-from', str(runs / name))
     one, other = (load_file(next((runs / f'{name}_tokenize' / 'tokens').glob('*.safetensors'))) for name in ('made', 'tokens'))
     assert one.keys() == other.keys() and torch.equal(one['tokens'], other['tokens'])
     makers = [ShardSet(runs / f'{name}_tokenize' / 'tokens').manifest.producer['weights_hash'] for name in ('made', 'tokens')]
     assert makers[0] == makers[1] != '', 'a generator of the one may learn from the tokens of the other'
     Image.new('RGB', (40, 40), 'gray').save(folder / 'gray.png')
-    run(capsys, inference.main, RUN[0], 'gray.png', *RUN[1:], *weights, '--output', 'seen')
+    said_by(capsys, inference.main, RUN[0], 'gray.png', *RUN[1:], *weights, '--output', 'seen')
     assert {path.name for path in (folder / 'seen').iterdir()} == {'gray_pair.png', 'gray_tokens.png', 'gray_tokens.npy'}
 
     # resuming leads to the same bits, and needs nothing to be told
     shutil.copytree(runs / 'made', runs / 'resumed')
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
-    run(capsys, train.main, 'resumed', *RUN, '--auto-resume')
+    said_by(capsys, train.main, 'resumed', *RUN, '--auto-resume')
     assert_same(everything(last), everything(runs / 'resumed' / 'checkpoints' / 'iter_8'))
     assert [line for line in logged(runs / 'made') if line['kind'] == 'train'] == [
         line for line in logged(runs / 'resumed') if line['kind'] == 'train'
@@ -216,11 +204,11 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
     # another tokenizer in the place of the one it was trained on
     shutil.rmtree(runs / 'tokens')
     make_tokens(capsys, '--seed', '1')
-    assert 'belongs to another tokenizer' in run(capsys, test_command.main, 'made', *RUN, *weights, code=2)
+    assert 'belongs to another tokenizer' in said_by(capsys, test_command.main, 'made', *RUN, *weights, code=2)
     with pytest.raises(UserError, match='belongs to another tokenizer'):
         load('made')
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
-    assert 'was trained with another' in run(capsys, train.main, 'resumed', *RUN, '--auto-resume', code=2)
+    assert 'was trained with another' in said_by(capsys, train.main, 'resumed', *RUN, '--auto-resume', code=2)
 
 
 @pytest.mark.slow
@@ -230,17 +218,17 @@ def test_commands_as_other_documents_give_them(folder: Path, capsys: Any) -> Non
     mine = ['configs/digits/decoder.py', *OPTIONS, 'it_config::configs/digits/vq_ema.py', '--override', *QUICK]
     lenient = '.trainer.callbacks[-1].load_state_dict:dict(strict=False)'
     tokens = ['--load-model-from', 'work_dirs/tokens/checkpoints/iter_2/model.pth']
-    run(capsys, train.main, 'made', *mine, lenient, *tokens)
+    said_by(capsys, train.main, 'made', *mine, lenient, *tokens)
     runs = folder / 'work_dirs'
     assert PyConfig.load(runs / 'made' / 'decoder.py').trainer.model.tokenizer.frozen.weights == tokens[1]
     shutil.rmtree(runs / 'made' / 'checkpoints' / 'iter_8')
-    run(capsys, train.main, 'made', *mine, '--auto-resume', *tokens)
-    run(capsys, val.main, 'made', *mine, *tokens)
+    said_by(capsys, train.main, 'made', *mine, '--auto-resume', *tokens)
+    said_by(capsys, val.main, 'made', *mine, *tokens)
     assert {path.name for path in (runs / 'made' / 'val').glob('iter_*')} == {'iter_4', 'iter_8'}
-    run(capsys, test_command.main, 'made', *mine, *tokens, 'work_dirs/made')
+    said_by(capsys, test_command.main, 'made', *mine, *tokens, 'work_dirs/made')
     assert results(runs / 'made_test')['psnr'] == results(runs / 'made' / 'val' / 'iter_8')['psnr']
-    assert 'Name both' in run(capsys, test_command.main, 'made', *mine, *tokens, code=2)
-    message = run(capsys, test_command.main, 'made', *mine, '--load-model-from', 'work_dirs/made', code=2)
+    assert 'Name both' in said_by(capsys, test_command.main, 'made', *mine, *tokens, code=2)
+    message = said_by(capsys, test_command.main, 'made', *mine, '--load-model-from', 'work_dirs/made', code=2)
     assert 'which tokenizer to build upon' in message
     assert take_tokenizer(PyConfig(), ['a', 'b']) == ['a', 'b'], 'other configs are left alone'
 
