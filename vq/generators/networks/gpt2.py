@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
-from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_pairs
-from vq.interfaces import CausalNetwork
+from vq.generators.networks.cache import attend_cached, attend_whole
+from vq.generators.networks.stack import BlockStack
 from vq.nn.packed import Product, product_of
 from vq.nn.recompute import Recomputed
 from vq.registries import VQCausalNetworkRegistry
@@ -70,7 +68,7 @@ class GPT2Block(Recomputed):
 
 
 @VQCausalNetworkRegistry.register_()
-class GPT2Network(CausalNetwork):
+class GPT2Network(BlockStack):
     """Learned positions, pre-norm layer norms, GELU, biases; ``tied``: the head is the embedding.
 
     Weights start as N(0, 0.02), those that add to the residual stream smaller by sqrt(2 * depth), as in GPT-2. An untied head
@@ -92,7 +90,8 @@ class GPT2Network(CausalNetwork):
         super().__init__()
         if dim % heads:
             raise ConfigError(f'GPT2Network of {dim} channels with {heads} heads', 'Give heads that divide dim.')
-        self.vocabulary, self.dim, self.depth, self.heads, self.length = vocabulary, dim, depth, heads, length
+        self.vocabulary, self.dim, self.depth, self.length = vocabulary, dim, depth, length
+        self.heads = self.kv_heads = heads
         self.tied = tied
         self.embedding = nn.Embedding(vocabulary, dim)
         self.positions = nn.Parameter(torch.empty(length, dim))
@@ -119,48 +118,12 @@ class GPT2Network(CausalNetwork):
         if not self.tied:
             nn.init.zeros_(self.head.weight)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        embedded: Tensor = self.embedding(ids)
-        return embedded
+    def enter(self, embedded: Tensor) -> Tensor:
+        x: Tensor = self.dropout(embedded + self.positions[: embedded.shape[1]])
+        return x
 
-    def forward(self, embedded: Tensor) -> Tensor:
-        self._check(embedded.shape[1])
-        x = self.dropout(embedded + self.positions[: embedded.shape[1]])
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.norm(x))
-        return logits
+    def enter_from(self, embedded: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return embedded + self.positions[start : start + embedded.shape[1]], ()
 
-    # one position after the other
-
-    def make_cache(self, rows: int, length: int) -> Cache:
-        self._check(length)
-        pairs = make_pairs(self.head.weight, self.depth, rows, self.heads, length, self.dim // self.heads)
-        return Cache(pairs, [block.products(rows) for block in self._blocks()], product_of(self.head, rows, self.norm))
-
-    @torch.no_grad()
-    def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
-        rows, count, dim = embedded.shape
-        end = start + count
-        x = (embedded + self.positions[start:end]).view(-1, dim)
-        for block, own, layer in zip(self._blocks(), cache.products, cache.layers(start, end), strict=True):
-            x = block.step(x, start, own, *layer)
-        return cache.head(x if count == 1 else x.view(rows, count, dim)[:, -1]).float()
-
-    @torch.no_grad()
-    def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
-        """``step`` of one position (B, 1, dim) whose number, int64 (), is on the device: see ``LlamaNetwork.step_at``."""
-        at = position.reshape(1)
-        seen = torch.arange(cache.length, device=embedded.device) <= position
-        x = embedded + self.positions.index_select(0, at)
-        for block, pairs in zip(self._blocks(), cache.pairs.unbind(), strict=True):
-            x = block.step_at(x, at, seen, pairs)
-        logits: Tensor = self.head(self.norm(x[:, 0]))
-        return logits.float()
-
-    def _blocks(self) -> Iterator[GPT2Block]:
-        return iter(self.blocks)  # type: ignore[arg-type]
-
-    def _check(self, count: int) -> None:
-        if count > self.length:
-            raise ConfigError(f'GPT2Network was given {count} positions, and has {self.length}', 'Set a larger length.')
+    def enter_at(self, embedded: Tensor, position: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return embedded + self.positions.index_select(0, position), ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -10,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing, nearest
-from vq.generators.networks.cache import Cache, attend_cached, attend_whole, make_pairs
-from vq.interfaces import CausalNetwork
+from vq.generators.networks.cache import attend_cached, attend_whole
+from vq.generators.networks.stack import BlockStack
 from vq.nn.packed import Product, product_of
 from vq.nn.recompute import Recomputed
 from vq.nn.rope import RotaryTable, rotate
@@ -137,7 +136,7 @@ class LlamaBlock(Recomputed):
 
 
 @VQCausalNetworkRegistry.register_()
-class LlamaNetwork(CausalNetwork):
+class LlamaNetwork(BlockStack):
     """Pre-norm RMSNorm, SwiGLU, rotary positions, grouped keys and values, no biases, a head of its own (LlamaGen).
 
     - ``grid`` (h, w): positions are those of a grid in raster order, after ``prefix`` positions that have none (the class).
@@ -149,6 +148,8 @@ class LlamaNetwork(CausalNetwork):
 
     Weights start as N(0, 0.02), the head at zero: before training every id is equally likely. ``llama_size`` has the sizes.
     """
+
+    remedy = 'Build it with a larger length or grid.'
 
     def __init__(
         self,
@@ -203,55 +204,13 @@ class LlamaNetwork(CausalNetwork):
                 nn.init.normal_(module.weight, std=0.02)
         nn.init.zeros_(self.head.weight)
 
-    def embed(self, ids: Tensor) -> Tensor:
-        embedded: Tensor = self.embedding(ids)
-        return embedded
+    def enter(self, embedded: Tensor) -> Tensor:
+        x: Tensor = self.token_dropout(embedded)
+        return x
 
-    def forward(self, embedded: Tensor) -> Tensor:
-        self._check(embedded.shape[1])
-        x = self.token_dropout(embedded)
-        for block in self.blocks:
-            x = block(x)
-        logits: Tensor = self.head(self.norm(x))
-        return logits
+    def enter_from(self, embedded: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+        table = self.rope.table[start : start + embedded.shape[1]]
+        return embedded, (torch.view_as_complex(table).unsqueeze(1),)
 
-    # one position after the other
-
-    def make_cache(self, rows: int, length: int) -> Cache:
-        self._check(length)
-        pairs = make_pairs(self.head.weight, self.depth, rows, self.kv_heads, length, self.dim // self.heads)
-        return Cache(pairs, [block.products(rows) for block in self._blocks()], product_of(self.head, rows, self.norm))
-
-    @torch.no_grad()
-    def step(self, embedded: Tensor, start: int, cache: Cache) -> Tensor:
-        rows, count, dim = embedded.shape
-        end = start + count
-        table = torch.view_as_complex(self.rope.table[start:end]).unsqueeze(1)
-        x = embedded.reshape(-1, dim)
-        for block, own, layer in zip(self._blocks(), cache.products, cache.layers(start, end), strict=True):
-            x = block.step(x, start, table, own, *layer)
-        return cache.head(x if count == 1 else x.view(rows, count, dim)[:, -1]).float()
-
-    @torch.no_grad()
-    def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
-        """``step`` of one position (B, 1, dim) whose number, int64 (), is on the device: same kernels at every position.
-
-        So a CUDA graph or a compiled function can hold it. It reads the whole cache, and masks what is not written yet.
-        """
-        at = position.reshape(1)
-        table = self.rope.table.index_select(0, at)
-        seen = torch.arange(cache.length, device=embedded.device) <= position
-        x = embedded
-        for block, pairs in zip(self._blocks(), cache.pairs.unbind(), strict=True):
-            x = block.step_at(x, table, at, seen, pairs)
-        logits: Tensor = self.head(self.norm(x[:, 0]))
-        return logits.float()
-
-    def _blocks(self) -> Iterator[LlamaBlock]:
-        return iter(self.blocks)  # type: ignore[arg-type]
-
-    def _check(self, count: int) -> None:
-        if count > self.length:
-            raise ConfigError(
-                f'LlamaNetwork was given {count} positions, and has {self.length}', 'Build it with a larger length or grid.'
-            )
+    def enter_at(self, embedded: Tensor, position: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return embedded, (self.rope.table.index_select(0, position),)
