@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,10 @@ def _single_process() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     collectives.install(None)
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # modules and tests stay: the collector need not look at a million objects again and again
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

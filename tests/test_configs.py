@@ -15,9 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.shipped import FOLDER, all_configs, entries, fragments, types_in
+from tests.shipped import FOLDER, all_configs, composed, entries, fragments, types_in
 from vq.cli.compose import checked, compose
-from vq.cli.counting import count_model
+from vq.cli.counting import count_model, image_size_of
 from vq.core.config import PyConfig
 from vq.registries import VQRunnerRegistry
 
@@ -67,19 +67,24 @@ def test_tiny_form_is_small_and_passes_the_check(entry):
 
 @pytest.mark.parametrize('tiny', [False, True])
 def test_config_survives_being_written_down(entry, tiny, tmp_path):
-    config = compose(entry, {}, {}, tiny=tiny)
+    config = composed(entry, tiny)
     config.dump(tmp_path / 'composed.py')
     assert compose(str(tmp_path / 'composed.py'), {}, {}, tiny=False) == config
 
 
 def test_config_is_built_and_counted_on_the_meta_device(entry):
-    config = compose(entry, {}, {}, tiny=False)
+    config = composed(entry, tiny=False)
+    counted = []  # a trainer and a validator of one model and image size are counted once
     for which in runners(config):
+        judged = checked(config, which)
         with torch.device('meta'):
-            runner = VQRunnerRegistry.build(checked(config, which), which)
+            runner = VQRunnerRegistry.build(judged, which)
         tensors = [*runner.model.parameters(), *runner.model.buffers()]
         assert tensors and all(tensor.device.type == 'meta' for tensor in tensors)
-        parameters, operations = count_model(checked(config, which))['model']
+        asked = judged['model'], image_size_of(judged['dataset'])
+        if asked not in [earlier for earlier, _ in counted]:
+            counted.append((asked, count_model(judged)['model']))
+        parameters, operations = next(found for earlier, found in counted if earlier == asked)
         assert parameters == sum(parameter.numel() for parameter in runner.model.parameters())
         assert operations is not None and operations > 0
 
@@ -127,7 +132,7 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
     numbers = [value for value in results.values() if isinstance(value, int | float)]
     assert numbers and all(math.isfinite(value) for value in numbers)
     weights = ('--load-model-from', str(folder / 'tiny'))
-    kind = compose(entry, {}, {}, tiny=True).trainer.model.type
+    kind = composed(entry).trainer.model.type
     if kind in ('ImageClassification', 'SequenceModeling'):  # which have no tokens of their own
         run(test_command.main, 'tiny', entry, '--num-samples', '5', *weights)
         for main, words in ((tokenize.main, ['tiny', entry]), (inference.main, [entry, str(tmp_path / 'picture.png')])):
@@ -139,7 +144,7 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
         return
     run(test_command.main, 'tiny', entry, '--visual', '--num-samples', '5', *weights)
     assert list((folder / 'tiny_test').rglob('*.png'))
-    if 'KLAutoencoder' in types_in(compose(entry, {}, {}, tiny=True)):
+    if 'KLAutoencoder' in types_in(composed(entry)):
         assert tokenize.main(['tiny', entry, *weights]) == 2
         assert 'it has no tokens' in capsys.readouterr().err
     else:

@@ -25,11 +25,9 @@ Others: ``iters`` (250,000), ``batch_size`` (256 in total), ``lr`` (1e-4), ``bet
 
 import math
 
-import torch
-
+from vq.cli.counting import token_facts
 from vq.core import PyConfig
 from vq.generators.networks.llama import llama_size
-from vq.registries import VQModelRegistry
 
 _kwargs_.setdefault('dataset', 'imagenet')
 _kwargs_.setdefault('image_size', 256)
@@ -48,13 +46,6 @@ classes, label_drop = _kwargs_.get('num_classes', 1000), _kwargs_.get('label_dro
 vocabulary, dropout = _kwargs_.get('vocabulary', 'prefix'), _kwargs_.get('dropout', 0.1)
 MASKED = ('mask_ratio', 'steps', 'order', 'choice_temperature', 'tied', 'mlp_ratio')
 TINY = dict(dim=32, depth=2, heads=2)
-
-
-def facts(part):
-    """(codes, codes of each codebook, shape of the tokens) of a tokenizer, asked without weights."""
-    with torch.device('meta'):
-        tokenizer = VQModelRegistry.build(part['tokenizer'])
-    return tokenizer.codebook_size, tuple(tokenizer.codebook_sizes), tuple(tokenizer.token_shape(part['image_size']))
 
 
 def network_of(kind, ids, shape, width, dropout):
@@ -81,7 +72,7 @@ def network_of(kind, ids, shape, width, dropout):
 def generator_of(part, width, dropout):
     if 'generator' in _kwargs_:
         return dict(_kwargs_['generator'])
-    codes, sizes, shape = facts(part)
+    codes, sizes, shape = token_facts(part)
     if _kwargs_.get('method') == 'masked':
         drawn = {name: _kwargs_[name] for name in MASKED if name in _kwargs_}
         common = dict(token_shape=shape, codebook_size=codes, classes=classes, label_drop=label_drop, dropout=dropout)
@@ -137,7 +128,7 @@ def metrics():
     figures = dict(type='FeatureMetric', network=network, reference=reference)
     return dict(
         tokens=dict(type='TokenMetric'),
-        codebook=dict(type='CodebookMetric', codebook_size=facts(found.part)[0]),
+        codebook=dict(type='CodebookMetric', codebook_size=token_facts(found.part)[0]),
         **(
             {}
             if network is None
@@ -225,7 +216,7 @@ _export_ = dict(
         validator=dict(
             dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32),
             dataloader=dict(batch_size=60, num_workers=0, batch_size_in_total=False),
-            metrics=dict(codebook=dict(codebook_size=facts(tiny_part.part)[0]), reconstructed=None, generated=None),
+            metrics=dict(codebook=dict(codebook_size=token_facts(tiny_part.part)[0]), reconstructed=None, generated=None),
         ),
     ),
 )

@@ -20,6 +20,7 @@ What ours does differently, and why:
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib.util
 import keyword
 import math
@@ -36,6 +37,7 @@ from vq.core.paths import assign, parse_path
 
 _MISSING = object()
 _PATCHES = ('tiny',)  # top-level names that hold changes to be applied later: ``_delete_`` and ``_override_`` stay in them
+_LEAVES = {str, int, float, bool, type(None)}  # most values of a config: nothing to copy, and no need to ask what they are
 _WRITTEN = {'dict', 'set', 'frozenset', 'float', 'complex'}  # builtins that dumped text uses
 _frames: ContextVar[tuple[dict[str, Any], ...]] = ContextVar('vq_config_frames', default=())
 
@@ -196,6 +198,8 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
     @classmethod
     def _adopt(cls, value: Any) -> Any:
         """A copy of our own: dicts as configs, named tuples as tuples."""
+        if type(value) in _LEAVES:
+            return value
         if isinstance(value, Mapping):
             return cls(value)
         if isinstance(value, list):
@@ -249,6 +253,8 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
 def plain(value: Any) -> Any:
     """A copy in plain dicts and lists: what ``json`` and C code can read (a Config looks empty to them)."""
+    if type(value) in _LEAVES:
+        return value
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -276,9 +282,15 @@ def _settle_here(config: PyConfig) -> None:
         config.override(override)
 
 
+@functools.lru_cache(maxsize=1024)
+def _compiled(source: str, file: str) -> types.CodeType:
+    """Bases are run again for every config upon them, and for each set of options; their text stays what it is."""
+    return compile(source, file, 'exec', dont_inherit=True)
+
+
 def _run(source: str, path: Path, namespace: dict[str, Any]) -> None:
     try:
-        exec(compile(source, str(path), 'exec', dont_inherit=True), namespace)
+        exec(_compiled(source, str(path)), namespace)
     except ConfigError:
         raise
     except SyntaxError as error:

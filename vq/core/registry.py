@@ -19,6 +19,9 @@ from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
 
 _subclasses: Any = type.__subclasses__
+# both are asked thousands of times for one config, and forgotten whenever a registry is made
+_trees: dict[int, tuple[TreeMeta, ...]] = {}  # id of a registry -> itself and all below it
+_owners: dict[int, dict[str, list[TreeMeta]]] = {}  # id of a root -> name of an interface -> registries that may be of it
 
 
 def is_registry(value: Any) -> bool:
@@ -31,6 +34,13 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
 
     package: str
     interface: str
+    changes = 0  # of all registries together: what was remembered of parts holds as long as this number does
+
+    def __init__(cls, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        TreeMeta.changes += 1
+        _trees.clear()
+        _owners.clear()
 
     def __subclasses__(cls: Any = ...) -> Any:
         # ABCs ask a class for its subclasses, and a metaclass is asked as a plain class: without an argument
@@ -82,6 +92,11 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
                 'Register yours under another name, or with register_(force=True) in its place.',
             )
         super().__setitem__(key, item)
+        TreeMeta.changes += 1
+
+    def __delitem__(cls, key: str) -> None:
+        super().__delitem__(key)
+        TreeMeta.changes += 1
 
     def locate(cls, parents: list[str]) -> TreeMeta:
         """``['VQITRunnerRegistry']`` -> that registry, wherever it stands; further names go downwards from it."""
@@ -102,11 +117,13 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
 
     def tree(cls) -> Iterator[TreeMeta]:
         """This registry, then all below it, each of them once."""
-        found: dict[TreeMeta, None] = {cls: None}
-        children: list[TreeMeta] = _subclasses(cls)
-        for child in children:
-            found.update(dict.fromkeys(child.tree()))
-        yield from found
+        if id(cls) not in _trees:
+            found: dict[TreeMeta, None] = {cls: None}
+            children: list[TreeMeta] = _subclasses(cls)
+            for child in children:
+                found.update(dict.fromkeys(child.tree()))
+            _trees[id(cls)] = tuple(found)
+        return iter(_trees[id(cls)])
 
     def names(cls) -> list[str]:
         """All item names here and below, packages imported."""
@@ -180,9 +197,14 @@ def _import_class(target: str) -> type:
 
 
 def _registry_of(interface: type, root: TreeMeta) -> TreeMeta | None:
-    for registry in root.tree():
-        target = registry.__dict__.get('interface')
-        if target and target.endswith(f':{interface.__name__}') and _import_class(target) is interface:
+    if id(root) not in _owners:
+        owners: dict[str, list[TreeMeta]] = {}
+        for registry in root.tree():
+            target: str = registry.__dict__.get('interface', '')
+            owners.setdefault(target.rpartition(':')[2], []).append(registry)
+        _owners[id(root)] = owners
+    for registry in _owners[id(root)].get(interface.__name__, ()):
+        if _import_class(registry.__dict__['interface']) is interface:
             return registry
     return None
 

@@ -27,9 +27,9 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
 
 
 def png_bytes(picture: Tensor) -> bytes:
-    """(3, H, W) uint8 -> PNG."""
+    """(3, H, W) uint8 -> PNG. Zlib's usual level, 6, takes nearly twice as long for files that are 6% smaller."""
     stream = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(stream, 'PNG')
+    Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(stream, 'PNG', compress_level=2)
     return stream.getvalue()
 
 

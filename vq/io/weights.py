@@ -239,5 +239,5 @@ def state_hash(module: nn.Module, without: tuple[str, ...] = ()) -> str:
     state, total = module.state_dict(), hashlib.sha256()
     for key in sorted(key for key in state if not key.startswith(without)):
         total.update(key.encode())
-        total.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        total.update(state[key].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return total.hexdigest()[:16]

@@ -49,9 +49,14 @@ class PerceptualBackbone(nn.Sequential):
 
 
 def _vgg16() -> list[nn.Module]:
-    from torchvision.models.vgg import cfgs, make_layers
-
-    return list(make_layers(cfgs['D'], batch_norm=False))
+    layers: list[nn.Module] = []
+    channels = 3
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2, 2))
+    return layers
 
 
 def _alexnet() -> list[nn.Module]:
@@ -64,21 +69,32 @@ def _alexnet() -> list[nn.Module]:
     ]
 
 
+class Fire(nn.Module):
+    """SqueezeNet's block (B, channels, H, W) -> (B, width, H, W): a narrow map, then a half each of 1x1 and of 3x3 from it.
+
+    Named as torchvision names it, and written here because importing torchvision's takes longer than a small validation.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, width // 8, 1)
+        self.expand1x1 = nn.Conv2d(width // 8, width // 2, 1)
+        self.expand3x3 = nn.Conv2d(width // 8, width // 2, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        narrow = self.squeeze(features).relu_()
+        return torch.cat([self.expand1x1(narrow).relu_(), self.expand3x3(narrow).relu_()], dim=1)
+
+
 def _squeezenet() -> list[nn.Module]:
-    from torchvision.models.squeezenet import Fire
-
-    def fire(channels: int, width: int) -> nn.Module:
-        module: nn.Module = Fire(channels, width // 8, width // 2, width // 2)
-        return module
-
     def pool() -> nn.Module:
         return nn.MaxPool2d(3, stride=2, ceil_mode=True)
 
     return [
         *(nn.Conv2d(3, 64, 3, stride=2), nn.ReLU(inplace=True)),
-        *(pool(), fire(64, 128), fire(128, 128)),
-        *(pool(), fire(128, 256), fire(256, 256)),
-        *(pool(), fire(256, 384), fire(384, 384), fire(384, 512), fire(512, 512)),
+        *(pool(), Fire(64, 128), Fire(128, 128)),
+        *(pool(), Fire(128, 256), Fire(256, 256)),
+        *(pool(), Fire(256, 384), Fire(384, 384), Fire(384, 512), Fire(512, 512)),
     ]
 
 
