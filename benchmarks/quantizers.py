@@ -13,10 +13,10 @@ every tokenizer makes of them; codes sorted by use at the right) land in work_di
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +33,7 @@ from PIL import Image, ImageDraw  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import vq  # noqa: E402
+from vq.cli import train, val  # noqa: E402
 from vq.cli.compose import compose  # noqa: E402
 from vq.core.config import plain  # noqa: E402
 from vq.core.random import derive_seed  # noqa: E402
@@ -95,15 +96,15 @@ class Measured:
 
 
 def run_and_measure(name: str, iters: int, seed: int, work_dir: Path, digits: Tensor) -> Measured:
-    """Train and validate as a user would; then look at what the tokenizer makes of the digits (N, 3, H, W) uint8."""
+    """Train and validate by the commands of a user; then look at what the tokenizer makes of the digits (N, 3, H, W) uint8."""
     config = f'configs/digits/{name}.py'
     common = ['--work-dir', str(work_dir), '--seed', str(seed), '--config-options', f'iters:{iters}']
-    for module, more in (('vq.train', ['--overwrite']), ('vq.val', [])):
-        done = subprocess.run(
-            [sys.executable, '-m', module, name, config, *common, *more], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            raise SystemExit(f'{module} {name} ended with exit code {done.returncode}:\n{done.stdout}\n{done.stderr}')
+    for command, more in ((train, ['--overwrite']), (val, [])):
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            code = command.main([name, config, *common, *more])
+        if code:
+            raise SystemExit(f'{command.__name__} {name} ended with exit code {code}:\n{said.getvalue()}')
     results = json.loads((work_dir / name / 'val' / f'iter_{iters}' / 'results.json').read_text())['results']
     tokenizer = vq.load(str(work_dir / name))
     made = tokenizer.reconstruct(digits[:SHOWN])

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import io
 import json
 import os
 import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.report.support import Reader, needs_nothing_else
+from tests.runners.support import commands_here
 from tests.sources import ROOT
+from vq.cli.demo import BODIES
+from vq.cli.demo_beside import Beside
 from vq.io.shards import ShardSet
 
 pytestmark = pytest.mark.slow
@@ -43,6 +52,15 @@ def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A folder in which a dry run of the demo has ended, and what it said."""
     folder = tmp_path_factory.mktemp('demo')
     return folder, run_demo(folder, dry=True)
+
+
+def run_here(folder: Path, module: str, *words: str) -> tuple[int, str, str]:
+    """A dry ``python -m MODULE WORDS`` in this process, which has imported everything: exit code, and what it said."""
+    out, errors = io.StringIO(), io.StringIO()
+    body = importlib.import_module(BODIES.get(module, 'vq.cli.demo'))
+    with contextlib.chdir(folder), commands_here(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+        code = body.main(list(words))
+    return code, out.getvalue(), errors.getvalue()
 
 
 def check_page(folder: Path, said: str) -> Reader:
@@ -87,8 +105,9 @@ def test_commands_stand_alone(dry_run):
     file = folder / 'work_dirs/dry_run/demo/val/iter_8/results.json'
     before = json.loads(file.read_text())
     file.unlink()
-    done = start(folder, line.split()[2:], dry=True)
-    assert done.returncode == 0, done.stderr
+    _, _, _, module, *words = shlex.split(line)
+    code, _, errors = run_here(folder, module, *words)
+    assert code == 0, errors
     after = json.loads(file.read_text())
     for timed in (before, after):
         timed['results'].pop('seconds')
@@ -97,7 +116,8 @@ def test_commands_stand_alone(dry_run):
 
 def test_a_second_demo_starts_over(dry_run):
     folder, _ = dry_run
-    said = run_demo(folder, '--seed', '5', dry=True)
+    code, said, errors = run_here(folder, 'vq.demo', '--seed', '5')
+    assert code == 0, said + errors
     assert '$ rm -r' in said, 'tokens of another tokenizer would be refused'
     check_page(folder, said)
 
@@ -106,6 +126,21 @@ def test_a_failing_command_ends_the_demo(tmp_path):
     done = start(tmp_path, ['-m', 'vq.demo', '--override', '.trainer.no_such_key.x:1'], dry=True)
     assert done.returncode == 2
     assert 'no_such_key' in done.stderr and 'run it alone: python -m vq.train' in done.stderr.splitlines()[-1]
+
+
+def test_a_command_beside_the_others_is_heard_in_its_turn(tmp_path, monkeypatch, capfd):
+    """Its lines, exit code and seconds come with ``finish``; one that is left behind is ended."""
+    (tmp_path / 'speaks.py').write_text("import sys; print('a word'); print('an error', file=sys.stderr); sys.exit(3)")
+    (tmp_path / 'waits.py').write_text('import time; time.sleep(600)')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    with Beside('speaks', []) as beside:
+        code, seconds = beside.finish()
+    said = capfd.readouterr().out
+    assert code == 3 and 0 < seconds < 60 and 'a word' in said and 'an error' in said
+    began = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt), Beside('waits', []) as left:
+        raise KeyboardInterrupt
+    assert time.perf_counter() - began < 60 and left.finish()[0] == -signal.SIGTERM
 
 
 def test_half_of_the_demo_keeps_its_promise(tmp_path):

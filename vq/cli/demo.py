@@ -6,6 +6,7 @@ Runs the commands a user would type, on the handwritten digits that scikit-learn
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import shlex
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments, environment
+from vq.cli.demo_beside import Beside
 from vq.cli.errors import command, say
 
 NAME, CONFIG = 'demo', 'configs/digits/demo.py'
@@ -52,20 +54,27 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    os.environ.setdefault('OMP_NUM_THREADS', '1')  # networks so small learn no faster with two: each waits for the other
     environment.prepare()
     from vq.cli.building import runs_folder
 
     started, runs = time.perf_counter(), runs_folder(options.work_dir)
     clear([runs / f'{NAME}_tokenize', runs / f'{NAME}_tokenize_train'])
     done: list[tuple[str, float]] = []
-    for module, words in plan(options, runs):
-        line = shlex.join(['python', '-m', module, *words])
-        print(f'\n$ {line}', flush=True)
-        code, seconds = run(module, words)
-        if code:
-            say(f'the demo stopped: this command ended with exit code {code}', f'See above, or run it alone: {line}')
-            return code
-        done.append((line, seconds))
+    steps = [(shlex.join(['python', '-m', module, *words]), module, words) for module, words in plan(options, runs)]
+    with contextlib.ExitStack() as stack:
+        beside: dict[str, Beside] = {}
+        for line, module, words in steps:
+            if may_run_beside(line):
+                print(f'\nOn a core of its own, shown below when it is done: {line}', flush=True)
+                beside[line] = stack.enter_context(Beside(module, words))
+        for line, module, words in steps:
+            print(f'\n$ {line}', flush=True)
+            code, seconds = beside[line].finish() if line in beside else run(module, words)
+            if code:
+                say(f'the demo stopped: this command ended with exit code {code}', f'See above, or run it alone: {line}')
+                return code
+            done.append((line, seconds))
     print(f'\nk-means on raw patches for comparison, figures of new digits, and {runs / NAME / "report.html"}', flush=True)
     summary, report = write_report(options, runs, done)
     print(
@@ -88,9 +97,9 @@ def plan(options: argparse.Namespace, runs: Path) -> list[tuple[str, list[str]]]
 
     tokenize = 'vq.tasks.image_tokenization.tokenize'
     return [
+        ('vq.train', [*start, '--overwrite', *common, *overriding()]),
         ('vq.train', [CLASSIFIER, ITS_CONFIG, '--overwrite', *common]),
         ('vq.val', [CLASSIFIER, ITS_CONFIG, *common]),
-        ('vq.train', [*start, '--overwrite', *common, *overriding()]),
         ('vq.val', [*start, *common, *overriding()]),
         ('vq.test', [*start, *weights, '--visual', *common, *overriding('.validator.dataset.split::test')]),
         (tokenize, [*start, *weights, *common, *overriding()]),
@@ -112,6 +121,11 @@ def plan_generator(options: argparse.Namespace, runs: Path, common: list[str]) -
         ('vq.sample', [GENERATOR, *draw]),
         ('vq.sample', [UNGUIDED, *draw, '--guidance', '1']),
     ]
+
+
+def may_run_beside(line: str) -> bool:
+    """The classifier learns while the tokenizer does, where there is a core for it; a dry run is over too soon for that."""
+    return f' vq.train {CLASSIFIER} ' in line and environment.usable_cores() > 1 and not arguments.dry_run()
 
 
 def run(module: str, words: list[str]) -> tuple[int, float]:

@@ -23,7 +23,8 @@ from vq.core.records import Batch, Outputs, to_float
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io import checkpoints
 from vq.io.shards import ShardSet
-from vq.metrics.features.metric import FeatureMetric
+from vq.metrics.features.frechet import frechet_distance
+from vq.metrics.features.statistics import FeatureStatistics, Moments
 from vq.registries import VQDatasetRegistry, VQMetricRegistry
 from vq.report import baseline
 from vq.report.baseline import PatchKMeans, Pixels
@@ -33,6 +34,7 @@ from vq.runners import journal
 from vq.teachers.classifier import classifier_features
 
 EACH = 3  # digits shown of each class
+BATCH = 100  # images that the classifier sees at once
 
 
 def gather(
@@ -68,11 +70,12 @@ def gather(
     def compared(split: str) -> tuple[Results, Results]:
         """(tokenizer, k-means): what was measured, and what the classifier sees in both."""
         dataset, images = held_out[split], pixels[split]
+        category, real = categories_of(dataset), Seen(network, as_tensor(images))
         made, coarse = tokenizer.detokenize(tokenizer.tokenize(as_tensor(images))), kmeans.tokenize(images)
         other = kmeans.detokenize(coarse)
         return (
-            ours[split] | seen(network, dataset, images, made.permute(0, 2, 3, 1).numpy()),
-            measure(config, dataset, images, other, coarse) | seen(network, dataset, images, other),
+            ours[split] | Seen(network, made).compare(real, category),
+            measure(config, dataset, images, other, coarse) | Seen(network, as_tensor(other)).compare(real, category),
         )
 
     tokens = {
@@ -151,16 +154,34 @@ def measure(config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, to
     return found
 
 
-def seen(network: FeatureNetwork, dataset: Dataset, images: Pixels, made: Pixels) -> dict[str, Any]:
-    """What a classifier of the same digits makes of reconstructions: distance to the originals, and digits it still names."""
-    ids = [dataset.id_of(index) for index in range(len(dataset))]
-    categories = torch.tensor([dataset.load(index, python_stream('demo'))['category'] for index in range(len(dataset))])
-    batch = Batch(as_tensor(images), ids, torch.tensor([key_of(sample) for sample in ids]))
-    metric = FeatureMetric(network)
-    metric.reset()
-    metric.update(batch, Outputs(to_float(as_tensor(made))))
-    logits = network(as_tensor(made)).logits
-    return {'fd': metric.compute()['fid'], 'recognised': float((logits.argmax(1) == categories).double().mean())}
+class Seen:
+    """What a classifier of the same digits sees in images (N, 3, H, W) uint8."""
+
+    def __init__(self, network: FeatureNetwork, images: Tensor) -> None:
+        statistics, named = FeatureStatistics(network.dimension), []
+        for part in torch.split(images, BATCH):
+            features = network(part)
+            statistics.update(features.pooled)
+            named.append(features.logits.argmax(1))
+        self.moments: Moments = statistics.compute()
+        self.named = torch.cat(named)  # (N,)
+
+    def distance(self, other: Seen) -> float:
+        return frechet_distance(self.moments, other.moments).value
+
+    def agreement(self, category: Tensor) -> float:
+        """The share of images it names as ``category`` (N,) says."""
+        return float((self.named == category).double().mean())
+
+    def compare(self, originals: Seen, category: Tensor) -> dict[str, Any]:
+        """Of reconstructions: the distance to their originals, and how many are still named right."""
+        return {'fd': self.distance(originals), 'recognised': self.agreement(category)}
+
+
+def categories_of(dataset: Dataset) -> Tensor:
+    """(N,) int64."""
+    stream = python_stream('demo')
+    return torch.tensor([int(dataset.load(index, stream)['category']) for index in range(len(dataset))])
 
 
 def check_decoded(
@@ -198,7 +219,8 @@ def mean_patches(images: Pixels, tokens: NDArray[np.int64], codes: int) -> Pixel
     patch = images.shape[1] // tokens.shape[1]
     rows, flat = baseline.cut(images, patch), tokens.reshape(-1)
     sums = np.zeros((codes, rows.shape[1]), np.float64)
-    np.add.at(sums, flat, rows)
+    for code in range(codes):  # whole numbers: sums are exact in any order
+        sums[code] = rows[flat == code].sum(0, dtype=np.float64)
     means = sums / np.maximum(np.bincount(flat, minlength=codes), 1)[:, None]
     return np.rint(means).astype(np.uint8).reshape(codes, patch, patch, 3)
 

@@ -15,13 +15,10 @@ from torch import Tensor
 import vq
 from vq.cli.compose import compose
 from vq.cli.counting import count
-from vq.cli.demo_facts import as_tensor, dataset_of, pixels_of, tokens_of
+from vq.cli.demo_facts import BATCH, Seen, as_tensor, categories_of, dataset_of, pixels_of, tokens_of
 from vq.core.errors import RunFailure
-from vq.core.random import python_stream
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io.shards import ShardSet
-from vq.metrics.features.frechet import frechet_distance
-from vq.metrics.features.statistics import FeatureStatistics, Moments
 from vq.metrics.likeness import nearest_by_tokens, within_class_distance
 from vq.report.generator import Completions, Drawn, GeneratorFacts, Neighbours, Pixels, seconds_of
 from vq.runners import journal
@@ -32,7 +29,6 @@ from vq.teachers.classifier import classifier_features
 
 NEAREST = 3  # training images shown beside a new one
 CLOSEST = 5  # new images shown because they share most with a training image
-BATCH = 100
 
 
 def gather(
@@ -59,7 +55,7 @@ def gather(
     for how, run in (('guided', generator), ('unguided', unguided)):
         images, grids[how], asked = read_samples(runs / f'{run}_sample')
         seen = Seen(network, images)
-        results = {**real.compare(seen, images, asked, grids[how]), 'fd_held_out': distance(seen, unseen)}
+        results = {**real.compare(seen, images, asked, grids[how]), 'fd_held_out': seen.distance(unseen)}
         drawn[how] = Drawn(images.permute(0, 2, 3, 1).numpy(), asked.numpy(), seen.named.numpy(), results)
     return GeneratorFacts(
         journal=journal.read(runs / generator / 'log.jsonl'),
@@ -75,19 +71,6 @@ def gather(
     )
 
 
-class Seen:
-    """What a classifier sees in images (N, 3, H, W) uint8."""
-
-    def __init__(self, network: FeatureNetwork, images: Tensor) -> None:
-        statistics, named = FeatureStatistics(network.dimension), []
-        for part in torch.split(images, BATCH):
-            features = network(part)
-            statistics.update(features.pooled)
-            named.append(features.logits.argmax(1))
-        self.moments: Moments = statistics.compute()
-        self.named = torch.cat(named)  # (N,)
-
-
 class Reference:
     """Training images, which others are measured against."""
 
@@ -99,24 +82,14 @@ class Reference:
         """Images (N, 3, H, W), the classes they are to be of (N,), and their tokens (N, h, w)."""
         shares, _ = nearest_by_tokens(tokens, self.tokens)
         return {
-            'agreement': float((seen.named == category).double().mean()),
+            'agreement': seen.agreement(category),
             'within': within_class_distance(images, category) / self.within,
-            'fd_train': distance(seen, self.seen),
+            'fd_train': seen.distance(self.seen),
             'share_mean': float(shares.mean()),
             'share_most': float(shares.max()),
             'distinct': len(torch.unique(tokens.flatten(1), dim=0)),
             'samples': len(images),
         }
-
-
-def distance(seen: Seen, other: Seen) -> float:
-    return frechet_distance(seen.moments, other.moments).value
-
-
-def categories_of(dataset: Dataset) -> Tensor:
-    """(N,) int64."""
-    stream = python_stream('demo')
-    return torch.tensor([int(dataset.load(index, stream)['category']) for index in range(len(dataset))])
 
 
 def read_samples(folder: Path) -> tuple[Tensor, Tensor, Tensor]:

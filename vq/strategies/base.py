@@ -16,6 +16,7 @@ from vq.core.records import Batch
 from vq.interfaces import Strategy, Task
 from vq.registries import VQStrategyRegistry
 from vq.strategies.compiling import CompileSettings, begin_graphs, compile_part, compile_settings, find_parts, usual_parts
+from vq.strategies.host_memory import keep_freed_memory
 from vq.strategies.recomputing import recompute_in
 from vq.strategies.scaler import LossScaler
 from vq.strategies.stepping import gradient_norm, guarded_step
@@ -71,6 +72,8 @@ class BaseStrategy(Strategy):
     def start(self) -> None:
         """Take the device and set up communication; every other method comes after this one."""
         self.device = self.choose_device()
+        if self.device.type == 'cpu':
+            keep_freed_memory()
         if self.compile:
             self.compile.check(self.device)
         if self.deterministic:

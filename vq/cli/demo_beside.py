@@ -1,0 +1,47 @@
+"""A command of the demo in a process of its own, beside the others; what it says is kept until its turn."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from vq.cli.several import dying_with_parent
+
+
+class Beside:
+    """Runs from when it is made; ``finish`` waits for its end. Leaving its ``with`` ends it, whatever has happened."""
+
+    def __init__(self, module: str, words: Sequence[str]) -> None:
+        self._started, self._seconds, self._said = time.perf_counter(), 0.0, ''
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', module, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=dying_with_parent(),
+        )
+        self._listener = threading.Thread(target=self._listen, daemon=True)  # or a full pipe would hold the command up
+        self._listener.start()
+
+    def _listen(self) -> None:
+        self._said, _ = self._process.communicate()
+        self._seconds = time.perf_counter() - self._started
+
+    def finish(self) -> tuple[int, float]:
+        """Says what the command said; its exit code and seconds."""
+        self._listener.join()
+        print(self._said, end='', flush=True)
+        return self._process.returncode, self._seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._listener.is_alive():
+            self._process.terminate()
+        self._listener.join()
