@@ -10,7 +10,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-fast lint bench backup clean help
 
 help:
-	@echo "make demo       train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (5 minutes)"
+	@echo "make demo       train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (4 minutes)"
 	@echo "make test       lint, types and all tests (make test-fast: the fast tier)"
 	@echo "make bench      all benchmarks in their quick form"
 	@echo "make backup RUN=work_dirs/NAME TO=folder    hard links of a run: no space, and deleting the run keeps them"

@@ -8,11 +8,12 @@ import os
 import resource
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.io.killing import failing_write, run_killed
+from tests.io.killing import Killer, failing_write
 from tests.io.samples import hidden, is_same, same, sample
 from vq.core.errors import RunFailure, UserError
 from vq.io import checkpoints
@@ -27,14 +28,14 @@ def _quick_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def every_kill(
-    template: Path, place: Path, action: Callable[[], object], no_rename: bool, check: Callable[[bool], None]
+    killer: Killer, template: Path, place: Path, action: Callable[[], object], no_rename: bool, check: Callable[[bool], None]
 ) -> int:
     """Kill ``action`` at its first, second, ... change, each time on a fresh copy, until it gets through."""
     for count in itertools.count():
         assert count < MOST
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(template, place)
-        survived = run_killed(action, count, no_rename)
+        survived = killer.run(action, count, no_rename)
         check(survived)
         if survived:
             return count
@@ -43,7 +44,7 @@ def every_kill(
 
 @pytest.mark.parametrize('no_rename', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['rename', 'object-store'])
 @pytest.mark.parametrize('step', [10, 20], ids=['same-step', 'next-step'])
-def test_a_killed_save_leaves_the_old_or_the_new(tmp_path: Path, step: int, no_rename: bool) -> None:
+def test_a_killed_save_leaves_the_old_or_the_new(tmp_path: Path, killer: Killer, step: int, no_rename: bool) -> None:
     old, new = sample(10, 1.0), sample(step, 2.0)
     checkpoints.save(tmp_path / 'template', old)
     folder = tmp_path / 'checkpoints'
@@ -69,13 +70,13 @@ def test_a_killed_save_leaves_the_old_or_the_new(tmp_path: Path, step: int, no_r
         assert latest in (folder / 'iter_10', folder / 'iter_20')
         assert (latest / 'config.py').read_text() == stood
 
-    operations = every_kill(tmp_path / 'template', folder, lambda: checkpoints.save(folder, new), no_rename, check)
+    operations = every_kill(killer, tmp_path / 'template', folder, partial(checkpoints.save, folder, new), no_rename, check)
     assert operations > 40  # files, renames, flushes: the hooks saw them
     assert seen == {old.config_text, new.config_text}  # it was killed before and after the moment that counts
 
 
 @pytest.mark.slow
-def test_saving_goes_on_after_each_kill(tmp_path: Path) -> None:
+def test_saving_goes_on_after_each_kill(tmp_path: Path, killer: Killer) -> None:
     checkpoints.save(tmp_path / 'template', sample(10, 1.0))
     folder = tmp_path / 'checkpoints'
 
@@ -84,11 +85,11 @@ def test_saving_goes_on_after_each_kill(tmp_path: Path) -> None:
         assert is_same(folder / 'iter_10', sample(10, 3.0))
         assert sorted(os.listdir(folder)) == ['iter_10', 'latest']
 
-    every_kill(tmp_path / 'template', folder, lambda: checkpoints.save(folder, sample(10, 2.0)), False, check)
+    every_kill(killer, tmp_path / 'template', folder, partial(checkpoints.save, folder, sample(10, 2.0)), False, check)
 
 
 @pytest.mark.parametrize('no_rename', [False, pytest.param(True, marks=pytest.mark.slow)], ids=['rename', 'object-store'])
-def test_a_killed_prune_never_leaves_half_a_checkpoint_that_counts(tmp_path: Path, no_rename: bool) -> None:
+def test_a_killed_prune_never_leaves_half_a_checkpoint_that_counts(tmp_path: Path, killer: Killer, no_rename: bool) -> None:
     for step in (10, 20, 30):
         checkpoints.save(tmp_path / 'template', sample(step, float(step)))
     folder = tmp_path / 'checkpoints'
@@ -104,10 +105,8 @@ def test_a_killed_prune_never_leaves_half_a_checkpoint_that_counts(tmp_path: Pat
         if survived:
             assert sorted(os.listdir(folder)) == ['iter_30', 'latest']
 
-    assert (
-        every_kill(tmp_path / 'template', folder, lambda: checkpoints.prune(folder, Retention(keep_last=1)), no_rename, check)
-        > 10
-    )
+    prune = partial(checkpoints.prune, folder, Retention(keep_last=1))
+    assert every_kill(killer, tmp_path / 'template', folder, prune, no_rename, check) > 10
 
 
 def test_all_bytes_go_through_the_write_the_kills_watch(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from tests.io.killing import run_killed
+from tests.io.killing import Killer
 from tests.io.samples import hidden
 from vq.core import collectives
 from vq.core.errors import RunFailure, UserError
@@ -241,20 +242,26 @@ def test_a_shard_that_is_not_whole_is_written_again(tmp_path: Path) -> None:
     assert digests(tmp_path) == expected
 
 
-def test_a_writer_killed_anywhere_leaves_what_the_next_finishes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def make_whole(folder: Path) -> None:
+    make(folder, size=49).finish()
+
+
+def test_a_writer_killed_anywhere_leaves_what_the_next_finishes(
+    tmp_path: Path, killer: Killer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, 'fsync', lambda file: None)
-    make(tmp_path / 'whole', size=49).finish()
+    make_whole(tmp_path / 'whole')
     folder = tmp_path / 'parts'
     for count in itertools.count():
         shutil.rmtree(folder, ignore_errors=True)
-        survived = run_killed(lambda: make(folder, size=49).finish(), count)
+        survived = killer.run(partial(make_whole, folder), count)
         if not survived and folder.is_dir() and (folder / 'manifest.json').is_file():
             if json.loads((folder / 'manifest.json').read_text())['complete']:
                 ShardSet(folder, verify=True)
             else:
                 with pytest.raises(UserError, match=r'is not complete: [012] of 2 shards are there'):
                     ShardSet(folder)
-        make(folder, size=49).finish()
+        make_whole(folder)
         assert not hidden(folder)
         assert digests(folder) == digests(tmp_path / 'whole')
         if survived:
