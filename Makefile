@@ -3,8 +3,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# a process per core; worksteal: a worker that is done takes tests from the others
-PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+# a process per core and one more, for some tests wait for others they started; who is done takes tests from the others
+WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 READY := $(VENV)/.ready
 
 .PHONY: demo test test-fast lint bench backup clean help
