@@ -20,6 +20,8 @@ from tests.ranks import GlooPool
 from tests.warm import WarmStart
 from vq.core import collectives
 
+PROCESSES = {'gloo_pool', 'warm_programs', 'killer'}  # fixtures that start processes
+
 
 @pytest.fixture(scope='session')
 def gloo_pool() -> Iterator[GlooPool]:
@@ -43,6 +45,12 @@ def _single_process() -> Iterator[None]:
     torch.manual_seed(0)
     yield
     collectives.install(None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if PROCESSES & set(getattr(item, 'fixturenames', ())):
+            item.add_marker('slow')
 
 
 def pytest_collection_finish() -> None:

@@ -15,6 +15,8 @@ from vq.cli import meeting, ports
 from vq.cli.cluster import Place
 from vq.core.errors import RunFailure
 
+pytestmark = pytest.mark.slow
+
 
 def ports_in_a_row() -> int:
     """A port that is free, and the next one too."""

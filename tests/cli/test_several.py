@@ -16,6 +16,8 @@ import pytest
 from tests.runners.support import REPOSITORY, start, write_config
 from vq.cli import ports, several
 
+pytestmark = pytest.mark.slow
+
 HEAD = """
 import json, os, pathlib, signal, sys, time
 from vq.cli.several import leave

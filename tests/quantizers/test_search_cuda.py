@@ -104,6 +104,7 @@ def odd_values_give_indices(device: torch.device) -> None:
     assert nearest_code(torch.randn(5, 3), codebook.cpu(), 'cosine').tolist() == [70] * 5
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec('triton') is None, reason='Triton is not installed')
 def test_kernel_in_the_interpreter() -> None:
     done = subprocess.run(

@@ -254,6 +254,7 @@ def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Pa
         checkpoints.load(path)
 
 
+@pytest.mark.slow
 def test_logging_back_ends_start_without_what_they_do_not_need():
     """mmengine would import transformers, which imports torch_xla: seconds, and a choice of device nobody asked for."""
     code = (
