@@ -8,6 +8,7 @@ in a fork of that process, with their arguments, folder, environment, streams an
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -30,7 +31,8 @@ class WarmStart:
         door = self.folder / 'door'
         for name in NAMES:
             program = self.folder / name
-            program.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {HERE / "client.py"} {door} {name} "$@"\n')
+            words = shlex.join([sys.executable, '-IS', str(HERE / 'client.py'), str(door), name])
+            program.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
             program.chmod(0o755)
         self._server = subprocess.Popen([sys.executable, HERE / 'server.py', door], stdin=subprocess.PIPE)
         deadline = time.monotonic() + SECONDS
