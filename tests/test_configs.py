@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 import json
-import logging
 import math
-import os
 import re
-import sys
 
 import numpy
 import pytest
 import torch
 from PIL import Image
 
+from tests.runners.support import commands_here
 from tests.shipped import FOLDER, all_configs, composed, entries, fragments, types_in
 from vq.cli.compose import checked, compose
 from vq.cli.counting import count_model, image_size_of
@@ -97,18 +95,9 @@ def test_strategy_is_an_option_of_every_config(entry, strategy):
 
 
 @pytest.fixture
-def command_line(monkeypatch):
-    """Commands run in this process: what they set up (log files, thread counts) is taken back."""
-    logger = logging.getLogger('vq')
-    before = list(logger.handlers), logger.level, logger.propagate
-    for name in ('OMP_NUM_THREADS', 'OMP_WAIT_POLICY'):
-        monkeypatch.setenv(name, os.environ.get(name, 'passive' if 'POLICY' in name else '1'))
-    monkeypatch.setenv('DRY_RUN', 'True')
-    monkeypatch.setattr(sys, 'argv', ['vq.test_of_configs'])
-    yield
-    for handler in logger.handlers:
-        handler.close()
-    logger.handlers[:], logger.level, logger.propagate = before
+def command_line():
+    with commands_here():
+        yield
 
 
 @pytest.mark.slow

@@ -23,6 +23,7 @@ from vq.strategies.base import BaseStrategy
 from vq.strategies.compiling import usual_parts
 
 SIZE = 32
+NETWORKS = ('encoder', 'quantizer', 'decoder')
 
 
 def outline(config: Any) -> Any:
@@ -68,14 +69,18 @@ def build_task(entry: str) -> Task:
 
 
 def parts_by_config() -> dict[str, tuple[str, ...]]:
-    """Of every outline of a tokenizer the networks that no outline before has with the same settings, widths and sizes:
-    those are the same program. Built without memory: the widths that parts have of each other are filled in by that.
+    """Of every outline of a tokenizer the networks that none before has with the same settings, widths and sizes, called in
+    the same surroundings: losses, discriminator, connectors. Those are the same program.
+
+    Built without memory: the widths that parts take of each other are filled in by that.
     """
     found, seen = {}, set()
     for entry in tokenizers():
         config = small(entry)
         with torch.device('meta'):
             task = VQRunnerRegistry.build(config.trainer, 'trainer').model
+        around = {key: value for key, value in config.trainer.model.items() if key != 'tokenizer'}
+        between = {key: value for key, value in config.trainer.model.tokenizer.items() if key not in NETWORKS}
         new = []
         for name, part in usual_parts(task).items():
             if name.startswith('losses.'):
@@ -84,7 +89,8 @@ def parts_by_config() -> dict[str, tuple[str, ...]]:
             for key in name.split('.'):
                 settings = settings[key]
             sizes = tuple((key, tuple(value.shape), value.dtype) for key, value in part.state_dict().items())
-            if (which := (name, settings.dumps(), sizes)) not in seen:
+            which = (name, settings.dumps(), sizes, outline(around), outline(between))
+            if which not in seen:
                 seen.add(which)
                 new.append(name)
         if new:
