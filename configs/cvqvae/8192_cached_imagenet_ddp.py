@@ -8,6 +8,6 @@ second time. Hardware and hours: not measured here, and published nowhere. Expec
 recipe; this config was never trained to its end.
 """
 
-_kwargs_.setdefault('update', dict(anchor='cached'))
+from vq.recipes import cvqvae
 
-_base_ = ['interface.py']
+_export_ = cvqvae(_kwargs_, update=dict(anchor='cached'))

@@ -9,6 +9,6 @@ more. Hardware and hours: not measured here, and published nowhere. Expected fig
 config was never trained to its end.
 """
 
-_kwargs_.setdefault('codebook', dict(contrastive=dict()))
+from vq.recipes import cvqvae
 
-_base_ = ['interface.py']
+_export_ = cvqvae(_kwargs_, codebook=dict(contrastive=dict()))

@@ -8,6 +8,6 @@ published nowhere. Expected figures: none are published for this recipe; its poi
 published VQGAN of 16,384 codes uses 5.9 % (measured by the toolkit this one re-implements). Never trained to its end.
 """
 
-# the defaults of the family
+from vq.recipes import cvqvae
 
-_base_ = ['interface.py']
+_export_ = cvqvae(_kwargs_)

@@ -7,6 +7,6 @@ For weights that it trained, and to compare. Hardware and hours: not measured he
 none are published for this recipe; this config was never trained to its end.
 """
 
-_kwargs_.setdefault('distance', 'l2')
+from vq.recipes import cvqvae
 
-_base_ = ['interface.py']
+_export_ = cvqvae(_kwargs_, distance='l2')

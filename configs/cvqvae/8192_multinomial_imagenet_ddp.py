@@ -8,6 +8,6 @@ toolkit's own version drew the far ones. A K x N table is drawn in tiles every s
 published nowhere. Expected figures: none are published for this recipe; this config was never trained to its end.
 """
 
-_kwargs_.setdefault('update', dict(anchor='multinomial'))
+from vq.recipes import cvqvae
 
-_base_ = ['interface.py']
+_export_ = cvqvae(_kwargs_, update=dict(anchor='multinomial'))

@@ -8,9 +8,9 @@ programs shared (load 10). Measured on the 180 validation digits, one seed: 23.1
 Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(type='BinarySphericalQuantizer', bits=8, entropy=dict(weight=0.1, temperature=0.1), entropy_group=8),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_,
+    quantizer=dict(type='BinarySphericalQuantizer', bits=8, entropy=dict(weight=0.1, temperature=0.1), entropy_group=8),
+)

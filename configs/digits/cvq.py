@@ -7,9 +7,6 @@
 and the usual decay of 0.99 25.9 dB and 88 %: usage is then averaged over a seventh of the run. Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(type='VectorQuantizer', codebook_size=256, embedding_dim=8, update=dict(type='CVQUpdate', decay=0.97)),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(_kwargs_, quantizer=dict(type='VectorQuantizer', update=dict(type='CVQUpdate', decay=0.97)))

@@ -7,15 +7,6 @@ one seed: 28.3 dB PSNR, 82 % of the codes in use; not tuned.
 Options: ``anchor`` ('multinomial', 'nearest' or 'cached'), and those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='VectorQuantizer',
-        codebook_size=256,
-        embedding_dim=8,
-        update=dict(type='CVQUpdate', decay=0.97, anchor=_kwargs_.get('anchor', 'multinomial')),
-        contrastive=dict(weight=1.0),
-    ),
-)
+from vq.recipes import digits_cvq
 
-_base_ = ['interface.py']
+_export_ = digits_cvq(_kwargs_)

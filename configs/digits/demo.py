@@ -10,14 +10,6 @@ dB. Settings were chosen on a part of train that was left out of training, with 
 Figures of the generator stand in ar.py.
 """
 
-from vq.core import PyConfig
+from vq.recipes import digits_tokenizer
 
-_export_ = PyConfig.load('vq_ema.py')
-if _export_.trainer.strategy.type == 'BaseStrategy':
-    _export_.trainer.strategy.device = 'cpu'
-
-intervals = dict(LogCallback=20, CodebookAlarmCallback=100, CheckpointCallback=100)
-for callback in _export_.trainer.callbacks:
-    if callback.type in intervals:
-        callback.interval = intervals[callback.type]
-    callback.pop('keep_last', None)  # every checkpoint is validated
+_export_ = digits_tokenizer(_kwargs_, log_every=20, alarm_every=100, save_every=100, keep_last=None, device='cpu')

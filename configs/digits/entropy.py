@@ -6,16 +6,8 @@
 one seed: 23.9 dB PSNR, 100 % of the codes in use; with twice the weight 22.5 dB and 99 %. Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='VectorQuantizer',
-        codebook_size=256,
-        embedding_dim=8,
-        normalize=True,
-        init='normal',
-        entropy=dict(weight=0.05, temperature=0.1),
-    ),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_, quantizer=dict(type='VectorQuantizer', normalize=True, init='normal', entropy=dict(weight=0.05, temperature=0.1))
+)

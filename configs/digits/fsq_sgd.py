@@ -6,8 +6,10 @@
 27.4 dB PSNR, 85 % of the codes in use (fsq.py: 29.4 dB, 93 %). Options: those of interface.py.
 """
 
-_base_ = ['fsq.py']
+from vq.recipes import digits_tokenizer
 
-_export_ = dict(
-    trainer=dict(optimizers=dict(tokenizer=dict(_delete_=True, type='SGD', lr=0.1, momentum=0.9, nesterov=True))),
+_export_ = digits_tokenizer(
+    _kwargs_,
+    quantizer=dict(type='FiniteScalarQuantizer', levels=[8, 8, 4]),
+    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True),
 )

@@ -8,20 +8,6 @@ the 180 validation digits, one seed: 30.1 dB PSNR, all codes of both groups in u
 Options: ``groups`` (2), ``codes`` (16 per group), and those of interface.py.
 """
 
-_groups, _codes = _kwargs_.get('groups', 2), _kwargs_.get('codes', 16)
-_kwargs_.setdefault('codebook_size', [_codes] * _groups)  # of the metric: a codebook for each group
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='GroupedQuantizer',
-        quantizer=dict(
-            type='VectorQuantizer',
-            codebook_size=_codes,
-            embedding_dim=8 // _groups,
-            update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)),
-        ),
-        groups=_groups,
-    ),
-)
+from vq.recipes import digits_grouped
 
-_base_ = ['interface.py']
+_export_ = digits_grouped(_kwargs_)

@@ -7,17 +7,8 @@ Measured on the 180 validation digits, one seed: 24.4 dB PSNR, 31 % of the codes
 tuned further. Options: those of interface.py.
 """
 
-_kwargs_.setdefault('quantizer', dict(type='GumbelQuantizer', codebook_size=256, embedding_dim=16, kl_weight=5e-3))
-_kwargs_.setdefault(
-    'code_callbacks',
-    [
-        dict(
-            type='AnnealCallback',
-            setting='tokenizer.quantizer.temperature',
-            value=1.0,
-            schedule=dict(type='CosineSchedule', final=1 / 16),
-        )
-    ],
-)
+from vq.recipes import cooling, digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_, quantizer=dict(type='GumbelQuantizer', kl_weight=5e-3), embedding_dim=16, callbacks=dict(temperature=cooling())
+)

@@ -7,14 +7,8 @@ and 17.2 dB. 700 steps took 398 seconds on 2 CPU cores that other programs share
 digits, one seed: 21.7 dB PSNR, 100 % of the codes in use. Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='IndexBackpropagationQuantizer',
-        codebook_size=256,
-        embedding_dim=32,
-        entropy=dict(weight=0.3, temperature=0.1),
-    ),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_, quantizer=dict(type='IndexBackpropagationQuantizer', entropy=dict(weight=0.3, temperature=0.1)), embedding_dim=32
+)

@@ -9,23 +9,6 @@ training. Not tuned.
 Options: ``latent_channels`` (8), ``kl_weight`` (1e-6), and those of interface.py.
 """
 
-_kwargs_.setdefault('quantizer', None)
+from vq.recipes import digits_kl
 
-_base_ = ['interface.py']
-
-channels = _kwargs_.get('latent_channels', 8)
-
-_export_ = dict(
-    trainer=dict(
-        model=dict(
-            tokenizer=dict(
-                type='KLAutoencoder',
-                kl_weight=_kwargs_.get('kl_weight', 1e-6),
-                post_encode=dict(out_channels=2 * channels),
-                pre_decode=dict(in_channels=channels),
-                decoder=dict(in_channels=64),
-            ),
-        ),
-    ),
-    validator=dict(metrics=dict(codebook=None, window=None)),
-)
+_export_ = digits_kl(_kwargs_)

@@ -7,9 +7,8 @@ seed: 23.0 dB PSNR, 100 % of the codes in use. A lighter entropy loss (0.1, temp
 Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(type='LookupFreeQuantizer', bits=8, entropy=dict(weight=0.2, temperature=0.3)),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_, quantizer=dict(type='LookupFreeQuantizer', bits=8, entropy=dict(weight=0.2, temperature=0.3))
+)

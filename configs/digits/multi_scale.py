@@ -8,19 +8,10 @@ the 180 validation digits, one seed: 27.3 dB PSNR, all 16 codes in use (perplexi
 Options: ``codebook_size`` (16), and those of interface.py; ``image_size`` stays at 32, which gives 4 x 4 cells.
 """
 
-_kwargs_.setdefault('codebook_size', 16)
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='MultiScaleQuantizer',
-        quantizer=dict(
-            type='VectorQuantizer',
-            codebook_size=_kwargs_['codebook_size'],
-            embedding_dim=8,
-            update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)),
-        ),
-        scales=(1, 2, 3, 4),
-    ),
-)
+from vq.recipes import EMA, digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_,
+    quantizer=dict(type='MultiScaleQuantizer', quantizer=dict(type='VectorQuantizer', update=EMA), scales=(1, 2, 3, 4)),
+    codebook_size=16,
+)

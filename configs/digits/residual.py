@@ -8,20 +8,6 @@ the 180 validation digits, one seed: 30.6 dB PSNR, all codes of both stages in u
 Options: ``stages`` (2), ``codes`` (16 per stage), and those of interface.py.
 """
 
-_stages, _codes = _kwargs_.get('stages', 2), _kwargs_.get('codes', 16)
-_kwargs_.setdefault('codebook_size', [_codes] * _stages)  # of the metric: a codebook for each stage
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='ResidualQuantizer',
-        quantizer=dict(
-            type='VectorQuantizer',
-            codebook_size=_codes,
-            embedding_dim=8,
-            update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)),
-        ),
-        stages=_stages,
-    ),
-)
+from vq.recipes import digits_residual
 
-_base_ = ['interface.py']
+_export_ = digits_residual(_kwargs_)

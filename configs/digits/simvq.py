@@ -6,6 +6,6 @@
 one seed: 29.6 dB PSNR, 98.8 % of the codes in use. Options: those of interface.py.
 """
 
-_kwargs_.setdefault('quantizer', dict(type='SimVectorQuantizer', codebook_size=256, embedding_dim=8))
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(_kwargs_, quantizer=dict(type='SimVectorQuantizer'))

@@ -7,16 +7,10 @@
 feature. Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='VectorQuantizer',
-        codebook_size=256,
-        embedding_dim=16,
-        normalize=True,
-        commitment_weight=1.0,
-        update=dict(type='VQKDUpdate'),
-    ),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(
+    _kwargs_,
+    quantizer=dict(type='VectorQuantizer', normalize=True, commitment_weight=1.0, update=dict(type='VQKDUpdate')),
+    embedding_dim=16,
+)

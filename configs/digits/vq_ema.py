@@ -9,16 +9,11 @@ validation digits, 100, 99.6, 99.6 % of the codes in use there. k-means on raw p
 Options: ``codebook_size`` (256), ``embedding_dim`` (8), and those of interface.py.
 """
 
-_kwargs_.setdefault('codebook_size', 256)
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='VectorQuantizer',
-        codebook_size=_kwargs_['codebook_size'],
-        embedding_dim=_kwargs_.get('embedding_dim', 8),
-        commitment_weight=0.25,
-        update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)),
+from vq.recipes import digits_tokenizer
+
+_export_ = digits_tokenizer(
+    _kwargs_,
+    quantizer=dict(
+        type='VectorQuantizer', commitment_weight=0.25, update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1))
     ),
 )
-
-_base_ = ['interface.py']

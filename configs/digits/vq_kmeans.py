@@ -8,14 +8,6 @@ encoder moves on from where it began; with codes that follow mean directions (vq
 Options: ``codebook_size`` (256), ``delay`` (100), and those of interface.py.
 """
 
-from vq.core import PyConfig
+from vq.recipes import digits_kmeans
 
-_kwargs_.setdefault('codebook_size', 256)
-_kwargs_.setdefault(
-    'quantizer',
-    dict(type='VectorQuantizer', codebook_size=_kwargs_['codebook_size'], embedding_dim=8, normalize=True),
-)
-
-_export_ = PyConfig.load('interface.py', **_kwargs_)
-_export_.trainer.callbacks.insert(0, dict(type='KMeansInitCallback', batches=64, delay=_kwargs_.get('delay', 100)))
-_export_.tiny.trainer.callbacks.insert(0, dict(type='KMeansInitCallback', batches=2, iterations=2, delay=1))
+_export_ = digits_kmeans(_kwargs_)

@@ -6,6 +6,6 @@
 24.7 dB PSNR, 11 % of the codes in use. Options: those of interface.py.
 """
 
-_kwargs_.setdefault('quantizer', dict(type='VectorQuantizer', codebook_size=256, embedding_dim=16))
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(_kwargs_, quantizer=dict(type='VectorQuantizer'), embedding_dim=16)

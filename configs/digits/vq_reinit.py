@@ -7,12 +7,6 @@ one seed: 28.6 dB PSNR, 95 % of the codes in use.
 Options: ``codebook_size`` (256), ``source`` ('codes', or 'features' for features of the batch), and those of interface.py.
 """
 
-from vq.core import PyConfig
+from vq.recipes import digits_reinit
 
-_kwargs_.setdefault('codebook_size', 256)
-_kwargs_.setdefault('quantizer', dict(type='VectorQuantizer', codebook_size=_kwargs_['codebook_size'], embedding_dim=8))
-source = _kwargs_.get('source', 'codes')
-
-_export_ = PyConfig.load('interface.py', **_kwargs_)
-_export_.trainer.callbacks.insert(1, dict(type='ReinitCallback', epochs=1, source=source))
-_export_.tiny.trainer.callbacks.insert(1, dict(type='ReinitCallback', iterations=3, source=source))
+_export_ = digits_reinit(_kwargs_)

@@ -6,22 +6,13 @@
 29.8 dB PSNR, 98 % of the codes in use. Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(type='VectorQuantizer', codebook_size=256, embedding_dim=16, update=dict(type='RestartUnused', threshold=0.1)),
-)
+from vq.recipes import digits_tokenizer
 
-_base_ = ['interface.py']
-
-# features go to the codebook as they are, 64 numbers each, and the learning rate stays where the warm-up leaves it
-_export_ = dict(
-    trainer=dict(
-        model=dict(
-            tokenizer=dict(
-                encoder=dict(out_channels=16),
-                post_encode=dict(type='IdentityConnector'),
-            ),
-        ),
-        _override_={'.callbacks[0].schedule': dict(type='ConstantSchedule', warmup=50)},
-    ),
+_export_ = digits_tokenizer(
+    _kwargs_,
+    quantizer=dict(type='VectorQuantizer', update=dict(type='RestartUnused', threshold=0.1)),
+    embedding_dim=16,
+    features=16,
+    connector='IdentityConnector',
+    schedule=dict(type='ConstantSchedule', warmup=50),
 )

@@ -6,15 +6,6 @@
 seed: 30.0 dB PSNR, 97.7 % of the codes in use; straight-through, vq_ema.py, has 31.3 dB. Options: those of interface.py.
 """
 
-_kwargs_.setdefault(
-    'quantizer',
-    dict(
-        type='VectorQuantizer',
-        codebook_size=256,
-        embedding_dim=8,
-        gradient='rotation',
-        update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)),
-    ),
-)
+from vq.recipes import EMA, digits_tokenizer
 
-_base_ = ['interface.py']
+_export_ = digits_tokenizer(_kwargs_, quantizer=dict(type='VectorQuantizer', gradient='rotation', update=EMA))

@@ -8,6 +8,6 @@ measured here, and published nowhere. Expected figures: none are published for t
 usage should be near 100 % where VQGAN collapses (the published one uses 5.9 % of 16,384 codes). Never trained to its end.
 """
 
-_kwargs_.setdefault('codebook_size', 64000)
+from vq.recipes import fsq
 
-_base_ = ['interface.py']
+_export_ = fsq(_kwargs_, codebook_size=64000)

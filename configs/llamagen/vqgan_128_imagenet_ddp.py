@@ -7,6 +7,6 @@ Hardware and hours: as vqgan_imagenet_ddp.py (quoted: 8 A100, about 2 days). Exp
 size; the point is how much a small codebook costs. Never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 128)
+from vq.recipes import llamagen_tokenizer
 
-_base_ = ['interface.py']
+_export_ = llamagen_tokenizer(_kwargs_, codebook_size=128)

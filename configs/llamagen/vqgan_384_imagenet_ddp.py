@@ -7,6 +7,6 @@ Hardware and hours: not measured here; 2.25 times the pixels of the model at 256
 384 pixels, evaluated at 256: rFID 0.94. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('image_size', 384)
+from vq.recipes import llamagen_tokenizer
 
-_base_ = ['interface.py']
+_export_ = llamagen_tokenizer(_kwargs_, image_size=384)

@@ -7,7 +7,6 @@ Hardware and hours: not measured here. Expected figures: none are published for 
 README quotes rFID 0.59 for 8 pixels a token). Never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 256)
-_kwargs_.setdefault('multipliers', (1, 2, 2, 4))
+from vq.recipes import llamagen_tokenizer
 
-_base_ = ['interface.py']
+_export_ = llamagen_tokenizer(_kwargs_, codebook_size=256, multipliers=(1, 2, 2, 4))

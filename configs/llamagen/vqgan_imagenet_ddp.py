@@ -8,6 +8,6 @@ Expected, quoted from the LlamaGen README: rFID 2.19 on the 50,000 validation im
 gives 97 % of the codes in use. The published weights: python tools/prepare_checkpoints.py llamagen-vq-16
 """
 
-# the defaults of the family
+from vq.recipes import llamagen_tokenizer
 
-_base_ = ['interface.py']
+_export_ = llamagen_tokenizer(_kwargs_)

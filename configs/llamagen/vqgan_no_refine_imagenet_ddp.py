@@ -7,6 +7,6 @@ An ablation: attention stays in the last level only. Hardware and hours: not mea
 vqgan_imagenet_ddp.py (quoted: 8 A100, about 2 days). Expected figures: none are published. Never trained to its end.
 """
 
-_kwargs_.setdefault('refine', False)
+from vq.recipes import llamagen_tokenizer
 
-_base_ = ['interface.py']
+_export_ = llamagen_tokenizer(_kwargs_, refine=False)

@@ -7,6 +7,6 @@ Hardware and hours: not measured here. Expected figures: none are published for 
 LlamaGen README quotes rFID 2.19). Never trained to its end.
 """
 
-_kwargs_.setdefault('discriminator', dict(type='StyleGAN2Discriminator', image_size=_kwargs_.get('image_size', 256)))
+from vq.recipes import llamagen_tokenizer
 
-_base_ = ['interface.py']
+_export_ = llamagen_tokenizer(_kwargs_, discriminator=dict(type='StyleGAN2Discriminator'))

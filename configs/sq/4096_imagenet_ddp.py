@@ -8,6 +8,6 @@ tokens of 12 bits. Hardware and hours: not measured here. Expected figures: none
 finds 5 or more levels a channel best); this config was never trained to its end.
 """
 
-_kwargs_.setdefault('levels', [8, 8, 8, 8])
+from vq.recipes import scalar_quantization
 
-_base_ = ['interface.py']
+_export_ = scalar_quantization(_kwargs_, levels=[8, 8, 8, 8])

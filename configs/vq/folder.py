@@ -5,6 +5,6 @@
 Hardware and hours: not measured. Options: those of interface.py.
 """
 
-_kwargs_.setdefault('dataset', 'folder')
+from vq.recipes import autoencoder
 
-_base_ = ['interface.py']
+_export_ = autoencoder(_kwargs_, dataset='folder')

@@ -7,6 +7,6 @@ Hardware and hours: not measured. Expected figures: none; nobody has trained thi
 and perceptual losses its pictures are blurred. Options: those of interface.py.
 """
 
-_kwargs_.setdefault('dataset', 'imagenet')
+from vq.recipes import autoencoder
 
-_base_ = ['interface.py']
+_export_ = autoencoder(_kwargs_, dataset='imagenet')

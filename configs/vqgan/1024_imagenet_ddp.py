@@ -8,6 +8,6 @@ model of this size (which trained longer, with a discriminator of depth 2 or 3):
 10.54 against the training set. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 1024)
+from vq.recipes import vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(_kwargs_, codebook_size=1024)

@@ -8,13 +8,16 @@ hours: not measured here. Expected figures: none are published for this recipe (
 discriminator, the VQ-VAE/GAN study quotes rFID 20.95); this config was never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 1024)
-_kwargs_.setdefault('discriminator', dict(type='PatchGAN', depth=3, norm='group'))
-_kwargs_.setdefault('generator_loss', 'NonSaturatingGeneratorLoss')
-_kwargs_.setdefault('discriminator_loss', 'VanillaDiscriminatorLoss')
-_kwargs_.setdefault('penalties', dict(r1=dict(type='R1Penalty', weight=10.0, interval=16), lecam=dict(type='LeCamPenalty')))
-_kwargs_.setdefault('discriminator_start', 20_000)
-_kwargs_.setdefault('warmup', 1000)
-_kwargs_.setdefault('ramp', 10_000)
+from vq.recipes import vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(
+    _kwargs_,
+    codebook_size=1024,
+    discriminator=dict(type='PatchGAN', depth=3, norm='group'),
+    generator_loss='NonSaturatingGeneratorLoss',
+    discriminator_loss='VanillaDiscriminatorLoss',
+    penalties=dict(r1=dict(type='R1Penalty', weight=10.0, interval=16), lecam=dict(type='LeCamPenalty')),
+    discriminator_start=20_000,
+    warmup=1000,
+    ramp=10_000,
+)

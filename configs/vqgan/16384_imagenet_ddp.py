@@ -9,6 +9,6 @@ this one re-implements: LPIPS 0.2832, L1 0.0681, MSE 0.01318 (of 0 to 1), PSNR 1
 use. The published weights themselves: python tools/prepare_checkpoints.py taming-f16-16384
 """
 
-_kwargs_.setdefault('num_embeddings', 16384)
+from vq.recipes import vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(_kwargs_, codebook_size=16384)

@@ -8,8 +8,11 @@ are trained with. Hardware and hours: not measured here, and published nowhere. 
 only (gFID 15.78 with an autoregressive prior, at second hand); this config was never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 8192)
-_kwargs_.setdefault('discriminator', dict(type='PatchGAN', depth=2))
-_kwargs_.setdefault('generator_weight', dict(type='AdaptiveWeight', gain=0.75))
+from vq.recipes import vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(
+    _kwargs_,
+    codebook_size=8192,
+    discriminator=dict(type='PatchGAN', depth=2),
+    generator_weight=dict(type='AdaptiveWeight', gain=0.75),
+)

@@ -8,6 +8,6 @@ taming-transformers README quotes rFID 7.94 for 1,024 and 4.98 for 16,384 codes 
 numbers collapse: the published model of 16,384 uses 5.9 % of them (measured by the toolkit this one re-implements).
 """
 
-_kwargs_.setdefault('num_embeddings', 8192)
+from vq.recipes import vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(_kwargs_, codebook_size=8192)

@@ -8,7 +8,6 @@ works on 1,024 cells (`python -m vq.config` prints both). Expected, quoted from 
 this shape, which was trained on OpenImages: rFID 1.14. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 16384)
-_kwargs_.setdefault('multipliers', (1, 1, 2, 4))
+from vq.recipes import vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(_kwargs_, codebook_size=16384, multipliers=(1, 1, 2, 4))

@@ -8,19 +8,12 @@ nowhere. Expected, quoted from the taming-transformers README for its model of t
 rFID 1.49. Its weights: python tools/prepare_checkpoints.py taming-gumbel-f8. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 8192)
-_kwargs_.setdefault('multipliers', (1, 1, 2, 4))
-_kwargs_.setdefault('quantizer', dict(type='GumbelQuantizer', kl_weight=5e-4))
-_kwargs_.setdefault(
-    'anneal',
-    [
-        dict(
-            type='AnnealCallback',
-            setting='tokenizer.quantizer.temperature',
-            value=1.0,
-            schedule=dict(type='CosineSchedule', final=1 / 16),
-        )
-    ],
-)
+from vq.recipes import cooling, vqgan
 
-_base_ = ['interface.py']
+_export_ = vqgan(
+    _kwargs_,
+    codebook_size=8192,
+    multipliers=(1, 1, 2, 4),
+    quantizer=dict(type='GumbelQuantizer', kl_weight=5e-4),
+    callbacks=dict(temperature=cooling()),
+)

@@ -32,56 +32,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from vq.core.door import ToddConfig
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError, nearest
+from vq.core.options import COMMAND_LINE, Namespace, Options, Record
 from vq.core.paths import assign, parse_path
 
-_MISSING = object()
 _PATCHES = ('tiny',)  # top-level names that hold changes to be applied later: ``_delete_`` and ``_override_`` stay in them
 _LEAVES = {str, int, float, bool, type(None)}  # most values of a config: nothing to copy, and no need to ask what they are
 _WRITTEN = {'dict', 'set', 'frozenset', 'float', 'complex'}  # builtins that dumped text uses
 _frames: ContextVar[tuple[dict[str, Any], ...]] = ContextVar('vq_config_frames', default=())
-
-
-class Options(dict[str, Any]):
-    """``_kwargs_`` of a config file: a dict that remembers which names were asked for."""
-
-    def __init__(self, values: Mapping[str, Any], asked: set[str] | None = None) -> None:
-        super().__init__(values)
-        self.asked: set[str] = set() if asked is None else asked
-
-    def __getitem__(self, key: str) -> Any:
-        self.asked.add(key)
-        if key not in self.keys():
-            frame = _frames.get()[-1] if _frames.get() else {}
-            raise ConfigError(
-                f"{frame.get('__file__', 'a config')} needs the option '{key}'", f'Give it: --config-options {key}::VALUE'
-            )
-        return super().__getitem__(key)
-
-    def __contains__(self, key: object) -> bool:
-        self.asked.add(str(key))
-        return super().__contains__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().get(key, default)
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        self.asked.add(key)
-        return super().setdefault(key, default)
-
-    def pop(self, key: str, default: Any = _MISSING) -> Any:  # type: ignore[override]
-        self.asked.add(key)
-        return super().pop(key) if default is _MISSING else super().pop(key, default)
-
-
-class Namespace(dict[str, Any]):
-    """The names of a config file. A file may replace ``_kwargs_`` by a plain dict: what is read of that counts as well."""
-
-    def __setitem__(self, name: str, value: Any) -> None:
-        if name == '_kwargs_' and isinstance(value, Mapping) and not isinstance(value, Options):
-            value = Options(value, self['_kwargs_'].asked)
-        super().__setitem__(name, value)
 
 
 def packaged_configs() -> Path:
@@ -130,19 +88,29 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         if frames:
             outer = frames[-1]
             inherited: Options = outer['_kwargs_']
-            folder = Path(outer['__file__']).parent
-            return cls._compose(resolve_config(file, folder), Options({**defaults, **inherited}, inherited.asked))
-        options = Options(defaults)
-        config = cls._compose(resolve_config(file), options)
+            for name in defaults:
+                if not inherited.has(name):
+                    inherited.record.origins.setdefault(name, outer['__file__'])
+            given = Options({**defaults, **inherited}, inherited.record)
+            return cls._compose(resolve_config(file, Path(outer['__file__']).parent), given)
+        return cls.load_recorded(file, defaults)[0]
+
+    @classmethod
+    def load_recorded(cls, file: str | Path, options: Mapping[str, Any]) -> tuple[Self, Record]:
+        """Compose a config file with the options of a command line; also what became of each option."""
+        record = Record(str(file), origins=dict.fromkeys(options, COMMAND_LINE))
+        config = cls._compose(resolve_config(file), Options(options, record))
         config.settle()
-        unread = set(defaults) - options.asked
-        if unread:
-            name = min(unread)
-            raise ConfigError(
-                f"{file} has no option '{name}'{nearest(name, options.asked)}",
-                f'It reads: {listing(options.asked) or "no options"}.',
-            )
-        return config
+        record.judge()
+        return config, record
+
+    @classmethod
+    def load_beside(cls, file: str | Path, options: Mapping[str, Any]) -> tuple[Self, Record]:
+        """Compose another config from within one, with just these options. The caller judges what became of them."""
+        frames = _frames.get()
+        record = Record(str(file))
+        folder = Path(frames[-1]['__file__']).parent if frames else None
+        return cls._compose(resolve_config(file, folder), Options(options, record)), record
 
     @classmethod
     def loads(cls, s: str, **kwargs: Any) -> Self:
@@ -168,6 +136,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
     @classmethod
     def _execute(cls, source: str, path: Path, options: Options) -> Self:
+        options.file = str(path)
         namespace = Namespace({'__file__': str(path), '__name__': '__config__', '_kwargs_': options})
         token = _frames.set((*_frames.get(), namespace))
         try:
@@ -175,7 +144,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
             config = cls()
             for base in _bases(namespace, path):
                 if isinstance(base, str | Path):  # options are copied: a default that one base sets is not for the next
-                    given = Options(namespace['_kwargs_'], options.asked)
+                    given = Options(namespace['_kwargs_'], options.record)
                     base = cls._compose(resolve_config(base, path.parent), given)
                 config.update(base)
             content = namespace.get('_export_', _public(namespace))

@@ -1,0 +1,301 @@
+"""What recipes of several families share: data, strategy, the convolutional tokenizer, callbacks, tiny forms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from vq.core.recipe import Config, Given, Part, alias, merge, recipe
+
+OWN_SIZES = ('FiniteScalarQuantizer', 'LookupFreeQuantizer', 'BinarySphericalQuantizer')  # no codebook_size, embedding_dim
+SIZED = ('VectorQuantizer', 'GumbelQuantizer', 'SimVectorQuantizer', 'IndexBackpropagationQuantizer')
+
+# data
+
+
+def photographs(dataset: str, split: str, name: str | None, image_size: int, root: str | None, **settings: Any) -> Part:
+    transform = None if name is None else dict(type=f'VQTransformRegistry.{name}', image_size=image_size)
+    if dataset == 'digits':
+        return dict(type='VQDatasetRegistry.DigitsDataset', split=split, image_size=image_size, transform=transform)
+    kind = 'ImageNetDataset' if dataset == 'imagenet' else 'FolderDataset'
+    root = root or ('data/imagenet' if dataset == 'imagenet' else 'data/images')
+    return dict(type=f'VQDatasetRegistry.{kind}', root=root, split=split, transform=transform, **settings)
+
+
+@recipe()
+def datasets(
+    given: Given,
+    *,
+    dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
+    image_size: Annotated[int | None, 'pixels a side; None: 32 for digits, 256 for others'] = None,
+    augmentation: Annotated[
+        str | None,
+        'of training: none (the centre crop), default, weak, strong, square; None: images as they are; '
+        'auto: None for digits, strong for others',
+    ] = 'auto',
+    data_root: Annotated[str | None, 'folder of the images; None: data/imagenet, data/images'] = None,
+    classes: Annotated[bool, 'of a folder: the first folders below a split are the classes'] = True,
+    backend: Annotated[Literal['pillow', 'cv2'], 'decoder of image files; cv2 is faster for JPEG and needs mmcv'] = 'pillow',
+) -> Config:
+    """The training split, augmented, and the validation split, centre crops."""
+    if dataset not in ('digits', 'folder', 'imagenet'):
+        chosen = dict(image_size=image_size, augmentation=augmentation, data_root=data_root, classes=classes, backend=backend)
+        unset = dict(image_size=None, augmentation='auto', data_root=None)
+        return given.load_with_all(f'{dataset}.py', **{k: v for k, v in chosen.items() if k not in unset or v != unset[k]})
+    size = image_size or (32 if dataset == 'digits' else 256)
+    name = (None if dataset == 'digits' else 'strong') if augmentation == 'auto' else augmentation
+    settings = {'digits': {}, 'imagenet': dict(backend=backend), 'folder': dict(classes=classes, backend=backend)}[dataset]
+    validated = None if name is None else 'none'
+    return dict(
+        trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **settings)),
+        validator=dict(dataset=photographs(dataset, 'validation', validated, size, data_root, **settings)),
+    )
+
+
+@recipe(datasets)
+def data(
+    given: Given,
+    *,
+    dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
+    batch_size: Annotated[int, 'images a step, of one rank'] = 16,
+    val_batch_size: Annotated[int | None, 'images a step of validation; None: as batch_size'] = None,
+    batch_size_in_total: Annotated[bool, 'batch sizes are those of all ranks together'] = False,
+    num_workers: Annotated[int | None, 'processes that load images; None: 4, and 0 for digits, which are in memory'] = None,
+    bad_images: Annotated[Literal['raise', 'skip'], 'what to do with images that cannot be read'] = 'raise',
+) -> Config:
+    """Datasets and how to load them."""
+    loading = dict(
+        num_workers=(0 if dataset == 'digits' else 4) if num_workers is None else num_workers,
+        pin_memory=True,
+        batch_size_in_total=batch_size_in_total,
+        bad_images=bad_images,
+    )
+    return merge(
+        datasets(given, dataset=dataset),
+        dict(
+            trainer=dict(dataloader=dict(batch_size=batch_size, **loading)),
+            validator=dict(dataloader=dict(batch_size=val_batch_size or batch_size, **loading)),
+        ),
+    )
+
+
+def photo_data(given: Given, **settings: Any) -> Config:
+    """Photographs of 256 pixels on several devices."""
+    usual = dict(
+        dataset='imagenet', image_size=256, augmentation='strong', batch_size=96, batch_size_in_total=True, num_workers=5
+    )
+    return merge(data(given, **{**usual, **settings}), strategy(given, strategy='ddp'))
+
+
+def image_size_in(config: Config) -> int:
+    """Pixels a side of the images to train on."""
+    dataset = config['trainer']['dataset']
+    return int((dataset.get('transform') or dataset).get('image_size', 256))
+
+
+STRATEGIES = dict(base='BaseStrategy', ddp='DDPStrategy', fsdp='FSDPStrategy', xla='XLAStrategy')
+
+
+@recipe()
+def strategy(
+    given: Given,
+    *,
+    strategy: Annotated[str, 'base (one device), ddp, fsdp, xla, or the path of a config of your own without .py'] = 'base',
+    precision: Annotated[Literal['fp32', 'bf16', 'fp16'] | None, 'of forward passes; None: fp32'] = None,
+    accumulate: Annotated[int | None, 'micro-batches a step; None: 1'] = None,
+    device: Annotated[str | None, 'of strategy base: cpu, cuda:1, ...; None: the best there is'] = None,
+) -> Config:
+    """Device, precision, distribution."""
+    part = dict(type=STRATEGIES[strategy]) if strategy in STRATEGIES else given.load_with_all(f'{strategy}.py')
+    chosen = dict(precision=precision, accumulate=accumulate, device=device if strategy == 'base' else None)
+    return dict(trainer=dict(strategy=merge(part, {name: value for name, value in chosen.items() if value is not None})))
+
+
+def tiny_data(**loading: Any) -> Config:
+    """The tiny form of any dataset and strategy: embedded digits on one device."""
+    digits = dict(_delete_=True, type='DigitsDataset', image_size=32)
+    return dict(
+        trainer=dict(
+            iters=8,
+            dataset=dict(digits, split='train'),
+            dataloader=dict(batch_size=8, num_workers=0, **loading),
+            strategy=dict(_delete_=True, type='BaseStrategy'),
+        ),
+        validator=dict(dataset=dict(digits, split='validation'), dataloader=dict(batch_size=60, num_workers=0, **loading)),
+    )
+
+
+# callbacks: progress, git and preemption are the runner's own
+
+KINDS = dict(
+    tokens='TokensCallback',
+    ema='EMACallback',
+    log='LogCallback',
+    backends='BackendsCallback',
+    pictures='ImageGridCallback',
+    generations='GenerationsCallback',
+    alarm='CodebookAlarmCallback',
+    evaluate='EvalCallback',
+    checkpoint='CheckpointCallback',
+)
+
+
+def watching(tiny: bool = False, **settings: Mapping[str, Any] | None) -> Config:
+    """Callbacks by name, each with its settings; None leaves one out. Those of a tiny form replace those of the whole form."""
+    replaced = dict(_delete_=True) if tiny else {}
+    return {name: dict(replaced, type=KINDS[name], **values) for name, values in settings.items() if values is not None}
+
+
+def cooling(final: float = 1 / 16) -> Part:
+    """The temperature of a Gumbel quantizer, from 1 down to ``final`` along a cosine."""
+    setting = 'tokenizer.quantizer.temperature'
+    return dict(type='AnnealCallback', setting=setting, value=1.0, schedule=dict(type='CosineSchedule', final=final))
+
+
+def by_name(parts: Any) -> Config:
+    """Callbacks of a list by names that follow from their types; a dict has names already."""
+    if isinstance(parts, Mapping):
+        return dict(parts)
+    found: dict[str, Any] = {}
+    for part in parts:
+        name = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', part['type'].split('.')[-1].removesuffix('Callback')).lower()
+        found[f'{name}_{len(found) + 1}' if name in found else name] = part
+    return found
+
+
+def step_settings(optimize: Any, name: str) -> Config:
+    """Step settings of an optimizer. A list of OptimizeCallbacks is how older configs say them."""
+    if isinstance(optimize, Mapping):
+        return dict(optimize)
+    own = [part for part in optimize if part.get('optimizer') in (None, name)]
+    return {key: value for part in own for key, value in part.items() if key not in ('type', 'optimizer')}
+
+
+# the convolutional tokenizer
+
+
+@recipe()
+def code_sizes(
+    given: Given,
+    *,
+    codebook_size: Annotated[int, 'codes', alias('num_embeddings')] = 8192,
+    embedding_dim: Annotated[int, 'channels of a code'] = 256,
+) -> Config:
+    """What most quantizers take. Those that do not leave both options unused."""
+    return dict(codebook_size=codebook_size, embedding_dim=embedding_dim)
+
+
+def sized(given: Given, quantizer: Part, others: bool = True, **sizes: int) -> Part:
+    """A quantizer with its number of codes and channels, where its type takes them; what it says itself stays.
+
+    ``others``: types from outside take both, too.
+    """
+    kind = quantizer['type'].split('.')[-1]
+    if 'quantizer' in quantizer:
+        return dict(quantizer, quantizer=sized(given, quantizer['quantizer'], others, **sizes))
+    if kind in OWN_SIZES or (kind not in SIZED and not others) or {'codebook_size', 'embedding_dim'} <= set(quantizer):
+        return quantizer
+    return {**quantizer, **code_sizes(given, **sizes), **quantizer}
+
+
+@recipe(code_sizes)
+def conv_tokenizer(
+    given: Given,
+    *,
+    quantizer: Annotated[Part | None, 'in place of the plain VectorQuantizer'] = None,
+    width: Annotated[int, 'channels of the first level'] = 128,
+    multipliers: Annotated[tuple[int, ...], 'of the width, level by level: (1, 1, 2, 2, 4) is 16 pixels a token'] = (
+        1,
+        1,
+        2,
+        2,
+        4,
+    ),
+    refine: Annotated[bool, 'blocks with attention at the lowest resolution, on both sides'] = True,
+) -> Part:
+    """VQGAN's autoencoder."""
+    multipliers = tuple(multipliers)
+    shape = dict(width=width, multipliers=multipliers, attention_levels=(len(multipliers) - 1,), refine=refine)
+    return dict(
+        type='VQGAN',
+        encoder=dict(type='ConvEncoder', residual_blocks=2, out_channels=256, **shape),
+        post_encode=dict(type='ConvConnector'),
+        quantizer=sized(given, quantizer or dict(type='VectorQuantizer')),
+        pre_decode=dict(type='ConvConnector'),
+        decoder=dict(type='ConvDecoder', residual_blocks=3, **shape),
+    )
+
+
+TINY_CONV = dict(
+    encoder=dict(width=8, out_channels=16), quantizer=dict(codebook_size=64, embedding_dim=8), decoder=dict(width=8)
+)
+
+# what trains and validates tokenizers of photographs
+
+
+@recipe()
+def photo_runner(
+    given: Given,
+    model: Part,
+    optimizers: dict[str, Part],
+    tiny: Config,
+    *,
+    iters: Annotated[int, 'optimizer steps'] = 260_000,
+    optimize: Annotated[Any, 'step settings of the optimizers: clip, schedule, scale_lr, base_batch'] = {},
+    callbacks: Annotated[Any, 'more callbacks, by name', alias('anneal')] = {},
+    ema: Annotated[float | None, 'decay of the moving average of weights; None: no average'] = None,
+    evaluate: Annotated[int | None, 'steps between evaluations during training; None: none'] = 10_000,
+    reference: Annotated[str | None, 'of FID: the name of cached statistics; None: the images themselves'] = None,
+) -> Config:
+    """Logs, pictures, checkpoints and metrics of tokenizers of photographs."""
+    whole = watching(
+        ema=ema and dict(decay=ema),
+        log=dict(interval=50),
+        backends=dict(backends=[dict(type='TensorboardVisBackend')]),
+        pictures=dict(interval=1000),
+        alarm=dict(interval=500),
+        evaluate=evaluate and dict(interval=evaluate, limit=10_000),
+        checkpoint=dict(interval=10_000, keep_last=3, keep_every=50_000),
+    )
+    small = watching(
+        True,
+        ema=ema and dict(decay=0.9),
+        log=dict(interval=2),
+        backends=dict(backends=[dict(type='LocalVisBackend')]),
+        pictures=dict(interval=4),
+        alarm=dict(interval=4),
+        evaluate=evaluate and dict(interval=8, limit=20),
+        checkpoint=dict(interval=4),
+    )
+    features = dict(type='FIDInception')
+    metrics = dict(
+        l1=dict(type='L1Metric'),
+        l2=dict(type='L2Metric'),
+        mse=dict(type='MSEMetric'),
+        psnr=dict(type='PSNRMetric'),
+        ssim=dict(type='SSIMMetric'),
+        ssim_uniform=dict(type='UniformSSIMMetric'),
+        lpips=dict(type='LPIPSMetric', net='vgg'),
+        features=dict(type='FeatureMetric', network=features, figures=('fid', 'sfid', 'inception_score'), reference=reference),
+        codebook=dict(type='CodebookMetric'),
+        window=dict(type='WindowedCodebookMetric'),
+    )
+    # networks of metrics take longer than all else of a tiny form
+    without = dict(features=None, lpips=None, window=None)
+    return dict(
+        trainer=dict(
+            type='Trainer',
+            iters=iters,
+            model=model,
+            optimizers={name: {**part, **step_settings(optimize, name)} for name, part in optimizers.items()},
+            callbacks={**by_name(callbacks), **whole},
+        ),
+        validator=dict(type='Validator', metrics=metrics, callbacks={}),
+        tiny=merge(
+            tiny_data(),
+            dict(trainer=dict(callbacks=small)),
+            dict(validator=dict(metrics=without, callbacks=dict(reconstructions=dict(type='ReconstructionsCallback')))),
+            tiny,
+        ),
+    )

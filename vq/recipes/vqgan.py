@@ -1,0 +1,199 @@
+"""The VQGAN family on photographs: VQGAN, CVQ-VAE, LlamaGen's tokenizer, scalar quantization."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from vq.core.errors import ConfigError
+from vq.core.recipe import REQUIRED, Config, Given, Part, merge, recipe
+from vq.recipes.parts import TINY_CONV, conv_tokenizer, data, image_size_in, photo_data, photo_runner, strategy
+
+L1_LPIPS = dict(l1=dict(type='L1Loss'), lpips=dict(type='LPIPSLoss'))
+L2_LPIPS = dict(l2=dict(type='MSELoss'), lpips=dict(type='LPIPSLoss'))
+
+
+@recipe(conv_tokenizer, photo_runner, data, strategy)
+def vqgan(
+    given: Given,
+    *,
+    losses: Annotated[dict[str, Any], 'of reconstruction'] = L1_LPIPS,
+    discriminator: Annotated[Part, 'what judges the pictures'] = dict(type='PatchGAN', depth=3),
+    generator_loss: Annotated[str, 'type of the adversarial term'] = 'HingeGeneratorLoss',
+    discriminator_loss: Annotated[str, "type of the discriminator's loss"] = 'HingeDiscriminatorLoss',
+    generator_weight: Annotated[Part, 'weight of the adversarial term'] = dict(type='AdaptiveWeight', gain=0.8),
+    discriminator_weight: Annotated[float, 'of the adversarial term, times generator_weight'] = 1.0,
+    discriminator_start: Annotated[int, 'step in which the discriminator begins to learn'] = 0,
+    warmup: Annotated[int, 'further steps without the adversarial term'] = 0,
+    ramp: Annotated[int, 'further steps in which it grows to its weight'] = 0,
+    penalties: Annotated[dict[str, Any], 'of the discriminator, such as R1Penalty, LeCamPenalty'] = {},
+    lr: Annotated[float, 'Adam, tokenizer'] = 5.4e-5,
+    discriminator_lr: Annotated[float, 'Adam, discriminator'] = 4.32e-4,
+    betas: Annotated[tuple[float, float], 'Adam, both'] = (0.5, 0.9),
+) -> Config:
+    """VQGAN (Esser et al. 2021): a convolutional VQ autoencoder trained with L1, LPIPS and a discriminator.
+
+        image x -> encoder -> nearest code -> decoder -> x'
+        tokenizer:      |x - x'| + LPIPS(x, x') + mse(code, sg(z)) + 0.25 mse(sg(code), z) - weight * E D(x')
+        discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
+
+    Two files of pretrained weights: python tools/prepare_checkpoints.py lpips torchvision-vgg16
+    """
+    photos, small = photo_data(given), dict(width=8, depth=2)
+    if 'StyleGAN2' in discriminator['type']:
+        discriminator = {'image_size': image_size_in(photos), **discriminator}
+        small = dict(image_size=32, channel_base=256, channel_max=8)
+    model = dict(
+        type='AdversarialTokenization',
+        tokenizer=conv_tokenizer(given),
+        losses=losses,
+        discriminator=discriminator,
+        generator_loss=dict(type=generator_loss),
+        discriminator_loss=dict(type=discriminator_loss),
+        weight=generator_weight,
+        penalties=penalties,
+        discriminator_weight=discriminator_weight,
+        discriminator_start=discriminator_start,
+        warmup=warmup,
+        ramp=ramp,
+    )
+    tiny = dict(
+        tokenizer=TINY_CONV,
+        losses=dict(lpips=dict(net='squeeze')),
+        discriminator=small,
+        discriminator_start=min(discriminator_start, 3),
+    )
+    adam = dict(type='Adam', betas=tuple(betas))
+    optimizers = dict(tokenizer=dict(adam, lr=lr), discriminator=dict(adam, lr=discriminator_lr))
+    return merge(photos, photo_runner(given, model, optimizers, dict(trainer=dict(model=tiny))))
+
+
+@recipe(conv_tokenizer, photo_runner, data, strategy)
+def autoencoder(given: Given) -> Config:
+    """A convolutional VQ autoencoder for photographs: 256 pixels, 16 x 16 tokens, an EMA codebook with restarts.
+
+    Reconstruction losses only: sharp pictures need the adversarial and perceptual losses of VQGAN.
+    """
+    codebook = dict(type='VectorQuantizer', update=dict(type='EMAUpdate', decay=0.99, restart=dict()))
+    model = dict(
+        type='ImageTokenization',
+        tokenizer=conv_tokenizer(given, codebook_size=1024, quantizer=codebook),
+        losses=dict(l1=dict(type='L1Loss')),
+    )
+    adam = dict(type='AdamW', lr=1e-4, betas=(0.9, 0.99), weight_decay=1e-4, clip=1.0)
+    schedule = dict(type='LinearSchedule', warmup=5000, final=0.1)
+    tiny = dict(
+        model=dict(tokenizer=TINY_CONV),
+        optimizers=dict(tokenizer=dict(schedule=dict(_delete_=True, type='LinearSchedule', warmup=2))),
+    )
+    return merge(
+        photo_data(given),
+        strategy(given, strategy='ddp', precision='bf16'),
+        photo_runner(
+            given, model, dict(tokenizer=dict(adam, schedule=schedule)), dict(trainer=tiny), ema=0.9999, evaluate=None
+        ),
+        dict(validator=dict(metrics=dict.fromkeys(('l2', 'ssim_uniform', 'lpips', 'features', 'window')))),
+    )
+
+
+@recipe(vqgan)
+def cvqvae(
+    given: Given,
+    *,
+    distance: Annotated[str, 'cosine, or l2'] = 'cosine',
+    update: Annotated[dict[str, Any], 'settings of the CVQUpdate, such as dict(decay=0.99)'] = {},
+    codebook: Annotated[dict[str, Any], 'other settings of the VectorQuantizer'] = {},
+) -> Config:
+    """CVQ-VAE (Zheng and Vedaldi 2023): VQGAN whose idle codes move to features of the batch, a little in every step.
+
+        p_k <- d p_k + (1 - d) share of code k,   a_k = exp(-10 K p_k / (1 - d) - eps),   code_k <- (1 - a_k) code_k + a_k anchor_k
+
+    The reference toolkit meant a cosine distance here, and an option that its config dropped left it with L2; ours is cosine.
+    Its recipe is VQGAN's with 8,192 codes, a discriminator of depth 2 (dd2) and a gain of 0.75 (aglwg075). Codes move once per
+    step, from the features of all ranks; there, they moved in both passes of a step.
+    """
+    return vqgan(
+        given,
+        quantizer=dict(type='VectorQuantizer', distance=distance, update=dict(type='CVQUpdate', **update), **codebook),
+        discriminator=dict(type='PatchGAN', depth=2),
+        generator_weight=dict(type='AdaptiveWeight', gain=0.75),
+    )
+
+
+@recipe(vqgan)
+def llamagen_tokenizer(given: Given) -> Config:
+    """LlamaGen's image tokenizer (Sun et al. 2024): VQGAN with few, unit-length numbers a code, so that codes stay in use.
+
+        codes and features of unit length;  MSE + LPIPS + 0.5 * adversarial from step 20,000 on;  Adam 1e-4, (0.9, 0.95)
+
+    The entropy term that LlamaGen's code has at weight 0 is left out.
+    """
+    return vqgan(
+        given,
+        codebook_size=16384,
+        embedding_dim=8,
+        quantizer=dict(type='VectorQuantizer', normalize=True),
+        losses=L2_LPIPS,
+        generator_weight=dict(type='FixedWeight', value=0.5),
+        discriminator_weight=0.5,
+        discriminator_start=20_000,
+        lr=1e-4,
+        discriminator_lr=1e-4,
+        betas=(0.9, 0.95),
+        batch_size=128,
+        iters=400_000,
+    )
+
+
+@recipe(vqgan, hides=('quantizer', 'codebook_size', 'embedding_dim'))
+def scalar_quantization(
+    given: Given,
+    *,
+    levels: Annotated[list[int], 'the number of levels of each channel'] = REQUIRED,
+    bound: Annotated[str, 'inner; see FiniteScalarQuantizer'] = 'inner',
+    widths: Annotated[tuple[int, ...], 'channels between the 1x1 convolutions'] = (256,),
+) -> Config:
+    """Scalar quantization in VQGAN's autoencoder: every channel is rounded to one of a few levels.
+
+        image x -> encoder -> 256 -> 256 -> d channels -> rounded -> d -> 256 -> 256 -> decoder -> x'
+        tokenizer:      |x - x'| + LPIPS(x, x') - weight * E D(x'), without a codebook loss
+        discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
+
+    The arrows between numbers are 1x1 convolutions without activations. d is the number of channels; the codes are all
+    combinations of their levels. No code is learned, and none can die. Defaults are VQGAN's: a PatchGAN of depth 3, an adaptive weight of gain 0.8, 96 images.
+    """
+    levels = [int(level) for level in levels]
+    chain = dict(_delete_=True, type='ChainConnector', widths=tuple(widths))
+    quantizer = dict(type='FiniteScalarQuantizer', levels=levels, bound=bound)
+    own = dict(post_encode=chain, pre_decode=chain)
+    small = dict(
+        post_encode=dict(widths=(16,)), quantizer=dict(_delete_=True, levels=[4, 4, 4]), pre_decode=dict(widths=(16,))
+    )
+    return merge(
+        vqgan(given, quantizer=quantizer),
+        dict(trainer=dict(model=dict(tokenizer=own)), tiny=dict(trainer=dict(model=dict(tokenizer=small)))),
+    )
+
+
+LEVELS = {8000: [8, 8, 5, 5, 5], 64000: [8, 8, 8, 5, 5, 5]}
+
+
+@recipe(scalar_quantization)
+def fsq(
+    given: Given,
+    *,
+    codebook_size: Annotated[int, 'codes: 8000, 64000, or the product of levels'] = REQUIRED,
+    levels: Annotated[list[int] | None, 'the number of levels of each channel; None: as codebook_size has it'] = None,
+) -> Config:
+    """FSQ (Mentzer et al. 2023) in VQGAN's autoencoder: channels with levels of their own, by number of codes.
+
+    8,000 = 8 x 8 x 5 x 5 x 5        64,000 = 8 x 8 x 8 x 5 x 5 x 5
+    """
+    chosen = levels or LEVELS.get(codebook_size)
+    if chosen is None or math.prod(chosen) != codebook_size:
+        raise ConfigError(
+            f'the option codebook_size is {codebook_size}, and levels are '
+            + (f'known for {sorted(LEVELS)}' if chosen is None else f'{chosen}, whose product is {math.prod(chosen)}'),
+            'Give one of these, or the levels of the channels as well: --config-options levels:[8,5,5,5] codebook_size:1000.',
+        )
+    return scalar_quantization(given, levels=chosen)
