@@ -1,4 +1,4 @@
-"""What a config can be asked for: its options as a table, as a JSON schema, as a file to start from; and the shipped configs."""
+"""Options of a config as a list, as a JSON schema, as a file to start from; and the shipped configs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def recorded(file: str, options: Mapping[str, Any]) -> Record:
 def rows(record: Record) -> Iterator[tuple[Declared | None, str, Any, str]]:
     """Option, name, value, where it was set. Options that this config does not use have no value: the origin is ''.
 
-    Options that a file reads without a recipe have no declaration.
+    Options that a config named by an option declares come as they are declared there; those that a file reads without a
+    recipe have no declaration.
     """
     declared = {option.name: option for option in record.declared.values()}
     for name, option in declared.items():
@@ -37,8 +38,15 @@ def rows(record: Record) -> Iterator[tuple[Declared | None, str, Any, str]]:
         yield option, name, value, origin
     known = {other for option in declared.values() for other in option.names()}
     for name in sorted(record.read - known):
-        if '.' not in name:
+        if '.' in name:
+            continue
+        other = next((other for other in record.others.values() if name in other.declared), None)
+        if other is None:
             yield None, name, None, record.origins.get(name, 'read by a file')
+        else:
+            option = other.declared[name]
+            value, origin = other.values.get(option.name, (option.default, ''))
+            yield option, name, value, record.origins.get(name, origin)
 
 
 def print_options(record: Record) -> None:
