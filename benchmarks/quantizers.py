@@ -123,14 +123,12 @@ class Stepper:
     def __init__(self, name: str, folder: Path) -> None:
         torch.manual_seed(derive_seed('parameters', 0))
         config = compose_row(name, 10_000).trainer
-        config.callbacks = [
-            callback for callback in config.callbacks if callback['type'] in ('OptimizeCallback', 'EMACallback')
-        ]
+        config.callbacks = [callback for callback in config.callbacks if callback and callback['type'] == 'EMACallback']
         self.trainer = VQRunnerRegistry.build(config, 'trainer')
         self.trainer.bind(RunContext('benchmark', folder))
         self.trainer.setup()
         self.trainer._call('before_run')
-        self.trainer.batches = iter(self.trainer._open_loader())
+        self.trainer.batches = iter(self.trainer.open_loader())
         self.step: Callable[[], object] = self.trainer.train_step
 
 

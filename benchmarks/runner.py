@@ -56,7 +56,7 @@ def config_of(width: int, iters: int, drop: tuple[str, ...] = ()) -> Any:
     """The digits config; callbacks named in ``drop`` left out, and evaluation, which is no step."""
     config = compose(CONFIG, {'width': width, 'iters': iters}, {}, tiny=False)
     config.trainer.callbacks = [
-        callback for callback in config.trainer.callbacks if callback['type'] not in (*drop, 'EvalCallback')
+        callback for callback in config.trainer.callbacks if callback and callback['type'] not in (*drop, 'EvalCallback')
     ]
     return config
 
@@ -70,11 +70,11 @@ class Ours:
         self.trainer.bind(RunContext('benchmark', folder))
         self.trainer.setup()
         self.trainer._call('before_run')
-        self.trainer.batches = iter(self.trainer._open_loader()) if held is None else itertools.cycle(held)
+        self.trainer.batches = iter(self.trainer.open_loader()) if held is None else itertools.cycle(held)
         self.step: Callable[[], object] = self.trainer.train_step
 
     def average(self) -> dict[str, Tensor]:
-        return next((callback.shadow for callback in self.trainer.callbacks if hasattr(callback, 'load_shadow')), {})
+        return next((callback.shadow for callback in self.trainer.callbacks.values() if hasattr(callback, 'load_shadow')), {})
 
 
 class Bare:
@@ -89,7 +89,7 @@ class Bare:
         self.optimizer = torch.optim.AdamW(self.parameters, lr=2e-3, betas=(0.9, 0.99), weight_decay=1e-4, fused=True)
         self.state = dict(self.model.state_dict())
         self.shadow = {name: value.clone() for name, value in self.state.items()} if averaged else {}
-        self.schedule = trainer.callbacks[0].schedule
+        self.schedule = trainer.step_settings['tokenizer'].schedule
         self.schedule.bind(10_000)
         self.done, self.sum = 0, torch.zeros(())
         self.batches = self._load(trainer.dataloader.batch_size) if held is None else itertools.cycle(b.image for b in held)
@@ -217,7 +217,7 @@ def _hold(width: int) -> list[Batch]:
     trainer = VQRunnerRegistry.build(config_of(width, 1).trainer, 'trainer')
     trainer.strategy.start()
     trainer.context = RunContext('held', Path())
-    with trainer._open_loader() as loader:
+    with trainer.open_loader() as loader:
         return list(itertools.islice(loader, 16))
 
 

@@ -34,7 +34,7 @@ from vq.registries import VQRunnerRegistry  # noqa: E402
 from vq.runners.context import RunContext  # noqa: E402
 
 CONFIG = 'digits/ar.py'
-KEPT = ('TokensCallback', 'OptimizeCallback', 'EMACallback')
+KEPT = ('TokensCallback', 'EMACallback')
 
 
 class Side:
@@ -42,14 +42,14 @@ class Side:
 
     def __init__(self, folder: Path, on_the_fly: bool) -> None:
         config = compose(CONFIG, {'on_the_fly': on_the_fly, 'augmentation': None, 'iters': 100_000}, {}, tiny=False)
-        config.trainer.callbacks = [callback for callback in config.trainer.callbacks if callback['type'] in KEPT]
+        config.trainer.callbacks = [callback for callback in config.trainer.callbacks if callback and callback['type'] in KEPT]
         torch.manual_seed(derive_seed('parameters', 0))
         self.trainer: Any = VQRunnerRegistry.build(config.trainer, 'trainer')
         self.trainer.bind(RunContext('benchmark', folder))
         self.trainer.setup()
         self.trainer._call('before_run')
         self.trainer.model.train()
-        self.trainer.batches = iter(self.trainer._open_loader())
+        self.trainer.batches = iter(self.trainer.open_loader())
         self.step = self.trainer.train_step
 
     def feed(self) -> torch.Tensor:

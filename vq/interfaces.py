@@ -6,13 +6,16 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vq.core.phases import MOVED_SETTINGS
 from vq.core.records import Batch, Latent, Losses, Outputs, Predicted, Quantized, Wanted
+
+R = TypeVar('R')  # what a callback knows of its runner, see vq/runners/protocol.py
 
 
 class Pretrained:
@@ -59,11 +62,8 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
-        """Gradients of n losses at the image, (n, B, 3, H, W) -> at the weight of the last layer, (n, *weight.shape).
-
-        In closed form, from what the layer took and gave: no graph is walked, and the weight itself is not asked, which
-        may be a shard. All arguments are detached.
-        """
+        """Gradients of n losses at the image, (n, B, 3, H, W) -> at the last layer's weight, (n, *weight.shape): in closed
+        form, from what the layer took and gave, all detached. No graph is walked; the weight, maybe a shard, is not read."""
         raise NotImplementedError
 
     def forward(self, z: Tensor) -> Tensor:
@@ -71,10 +71,8 @@ class Decoder(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """image (B, 3, H, W) float in [-1, 1] -> logits, one per image or per patch: high for real images.
-
-    Not wrapped in anything that would couple its two batches: real and reconstructed images come in separate calls.
-    """
+    """image (B, 3, H, W) float in [-1, 1] -> logits, one per image or per patch: high for real images. Real and
+    reconstructed images come in separate calls, so that nothing couples the two batches."""
 
 
 class DiscriminatorPenalty(nn.Module):
@@ -381,31 +379,33 @@ class Schedule:
         raise NotImplementedError
 
 
-class Callback:
-    """What happens around the steps of a runner. Hooks run in the order of the list."""
+class Callback(Generic[R]):
+    """What happens around the steps of a runner R and may be left out. Hooks run in the order of the callbacks."""
 
-    def bind(self, runner: Any) -> None:
+    phase: ClassVar[str | None] = None  # where it stands among them: see vq/core/phases.py
+    elsewhere: ClassVar[Mapping[str, str]] = MOVED_SETTINGS
+    runner: R
+
+    def bind(self, runner: R) -> None:
         self.runner = runner
 
     def before_run(self) -> None: ...
     def before_step(self) -> None: ...
     def after_losses(self, name: str, losses: Losses) -> None: ...
-    def optimize(self, name: str) -> None:
-        """The gradients of optimizer ``name`` are complete."""
-
-    def after_step(self) -> None: ...
+    def optimize(self, name: str) -> None: ...  # gradients are complete; their norm, clipping and the step follow
     def after_batch(self, batch: Batch, outputs: Outputs) -> None: ...
+    def after_step(self) -> None: ...  # what a checkpoint holds may change here, and no later
+    def save(self) -> None: ...  # after ``after_step`` of all: checkpoints
+    def inspect(self) -> None: ...  # after ``save`` of all: pictures, evaluations; no trace in the state of the run
     def after_run(self) -> None: ...
     def on_error(self, error: BaseException) -> None: ...
 
-    def state_dict(self) -> dict[str, Any]:
-        """What must survive a restart and is the same on all ranks, in containers that load with ``weights_only=True``."""
+    def state_dict(self) -> dict[str, Any]:  # survives a restart, the same on all ranks; loads with ``weights_only=True``
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
-    def rank_state_dict(self) -> dict[str, Any]:
-        """What must survive a restart and is this rank's own; lost when the number of ranks changes."""
+    def rank_state_dict(self) -> dict[str, Any]:  # survives a restart, this rank's own; lost when their number changes
         return {}
 
     def load_rank_state_dict(self, state: Mapping[str, Any]) -> None: ...

@@ -29,8 +29,6 @@ from vq.registries import VQTaskRegistry
 from vq.runners.callbacks.ema import EMACallback
 from vq.runners.context import RunContext
 
-KINDS = ('OptimizeCallback', 'EMACallback')
-
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch):
@@ -77,7 +75,7 @@ class Witness(Callback):
         for hook in self.hooks:
             hook.remove()
         runner = self.runner
-        shadows = [callback.shadow for callback in runner.callbacks if isinstance(callback, EMACallback)]
+        shadows = [callback.shadow for callback in runner.callbacks.values() if isinstance(callback, EMACallback)]
         optimizers = [state for optimizer in runner.optimizers.values() for state in optimizer.state.values()]
         self.held = {
             'parameters': count(parameter for parameter in runner.model.parameters() if parameter.requires_grad),
@@ -97,10 +95,12 @@ def witness(folder: Path, config: PyConfig, step: int) -> Witness:
     """Train up to ``step`` with nothing that only logs."""
     folder.mkdir(parents=True, exist_ok=True)
     config.trainer.iters = step
-    config.trainer.callbacks = [callback for callback in config.trainer.callbacks if callback.type in KINDS]
+    config.trainer.callbacks = [
+        callback for callback in config.trainer.callbacks if callback and callback.type == 'EMACallback'
+    ]
     trainer = build_runner(config, 'trainer', 7)
     found = Witness(step)
-    trainer.callbacks.insert(0, found)
+    trainer.callbacks['witness'] = found
     trainer.bind(RunContext('test', folder, 7, config.dumps()))
     trainer.run()
     return found

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.runners.support import build_trainer
+from tests.runners.support import build_trainer, quiet
 from vq.core.random import python_stream
 from vq.core.records import to_float
 from vq.interfaces import Callback
@@ -62,15 +62,15 @@ class Watch(Callback):
 
 
 def make(folder: Path, kind: str, *callbacks: dict[str, Any], strategy: dict[str, Any] | None = None, **options: Any) -> Any:
-    """A trainer on digits, with a Watch at the end of its callbacks: ``trainer.callbacks[-1]``."""
+    """A trainer on digits, with a Watch at the end of its callbacks: ``trainer.callbacks['watch']``."""
     overrides: dict[str, Any] = {
         '.trainer.model.tokenizer.quantizer': QUANTIZERS[kind],
-        '.trainer.callbacks': [dict(type='OptimizeCallback'), *callbacks],
+        **quiet(*callbacks),
     }
     if strategy is not None:
         overrides['.trainer.strategy'] = strategy
     trainer = build_trainer(folder, dict(iters=4) | options, overrides)
-    trainer.callbacks.append(Watch())
+    trainer.callbacks['watch'] = Watch()
     return trainer
 
 
@@ -88,8 +88,10 @@ def run(folder: str, kind: str, callbacks: list[dict[str, Any]], strategy: str, 
     """What a rank has seen."""
     trainer = make(Path(folder), kind, *callbacks, strategy=dict(type=strategy), **options)
     trainer.run()
-    watch = trainer.callbacks[-1]
-    shadow = {name: value for callback in trainer.callbacks for name, value in getattr(callback, 'shadow', {}).items()}
+    watch = trainer.callbacks['watch']
+    shadow = {
+        name: value for callback in trainer.callbacks.values() for name, value in getattr(callback, 'shadow', {}).items()
+    }
     return {
         'start': watch.start,
         'states': watch.states,

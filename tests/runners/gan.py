@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from vq.io import atomic
+
+# settings of the optimizers' steps, for tests that put other optimizers in their place
+STEP: dict[str, dict[str, Any]] = {
+    'tokenizer': {'schedule': {'type': 'CosineSchedule', 'warmup': 3}},
+    'discriminator': {'clip': 1.0},
+}
 
 CONFIG = '''
 """A tiny adversarial tokenizer on digits; the discriminator starts after ``start`` steps."""
@@ -40,19 +47,20 @@ _base_ = [PyConfig.load('vqgan/interface.py', **_kwargs_)]
 validator = dict(metrics=dict.fromkeys(('lpips', 'features', 'window', 'l2', 'ssim_uniform')))
 trainer = dict(
     iters=_kwargs_.get('iters', 8),
-    callbacks=[
-        dict(type='NoiseCallback'),
-        dict(type='SampleRecorder'),
-        dict(type='OptimizeCallback', optimizer='tokenizer', schedule=dict(type='CosineSchedule', warmup=3)),
-        dict(type='OptimizeCallback', optimizer='discriminator', clip=1.0),
-        dict(type='EMACallback', decay=0.9),
-        dict(type='LogCallback', interval=3),
-        dict(type='PreemptionCallback'),
-        dict(type='CheckpointCallback', interval=_kwargs_.get('save_every', 4)),
-    ],
+    optimizers=dict(tokenizer=dict(schedule=dict(type='CosineSchedule', warmup=3)), discriminator=dict(clip=1.0)),
+    callbacks=dict(
+        _delete_=True,
+        noise=dict(type='NoiseCallback'),
+        samples=dict(type='SampleRecorder'),
+        ema=dict(type='EMACallback', decay=0.9),
+        log=dict(interval=3),
+        progress=None,
+        git=None,
+        checkpoint=dict(interval=_kwargs_.get('save_every', 4)),
+    ),
 )
 if _kwargs_.get('kill_at'):
-    trainer['callbacks'].insert(0, dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0)))
+    trainer['callbacks']['kill'] = dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0))
 '''
 
 

@@ -37,20 +37,22 @@ _base_ = [PyConfig.load('digits/interface.py', quantizer=_quantizer, iters=_iter
 trainer = dict(
     model=dict(tokenizer=dict(encoder=dict(out_channels=16, multipliers=(1, 1)),
                               decoder=dict(multipliers=(1, 1)))),
-    callbacks=[
-        dict(type='NoiseCallback'),
-        dict(type='SampleRecorder'),
-        dict(type='OptimizeCallback', clip=1.0, schedule=dict(type='CosineSchedule', warmup=3)),
-        dict(type='EMACallback', decay=0.9),
-        dict(type='LogCallback', interval=3),
-        dict(type='CodebookAlarmCallback', interval=4),
-        dict(type='PreemptionCallback'),
-        dict(type='CheckpointCallback', interval=_kwargs_.get('save_every', 4)),
-    ],
+    optimizers=dict(tokenizer=dict(clip=1.0, schedule=dict(_delete_=True, type='CosineSchedule', warmup=3))),
+    callbacks=dict(
+        _delete_=True,
+        noise=dict(type='NoiseCallback'),
+        samples=dict(type='SampleRecorder'),
+        ema=dict(type='EMACallback', decay=0.9),
+        log=dict(interval=3),
+        progress=None,
+        git=None,
+        alarm=dict(type='CodebookAlarmCallback', interval=4),
+        checkpoint=dict(interval=_kwargs_.get('save_every', 4)),
+    ),
 )
 if _kwargs_.get('kill_at'):
-    trainer['callbacks'].insert(0, dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0),
-                                        number=_kwargs_.get('kill_signal', 9), times=_kwargs_.get('kill_times')))
+    trainer['callbacks']['kill'] = dict(type='KillCallback', step=_kwargs_['kill_at'], rank=_kwargs_.get('kill_rank', 0),
+                                        number=_kwargs_.get('kill_signal', 9), times=_kwargs_.get('kill_times'))
 '''
 
 
@@ -144,9 +146,13 @@ def build_trainer(
     return trainer
 
 
-def quiet(*parts: str) -> list[dict[str, Any]]:
-    """Callbacks of a run that only computes."""
-    return [dict(type='OptimizeCallback'), *(dict(type=part) for part in parts)]
+def quiet(*parts: dict[str, Any], **step: Any) -> dict[str, Any]:
+    """Overrides of a run with these callbacks alone, and these settings of the step."""
+    settings = {'clip': None, 'schedule': None, **step}
+    return {
+        '.trainer.callbacks': [*parts],
+        **{f'.trainer.optimizers.tokenizer.{name}': value for name, value in settings.items()},
+    }
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from vq.runners.journal import Journal, read
 
 
 def run(folder: Path, *callbacks: dict[str, Any], iters: int = 4) -> Any:
-    trainer = build_trainer(folder, dict(iters=iters), {'.trainer.callbacks': [*quiet(), *callbacks]})
+    trainer = build_trainer(folder, dict(iters=iters), quiet(*callbacks))
     trainer.run()
     return trainer
 
@@ -37,9 +37,9 @@ class Values(Callback):
 
 
 def test_logged_losses_are_means_over_the_interval(tmp_path: Path) -> None:
-    trainer = build_trainer(tmp_path, dict(iters=5), {'.trainer.callbacks': [*quiet(), dict(type='LogCallback', interval=2)]})
+    trainer = build_trainer(tmp_path, dict(iters=5), quiet(dict(type='LogCallback', interval=2)))
     values = Values()
-    trainer.callbacks.insert(0, values)
+    trainer.callbacks['values'] = values
     trainer.run()
     lines = read(tmp_path / 'run/log.jsonl', 'train')
     assert [line['step'] for line in lines] == [2, 4, 5]
@@ -192,8 +192,8 @@ def test_an_error_reaches_every_callback_and_the_strategy_stops(tmp_path: Path) 
         def on_error(self, error: BaseException) -> None:
             told.append(error)
 
-    trainer = build_trainer(tmp_path, None, {'.trainer.callbacks': quiet()})
-    trainer.callbacks += [Failing(), Listener()]
+    trainer = build_trainer(tmp_path, None, quiet())
+    trainer.callbacks |= {'failing': Failing(), 'listener': Listener()}
     with pytest.raises(ValueError, match='broken'):
         trainer.run()
     assert [str(error) for error in told] == ['broken']
@@ -244,7 +244,7 @@ def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Pa
         def pretrained_files(self) -> list[Path]:
             return [file]
 
-    trainer = build_trainer(tmp_path, dict(iters=1), {'.trainer.callbacks': [*quiet(), dict(type='CheckpointCallback')]})
+    trainer = build_trainer(tmp_path, dict(iters=1), quiet(dict(type='CheckpointCallback')))
     trainer.model.teacher = Teacher()
     trainer.run()
     path = tmp_path / 'run/checkpoints/iter_1'

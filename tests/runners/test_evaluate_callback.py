@@ -16,11 +16,11 @@ from vq.registries import VQRunnerRegistry
 from vq.runners.journal import read
 
 SAVE = dict(type='CheckpointCallback', interval=2)
-PARTS = [*quiet(), dict(type='EMACallback', decay=0.9)]
+AVERAGE = dict(type='EMACallback', decay=0.9)
 
 
 def trainer_of(folder: Path, *callbacks: dict[str, Any], **options: Any) -> Any:
-    trainer = build_trainer(folder, dict(iters=4, **options), {'.trainer.callbacks': [*PARTS, *callbacks]})
+    trainer = build_trainer(folder, dict(iters=4, **options), quiet(AVERAGE, *callbacks))
     dataset = dict(type='DigitsDataset', split='validation', image_size=32)
 
     def validation(model: Task, strategy: Strategy) -> Any:
@@ -37,7 +37,7 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
     found, expected = (everything(tmp_path / name / 'run/checkpoints/iter_4') for name in ('with', 'without'))
     for state in (found, expected):
         for part in ('training', 'rank_0.pt'):
-            state[part]['callbacks'] = [entry for entry in state[part]['callbacks'] if 'EvalCallback' not in entry[0]]
+            state[part]['callbacks'].pop('evaluate', None)
     assert_same(found, expected)
 
 
@@ -85,9 +85,8 @@ def test_two_ranks_share_one_pass(tmp_path: Path, gloo_pool: GlooPool) -> None:
 
 
 def test_what_cannot_be_evaluated_is_said_at_the_start(tmp_path: Path) -> None:
-    trainer = build_trainer(tmp_path / 'one', {}, {'.trainer.callbacks': [*quiet(), dict(type='EvalCallback')]})
+    trainer = build_trainer(tmp_path / 'one', {}, quiet(dict(type='EvalCallback')))
     with pytest.raises(ConfigError, match='validator'):
         trainer.run()
-    callbacks = [*quiet(), dict(type='EvalCallback', weights='ema')]
     with pytest.raises(ConfigError, match='moving average'):
-        build_trainer(tmp_path / 'two', {}, {'.trainer.callbacks': callbacks}).setup()
+        build_trainer(tmp_path / 'two', {}, quiet(dict(type='EvalCallback', weights='ema'))).setup()

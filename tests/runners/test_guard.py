@@ -23,9 +23,9 @@ def bad(call: int, **values: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_nothing_moves_after_the_first_bad_step(tmp_path: Path, value: float) -> None:
-    good = build_trainer(tmp_path / 'good', dict(iters=3), {**bad(99), '.trainer.callbacks': quiet()})
+    good = build_trainer(tmp_path / 'good', dict(iters=3), {**bad(99), **quiet()})
     good.run()
-    stuck = build_trainer(tmp_path / 'bad', dict(iters=6), {**bad(4, value=value), '.trainer.callbacks': quiet()})
+    stuck = build_trainer(tmp_path / 'bad', dict(iters=6), {**bad(4, value=value), **quiet()})
     stuck.run()  # nobody reads the flag here, so it runs on: masked
     states = [trainer.optimizers['tokenizer'].state_dict()['state'] for trainer in (good, stuck)]
     assert_same(good.model.state_dict(), stuck.model.state_dict())
@@ -50,7 +50,7 @@ def one_rank_fails(folder: str) -> tuple[str, dict[str, torch.Tensor]]:
     trainer = build_trainer(
         Path(folder) / str(torch.distributed.get_rank()),
         dict(iters=4, strategy='ddp'),
-        {**bad(2, rank=1), '.trainer.callbacks': quiet()},
+        {**bad(2, rank=1), **quiet()},
     )
     trainer.run()
     try:

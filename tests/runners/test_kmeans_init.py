@@ -26,7 +26,7 @@ def start_of(folder: Path, kind: str, *callbacks: dict[str, Any]) -> tuple[dict[
     trainer = make(folder, kind, *callbacks, iters=2)
     trainer.run()
     fresh = make(folder / 'fresh', kind)
-    return trainer.callbacks[-1].start, encoded(fresh, trainer.callbacks[-1].ids)
+    return trainer.callbacks['watch'].start, encoded(fresh, trainer.callbacks['watch'].ids)
 
 
 def assert_centres(rows: Tensor, codes: Tensor) -> None:
@@ -80,15 +80,16 @@ def test_batches_and_random_numbers_are_those_of_a_run_without(tmp_path: Path) -
     plain, ours = make(tmp_path / 'plain', 'gradient'), make(tmp_path / 'ours', 'gradient', QUICK)
     for trainer in (plain, ours):
         trainer.run()
-    assert plain.callbacks[-1].ids == ours.callbacks[-1].ids
-    assert plain.callbacks[-1].random == ours.callbacks[-1].random
-    assert not torch.equal(plain.callbacks[-1].start['codebook.weight'], ours.callbacks[-1].start['codebook.weight'])
+    without, watch = plain.callbacks['watch'], ours.callbacks['watch']
+    assert without.ids == watch.ids
+    assert without.random == watch.random
+    assert not torch.equal(without.start['codebook.weight'], watch.start['codebook.weight'])
 
 
 def test_moving_averages_start_there_too(tmp_path: Path) -> None:
     trainer = make(tmp_path, 'ema', QUICK, dict(type='EMACallback', decay=0.999, warmup=False), iters=1)
     trainer.run()
-    watch, average = trainer.callbacks[-1], trainer.callbacks[2].shadow
+    watch, average = trainer.callbacks['watch'], trainer.callbacks['ema'].shadow
     for name in ('codebook.weight', 'codebook_update.sums'):
         start, end = watch.start[name], watch.states[0][name]
         torch.testing.assert_close(average[f'tokenizer.quantizer.{name}'], 0.999 * start + 0.001 * end)
@@ -104,7 +105,7 @@ def test_a_resumed_run_starts_no_codebook_twice(tmp_path: Path, delay: int, step
     first._length = (step, None, None)
     first.run()
     resumed(second, first.work_dir, step).run()
-    assert_same(straight.callbacks[-1].states[step:], second.callbacks[-1].states)
+    assert_same(straight.callbacks['watch'].states[step:], second.callbacks['watch'].states)
     assert read(straight.journal.path, 'kmeans') == read(second.journal.path, 'kmeans')
     assert [line['step'] for line in read(second.journal.path, 'kmeans')] == [delay + 1]
 
@@ -135,7 +136,7 @@ def test_a_compiled_quantizer_is_looked_into_all_the_same(tmp_path: Path) -> Non
     for trainer in trainers:
         trainer.run()
     assert trainers[1].model.tokenizer.quantizer._compiled_call_impl is not None
-    assert_same(trainers[0].callbacks[-1].states, trainers[1].callbacks[-1].states)
+    assert_same(trainers[0].callbacks['watch'].states, trainers[1].callbacks['watch'].states)
 
 
 @pytest.mark.slow

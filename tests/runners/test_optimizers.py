@@ -56,7 +56,7 @@ def test_parameters_that_nobody_marked_are_judged_by_their_dimensions() -> None:
 def test_state_is_kept_under_the_names_of_its_parameters(tmp_path: Path) -> None:
     """Groups change the order in which an optimizer has them."""
     change = {
-        '.trainer.callbacks': quiet(),
+        **quiet(),
         '.trainer.optimizers.tokenizer': dict(type='AdamW', weight_decay=0.1, decay='matrices'),
     }
     trainer = build_trainer(tmp_path, dict(iters=2), change)

@@ -51,15 +51,15 @@ class Moments(Callback):
 
 def spoilt(folder: Path, kind: str, *callbacks: dict[str, Any], **options: Any) -> Any:
     trainer = make(folder, kind, *callbacks, **options)
-    trainer.callbacks.insert(0, Spoil())
+    trainer.callbacks = {'spoil': Spoil(), **trainer.callbacks}
     return trainer
 
 
 def test_unused_codes_become_used_ones_moved_a_little(tmp_path: Path) -> None:
     trainer = spoilt(tmp_path, 'gradient', EVERY_TWO, iters=3)
-    trainer.callbacks.append(Moments())
+    trainer.callbacks['moments'] = Moments()
     trainer.run()
-    (_, after, _), (_, moments, _) = trainer.callbacks[-2].states, trainer.callbacks[-1].seen
+    (_, after, _), (_, moments, _) = trainer.callbacks['watch'].states, trainer.callbacks['moments'].seen
     codes = after['codebook.weight']
     assert codes.abs().max() < 10
     changed = (moments == 0).all(0).all(1)  # moments of a code that was never used are zero as well
@@ -74,24 +74,24 @@ def test_unused_codes_become_used_ones_moved_a_little(tmp_path: Path) -> None:
 
 def test_moments_of_a_code_that_was_used_before_are_forgotten(tmp_path: Path) -> None:
     trainer = make(tmp_path, 'gradient', {**EVERY_TWO, 'source': 'features', 'least': 10**9}, iters=3)
-    trainer.callbacks.append(Moments())
+    trainer.callbacks['moments'] = Moments()
     trainer.run()
-    first, second, third = trainer.callbacks[-1].seen
+    first, second, third = trainer.callbacks['moments'].seen
     assert (first != 0).any() and (third != 0).any()
     assert (second == 0).all()
-    assert not torch.equal(*[state['codebook.weight'] for state in trainer.callbacks[-2].states[:2]])
+    assert not torch.equal(*[state['codebook.weight'] for state in trainer.callbacks['watch'].states[:2]])
 
 
 def test_ema_statistics_start_again_at_the_mean(tmp_path: Path) -> None:
     average = dict(type='EMACallback', decay=0.999, warmup=False)
     trainer = spoilt(tmp_path, 'ema', EVERY_TWO, average, iters=3)
     trainer.run()
-    before, state, _ = trainer.callbacks[-1].states
+    before, state, _ = trainer.callbacks['watch'].states
     codes, sums, count = (state[name] for name in ('codebook.weight', 'codebook_update.sums', 'codebook_update.count'))
     assert (before['codebook.weight'][16:] > 500).all()
     torch.testing.assert_close(sums[16:], codes[16:] * count[16:, None])
     assert len(count[16:].unique()) == 1
-    shadow = trainer.callbacks[3].shadow['tokenizer.quantizer.codebook.weight']
+    shadow = trainer.callbacks['ema'].shadow['tokenizer.quantizer.codebook.weight']
     assert shadow[16:].abs().max() < 10
 
 
@@ -101,22 +101,22 @@ def test_features_are_those_of_the_last_batch_as_the_encoder_makes_them_now(tmp_
     class Compare(Callback):
         def after_step(self) -> None:
             if self.runner.step == 2:
-                rows = encoded(self.runner, self.runner.callbacks[-2].ids[1:2])
+                rows = encoded(self.runner, self.runner.callbacks['watch'].ids[1:2])
                 codes = self.runner.model.tokenizer.quantizer.codebook.weight[16:]
                 assert torch.cdist(codes.double(), rows.double()).min(1).values.max() < 1e-5
                 assert len(codes.unique(dim=0)) == 16
                 self.seen = True
 
-    trainer.callbacks.append(Compare())
+    trainer.callbacks['compare'] = Compare()
     trainer.run()
-    assert trainer.callbacks[-1].seen
-    assert trainer.callbacks[-2].ids == batches_of(tmp_path / 'plain')
+    assert trainer.callbacks['compare'].seen
+    assert trainer.callbacks['watch'].ids == batches_of(tmp_path / 'plain')
 
 
 def batches_of(folder: Path) -> list[list[str]]:
     trainer = make(folder, 'gradient', iters=3)
     trainer.run()
-    return trainer.callbacks[-1].ids
+    return trainer.callbacks['watch'].ids
 
 
 def test_donors_are_drawn_by_their_usage() -> None:
@@ -180,8 +180,8 @@ def test_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, sourc
     first._length = (4, None, None)
     first.run()
     resumed(second, first.work_dir, 4).run()
-    assert_same(straight.callbacks[-1].states[4:], second.callbacks[-1].states)
-    assert_same(straight.callbacks[2].shadow, second.callbacks[2].shadow)
+    assert_same(straight.callbacks['watch'].states[4:], second.callbacks['watch'].states)
+    assert_same(straight.callbacks['ema'].shadow, second.callbacks['ema'].shadow)
     assert read(straight.journal.path, 'reinit') == read(second.journal.path, 'reinit')
     assert sum(line['codes'] for line in read(second.journal.path, 'reinit')) > 0
 
@@ -189,9 +189,9 @@ def test_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, sourc
 @pytest.mark.parametrize('source', ['codes', 'features'])
 def test_nobody_waits_in_other_steps(tmp_path: Path, source: str) -> None:
     trainer = make(tmp_path, 'residual', {**EVERY_TWO, 'source': source}, iters=10)
-    trainer.callbacks.pop()
+    del trainer.callbacks['watch']
     trainer.setup()
-    with trainer._open_loader() as loader:
+    with trainer.open_loader() as loader:
         trainer.batches = iter([next(loader) for _ in range(3)])
     trainer.train_step()
     trainer.train_step()

@@ -20,9 +20,9 @@ class Gradients:
         self.steps: list[dict[str, torch.Tensor]] = []
         self.codebooks: list[torch.Tensor] = []
         self.trainer = trainer
-        step = trainer.step_optimizer
+        step = trainer.strategy.step
         update = trainer.model.update
-        trainer.step_optimizer = lambda name, norm: (self.keep(), step(name, norm))
+        trainer.strategy.step = lambda optimizer, ok: (self.keep(), step(optimizer, ok))
         trainer.model.update = lambda ok: (update(ok), self.codebooks.append(self.codebook()))
 
     def keep(self) -> None:
@@ -42,7 +42,7 @@ def run(folder: str, iters: int = 3, **options: Any) -> tuple[list[dict[str, tor
     rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    trainer = build_trainer(Path(folder) / f'{rank}{options}', dict(iters=iters, **options), {'.trainer.callbacks': quiet()})
+    trainer = build_trainer(Path(folder) / f'{rank}{options}', dict(iters=iters, **options), quiet())
     kept = Gradients(trainer)
     trainer.run()
     torch.set_num_threads(threads)
@@ -92,7 +92,7 @@ def test_gradients_of_the_second_step_follow_the_first(tmp_path: Path) -> None:
 )
 def test_lengths(tmp_path: Path, length: dict[str, Any], steps: int) -> None:
     overrides = {f'.trainer.{name}': value for name, value in length.items()}  # 1,437 digits, batches of 8
-    trainer = build_trainer(tmp_path, None, {**overrides, '.trainer.callbacks': quiet()})
+    trainer = build_trainer(tmp_path, None, {**overrides, **quiet()})
     trainer.run()
     assert trainer.step == steps
     assert trainer.samples_seen == 8 * steps
@@ -109,36 +109,31 @@ def test_optimizers_are_named_as_roots(tmp_path: Path) -> None:
 
 
 def test_moving_average_is_the_closed_form(tmp_path: Path) -> None:
-    callbacks = [*quiet(), dict(type='EMACallback', decay=0.75, warmup=False)]
-    trainer = build_trainer(tmp_path, dict(iters=3), {'.trainer.callbacks': callbacks})
+    trainer = build_trainer(tmp_path, dict(iters=3), quiet(dict(type='EMACallback', decay=0.75, warmup=False)))
+    average = trainer.callbacks['ema']
     seen: list[torch.Tensor] = []
     weight = next(parameter for name, parameter in trainer.model.named_parameters() if name.endswith('weight'))
     name = next(name for name, parameter in trainer.model.named_parameters() if parameter is weight)
-    after = trainer.callbacks[-1].after_step
-    trainer.callbacks[-1].after_step = lambda: (seen.append(weight.detach().clone()), after())
+    after = average.after_step
+    average.after_step = lambda: (seen.append(weight.detach().clone()), after())
     start = weight.detach().clone()
     trainer.run()
     expected = 0.75**3 * start + 0.25 * (0.75**2 * seen[0] + 0.75 * seen[1] + seen[2])
-    torch.testing.assert_close(trainer.callbacks[-1].shadow[name], expected)
+    torch.testing.assert_close(average.shadow[name], expected)
 
 
 def test_learning_rates_scale_with_the_batch_and_follow_the_schedule(tmp_path: Path) -> None:
-    callback = dict(type='OptimizeCallback', scale_lr='linear', base_batch=16, schedule=dict(type='LinearSchedule', final=0.0))
-    trainer = build_trainer(
-        tmp_path, dict(iters=4, accumulate=2), {'.trainer.callbacks': [callback], '.trainer.optimizers.tokenizer.lr': 1.0}
-    )
+    settings = quiet(lr=1.0, scale_lr='linear', base_batch=16, schedule=dict(type='LinearSchedule', final=0.0))
+    trainer = build_trainer(tmp_path, dict(iters=4, accumulate=2), settings)
     rates = []
-    step = trainer.step_optimizer
-    trainer.step_optimizer = lambda name, norm: (
-        rates.append(trainer.optimizers[name].param_groups[0]['lr']),
-        step(name, norm),
-    )
+    step = trainer.strategy.step
+    trainer.strategy.step = lambda optimizer, ok: (rates.append(optimizer.param_groups[0]['lr']), step(optimizer, ok))
     trainer.run()
     assert rates == pytest.approx([0.75, 0.5, 0.25, 0.0])  # 16 samples a step: the base itself
 
 
 def test_clipping_bounds_the_norm_of_the_gradient(tmp_path: Path) -> None:
-    trainer = build_trainer(tmp_path, dict(iters=1), {'.trainer.callbacks': [dict(type='OptimizeCallback', clip=0.01)]})
+    trainer = build_trainer(tmp_path, dict(iters=1), quiet(clip=0.01))
     kept = Gradients(trainer)
     trainer.run()
     norm = torch.sqrt(sum(gradient.square().sum() for gradient in kept.steps[0].values()))

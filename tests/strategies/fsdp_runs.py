@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.runners.gan import CONFIG
+from tests.runners.gan import CONFIG, STEP
 from tests.runners.support import train
 from vq.cli.compose import checked, compose
 from vq.core import collectives
@@ -25,7 +25,7 @@ from vq.strategies.fsdp import FSDPStrategy
 from vq.strategies.optimizer_state import split_state
 
 SGD = dict(type='SGD', lr=0.02)  # Adam would blow rounding of gradients near zero up to whole steps
-KINDS = ('OptimizeCallback', 'EMACallback')
+KINDS = ('EMACallback',)
 
 
 @VQCallbackRegistry.register_()
@@ -68,7 +68,7 @@ def build(folder: str, options: dict[str, Any], strategy: dict[str, Any], sgd: b
     config.trainer.callbacks = [callback for callback in config.trainer.callbacks if callback.type in kinds]
     config.trainer.strategy.update(strategy)
     if sgd:
-        config.trainer.optimizers = dict(tokenizer=SGD, discriminator=SGD)
+        config.trainer.optimizers = {name: SGD | step for name, step in STEP.items()}
     torch.manual_seed(derive_seed('parameters', 7))
     trainer = VQRunnerRegistry.build(checked(config, 'trainer'), 'trainer')
     trainer.bind(RunContext('gan', Path(folder) / 'run', seed=7, config_text='x = 1\n'))
@@ -100,7 +100,7 @@ def train_gan(
     stopped, trainer.strategy.stop = trainer.strategy.stop, lambda: None  # gathering needs the ranks
     try:
         trainer.run()
-        average = next(callback.shadow for callback in trainer.callbacks if hasattr(callback, 'load_shadow'))
+        average = trainer.callbacks['ema'].shadow
         return {
             'state': whole_state(trainer.model),
             'ema': {name: value.clone() for name, value in gathered(average).items()},
@@ -138,13 +138,13 @@ def resumed_by(folder: str, options: dict[str, Any], checkpoint: str) -> dict[st
 
 
 def _with_trainer(folder: str, options: dict[str, Any], checkpoint: str | None, act: Any) -> dict[str, Any]:
-    trainer = build(folder, options, {}, sgd=False, kinds=('OptimizeCallback', 'EMACallback', 'CheckpointCallback'))
+    trainer = build(folder, options, {}, sgd=False, kinds=('EMACallback', 'CheckpointCallback'))
     if checkpoint is not None:
         trainer.resumed = Resume(Path(checkpoint), load(Path(checkpoint)))
     stop, trainer.strategy.stop = trainer.strategy.stop, lambda: None
     try:
         act(trainer)
-        average = next(callback.shadow for callback in trainer.callbacks if hasattr(callback, 'load_shadow'))
+        average = trainer.callbacks['ema'].shadow
         found = {
             'model': whole_state(trainer.model),
             'ema': {name: value.clone() for name, value in gathered(average).items()},
@@ -152,7 +152,7 @@ def _with_trainer(folder: str, options: dict[str, Any], checkpoint: str | None, 
             'rates': {name: optimizer.param_groups[0]['lr'] for name, optimizer in trainer.optimizers.items()},
             'step': trainer.step,
         }
-        with trainer._open_loader() as loader:
+        with trainer.open_loader() as loader:
             batches = iter(loader)
             found['next'] = [next(batches).id for _ in range(2)]
         return found

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.runners.gan import write_gan_config
+from tests.runners.gan import STEP, write_gan_config
 from tests.shipped import composed, entries
 from vq.cli.compose import checked, compose
 from vq.core.config import PyConfig
@@ -148,8 +148,8 @@ def train_gan(folder: str, options: dict[str, Any], **strategy: Any) -> dict[str
     """The state after a run of the tiny adversarial config, with plain SGD; settings of the strategy from ``strategy``."""
     Path(folder).mkdir(exist_ok=True)
     config = compose(str(write_gan_config(Path(folder))), options, {}, tiny=False)
-    config.trainer.callbacks = [c for c in config.trainer.callbacks if c.type == 'OptimizeCallback']
-    config.trainer.optimizers = {name: dict(type='SGD', lr=0.02) for name in ('tokenizer', 'discriminator')}
+    config.trainer.callbacks = []
+    config.trainer.optimizers = {name: dict(type='SGD', lr=0.02, **step) for name, step in STEP.items()}
     config.trainer.strategy.update(strategy)
     torch.manual_seed(derive_seed('parameters', 7))
     trainer = VQRunnerRegistry.build(checked(config, 'trainer'), 'trainer')

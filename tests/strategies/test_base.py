@@ -16,7 +16,7 @@ from vq.strategies.scaler import LossScaler
 
 def trained(folder: Path, iters: int = 4, **strategy: Any) -> Any:
     overrides = {f'.trainer.strategy.{name}': value for name, value in strategy.items()}
-    trainer = build_trainer(folder, dict(iters=iters), {**overrides, '.trainer.callbacks': quiet()})
+    trainer = build_trainer(folder, dict(iters=iters), {**overrides, **quiet()})
     trainer.losses = []
     backward = trainer.strategy.backward
     trainer.strategy.backward = lambda loss: (trainer.losses.append(float(loss)), backward(loss))

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.runners.gan import write_gan_config
+from tests.runners.gan import STEP, write_gan_config
 from tests.runners.support import build_trainer
 
 SGD = dict(type='SGD', lr=0.1)
 SMALL: dict[str, Any] = {
-    '.trainer.optimizers': dict(tokenizer=SGD, discriminator=SGD),
+    '.trainer.optimizers': {name: SGD | step for name, step in STEP.items()},
     '.trainer.model.tokenizer.encoder.residual_blocks': 1,
     '.trainer.model.tokenizer.decoder.residual_blocks': 1,
     '.trainer.model.tokenizer.encoder.attention_levels': (),
@@ -183,7 +183,6 @@ def options(folder: str) -> dict[str, Any]:
     cooling = dict(type='LinearSchedule', final=0.5)
     callbacks = [
         dict(type='AnnealCallback', setting='tokenizer.quantizer.temperature', value=1.0, schedule=cooling),
-        dict(type='OptimizeCallback', clip=1.0, schedule=dict(type='CosineSchedule', warmup=2)),
         dict(type='EMACallback', decay=0.9),
         dict(type='LogCallback', interval=2),
         dict(type='CodebookAlarmCallback', interval=2),
@@ -196,6 +195,7 @@ def options(folder: str) -> dict[str, Any]:
         '.trainer.model.tokenizer.decoder.residual_blocks': 1,
         '.trainer.strategy': dict(type='XLAStrategy', precision='bf16', accumulate=2, functionalization=False),
         '.trainer.callbacks': callbacks,
+        '.trainer.optimizers.tokenizer.schedule': dict(type='CosineSchedule', warmup=2),
     }
 
     def run(name: str, start_from: Path | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.ranks import GlooPool
-from tests.runners.gan import write_gan_config
+from tests.runners.gan import STEP, write_gan_config
 from tests.runners.support import assert_same
 from vq.cli.compose import checked, compose
 from vq.core.random import derive_seed
@@ -26,9 +26,9 @@ SGD = dict(type='SGD', lr=0.02)  # Adam would blow rounding of gradients near ze
 def train_gan(folder: str, options: dict[str, Any], exact: bool = False) -> dict[str, Any]:
     """A run of the tiny adversarial config: the model's state, the weight of every step. Also what ranks of the pool run."""
     config = compose(str(Path(folder) / 'gan.py'), options, {}, tiny=False)
-    config.trainer.callbacks = [c for c in config.trainer.callbacks if c.type == 'OptimizeCallback']
+    config.trainer.callbacks = []
     if exact:
-        config.trainer.optimizers = dict(tokenizer=SGD, discriminator=SGD)
+        config.trainer.optimizers = {name: SGD | step for name, step in STEP.items()}
     torch.manual_seed(derive_seed('parameters', 7))
     trainer = VQRunnerRegistry.build(checked(config, 'trainer'), 'trainer')
     trainer.bind(RunContext('gan', Path(folder) / 'run', seed=7))

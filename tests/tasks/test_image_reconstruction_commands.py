@@ -244,7 +244,7 @@ def train_decoder(folder: str, options: dict[str, Any], strategy: str) -> dict[s
         options, strategy=strategy, ir_config='configs/digits/vqgan.py', iters=6, start=1, batch_size_in_total=True
     )
     config = compose('configs/digits/decoder.py', settings, {}, tiny=False)
-    config.trainer.callbacks = [dict(type='OptimizeCallback', optimizer=name) for name in ('tokenizer', 'discriminator')]
+    config.trainer.callbacks = []
     config.trainer.optimizers = dict(tokenizer=SGD, discriminator=SGD)
     config.trainer.model.update(warmup=0, ramp=0)
     torch.manual_seed(derive_seed('parameters', 7))

@@ -117,7 +117,11 @@ def test_recipes_end_where_the_study_says(name: str, epochs: int) -> None:
     epoch = 1_281_167 // 256
     assert trainer.iters == 150 * epochs * epoch
     for callback, start, end, length in zip(
-        trainer.callbacks[:2], (1.0, 0.0), (1 / 16, 6.6 / 768), (7.5 * epochs, 0.24 * epochs), strict=True
+        [trainer.callbacks[0], trainer.callbacks[1]],
+        (1.0, 0.0),
+        (1 / 16, 6.6 / 768),
+        (7.5 * epochs, 0.24 * epochs),
+        strict=True,
     ):
         schedule = VQScheduleRegistry.build(callback.schedule)
         schedule.bind(trainer.iters)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.cli.arguments import dry_run
+from vq.cli.callbacks import refuse_moved, settle_callbacks, settle_runner
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError, listing, nearest
 
@@ -33,8 +34,12 @@ def compose(
     import_custom(config)
     if dry_run() if tiny is None else tiny:
         apply_tiny(config, file)
+    settle_callbacks(config)
     known = set(config)
-    config.override(overrides)
+    for path, value in overrides.items():
+        refuse_moved(config, path)
+        config.override({path: value})
+        settle_callbacks(config)
     for key in sorted(set(config) - known):
         raise ConfigError(f"override '.{key}': the config has no '{key}'{nearest(key, known)}", f'It has: {listing(known)}.')
     if autocast:
@@ -103,7 +108,7 @@ def digest(config: Any) -> str:
 
 def _ordered(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _ordered(value[key]) for key in sorted(value, key=str)}
+        return {key: _ordered(value[key]) for key in sorted(value.keys(), key=str)}
     return type(value)(map(_ordered, value)) if isinstance(value, list | tuple) else value
 
 
@@ -113,5 +118,6 @@ def checked(config: PyConfig, which: str) -> PyConfig:
     from vq.registries import VQRunnerRegistry
 
     found = runner_config(config, which)
+    settle_runner(found, which)  # of a config that was changed after it was composed
     check_config(VQRunnerRegistry, found, which)
     return found

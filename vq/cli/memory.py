@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +43,7 @@ from vq.core.errors import UserError
 from vq.data.loading import LoaderSettings
 from vq.io.checkpoints import stands_under
 from vq.registries import VQRunnerRegistry
-from vq.runners.callbacks.ema import EMACallback
+from vq.runners.callbacks.ema import EMACallback, averaged_state
 from vq.runners.trainer import Trainer
 from vq.strategies.fsdp import shard_blocks, whole_parameters
 
@@ -139,10 +138,8 @@ class Holding:
             else:
                 self.buffers += buffer.nbytes
         self.average: dict[str, Tensor] = {}
-        for callback in trainer.callbacks:
-            if isinstance(callback, EMACallback):
-                callback.bind(SimpleNamespace(model=model))
-                self.average = callback.shadow
+        if any(isinstance(callback, EMACallback) for callback in trainer.callbacks.values()):
+            self.average = averaged_state(model)
         self.named: Mapping[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
         self.plans = [ShardPlan(root) for root in self.roots.values()]
 

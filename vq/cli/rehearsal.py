@@ -27,6 +27,8 @@ from torch.utils.hooks import RemovableHandle
 from vq.core.records import Batch
 from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy, Task
 from vq.runners.guard import FiniteGuard
+from vq.runners.optimizing import Stepped, StepSettings
+from vq.runners.protocol import TrainerLike
 from vq.runners.trainer import Trainer
 from vq.strategies.base import BaseStrategy
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
@@ -192,6 +194,9 @@ class MetaStrategy(BaseStrategy):
     def autocast(self) -> AbstractContextManager[object]:
         return self.rules
 
+    def gradient_norm(self, parameters: list[Tensor]) -> Tensor:
+        return torch.zeros((), device=META)
+
     def step(self, optimizer: Optimizer, ok: Tensor) -> None:
         self.live.counting = False
         optimizer.step()
@@ -209,19 +214,23 @@ class Rehearsal:
     states: dict[nn.Parameter, list[Tensor]] = dataclasses.field(default_factory=dict)  # what its optimizer keeps for it
 
 
-class _Prompter(Callback):
-    """Steps the optimizers and notes what they had."""
+class _Notes(Callback[TrainerLike]):
+    """What the optimizers get and keep."""
 
     def __init__(self, seen: Rehearsal) -> None:
         self.seen = seen
 
     def optimize(self, name: str) -> None:
-        optimizer = self.runner.optimizers[name]
-        parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
-        self.seen.gradients[name] = [parameter for parameter in parameters if parameter.grad is not None]
-        self.runner.step_optimizer(name, None)
-        for parameter in parameters:
-            self.seen.states[parameter] = [value for value in optimizer.state[parameter].values() if isinstance(value, Tensor)]
+        self.seen.gradients[name] = [parameter for parameter in self._parameters(name) if parameter.grad is not None]
+
+    def after_step(self) -> None:
+        for name, optimizer in self.runner.optimizers.items():
+            for parameter in self._parameters(name) if name in self.seen.gradients else ():
+                kept = optimizer.state[parameter].values()
+                self.seen.states[parameter] = [value for value in kept if isinstance(value, Tensor)]
+
+    def _parameters(self, name: str) -> list[nn.Parameter]:
+        return [parameter for group in self.runner.optimizers[name].param_groups for parameter in group['params']]
 
 
 def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
@@ -237,13 +246,14 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
     trainer.strategy = MetaStrategy(trainer.strategy, live, rules)
     trainer.strategy.place(model)
     live.leave_out(*model.parameters(), *model.buffers())
-    trainer.callbacks = [_Prompter(seen)]
-    trainer.callbacks[0].bind(trainer)
+    trainer.callbacks = {'notes': _Notes(seen)}
+    trainer.callbacks['notes'].bind(trainer)
     trainer.roots = trainer.wrapped = model.roots()
     trainer.optimizers = {
         name: factory([{'params': trainer.strategy.trainable(trainer.roots[name])}], False)
         for name, factory in trainer.factories.items()
     }
+    trainer.stepped = {name: Stepped(found, StepSettings(), 1, images, None) for name, found in trainer.optimizers.items()}
     trainer.guard, trainer.batches = FiniteGuard(META), _batches(images, image_size)  # type: ignore[assignment]
     trainer.step = heaviest_step(model) - 1
     with contextlib.ExitStack() as stack:

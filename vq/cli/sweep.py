@@ -41,7 +41,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
             'a sweep has nothing to measure: no metric of the validator looks at generated images',
             "Give the validator a FeatureMetric with images='generated'.",
         )
-    validator.callbacks, validator.limit, validator.model.draws = [], options.num_samples, ('generated',)  # type: ignore[assignment]
+    validator.callbacks, validator.limit, validator.model.draws = {}, options.num_samples, ('generated',)  # type: ignore[assignment]
     found: list[dict[str, Any]] = []
     validator.setup()
     try:

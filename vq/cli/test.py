@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli.compose import compose
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
     from vq.runners.callbacks.samples import SamplesCallback
+    from vq.runners.named import add
     from vq.runners.tokenizer import TokenWriter
     from vq.runners.validator import Validator
 
@@ -52,9 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     building.note_hashes(config, validator.model, context)
     validator.limit = options.num_samples
     if options.visual:
-        validator.callbacks.append(ReconstructionsCallback())
+        add(validator.callbacks, ReconstructionsCallback())
     if options.samples:
-        validator.callbacks.append(SamplesCallback())
+        add(validator.callbacks, SamplesCallback())
     try:
         validator.setup()
         measured = validator.evaluate()

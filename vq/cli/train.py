@@ -117,6 +117,6 @@ def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer, res
         path = checkpoints.latest(folder / 'checkpoints')
     if path is None:
         return None
-    callbacks = [callback for callback in trainer.callbacks if isinstance(callback, CheckpointCallback)]
+    callbacks = [callback for callback in trainer.callbacks.values() if isinstance(callback, CheckpointCallback)]
     strict = bool(callbacks[-1].load_options.get('strict', True)) if callbacks else True
     return Resume(path, checkpoints.load(path, rank=int(os.environ.get('RANK', '0') or 0)), strict)

@@ -9,50 +9,40 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from vq.core.errors import ConfigError, UserError, listing, nearest
-from vq.core.parameters import Parameter, dataclass_in, describe, fits, parameters_of, takes_any_keyword
-from vq.core.registry import TreeMeta, elements_of, find_item, is_part, registry_for, settings_of
+from vq.core.parameters import Parameter, describe, fits, parameters_of
+from vq.core.registry import TreeMeta, entries_of, open_part, slot_of, unknown_keys
 
 Problem = tuple[str, str]  # what is wrong (opens with its path), what to do
 
 
-def find_problems(registry: TreeMeta, config: Any, path: str) -> Iterator[Problem]:
-    """Problems of the part ``config`` that is to be built from ``registry``."""
+def find_problems(registry: TreeMeta, config: Any, path: str, beside: type | None = None) -> Iterator[Problem]:
+    """Problems of the part ``config`` that is to be built from ``registry``; ``beside``: see ``beside_of``."""
     if not isinstance(config, Mapping):
         yield (
             f'{path}: a part is needed here, not {config!r:.60}',
             f'Write dict(type=...) with an item of {registry.__name__}.',
         )
         return
-    kind = config.get('type')
     try:
-        owner, item = find_item(registry, kind, path)
-        given = settings_of(config, owner, item, path)
-        parameters = parameters_of(item)
+        opened = open_part(registry, config, path, beside)
     except UserError as error:
         yield (error.message if error.message.startswith(f'{path}: ') else f'{path}: {error.message}'), error.hint
         return
+    given = opened.values
     wired = {
-        target for target, source in getattr(item, 'wires', {}).items() if given.get(source.partition('.')[0]) is not None
+        target
+        for target, source in getattr(opened.item, 'wires', {}).items()
+        if given.get(source.partition('.')[0]) is not None
     }
-    name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
-    yield from _judge(registry.root(), name, parameters, given, path, takes_any_keyword(item), wired)
+    yield from unknown_keys(opened, path)
+    yield from _judge(registry.root(), opened.name, opened.parameters, given, path, wired)
+    if beside is not None:
+        yield from _judge(registry.root(), beside.__name__, opened.beside, opened.shared, path, set())
 
 
 def _judge(
-    root: TreeMeta,
-    kind: str,
-    parameters: dict[str, Parameter],
-    given: Mapping[str, Any],
-    path: str,
-    loose: bool,
-    wired: set[str],
+    root: TreeMeta, kind: str, parameters: dict[str, Parameter], given: Mapping[str, Any], path: str, wired: set[str]
 ) -> Iterator[Problem]:
-    for key in given:
-        if key not in parameters and not loose:
-            yield (
-                f"{path}: {kind} has no parameter '{key}'{nearest(str(key), parameters)}",
-                f'It takes: {listing(parameters) or "nothing"}.',
-            )
     for name, parameter in parameters.items():
         where = f'{path}.{name}'
         if name not in given:
@@ -64,22 +54,23 @@ def _judge(
 
 
 def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled: Collection[str] = ()) -> Iterator[Problem]:
-    registry, record, element = registry_for(annotation, root), dataclass_in(annotation), elements_of(annotation, value)
-    parts = element is not None and registry_for(element, root) is not None
-    if registry is not None and isinstance(value, Mapping) and (is_part(value) or element is None):
-        for message, hint in find_problems(registry, value, path):
+    slot = slot_of(annotation, value, root)
+    if slot.registry is not None:
+        for message, hint in find_problems(slot.registry, value, path, slot.beside):
             if not any(message.startswith(f'{path}: ') and f"needs '{name}'" in message for name in filled):
                 yield message, hint
-    elif record is not None and isinstance(value, Mapping):
-        yield from _judge(root, record.__name__, parameters_of(record), value, path, False, set())
-    elif element is not None and isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            if not (parts and item is None):
-                yield from _judge_value(root, item, element, f'{path}[{index}]')
-    elif element is not None and isinstance(value, Mapping):
-        for key, item in value.items():
-            if not (parts and item is None):  # None switches an inherited entry off
-                yield from _judge_value(root, item, element, f'{path}.{key}')
+    elif slot.record is not None:
+        parameters = parameters_of(slot.record)
+        for key in value:
+            if key not in parameters:
+                yield (
+                    f"{path}: {slot.record.__name__} has no parameter '{key}'{nearest(str(key), parameters)}",
+                    f'It takes: {listing(parameters) or "nothing"}.',
+                )
+        yield from _judge(root, slot.record.__name__, parameters, value, path, set())
+    elif slot.element is not None:
+        for _, item, where in entries_of(value, slot.parts, path):
+            yield from _judge_value(root, item, slot.element, where)
     elif not fits(value, annotation):
         yield (
             f'{path}: {value!r:.60} is a {type(value).__name__}, and {describe(annotation)} is needed',

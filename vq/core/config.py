@@ -162,15 +162,15 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         elif name == '_override_' and self:
             self.override(value)
         else:
-            self.data[name] = self._adopt(value)
+            self.data[name] = self._adopt(value, name)
 
     @classmethod
-    def _adopt(cls, value: Any) -> Any:
-        """A copy of our own: dicts as configs, named tuples as tuples."""
+    def _adopt(cls, value: Any, name: str | None = None) -> Any:
+        """A copy of our own: dicts as configs, named tuples as tuples. ``name`` is the key it will stand under."""
         if type(value) in _LEAVES:
             return value
         if isinstance(value, Mapping):
-            return cls(value)
+            return _named_parts(value) if name == 'callbacks' else cls(value)
         if isinstance(value, list):
             return [cls._adopt(item) for item in value]
         if isinstance(value, tuple):
@@ -188,10 +188,12 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 self.clear()
             for name, value in ({'_delete_': True, **items} if delete and pending else items).items():
                 present = self.data.get(name)
+                if name == 'callbacks' and isinstance(present, list) and isinstance(value, Mapping):
+                    present = self.data[name] = _named_parts(present)  # names are merged over those of the list
                 if isinstance(present, PyConfig) and isinstance(value, Mapping):
                     present.update(value)
                 else:
-                    self.data[name] = self._adopt(value)
+                    self.data[name] = self._adopt(value, name)
             if override is not None and empty:
                 self.data['_override_'] = self._adopt(override)
             elif override is not None:
@@ -232,6 +234,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
     return set(value) if isinstance(value, set) else value
+
+
+def _named_parts(parts: Any) -> PyConfig:
+    from vq.core.parts import NamedParts
+
+    return NamedParts.of(parts)
 
 
 def _settle(value: Any) -> None:
@@ -297,7 +305,7 @@ def _is_name(key: str) -> bool:
 def _format(value: Any, depth: int) -> str:
     """``repr`` that breaks long containers over lines and writes every number so that it reads back."""
     if isinstance(value, Mapping):
-        names = all(isinstance(key, str) and (_is_name(key) or key in ('_delete_', '_override_')) for key in value)
+        names = all(isinstance(key, str) and (_is_name(key) or key in ('_delete_', '_override_')) for key, _ in value.items())
         items = [
             f'{key}={_format(item, depth + 1)}' if names else f'{_format(key, depth + 1)}: {_format(item, depth + 1)}'
             for key, item in value.items()

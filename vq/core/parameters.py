@@ -9,7 +9,7 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, Union, get_args, get_origin
 
 from vq.core.errors import ConfigError
 
@@ -68,14 +68,17 @@ def takes_any_keyword(item: Callable[..., Any]) -> bool:
 
 
 def strip(annotation: Any) -> Any:
-    """``Annotated[X, ...]`` -> ``X``."""
-    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    """``Annotated[X, ...]`` -> ``X``; a generic class of ours with what it is of, ``Callback[X]`` -> ``Callback``."""
+    bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+    origin = get_origin(bare)
+    return origin if isinstance(origin, type) and issubclass(origin, Generic) else bare  # type: ignore[arg-type]
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
     """The members of a union (``X | None`` -> ``(X, NoneType)``), or the bare annotation alone."""
     bare = strip(annotation)
-    return get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    members = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    return tuple(kind if get_origin(kind) is Annotated else strip(kind) for kind in members)
 
 
 def dataclass_in(annotation: Any) -> type | None:

@@ -46,14 +46,15 @@ def descend(root: Any, steps: list[Step], whole: str) -> Any:
     for depth, step in enumerate(steps):
         here = format_path(steps[:depth]) or 'the config'
         if isinstance(step, int) and not (isinstance(node, Mapping) and step in node):
-            if not isinstance(node, list | tuple) or not -len(node) <= step < len(node):
-                size = f'has {len(node)} entries' if isinstance(node, list | tuple) else 'is not a list'
+            count = _positions(node)
+            if count is None or not -count <= step < count:
+                size = 'is not a list' if count is None else f'has {count} entries'
                 raise ConfigError(
                     f"override '{whole}': {here} {size}, so [{step}] does not exist",
                     f'Print the config with python -m vq.config CONFIG and look at {here}.',
                 )
         elif not isinstance(node, Mapping) or step not in node:
-            known = list(node) if isinstance(node, Mapping) else []
+            known = list(node.keys()) if isinstance(node, Mapping) else []
             what = f"has no '{step}'" if isinstance(node, Mapping) else f'is a {type(node).__name__}, not a part'
             raise ConfigError(
                 f"override '{whole}': {here} {what}{nearest(str(step), map(str, known))}",
@@ -61,6 +62,13 @@ def descend(root: Any, steps: list[Step], whole: str) -> Any:
             )
         node = node[step]
     return node
+
+
+def _positions(node: Any) -> int | None:
+    """How many entries can be reached by position: of a list, or of parts that have names (``vq.core.parts``)."""
+    if hasattr(type(node), 'name_at'):
+        return len(node.names())
+    return len(node) if isinstance(node, list | tuple) else None
 
 
 def assign(root: Any, steps: list[Step], value: Any, whole: str) -> bool:
@@ -73,7 +81,8 @@ def assign(root: Any, steps: list[Step], value: Any, whole: str) -> bool:
         return new
     if isinstance(step, int):
         descend(root, steps, whole)
-    if not isinstance(parent, list) or not isinstance(step, int):
+    by_position = isinstance(parent, list) or (isinstance(parent, MutableMapping) and _positions(parent) is not None)
+    if not by_position or not isinstance(step, int):
         raise ConfigError(
             f"override '{whole}': {here} is a {type(parent).__name__}, in which nothing can be set",
             f'Override {here} as a whole.',

@@ -7,16 +7,17 @@ a parameter annotated with an interface (or a list, dict or optional of it) take
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, get_args, get_origin
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
 from vq.core.config import plain
 from vq.core.door import Config, RegistryMeta, ToddRegistry
 from vq.core.errors import ConfigError, UserError, listing, nearest
-from vq.core.parameters import alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
+from vq.core.parameters import Parameter, alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
 
 _subclasses: Any = type.__subclasses__
 # both are asked thousands of times for one config, and forgotten whenever a registry is made
@@ -224,6 +225,19 @@ def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
     return None
 
 
+def beside_of(annotation: Any) -> type | None:
+    """``Annotated[X, SomeRegistry, Settings]``: the dataclass whose fields stand in the dict of the part.
+
+    They are taken out of it and built beside the part: the value is the pair (part, settings).
+    """
+    for kind in (annotation, *alternatives(annotation)):
+        if get_origin(kind) is Annotated:
+            found = [extra for extra in get_args(kind)[1:] if isinstance(extra, type) and dataclasses.is_dataclass(extra)]
+            if found:
+                return found[0]
+    return None
+
+
 def elements_of(annotation: Any, value: Any) -> Any | None:
     """What the elements of a list, tuple or dict ``value`` must be: ``list[X]``, ``tuple[X, ...]``, ``dict[str, X]`` -> X."""
     for kind in alternatives(annotation):
@@ -235,6 +249,35 @@ def elements_of(annotation: Any, value: Any) -> Any | None:
         if isinstance(value, list | tuple) and issubclass(origin, Sequence) and arguments[1:] in ((), (Ellipsis,)):
             return arguments[0]
     return None
+
+
+class Slot(NamedTuple):
+    """What a value is to become where an annotation stands: a part, a record, a container of such; else it stays as it is."""
+
+    registry: TreeMeta | None = None  # of the part
+    beside: type | None = None  # the dataclass that shares the dict of the part
+    record: type | None = None
+    element: Any = None  # annotation of the elements
+    parts: bool = False  # elements are parts: None switches an inherited one off
+
+
+def slot_of(annotation: Any, value: Any, root: TreeMeta) -> Slot:
+    registry, record, element = registry_for(annotation, root), dataclass_in(annotation), elements_of(annotation, value)
+    if registry is not None and isinstance(value, Mapping) and (is_part(value) or element is None):
+        return Slot(registry=registry, beside=beside_of(annotation))
+    if record is not None and isinstance(value, Mapping):
+        return Slot(record=record)
+    if element is not None and isinstance(value, Mapping | list | tuple):
+        return Slot(element=element, parts=registry_for(element, root) is not None)
+    return Slot()
+
+
+def entries_of(value: Any, parts: bool, path: str) -> Iterator[tuple[Any, Any, str]]:
+    """(key, element, path) of a container; of parts without those that are switched off."""
+    named = isinstance(value, Mapping)
+    for key, item in value.items() if named else enumerate(value):
+        if not (parts and item is None):
+            yield key, item, f'{path}.{key}' if named else f'{path}[{key}]'
 
 
 def is_part(value: Any) -> bool:
@@ -273,28 +316,67 @@ def settings_of(config: Mapping[str, Any], owner: TreeMeta, item: Any, path: str
         ) from error
 
 
-def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
-    """Build ``config`` from ``registry``; nested parts first, in signature order, with the item's ``wires`` applied."""
+class OpenPart(NamedTuple):
+    """The config of a part, taken apart."""
+
+    item: Any
+    name: str
+    values: dict[str, Any]  # what the item gets
+    parameters: dict[str, Parameter]  # what it takes
+    shared: dict[str, Any]  # what the dataclass beside it gets
+    beside: dict[str, Parameter]  # what that takes
+
+
+def open_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: type | None = None) -> OpenPart:
     kind = config.get('type')
     owner, item = find_item(registry, kind, path)
     name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
-    values = settings_of(config, owner, item, path)
+    fields = {} if beside is None else parameters_of(beside)
+    shared = {key: value for key, value in config.items() if key in fields}
+    values = settings_of({key: value for key, value in config.items() if key not in shared}, owner, item, path)
     parameters = parameters_of(item)
-    unknown = [key for key in values if key not in parameters]
-    if unknown and not takes_any_keyword(item):
+    both = [key for key in parameters if key in fields]
+    if both:
         raise ConfigError(
-            f"{path}: {name} has no parameter '{unknown[0]}'{nearest(str(unknown[0]), parameters)}",
-            f'It takes: {listing(parameters) or "nothing"}.',
+            f"{path}: {name} has a parameter '{both[0]}', and so has {getattr(beside, '__name__', '')} beside it",
+            f'Rename the parameter of {name}.',
         )
+    return OpenPart(item, name, values, parameters, shared, fields)
+
+
+def unknown_keys(opened: OpenPart, path: str) -> Iterator[tuple[str, str]]:
+    """What is wrong, and what to do, for each key that nothing takes."""
+    if takes_any_keyword(opened.item):
+        return
+    known = [*opened.parameters, *opened.beside]
+    for key in opened.values:
+        if key not in opened.parameters:
+            moved: str | None = getattr(opened.item, 'elsewhere', {}).get(key)
+            yield (
+                f"{path}: {opened.name} has no parameter '{key}'" + ('' if moved else nearest(str(key), known)),
+                moved or f'It takes: {listing(known) or "nothing"}.',
+            )
+
+
+def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: type | None = None) -> Any:
+    """Build ``config`` from ``registry``; nested parts first, in signature order, with the item's ``wires`` applied.
+
+    With a dataclass ``beside`` it, the pair of both.
+    """
+    opened = open_part(registry, config, path, beside)
+    for problem in unknown_keys(opened, path):
+        raise ConfigError(*problem)
+    item, values, root = opened.item, opened.values, registry.root()
     wires: dict[str, str] = getattr(item, 'wires', {})
-    for key, parameter in parameters.items():
+    for key, parameter in opened.parameters.items():
         if key in values:
             _wire(key, values, wires, path)
-            values[key] = build_value(registry.root(), values[key], parameter.annotation, f'{path}.{key}')
-    missing = [parameter.name for parameter in parameters.values() if parameter.required and parameter.name not in values]
+            values[key] = build_value(root, values[key], parameter.annotation, f'{path}.{key}')
+    missing = [name for name, parameter in opened.parameters.items() if parameter.required and name not in values]
     if missing:
-        raise ConfigError(f'{path}: {name} needs {listing(missing)}', f'Add {missing[0]}=... to this part.')
-    return _construct(item, values, f'{path}: {name}', path)
+        raise ConfigError(f'{path}: {opened.name} needs {listing(missing)}', f'Add {missing[0]}=... to this part.')
+    part = _construct(item, values, f'{path}: {opened.name}', path)
+    return part if beside is None else (part, _build_record(root, beside, opened.shared, path))
 
 
 def _construct(item: Any, values: dict[str, Any], label: str, path: str) -> Any:
@@ -332,28 +414,17 @@ def _wire(name: str, values: dict[str, Any], wires: dict[str, str], path: str) -
 
 def build_value(root: TreeMeta, value: Any, annotation: Any, path: str) -> Any:
     """Turn one config value into what its parameter is annotated with."""
-    registry = registry_for(annotation, root)
-    if registry is not None and is_part(value):
-        return build_part(registry, value, path)
-    record = dataclass_in(annotation)
-    if record is not None and isinstance(value, Mapping):
-        return _build_record(root, record, value, path)
-    element = elements_of(annotation, value)
-    if element is not None and isinstance(value, list | tuple):
-        built = [
-            build_value(root, item, element, f'{path}[{index}]')
-            for index, item in enumerate(value)
-            if item is not None or registry_for(element, root) is None
-        ]
-        return tuple(built) if isinstance(value, tuple) else built
-    if element is not None and isinstance(value, Mapping):
-        parts = registry_for(element, root) is not None
-        return {
-            key: build_value(root, item, element, f'{path}.{key}')
-            for key, item in value.items()
-            if not (parts and item is None)
-        }  # None switches an inherited entry off
-    return value
+    slot = slot_of(annotation, value, root)
+    if slot.registry is not None:
+        return build_part(slot.registry, value, path, slot.beside)
+    if slot.record is not None:
+        return _build_record(root, slot.record, value, path)
+    if slot.element is None:
+        return value
+    built = {key: build_value(root, item, slot.element, where) for key, item, where in entries_of(value, slot.parts, path)}
+    if isinstance(value, Mapping):
+        return built
+    return tuple(built.values()) if isinstance(value, tuple) else [*built.values()]
 
 
 def _build_record(root: TreeMeta, record: Callable[..., Any], value: Mapping[str, Any], path: str) -> Any:

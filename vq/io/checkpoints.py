@@ -26,6 +26,7 @@ from vq.core.errors import RunFailure, UserError
 from vq.io import atomic, plain, tensorfile
 from vq.io.atomic import MARKER
 from vq.io.digest import file_digest, file_digests
+from vq.io.formats import name_callbacks
 from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
 from vq.io.ranks import together
 from vq.io.sharded import local
@@ -45,9 +46,9 @@ __all__ = [
     'sweep',
 ]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # version -> what turns the contents of that version into those of the next: a dict with the keys of ``_read``
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: name_callbacks}
 KEPT = 'the previous checkpoint is intact'
 _EACH = ('rank_', 'optimizer_')  # files of one rank each; who needs one checks it then
 

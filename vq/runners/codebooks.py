@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,8 @@ from vq.io.checkpoints import model_state
 from vq.quantizers.composite import Composite
 from vq.quantizers.multi_scale import MultiScaleQuantizer
 from vq.quantizers.vector import VectorQuantizer
+from vq.runners.averages import averages_of
+from vq.runners.protocol import RunnerLike, TrainerLike
 
 HINT = "Use it with 'VectorQuantizer', alone or as a part of residual, grouped or multi-scale quantizers, or leave it out."
 
@@ -58,7 +60,7 @@ def _owners(quantizer: Quantizer) -> list[Quantizer]:
     return [quantizer]
 
 
-def features_of(runner: Any, quantizer: Quantizer, batches: Sequence[Batch] | Iterator[Batch]) -> list[Tensor]:
+def features_of(runner: RunnerLike, quantizer: Quantizer, batches: Sequence[Batch] | Iterator[Batch]) -> list[Tensor]:
     """What the encoder gives the outermost quantizer for batches on the device: (B, ..., C) each, fp32.
 
     By whole evaluation steps: only a root's own forward works under every strategy. Call it inside ``evaluating``.
@@ -107,12 +109,11 @@ def _caught(module: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]
         handle.remove()
 
 
-def follow(runner: Any, names: Sequence[str], rows: Tensor | None = None) -> None:
+def follow(runner: TrainerLike, names: Sequence[str], rows: Tensor | None = None) -> None:
     """Moving averages take over what the quantizers ``names`` hold now; of tables, only ``rows`` (K,) bool, if given."""
     state = model_state(runner.model)
-    for callback in runner.callbacks:
-        shadow: Mapping[str, Tensor] = getattr(callback, 'shadow', {})
-        for key, average in shadow.items():
+    for callback in averages_of(runner.callbacks.values()):
+        for key, average in callback.shadow.items():
             if not any(key.startswith(f'{name}.') for name in names):
                 continue
             if rows is None:
@@ -121,7 +122,7 @@ def follow(runner: Any, names: Sequence[str], rows: Tensor | None = None) -> Non
                 average.copy_(_where_rows(rows, state[key], average))
 
 
-def forget_moments(runner: Any, codebook: Tensor, rows: Tensor) -> None:
+def forget_moments(runner: TrainerLike, codebook: Tensor, rows: Tensor) -> None:
     """Zero what optimizers remember of some rows (K,) bool of a codebook. (Quantizers are whole under every strategy.)"""
     for optimizer in runner.optimizers.values():
         for value in optimizer.state.get(codebook, {}).values():

@@ -14,7 +14,7 @@ from vq.core.random import python_stream
 from vq.core.records import Batch, Outputs, to_float, to_uint8
 from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
-from vq.interfaces import Callback, Dataset, Metric, Strategy, Task
+from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.io.digest import file_digest
 from vq.io.ranks import together
 from vq.metrics.features.blocks import Blocks
@@ -22,7 +22,9 @@ from vq.metrics.features.metric import FeatureMetric
 from vq.metrics.features.reference import Reference, write_reference
 from vq.metrics.features.store import Collected, FeatureStore
 from vq.registries import VQRunnerRegistry
+from vq.runners.named import Callbacks
 from vq.runners.progress import ProgressBar
+from vq.runners.protocol import ValidatorLike
 from vq.runners.validator import Validator
 
 logger = logging.getLogger('vq')
@@ -51,7 +53,7 @@ class ImagesValidator(Validator):
         strategy: Strategy,
         metrics: dict[str, Metric],
         reference: Dataset | None = None,
-        callbacks: list[Callback] | None = None,
+        callbacks: Callbacks[ValidatorLike] = None,
     ) -> None:
         super().__init__(AsTheyAre(), dataset, dataloader, strategy, metrics, callbacks)
         self.reference = reference

@@ -12,9 +12,9 @@ from torch import Tensor
 from vq.core import collectives
 from vq.core.errors import UserError, listing
 from vq.core.random import derive_seed, random_state, restore_random_state, seed_everything
-from vq.interfaces import Callback
 from vq.io.checkpoints import Checkpoint, model_state
 from vq.io.sharded import as_template
+from vq.runners.averages import averages_of
 from vq.strategies.optimizer_state import restore_state, split_state
 
 if TYPE_CHECKING:
@@ -45,26 +45,15 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
         'strategy': trainer.strategy.name,
         'optimizers': optimizers,
         'scaler': trainer.strategy.scaler.state_dict() if trainer.strategy.scaler else None,
-        'callbacks': [[name, callback.state_dict()] for name, callback in named_callbacks(trainer.callbacks)],
+        'callbacks': {name: callback.state_dict() for name, callback in trainer.callbacks.items()},
     }
     return state, shared_out
 
 
 def rank_state(trainer: Trainer) -> dict[str, Any]:
     """What differs between ranks."""
-    callbacks = [[name, callback.rank_state_dict()] for name, callback in named_callbacks(trainer.callbacks)]
+    callbacks = {name: callback.rank_state_dict() for name, callback in trainer.callbacks.items()}
     return {'random': random_state(), 'callbacks': callbacks}
-
-
-def named_callbacks(callbacks: list[Callback]) -> list[tuple[str, Callback]]:
-    """Callbacks by class and occurrence (``LogCallback#0``), so that adding one does not shift the states of others."""
-    seen: dict[str, int] = {}
-    named = []
-    for callback in callbacks:
-        kind = type(callback).__name__
-        named.append((f'{kind}#{seen.get(kind, 0)}', callback))
-        seen[kind] = seen.get(kind, 0) + 1
-    return named
 
 
 def restore(trainer: Trainer, resume: Resume) -> None:
@@ -83,20 +72,20 @@ def restore(trainer: Trainer, resume: Resume) -> None:
     if trainer.strategy.scaler and state['scaler']:
         trainer.strategy.scaler.load_state_dict(state['scaler'])
     callbacks = dict(state['callbacks'])
-    for name, callback in named_callbacks(trainer.callbacks):
+    for name, callback in trainer.callbacks.items():
         if name in callbacks:
             callback.load_state_dict(callbacks.pop(name))
     lost = [name for name, values in callbacks.items() if values]
     if lost:
         logger.warning('the checkpoint has states of callbacks this config lacks: %s', listing(lost))
-    for callback in trainer.callbacks:
-        if checkpoint.ema is not None and hasattr(callback, 'load_shadow'):
-            callback.load_shadow(checkpoint.ema)
+    for average in averages_of(trainer.callbacks.values()):
+        if checkpoint.ema is not None:
+            average.load_shadow(checkpoint.ema)
     trainer.step, trainer.samples_seen = int(state['step']), int(state['samples_seen'])
     trainer.journal.rewind(trainer.step)
     if checkpoint.per_rank is not None and checkpoint.world_size == collectives.size():
-        own = dict(checkpoint.per_rank['callbacks'])
-        for name, callback in named_callbacks(trainer.callbacks):
+        own = checkpoint.per_rank['callbacks']
+        for name, callback in trainer.callbacks.items():
             callback.load_rank_state_dict(own.get(name, callback.rank_state_dict()))
         restore_random_state(checkpoint.per_rank['random'])
     else:

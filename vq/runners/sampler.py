@@ -17,14 +17,16 @@ from vq.core import collectives
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import Wanted, to_uint8
 from vq.data.loading import LoaderSettings
-from vq.interfaces import Callback, Dataset, Metric, Strategy, Task
+from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.io import atomic
 from vq.io.adm import write_samples
 from vq.io.pictures import grid, png_bytes, save_png
 from vq.io.ranks import together
 from vq.io.shards import ShardRange, ShardSet, ShardWriter
 from vq.registries import VQSMRunnerRegistry
+from vq.runners.named import Callbacks
 from vq.runners.progress import ProgressBar
+from vq.runners.protocol import ValidatorLike
 from vq.runners.validator import Validator
 from vq.tasks.sequence_modeling.task import SequenceModeling
 
@@ -50,7 +52,7 @@ class ImageSampler(Validator):
         dataloader: LoaderSettings,
         strategy: Strategy,
         metrics: dict[str, Metric] | None = None,
-        callbacks: list[Callback] | None = None,
+        callbacks: Callbacks[ValidatorLike] = None,
         samples: int = 64,
         batch_size: int = 64,
         classes: tuple[int, ...] | None = None,

@@ -13,11 +13,13 @@ from vq.core.random import python_stream
 from vq.core.records import to_float
 from vq.data.crops import check_views, view
 from vq.data.loading import Loader, LoaderSettings
-from vq.interfaces import Callback, Dataset, Metric, Strategy, Task, Tokenizer
+from vq.interfaces import Dataset, Metric, Strategy, Task, Tokenizer
 from vq.io.ranks import together
 from vq.io.shards import ShardRange, ShardWriter
 from vq.registries import VQITRunnerRegistry
+from vq.runners.named import Callbacks
 from vq.runners.progress import ProgressBar
+from vq.runners.protocol import ValidatorLike
 from vq.runners.validator import Validator
 
 
@@ -37,7 +39,7 @@ class TokenWriter(Validator):
         dataloader: LoaderSettings,
         strategy: Strategy,
         metrics: dict[str, Metric] | None = None,
-        callbacks: list[Callback] | None = None,
+        callbacks: Callbacks[ValidatorLike] = None,
         shard_size: int = 8192,
         variants: tuple[str, ...] = ('center',),
         crop_size: int | None = None,

@@ -1,11 +1,11 @@
-"""The training loop. Short on purpose: what happens around a step stands in callbacks."""
+"""The training loop: ``train_step`` is all that a step needs. What may be left out stands in callbacks."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,9 @@ from torch.optim import Optimizer
 
 from vq.core import collectives
 from vq.core.errors import ConfigError
+from vq.core.phases import TRAINER_CALLBACKS
 from vq.core.random import seed_everything
-from vq.core.records import Batch
+from vq.core.records import Batch, Losses
 from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import training_plan
 from vq.interfaces import Callback, Dataset, Runner, Strategy, Task
@@ -22,18 +23,28 @@ from vq.registries import VQOptimizerRegistry, VQRunnerRegistry
 from vq.runners.context import RunContext
 from vq.runners.guard import FiniteGuard
 from vq.runners.journal import Journal
+from vq.runners.named import Callbacks, named
 from vq.runners.optimizers import mark_undecayed
-from vq.runners.resuming import Resume, restore, training_state
+from vq.runners.optimizing import Stepped, StepSettings
+from vq.runners.protocol import TrainerLike
+from vq.runners.resuming import Resume, rank_state, restore, training_state
+from vq.strategies.stepping import clip_by_norm
 
-OptimizerFactory = Annotated[Callable[..., Optimizer], VQOptimizerRegistry]
+# in a config one dict: what the factory takes, and the settings of the step beside it
+OptimizerFactory = Annotated[
+    Callable[..., Optimizer] | tuple[Callable[..., Optimizer], StepSettings], VQOptimizerRegistry, StepSettings
+]
 
 
 @VQRunnerRegistry.register_()
 class Trainer(Runner):
     """Trains ``model`` (a task) for ``iters`` optimizer steps, or for ``epochs`` or ``samples``: give one of the three.
 
-    ``optimizers`` are named as the task names its roots. ``callbacks`` run in their order, the checkpoint callback last.
+    ``optimizers`` are named as the task names its roots; see ``StepSettings`` for what stands in them besides. In a config
+    ``callbacks`` are merged over the default ones and sorted by phase (vq/core/phases.py); a list is taken as it is.
     """
+
+    default_callbacks: ClassVar[Mapping[str, Mapping[str, Any]]] = TRAINER_CALLBACKS
 
     def __init__(
         self,
@@ -42,32 +53,29 @@ class Trainer(Runner):
         dataloader: LoaderSettings,
         optimizers: dict[str, OptimizerFactory],
         strategy: Strategy,
-        callbacks: list[Callback],
+        callbacks: Callbacks[TrainerLike] = None,
         iters: int | None = None,
         epochs: float | None = None,
         samples: int | None = None,
     ) -> None:
         if sum(length is not None for length in (iters, epochs, samples)) != 1:
             raise ConfigError('a trainer takes exactly one of iters, epochs and samples', 'Set the other two to None.')
-        missing = sorted(set(model.roots()) ^ set(optimizers))
-        if missing:
+        if not optimizers or set(model.roots()) != set(optimizers):
             raise ConfigError(
                 f'optimizers are {sorted(optimizers)}, and the model has the roots {sorted(model.roots())}',
-                'Name each optimizer as the root it owns.',
+                'Name each optimizer as the root it owns.' if optimizers else 'Without an optimizer nothing is trained.',
             )
-        self.model, self.dataset, self.dataloader, self.strategy, self.callbacks = (
-            model,
-            dataset,
-            dataloader,
-            strategy,
-            callbacks,
-        )
-        self.factories, self._length = optimizers, (iters, epochs, samples)
+        self.model, self.dataset, self.dataloader, self.strategy = model, dataset, dataloader, strategy
+        self.callbacks: dict[str, Callback[TrainerLike]] = named(callbacks)
+        pairs = {name: given if isinstance(given, tuple) else (given, StepSettings()) for name, given in optimizers.items()}
+        self.factories = {name: factory for name, (factory, _) in pairs.items()}
+        self.step_settings = {name: settings for name, (_, settings) in pairs.items()}
+        self._length = (iters, epochs, samples)
         self.step = 0  # optimizer steps done
         self.samples_seen = 0  # over all ranks and micro-batches
         self.stop_requested = False
         self.measured: tuple[int, dict[str, float]] | None = None  # step and figures of the last evaluation
-        self.data_seconds = 0.0  # spent waiting for batches; the log callback reads and clears it
+        self.data_seconds = 0.0  # spent waiting for batches since the run began
         self.iters = 0
         self.gradient_norms: dict[str, Tensor] = {}
         self.resumed: Resume | None = None
@@ -112,13 +120,24 @@ class Trainer(Runner):
                 self.factories.items(), (self.roots[name] for name in self.factories), strict=True
             )
         }
-        self.guard = FiniteGuard(self.strategy.device)
+        self.prepare_steps()
         seed_everything(self.context.seed, self.strategy.rank)
-        for callback in self.callbacks:
-            callback.bind(self)
+        self._call('bind', self)
         if self.resumed is not None:
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
+
+    def prepare_steps(self) -> None:
+        """What ``train_step`` needs besides the optimizers."""
+        self.guard = FiniteGuard(self.strategy.device)
+        self.stepped = {
+            name: Stepped(optimizer, self.step_settings[name], self.iters, self.batch_size, self.strategy.clip)
+            for name, optimizer in self.optimizers.items()
+        }
+        if not any(stepped.parameters for stepped in self.stepped.values()):
+            raise ConfigError(
+                'the model has no parameter that learns, so no step would change anything', 'Freeze fewer of its parts.'
+            )
 
     def _groups(self, root: nn.Module) -> list[dict[str, Any]]:
         parameters = self.strategy.trainable(root)
@@ -129,54 +148,54 @@ class Trainer(Runner):
         try:
             self.setup()
             self._call('before_run')
-            with self._open_loader() as loader:
-                self.batches = iter(loader)
+            with self.open_loader() as self.loader:
+                self.batches = iter(self.loader)
                 while self.step < self.iters and not self.stop_requested:
                     self.train_step()
             self._call('after_run')
         except BaseException as error:
-            for callback in self.callbacks:
-                callback.on_error(error)
+            self._call('on_error', error)
             raise
         finally:
             self.strategy.stop()
 
-    def _open_loader(self) -> Loader:
-        strategy, seed = self.strategy, self.context.seed
-        plan = training_plan(
-            len(self.dataset),
-            self.dataloader.per_rank(strategy.world_size),
-            strategy.rank,
-            strategy.world_size,
-            seed,
-            self.samples_seen,
-        )
-        self.loader = Loader(self.dataset, plan, self.dataloader, seed, training=True)
-        return self.loader
-
     def train_step(self) -> None:
         """One step of every optimizer over ``accumulate`` micro-batches."""
+        strategy, step = self.strategy, self.step + 1
         self._call('before_step')
-        step = self.step + 1
+        for stepped in self.stepped.values():
+            stepped.set_rates(step, strategy.device)
         if not self.model.training:  # walking through all modules in every step costs a percent
             self.model.train()
-        for micro in range(self.strategy.accumulate):
-            batch, last = self._next_batch(), micro == self.strategy.accumulate - 1
-            with self.strategy.micro_step(self.wrapped, last):
+        for micro in range(strategy.accumulate):
+            batch, last = self._next_batch(), micro == strategy.accumulate - 1
+            with strategy.micro_step(self.wrapped, last):
                 for name, losses in self._losses(batch, step):
-                    for callback in self.callbacks:
-                        callback.after_losses(name, losses)
+                    self._call('after_losses', name, losses)
                     self.guard.observe(name, losses)
-                    self.strategy.backward(losses.total / self.strategy.accumulate)
+                    strategy.backward(losses.total / strategy.accumulate)
                     if last:
-                        self._call('optimize', name)
+                        self._step_optimizer(name, step)
             self._call('after_batch', batch, self.model.outputs)
-        self.strategy.finish_step()
+        strategy.finish_step()
         self.model.update(self.guard.ok)
         self.step, self.samples_seen = step, self.samples_seen + self.batch_size
-        self._call('after_step')
+        for hook in ('after_step', 'save', 'inspect'):
+            self._call(hook)
 
-    def _losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Any]]:
+    @torch.no_grad()
+    def _step_optimizer(self, name: str, step: int) -> None:
+        """Gradients are complete: unscale, norm, clip, step unless something is not finite. Waits for nothing."""
+        strategy, stepped = self.strategy, self.stepped[name]
+        strategy.unscale(stepped.optimizer)
+        self._call('optimize', name)
+        norm = self.gradient_norms[name] = strategy.gradient_norm(stepped.parameters)
+        if stepped.clip is not None:
+            clip_by_norm(stepped.parameters, norm, stepped.clip)
+        ok = self.guard.decide(name, step, None if strategy.gradients_may_overflow else norm)
+        strategy.step(stepped.optimizer, ok)
+
+    def _losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Losses]]:
         """The task's training step, each part of it under autocast, what happens between them outside of it."""
         parts = self.model.training_step(batch, self.wrapped, step)
         while True:
@@ -193,17 +212,27 @@ class Trainer(Runner):
         return self.strategy.to_device(batch)
 
     def _call(self, hook: str, *arguments: Any) -> None:
-        for callback in self.callbacks:
+        for callback in self.callbacks.values():
             getattr(callback, hook)(*arguments)
 
-    # used by the optimize callback
-
-    def step_optimizer(self, name: str, norm: Tensor | None) -> None:
-        ok = self.guard.decide(name, self.step + 1, None if self.strategy.gradients_may_overflow else norm)
-        self.strategy.step(self.optimizers[name], ok)
+    def open_loader(self) -> Loader:
+        """The batches that training goes on with; a loader of the caller's own."""
+        strategy, seed = self.strategy, self.context.seed
+        plan = training_plan(
+            len(self.dataset),
+            self.dataloader.per_rank(strategy.world_size),
+            strategy.rank,
+            strategy.world_size,
+            seed,
+            self.samples_seen,
+        )
+        return Loader(self.dataset, plan, self.dataloader, seed, training=True)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return training_state(self)
+
+    def rank_state(self) -> dict[str, Any]:
+        return rank_state(self)
 
     @property
     def is_main(self) -> bool:

@@ -13,10 +13,12 @@ from vq.core.random import seed_everything
 from vq.core.records import Batch, Outputs
 from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
-from vq.interfaces import Callback, Dataset, Metric, Runner, Strategy, Task
+from vq.interfaces import Dataset, Metric, Runner, Strategy, Task
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
+from vq.runners.named import Callbacks, named
 from vq.runners.progress import ProgressBar
+from vq.runners.protocol import ValidatorLike
 
 
 @VQRunnerRegistry.register_()
@@ -33,10 +35,10 @@ class Validator(Runner):
         dataloader: LoaderSettings,
         strategy: Strategy,
         metrics: dict[str, Metric] | None = None,
-        callbacks: list[Callback] | None = None,
+        callbacks: Callbacks[ValidatorLike] = None,
     ) -> None:
         self.model, self.dataset, self.dataloader, self.strategy = model, dataset, dataloader, strategy
-        self.metrics, self.callbacks = metrics or {}, list(callbacks or [])
+        self.metrics, self.callbacks = metrics or {}, named(callbacks)
         self.networks = nn.ModuleDict(
             {name: metric.network for name, metric in self.metrics.items() if metric.network is not None}
         )
@@ -55,7 +57,7 @@ class Validator(Runner):
         self.strategy.place(self.model)
         self.place_networks()
         seed_everything(self.context.seed, self.strategy.rank)
-        for callback in self.callbacks:
+        for callback in self.callbacks.values():
             callback.bind(self)
 
     def place_networks(self) -> None:
@@ -79,7 +81,7 @@ class Validator(Runner):
         self.model.eval()
         for metric in self.metrics.values():
             metric.reset()
-        for callback in self.callbacks:
+        for callback in self.callbacks.values():
             callback.before_run()
         self.loss_sums: dict[str, torch.Tensor] = {}
         self.samples, started = 0, time.perf_counter()
@@ -89,13 +91,13 @@ class Validator(Runner):
                 for metric in self.metrics.values():
                     metric.update(batch, outputs)
                 self._add_losses(outputs, len(batch))
-                for callback in self.callbacks:
+                for callback in self.callbacks.values():
                     callback.after_batch(batch, outputs)
                 bar.advance(len(batch))
         results = self._results()
         results['seconds'] = round(time.perf_counter() - started, 3)
         results['skipped'] = sum(collectives.all_gather_object(len(self.loader.skipped)))
-        for callback in self.callbacks:
+        for callback in self.callbacks.values():
             callback.after_run()
         return results
 

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from vq.core.errors import ConfigError, nearest
 from vq.interfaces import Callback, Schedule
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 from vq.runners.schedules import as_input
 
 
 @VQCallbackRegistry.register_()
-class AnnealCallback(Callback):
+class AnnealCallback(Callback[TrainerLike]):
     """Before each step, the number ``setting`` of the model becomes ``value * schedule(step)``.
 
     ``setting`` is a path of names from the task: ``tokenizer.quantizer.temperature``. A function of the step alone, so a
     resumed run goes on with the same numbers.
     """
 
+    phase = 'anneal'
+
     def __init__(self, setting: str, value: float, schedule: Schedule) -> None:
         self.setting, self.value, self.schedule = setting, value, schedule
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         *path, self.name = self.setting.split('.')
         self.part = runner.model

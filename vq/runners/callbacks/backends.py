@@ -15,6 +15,7 @@ from vq.core.config import plain
 from vq.core.errors import ConfigError, UserError
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
@@ -37,12 +38,14 @@ def hidden(package: str) -> Iterator[None]:
 
 
 @VQCallbackRegistry.register_()
-class BackendsCallback(Callback):
+class BackendsCallback(Callback[TrainerLike]):
     """Sends every scalar of the journal and every picture to ``backends``: settings of mmengine's back ends by type,
     for example ``dict(type='TensorboardVisBackend')`` or ``dict(type='WandbVisBackend', init_kwargs=dict(project='vq'))``.
 
     The run id Weights & Biases gave is stored in the checkpoint, so that a resumed run goes on in the same curve.
     """
+
+    phase = 'backends'
 
     def __init__(self, backends: list[dict[str, Any]]) -> None:
         self.settings = [plain(backend) for backend in backends]

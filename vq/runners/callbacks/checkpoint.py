@@ -1,8 +1,9 @@
-"""Checkpoints: every ``interval`` steps, at the end, and when the run is asked to stop. Stands last in the list."""
+"""Checkpoints: every ``interval`` steps, at the end, and when the run is asked to stop."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import Any
 
 from vq.core import collectives
@@ -14,20 +15,27 @@ from vq.io.digest import file_digest
 from vq.io.history import note_metrics
 from vq.io.sharded import gathered
 from vq.registries import VQCallbackRegistry
-from vq.runners.resuming import rank_state
+from vq.runners.averages import averages_of
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class CheckpointCallback(Callback):
+class CheckpointCallback(Callback[TrainerLike]):
     """Writes ``checkpoints/iter_N`` and removes old ones.
+
+    It stands last, and of all that looks at a step it is the first to run: pictures and evaluations of the step come after
+    it, so that what kills them costs no training. Figures of the evaluation are then noted in the checkpoint, and only then
+    are old ones removed.
 
     keep_last        newest ones kept; None keeps all
     keep_best        best ones kept by ``best_metric`` (``best_is`` max or min), as noted by validation
     keep_every       multiples of this many steps are kept for good
     load_state_dict  how a resume reads: ``dict(strict=False)`` lets the model have parts the checkpoint lacks
     """
+
+    phase = 'checkpoint'
 
     def __init__(
         self,
@@ -53,36 +61,47 @@ class CheckpointCallback(Callback):
         )
         self.load_options = dict(load_state_dict or {})
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         self.folder = runner.work_dir / 'checkpoints'
         files = {file for part in runner.model.modules() if isinstance(part, Pretrained) for file in part.pretrained_files()}
         self.frozen = {str(file): file_digest(file) for file in sorted(files) if not runner.context.random_weights}
 
-    def after_step(self) -> None:
-        runner = self.runner
-        if runner.step % self.interval == 0 or runner.step == runner.iters or runner.stop_requested:
-            self.save()
+    def before_run(self) -> None:
+        self.written: Path | None = None  # at the last step, to be noted in and followed by a pruning
+        if self.runner.measured is not None and self.runner.resumed is not None:
+            self._note(self.runner.resumed.path)  # the evaluation that an earlier start did not come to
 
     def save(self) -> None:
         runner = self.runner
+        if runner.step % self.interval and runner.step != runner.iters and not runner.stop_requested:
+            return
         runner.guard.check()
-        ema = next((callback.shadow for callback in runner.callbacks if hasattr(callback, 'load_shadow')), None)
+        ema = next((average.shadow for average in averages_of(runner.callbacks.values())), None)
         training, shared_out = runner.state()
         checkpoint = Checkpoint(
             step=runner.step,
             model=gathered(checkpoints.model_state(runner.model)),
             ema=None if ema is None else gathered(ema),
             training=training,
-            per_rank=rank_state(runner),
+            per_rank=runner.rank_state(),
             config_text=runner.context.config_text,
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,
             frozen=self.frozen,
         )
-        path = checkpoints.save(self.folder, checkpoint, shared_out)
+        self.written = checkpoints.save(self.folder, checkpoint, shared_out)
         if collectives.is_main():
-            if runner.measured is not None and runner.measured[0] == runner.step:
-                note_metrics(path, runner.measured[1])
-            checkpoints.prune(self.folder, self.retention)
-            logger.info('checkpoint %s', path)
+            logger.info('checkpoint %s', self.written)
+
+    def inspect(self) -> None:
+        if self.written is None:
+            return
+        self._note(self.written)
+        self.written = None
+        checkpoints.prune(self.folder, self.retention)
+
+    def _note(self, path: Path) -> None:
+        measured = self.runner.measured
+        if collectives.is_main() and measured is not None and measured[0] == self.runner.step:
+            note_metrics(path, measured[1])

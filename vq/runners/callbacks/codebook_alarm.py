@@ -14,6 +14,7 @@ from vq.core.records import Batch, Outputs
 from vq.interfaces import Callback
 from vq.metrics.codebook import number_codes, usage
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
@@ -24,7 +25,7 @@ REMEDIES = (
 
 
 @VQCallbackRegistry.register_()
-class CodebookAlarmCallback(Callback):
+class CodebookAlarmCallback(Callback[TrainerLike]):
     """Counts tokens on the device; every ``interval`` steps writes usage, perplexity and dead codes of that window.
 
     Below ``threshold`` usage a warning names the remedies. A window too short to hit every code is judged by what it
@@ -32,11 +33,13 @@ class CodebookAlarmCallback(Callback):
     codebooks, the worst of them is warned of.
     """
 
+    phase = 'alarm'
+
     def __init__(self, interval: int = 500, threshold: float = 0.5) -> None:
         self.interval, self.threshold = interval, threshold
         self.counts: Tensor | None = None
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         codes = int(getattr(runner.model, 'codebook_size', 0))
         self.sizes = list(getattr(runner.model, 'codebook_sizes', ())) or [codes]

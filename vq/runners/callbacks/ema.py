@@ -4,26 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from vq.core.errors import ConfigError
-from vq.interfaces import Callback
+from vq.interfaces import Callback, Task
 from vq.io.checkpoints import model_state, stands_under
 from vq.io.sharded import is_sharded, local, part_of
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 from vq.runners.schedules import as_input
 
 
+def averaged_state(model: Task) -> dict[str, Tensor]:
+    """The live tensors of which there is an average."""
+    prefixes = model.training_only_prefixes()
+    state = model_state(model, keep_vars=True)
+    return {name: value for name, value in state.items() if not stands_under(name, prefixes)}
+
+
 @VQCallbackRegistry.register_()
-class EMACallback(Callback):
+class EMACallback(Callback[TrainerLike]):
     """shadow <- d shadow + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)) if ``warmup``.
 
     Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts, and those that only
     training needs (a discriminator), are left out. Where parameters are sharded the average is too.
     """
+
+    phase = 'ema'
 
     CHECK_EVERY = 100  # steps
 
@@ -33,22 +42,16 @@ class EMACallback(Callback):
         self.decay, self.warmup = decay, warmup
         self.shadow: dict[str, Tensor] = {}
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         # the live tensors are found once: asking a model for its state in every step costs more than averaging it
-        self._live = self._averaged_state()
+        self._live = averaged_state(runner.model)
         self.shadow = {name: value.detach().clone() for name, value in self._live.items()}
         averaged = [name for name, value in self._live.items() if value.is_floating_point()]
         self._shadows = [local(self.shadow[name]) for name in averaged]
         self._averaged = [self._live[name] for name in averaged]
         self._sharded = any(map(is_sharded, self._averaged))
         self._copied = [name for name in self._live if name not in set(averaged)]
-
-    def _averaged_state(self) -> dict[str, Tensor]:
-        model = self.runner.model
-        prefixes = model.training_only_prefixes()
-        state = model_state(model, keep_vars=True)
-        return {name: value for name, value in state.items() if not stands_under(name, prefixes)}
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -65,7 +68,7 @@ class EMACallback(Callback):
 
     def _check(self) -> None:
         """The live tensors are still those of the model."""
-        for name, value in self._averaged_state().items():
+        for name, value in averaged_state(self.runner.model).items():
             live = self._live[name]
             # tensors of XLA have no address, and torch_xla may crash when it is asked for one
             same = value is live if value.device.type == 'xla' else local(value).data_ptr() == local(live).data_ptr()

@@ -11,21 +11,26 @@ from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 from vq.runners.callbacks.ema import EMACallback
 from vq.runners.evaluating import evaluating
+from vq.runners.journal import read
+from vq.runners.protocol import TrainerLike
 from vq.runners.validator import Validator
 
 logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class EvalCallback(Callback):
+class EvalCallback(Callback[TrainerLike]):
     """Every ``interval`` steps and at the end: dataset and metrics of the config's ``validator``, on the model in training.
 
-    Stands after EMACallback and before CheckpointCallback: a checkpoint of the same step notes the figures, and
-    ``keep_best`` goes by them. Random numbers and the order of the training data are as if nothing had happened.
+    A checkpoint of the same step is written before, notes the figures afterwards, and ``keep_best`` goes by them. Random
+    numbers and the order of the training data are as if nothing had happened. A run that ended between a checkpoint and
+    the end of its evaluation makes up for it when it is resumed.
 
     weights  'auto': the moving average where there is one; 'model': the weights as they are; 'ema'
     limit    only the first samples of the split
     """
+
+    phase = 'evaluate'
 
     def __init__(
         self, interval: int = 5000, weights: Literal['auto', 'model', 'ema'] = 'auto', limit: int | None = None
@@ -37,28 +42,42 @@ class EvalCallback(Callback):
         self.interval, self.weights, self.limit = interval, weights, limit
         self.validator: Validator | None = None
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        self.average = next((callback for callback in runner.callbacks if isinstance(callback, EMACallback)), None)
+        self.average = next((found for found in runner.callbacks.values() if isinstance(found, EMACallback)), None)
         if self.weights == 'ema' and self.average is None:
             raise ConfigError('EvalCallback is to evaluate a moving average, and there is none', 'Add an EMACallback.')
 
     def before_run(self) -> None:
-        if self.runner.context.validation is None:
+        validation = self.runner.context.validation
+        if validation is None:
             raise ConfigError('EvalCallback evaluates what the config calls validator', 'Add a validator to the config.')
         runner = self.runner
         with evaluating(runner.model):  # now: a file that a metric misses must not end the run hours later
-            self.validator = runner.context.validation(runner.model, runner.strategy)
+            self.validator = validation(runner.model, runner.strategy)
             self.validator.bind(runner.context)
             self.validator.place_networks()
             self.validator.limit = self.limit
-            for callback in self.validator.callbacks:
+            for callback in self.validator.callbacks.values():
                 callback.bind(self.validator)
+        if runner.resumed is not None and runner.step and self._due() and not self._was_evaluated():
+            self._measure()
 
-    def after_step(self) -> None:
+    def inspect(self) -> None:
+        if self._due() and not self.runner.stop_requested:  # who was asked to stop makes up for it as well
+            self._measure()
+
+    def _due(self) -> bool:
+        return self.runner.step % self.interval == 0 or self.runner.step == self.runner.iters
+
+    def _was_evaluated(self) -> bool:
+        """Before a resume, at this very step; the main rank's word counts."""
+        path = self.runner.journal.path
+        lines = read(path, 'eval') if collectives.is_main() and path.is_file() else []
+        return any(collectives.all_gather_object(any(line['step'] == self.runner.step for line in lines)))
+
+    def _measure(self) -> None:
         runner = self.runner
-        if runner.step % self.interval and runner.step != runner.iters:
-            return
         runner.guard.check()  # nothing is measured of a step that went wrong
         measured = self.evaluate()
         figures = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}

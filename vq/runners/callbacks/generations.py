@@ -14,16 +14,19 @@ from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
 from vq.runners.callbacks.ema import EMACallback
 from vq.runners.evaluating import evaluating
+from vq.runners.protocol import TrainerLike
 from vq.tasks.sequence_modeling.task import SequenceModeling
 
 
 @VQCallbackRegistry.register_()
-class GenerationsCallback(Callback):
+class GenerationsCallback(Callback[TrainerLike]):
     """Every ``interval`` steps and at the end ``pictures/iter_N_generated.png``: ``each`` images of up to ``classes`` classes.
 
     A row is a class. Weights are averaged where there is an average; the numbers that images are drawn by are the same every
     time, so that pictures of two checkpoints differ by what was learned. Random numbers of the training stay as they are.
     """
+
+    phase = 'pictures'
 
     def __init__(self, interval: int = 5000, each: int = 8, classes: int = 10) -> None:
         if interval < 1 or each < 1 or classes < 1:
@@ -33,14 +36,14 @@ class GenerationsCallback(Callback):
         self.interval, self.each, self.classes = interval, each, classes
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def inspect(self) -> None:
         runner = self.runner
         if runner.step % self.interval and runner.step != runner.iters:
             return
         model = runner.model
         if not isinstance(model, SequenceModeling):
             raise ConfigError(f'{type(model).__name__} draws nothing', 'GenerationsCallback is for generators of tokens.')
-        average = next((callback for callback in runner.callbacks if isinstance(callback, EMACallback)), None)
+        average = next((callback for callback in runner.callbacks.values() if isinstance(callback, EMACallback)), None)
         applied = contextlib.nullcontext() if average is None else average.applied()
         with evaluating(model), applied, runner.strategy.whole():
             self._draw(model)

@@ -10,11 +10,14 @@ from vq.core import collectives
 from vq.interfaces import Callback
 from vq.io import atomic
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 
 
 @VQCallbackRegistry.register_()
-class GitCallback(Callback):
+class GitCallback(Callback[TrainerLike]):
     """Writes ``git.txt`` in the run's folder; an installed package without a repository is said to be one."""
+
+    phase = 'git'
 
     MOST = 1_000_000  # characters of difference kept
 

@@ -10,11 +10,14 @@ from vq.core.records import Batch, Outputs, to_float
 from vq.interfaces import Callback
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 
 
 @VQCallbackRegistry.register_()
-class ImageGridCallback(Callback):
+class ImageGridCallback(Callback[TrainerLike]):
     """Every ``interval`` steps, ``pictures/iter_N_NAME.png`` with up to ``count`` columns from the last batch."""
+
+    phase = 'pictures'
 
     def __init__(self, interval: int = 500, count: int = 8) -> None:
         self.interval, self.count = interval, count
@@ -30,7 +33,7 @@ class ImageGridCallback(Callback):
             self.rows[name] = [picture[: self.count].detach()]
 
     @torch.no_grad()
-    def after_step(self) -> None:
+    def inspect(self) -> None:
         for name, rows in self.rows.items():
             picture = grid(torch.cat([row.float() for row in rows]), columns=rows[0].shape[0])
             save_png(self.runner.work_dir / 'pictures' / f'iter_{self.runner.step}_{name}.png', picture)

@@ -19,12 +19,13 @@ from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQCallbackRegistry
 from vq.runners.codebooks import codebooks, features_of, find_quantizer, follow, forget_moments, inputs_of
 from vq.runners.evaluating import evaluating
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class KMeansInitCallback(Callback):
+class KMeansInitCallback(Callback[TrainerLike]):
     """Before the first step, codes become the k-means centres of what the encoder makes of the next batches.
 
     It runs once in the life of a run: never after a resume, and, unless ``after_loading``, not where ``--load-model-from``
@@ -40,6 +41,8 @@ class KMeansInitCallback(Callback):
     seed        of the draw of the first centres; together with the run's
     """
 
+    phase = 'kmeans'
+
     def __init__(
         self, batches: int = 8, iterations: int = 10, delay: int = 0, seed: int = 0, after_loading: bool = False
     ) -> None:
@@ -52,7 +55,7 @@ class KMeansInitCallback(Callback):
         self.after_loading = after_loading
         self.idle = False  # weights were loaded when the run began
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         self.parts = codebooks(runner.model, 'KMeansInitCallback')
         _, self.top = find_quantizer(runner.model, 'KMeansInitCallback')
@@ -67,14 +70,12 @@ class KMeansInitCallback(Callback):
         if self.idle or runner.step != self.delay or (runner.step == 0 and runner.resumed is not None):
             return
         runner.guard.check()
-        training = runner.loader  # the runner's own stays where it is
         with evaluating(runner.model):
-            with runner._open_loader() as loader:
+            with runner.open_loader() as loader:
                 batches = (runner.strategy.to_device(batch) for batch in itertools.islice(loader, self.batches))
                 features = features_of(runner, self.top, batches)
             for name, part in self.parts.items():
                 self._start(name, part, self.top, features)
-        runner.loader = training
         follow(runner, list(self.parts))
 
     def _start(self, name: str, part: VectorQuantizer, top: Quantizer, features: list[Tensor]) -> None:

@@ -17,6 +17,7 @@ from vq.core.records import Losses
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 from vq.runners.optimizers import rate_of
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
@@ -29,12 +30,14 @@ def ready(values: list[Tensor]) -> list[Tensor]:
 
 
 @VQCallbackRegistry.register_()
-class LogCallback(Callback):
+class LogCallback(Callback[TrainerLike]):
     """Means of all losses over the interval and over ranks, learning rates, speed, waiting, memory, time left.
 
     Losses are summed on the device and read once per interval; the guard is read at the same moment. A term that some
     steps lack is averaged over those that have it.
     """
+
+    phase = 'log'
 
     def __init__(self, interval: int = 50) -> None:
         self.interval = interval
@@ -46,8 +49,7 @@ class LogCallback(Callback):
         self._start_interval()
 
     def _start_interval(self) -> None:
-        self.started, self.first_step = time.perf_counter(), self.runner.step
-        self.runner.data_seconds = 0.0
+        self.started, self.first_step, self.waited = time.perf_counter(), self.runner.step, self.runner.data_seconds
 
     def after_losses(self, name: str, losses: Losses) -> None:
         terms = {**losses.values, 'total': losses.total, **losses.notes}
@@ -110,7 +112,7 @@ class LogCallback(Callback):
         return {
             'images_per_second': round(steps * runner.batch_size / seconds, 2),
             'seconds_per_step': round(seconds / steps, 5),
-            'data_wait': round(runner.data_seconds / seconds, 4),
+            'data_wait': round((runner.data_seconds - self.waited) / seconds, 4),
             'memory_mb': round(memory),
             'eta_seconds': round((runner.iters - runner.step) * seconds / steps, 1),
         }

@@ -10,13 +10,16 @@ from typing import Any
 
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class PreemptionCallback(Callback):
-    """On SIGTERM or SIGUSR1 of any rank all ranks stop after the same step. Stands before the checkpoint callback."""
+class PreemptionCallback(Callback[TrainerLike]):
+    """On SIGTERM or SIGUSR1 of any rank all ranks stop after the same step, once its checkpoint is written."""
+
+    phase = 'preemption'
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 

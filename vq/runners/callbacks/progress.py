@@ -6,11 +6,14 @@ from vq.core import collectives
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 from vq.runners.progress import ProgressBar
+from vq.runners.protocol import TrainerLike
 
 
 @VQCallbackRegistry.register_()
-class ProgressCallback(Callback):
+class ProgressCallback(Callback[TrainerLike]):
     """One bar over the steps of the run."""
+
+    phase = 'progress'
 
     def before_run(self) -> None:
         self.bar = ProgressBar(

@@ -12,17 +12,20 @@ from vq.interfaces import Callback
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
 from vq.runners.extremes import Extremes
+from vq.runners.protocol import ValidatorLike
 
 logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class ReconstructionsCallback(Callback):
+class ReconstructionsCallback(Callback[ValidatorLike]):
     """``visual/RANK_BATCH.png``: three rows (input, reconstruction, error times ``gain``), ``columns`` samples wide.
 
     ``extremes`` (0: none): as many samples go to ``visual/worst.png`` and ``visual/best.png``, by the LPIPS of the
     validator's metrics, or by PSNR where it has none; ``visual/extremes.json`` says which they are.
     """
+
+    phase = 'pictures'
 
     def __init__(self, columns: int = 16, gain: float = 4.0, extremes: int = 16) -> None:
         self.columns, self.gain, self.extremes = columns, gain, extremes

@@ -30,12 +30,13 @@ from vq.runners.codebooks import (
     inputs_of,
 )
 from vq.runners.evaluating import evaluating
+from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class ReinitCallback(Callback):
+class ReinitCallback(Callback[TrainerLike]):
     """Every ``epochs`` or ``iterations``, codes used less than ``least`` times since the last time are set anew.
 
     source='codes'     e_k <- e_j + noise |e_j| / sqrt(C) g: a copy of a used code, drawn with probability n_j / sum n (the
@@ -45,8 +46,10 @@ class ReinitCallback(Callback):
 
     Counts are over all ranks, and in the checkpoint. EMA counts, sums and usage of such codes start again at the mean of
     all, optimizer moments at zero; moving averages of the weights take the new codes over. Steps between count on the
-    device, and nobody waits. It does not act at the end of the run. Stands before the checkpoint callback.
+    device, and nobody waits. It does not act at the end of the run.
     """
+
+    phase = 'reinit'
 
     def __init__(
         self,
@@ -69,7 +72,7 @@ class ReinitCallback(Callback):
         self.noise, self.least, self.seed = noise, least, seed
         self._batch: Batch | None = None
 
-    def bind(self, runner: Any) -> None:
+    def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         self.parts = codebooks(runner.model, 'ReinitCallback')
         _, self.top = find_quantizer(runner.model, 'ReinitCallback')

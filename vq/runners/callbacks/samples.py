@@ -19,16 +19,19 @@ from vq.io.adm import write_samples
 from vq.io.ranks import together
 from vq.io.writer import Writer
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import ValidatorLike
 
 
 @VQCallbackRegistry.register_()
-class SamplesCallback(Callback):
+class SamplesCallback(Callback[ValidatorLike]):
     """``file`` in the folder of the run: ``arr_0`` uint8 (N, H, W, 3) and, where there are classes, ``arr_1`` (N,).
 
     Samples stand in the order of the dataset, each once, whatever the batches and ranks; those that could not be read are
     missing. ``images``: 'reconstruction', or 'input' for a file of the originals. Each rank writes its pictures to a file of
     its own; at the end the main rank, which must see the others' files, joins them: no more than one picture is in memory.
     """
+
+    phase = 'pictures'
 
     def __init__(self, file: str = 'samples.npz', images: Literal['reconstruction', 'input'] = 'reconstruction') -> None:
         if images not in ('reconstruction', 'input'):

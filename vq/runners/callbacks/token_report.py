@@ -14,14 +14,17 @@ from vq.metrics.tokens import TokenMetric
 from vq.registries import VQCallbackRegistry
 from vq.report.charts import Series, line_chart
 from vq.report.page import Page
+from vq.runners.protocol import ValidatorLike
 
 
 @VQCallbackRegistry.register_()
-class TokenReportCallback(Callback):
+class TokenReportCallback(Callback[ValidatorLike]):
     """Of the first ``count`` images of a pass: ``visual/generations.png``, rows input, reconstruction and all that was drawn.
 
     ``visual/position_loss.html`` shows the mean loss of each position, if a TokenMetric measures it.
     """
+
+    phase = 'pictures'
 
     def __init__(self, count: int = 16) -> None:
         if count < 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 
 from vq.core.errors import ConfigError, UserError
 from vq.data.datasets.tokens import TokenDataset
@@ -11,6 +12,7 @@ from vq.data.loading import LoaderSettings
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Callback, Task, Tokenizer
 from vq.registries import VQCallbackRegistry
+from vq.runners.protocol import TrainerLike
 from vq.runners.tokenizer import TokenWriter
 from vq.tokenizers.identity import tokens_hash
 
@@ -18,12 +20,14 @@ logger = logging.getLogger('vq')
 
 
 @VQCallbackRegistry.register_()
-class TokensCallback(Callback):
+class TokensCallback(Callback[TrainerLike]):
     """Before a run on a ``TokenDataset``: write its shards if they are missing, and see that they are of this tokenizer.
 
     Images come from the dataset's ``source``, and pass through the tokenizer of the task once, on all ranks. What an earlier
     start has written is kept. ``variants``: which forms of each image; see the TokenWriter.
     """
+
+    phase = 'tokens'
 
     def __init__(
         self,
@@ -46,18 +50,18 @@ class TokensCallback(Callback):
         if dataset.folder is None:
             dataset.folder = self.runner.work_dir / 'tokens' / 'train'
         if not dataset.is_there():
-            self._write(dataset, tokenizer)
+            self._write(dataset, dataset.folder, tokenizer)
         check_made_by(dataset, tokenizer)
 
-    def _write(self, dataset: TokenDataset, tokenizer: Tokenizer) -> None:
+    def _write(self, dataset: TokenDataset, folder: Path, tokenizer: Tokenizer) -> None:
         if dataset.source is None:
             raise UserError(
-                f'there are no token shards in {dataset.folder}, and no images to make them of',
+                f'there are no token shards in {folder}, and no images to make them of',
                 'Write them with vq.tasks.image_tokenization.tokenize, or give the dataset its images as source.',
             )
         holder = Task()
         holder.tokenizer = tokenizer
-        context = dataclasses.replace(self.runner.context, work_dir=dataset.folder, meta=dict(self.runner.context.meta))
+        context = dataclasses.replace(self.runner.context, work_dir=folder, meta=dict(self.runner.context.meta))
         context.meta |= {'tokenizer_config_hash': '', 'tokens_hash': tokens_hash(tokenizer)}
         writer = TokenWriter(
             holder,
