@@ -18,6 +18,7 @@ from vq.recipes.digits import (
     digits_tokenizer,
 )
 from vq.recipes.parts import cooling
+from vq.recipes.study import vqvae_gan_study
 from vq.recipes.vqgan import autoencoder, cvqvae, fsq, llamagen_tokenizer, scalar_quantization, vqgan
 
 __all__ = [
@@ -43,4 +44,5 @@ __all__ = [
     'recipe',
     'scalar_quantization',
     'vqgan',
+    'vqvae_gan_study',
 ]
