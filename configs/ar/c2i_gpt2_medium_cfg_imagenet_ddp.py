@@ -9,8 +9,6 @@ embeddings are resized. Hardware, hours and figures: not measured, nobody has ru
 Options: those of interface.py. ``network::gpt2`` takes our own GPT-2, without the package transformers, from scratch.
 """
 
-_kwargs_.setdefault('network', 'hf_gpt2')
-_kwargs_.setdefault('network_weights', 'huggingface/gpt2-medium')
-_kwargs_.setdefault('positions', 1024)
+from vq.recipes import class_to_image
 
-_base_ = ['c2i_llama_medium_cfg_imagenet_ddp.py']
+_export_ = class_to_image(_kwargs_, network='hf_gpt2', network_weights='huggingface/gpt2-medium', positions=1024)

@@ -12,18 +12,6 @@ place of augmented in every step (``on_the_fly::True`` does that).
 Options: those of interface.py.
 """
 
-_kwargs_.setdefault('batch_size', 96)
-_kwargs_.setdefault('iters', 260_000)
-_kwargs_.setdefault('size', 'L')
-_kwargs_.setdefault('ffn_dim', 2816)
-_kwargs_.setdefault('rope', 'line')
-_kwargs_.setdefault('vocabulary', 'joint')
-_kwargs_.setdefault('predicts', 'vocabulary')
-_kwargs_.setdefault('dropout', 0.0)
-_kwargs_.setdefault('betas', (0.9, 0.98))
-_kwargs_.setdefault('eps', 1e-6)
-_kwargs_.setdefault('weight_decay', 0.2)
-_kwargs_.setdefault('sampler', dict(type='Multinomial', top_k=600, top_p=0.92))
-_kwargs_.setdefault('guidance', dict(type='ConstantGuidance', scale=1.75))
+from vq.recipes import class_to_image
 
-_base_ = ['interface.py']
+_export_ = class_to_image(_kwargs_)

@@ -8,6 +8,6 @@ here; less than the 2 days on 8 A100 that the authors quote for the whole tokeni
 such a pair. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('ir_config', '../llamagen/vqgan_imagenet_ddp.py')
+from vq.recipes import pixel_decoder
 
-_base_ = ['interface.py']
+_export_ = pixel_decoder(_kwargs_, ir_config='configs/llamagen/vqgan_imagenet_ddp.py')

@@ -13,6 +13,6 @@ encoder runs without a backward pass, so a step costs less than one of the recip
 from quotes generation only. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('ir_config', '../vqgan/8192_dd2_aglwg075_imagenet_ddp.py')
+from vq.recipes import pixel_decoder
 
-_base_ = ['interface.py']
+_export_ = pixel_decoder(_kwargs_, ir_config='configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py')

@@ -9,9 +9,12 @@
 Options: those of ar.py. Guidance grows along the sequence here, and tokens are drawn from the 40 likeliest.
 """
 
-_kwargs_.setdefault('network', 'hf_llama')
-_kwargs_.setdefault('vocabulary', 'joint')
-_kwargs_.setdefault('guidance', dict(type='CosineGuidance', scale=3.0))
-_kwargs_.setdefault('sampler', dict(type='Multinomial', top_k=40))
+from vq.recipes import digits_generator
 
-_base_ = ['ar.py']
+_export_ = digits_generator(
+    _kwargs_,
+    network='hf_llama',
+    vocabulary='joint',
+    guidance=dict(type='CosineGuidance', scale=3.0),
+    sampler=dict(type='Multinomial', top_k=40),
+)

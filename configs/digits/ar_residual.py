@@ -10,10 +10,13 @@ Hours, or rather minutes: not measured beyond its tiny form; expected are digits
 Options: those of ar.py; here without classes (``num_classes`` 0) and with ``network`` gpt2.
 """
 
-_kwargs_.setdefault('it_config', 'configs/digits/residual.py')
-_kwargs_.setdefault('network', 'gpt2')
-_kwargs_.setdefault('num_classes', 0)
-_kwargs_.setdefault('guidance', dict(type='ConstantGuidance', scale=1.0))
-_kwargs_.setdefault('label_drop', 0.0)
+from vq.recipes import digits_generator
 
-_base_ = ['ar.py']
+_export_ = digits_generator(
+    _kwargs_,
+    it_config='configs/digits/residual.py',
+    network='gpt2',
+    num_classes=0,
+    label_drop=0.0,
+    guidance=dict(type='ConstantGuidance', scale=1.0),
+)

@@ -12,8 +12,6 @@ of only 150 steps, which has 23.0 dB with its own decoder, a new one has 26.8 dB
 Options: ``tokenizer_run`` (any run of this family), ``iters`` (350), and those of ../decoder/interface.py.
 """
 
-_kwargs_.setdefault('it_config', 'configs/digits/vq_ema.py')
-_kwargs_.setdefault('ir_config', 'configs/digits/vq_ema.py')
-_kwargs_.setdefault('iters', 350)
+from vq.recipes import pixel_decoder
 
-_base_ = ['../decoder/interface.py']
+_export_ = pixel_decoder(_kwargs_, it_config='configs/digits/vq_ema.py', ir_config='configs/digits/vq_ema.py', iters=350)

@@ -11,10 +11,6 @@ of ``make demo``: the classifier of ../ic/digits.py names 100 % of 500 digits as
 Options: those of ar.py, and ``steps`` (6), ``order`` (confidence; halton), ``mask_ratio`` (cosine; mage).
 """
 
-_kwargs_.setdefault('method', 'masked')
-_kwargs_.setdefault('steps', 6)
-_kwargs_.setdefault('choice_temperature', 2.0)
-_kwargs_.setdefault('iters', 1500)
-_kwargs_.setdefault('label_smoothing', 0.1)
+from vq.recipes import digits_generator
 
-_base_ = ['ar.py']
+_export_ = digits_generator(_kwargs_, method='masked', steps=6, choice_temperature=2.0, iters=1500, label_smoothing=0.1)

@@ -13,8 +13,8 @@ hand. LlamaGen learns from ten crops of each image: tools/llamagen.py writes the
 Options: those of ../ar/interface.py.
 """
 
-_kwargs_.setdefault('it_config', 'configs/llamagen/vqgan_imagenet_ddp.py')
-_kwargs_.setdefault('size', 'B')
-_kwargs_.setdefault('guidance', dict(type='ConstantGuidance', scale=2.0))
+from vq.recipes import token_generator
 
-_base_ = ['../ar/interface.py']
+_export_ = token_generator(
+    _kwargs_, it_config='configs/llamagen/vqgan_imagenet_ddp.py', size='B', guidance=dict(type='ConstantGuidance', scale=2.0)
+)

@@ -12,15 +12,18 @@ Options: those of ../ar/interface.py, and ``mask_ratio`` (cosine; mage), ``steps
 ``choice_temperature`` (4.5), ``dim`` (768), ``depth`` (24), ``heads`` (16).
 """
 
-_kwargs_.setdefault('method', 'masked')
-_kwargs_.setdefault('it_config', 'configs/vqgan/1024_imagenet_ddp.py')
-_kwargs_.setdefault('dim', 768)
-_kwargs_.setdefault('depth', 24)
-_kwargs_.setdefault('heads', 16)
-_kwargs_.setdefault('iters', 1_500_000)
-_kwargs_.setdefault('label_smoothing', 0.1)
-_kwargs_.setdefault('betas', (0.9, 0.96))
-_kwargs_.setdefault('weight_decay', 0.045)
-_kwargs_.setdefault('guidance', dict(type='LinearGuidance', scale=3.0))
+from vq.recipes import token_generator
 
-_base_ = ['../ar/interface.py']
+_export_ = token_generator(
+    _kwargs_,
+    method='masked',
+    it_config='configs/vqgan/1024_imagenet_ddp.py',
+    dim=768,
+    depth=24,
+    heads=16,
+    iters=1_500_000,
+    label_smoothing=0.1,
+    betas=(0.9, 0.96),
+    weight_decay=0.045,
+    guidance=dict(type='LinearGuidance', scale=3.0),
+)

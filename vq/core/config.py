@@ -183,9 +183,10 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         for other in (*others, names):
             items, empty = dict(other), not self
             delete, override = items.pop('_delete_', False), items.pop('_override_', None)
+            pending = empty or '_delete_' in self.data  # what was here is a patch that would itself replace something
             if delete:
                 self.clear()
-            for name, value in ({'_delete_': True, **items} if delete and empty else items).items():
+            for name, value in ({'_delete_': True, **items} if delete and pending else items).items():
                 present = self.data.get(name)
                 if isinstance(present, PyConfig) and isinstance(value, Mapping):
                     present.update(value)

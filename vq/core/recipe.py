@@ -18,7 +18,7 @@ import functools
 import inspect
 import logging
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from vq.core.config import PyConfig, plain
@@ -73,8 +73,12 @@ class Given:
     def below(self, who: Recipe, keywords: Mapping[str, Any]) -> Given:
         """For a call of ``who`` with ``keywords``, which yield to all that is known here."""
         layers = (*self.layers, Layer(self.who, keywords)) if keywords else self.layers
-        sealed = {**dict.fromkeys(who.hides, len(layers)), **self.sealed}
-        return Given(self.options, self.root, who.name, layers, sealed)
+        return Given(self.options, self.root, who.name, layers, self.sealed)
+
+    def sealing(self, names: tuple[str, ...]) -> Given:
+        """For calls within: only what they are told counts for ``names``."""
+        sealed = {**dict.fromkeys(names, len(self.layers)), **self.sealed}
+        return Given(self.options, self.root, self.who, self.layers, sealed) if names else self
 
     def find(self, option: Declared) -> tuple[Any, str]:
         """Value and origin of an option."""
@@ -101,25 +105,27 @@ class Given:
             )
         return option.default, 'default'
 
-    def load(self, file: str, side: str, hidden: tuple[str, ...] = ()) -> PyConfig:
-        """Compose the config ``file`` that an option names. Its options: ``side.NAME``, and names that this recipe does not
-        declare, less those that are ``hidden`` from it.
+    def said(self, name: str) -> bool:
+        """Whether the option was given by anyone: else it has the default of a signature."""
+        return self.options.has(name) or any(name in layer.values for layer in self.layers)
+
+    def load(self, file: str, side: str, hidden: Sequence[str] = (), **more: Any) -> PyConfig:
+        """Compose the config ``file`` that an option names. Its options: ``side.NAME``, and names that the recipe of this
+        config does not declare, less those that are ``hidden`` from it; and ``more``.
         """
         own, record, options = self.root.names, self.options.record, self.options
-        values: dict[str, Any] = {}
+        values = dict(more)
         for layer in reversed(self.layers):  # the outermost call wins
             values |= {name: value for name, value in layer.values.items() if name not in own}
-        values |= {name: options.peek(name) for name in options if '.' not in name and name not in own}
-        for name in hidden:
-            values.pop(name, None)
+        values |= {name: options.peek(name) for name in options if name not in own}
+        values = {name: value for name, value in values.items() if name not in hidden}
         sent = {name: name for name in values}
-        for name in options:
-            if name.startswith(f'{side}.'):
-                sent[name.removeprefix(f'{side}.')] = name
-                values[name.removeprefix(f'{side}.')] = options.peek(name)
+        for name in [name for name in values if name.startswith(f'{side}.')]:
+            inner = name.removeprefix(f'{side}.')
+            sent[inner], values[inner] = name, values.pop(name)
         config, inside = PyConfig.load_beside(file, values)
         record.others[side] = inside
-        record.read |= {sent[name] for name in values if name in inside.read}
+        record.read |= {sent[name] for name in values if name in inside.read and name in sent}
         return config
 
     def load_with_all(self, file: str, **settings: Any) -> PyConfig:
@@ -178,7 +184,7 @@ class Recipe:
                 )
             values[option.name] = plain(value)
             given.options.record.values.setdefault(option.name, (value, origin))
-        return self.function(given, *pieces, **named, **values)
+        return self.function(given.sealing(self.hides), *pieces, **named, **values)
 
     @functools.cached_property
     def _pieces(self) -> frozenset[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
-from vq.recipes.parts import by_name, code_sizes, data, sized, strategy, watching
+from vq.recipes.parts import by_name, code_sizes, data, every, sized, strategy, watching
 
 EMA = dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1))
 EMA_CODEBOOK = dict(type='VectorQuantizer', commitment_weight=0.25, update=EMA)
@@ -55,7 +55,7 @@ def digits_tokenizer(
         log=dict(interval=log_every),
         pictures=dict(interval=350, count=10),
         alarm=dict(interval=alarm_every),
-        evaluate=evaluate and dict(interval=evaluate),
+        evaluate=every(evaluate),
         checkpoint=checkpoint,
     )
     small = watching(
@@ -64,7 +64,7 @@ def digits_tokenizer(
         log=dict(interval=2),
         pictures=dict(interval=4),
         alarm=dict(interval=4),
-        evaluate=evaluate and dict(interval=8, limit=20),
+        evaluate=every(evaluate and 8, limit=20),
         checkpoint=dict(interval=4),
     )
     return merge(

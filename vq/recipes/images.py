@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
-from vq.recipes.parts import data, datasets, photo_runner, step_settings, strategy
+from vq.recipes.parts import code_sizes, data, datasets, photo_runner, strategy
 
-# pieces of configs of one's own
+# pieces for configs of one's own
 
 
 @recipe(datasets, hides=('dataset',))
@@ -16,14 +16,13 @@ def one_dataset(given: Given, name: str) -> Config:
     return datasets(given, dataset=name)
 
 
-@recipe(photo_runner)
+@recipe(photo_runner, code_sizes)  # sizes were options of its metrics once
 def photo_runner_alone(
-    given: Given, *, optimize: Annotated[Any, 'step settings of the optimizers: clip, schedule, scale_lr, base_batch'] = {}
+    given: Given, *, optimize: Annotated[Any, 'step settings of optimizers that the config adds'] = {}
 ) -> Config:
     """What trains and validates tokenizers of photographs, for a config that adds model and optimizers."""
-    named = [] if isinstance(optimize, dict) else [part['optimizer'] for part in optimize if part.get('optimizer')]
-    stepped = {name: {} for name in named or ['tokenizer'] if step_settings(optimize, name)}
-    return photo_runner(given, {}, stepped, {})
+    parts = optimize if isinstance(optimize, list) else [optimize] if optimize else []
+    return photo_runner(given, {}, {part.get('optimizer', 'tokenizer'): {} for part in parts}, {})
 
 
 # networks of features
@@ -53,14 +52,16 @@ def dataset_statistics(
     network: Annotated[str | None, "config of a network of features; None: FID's Inception", config_of('network')] = None,
 ) -> Config:
     """Statistics of a dataset, for FID and its relatives: what ``vq.fid`` composes."""
-    writer = dict(
-        type='StatisticsWriter',
-        network=dict(type='FIDInception') if network is None else given.load(network, 'network'),
-        features=features,
-        **(dict(dataset=dict(split='train')) if train else {}),
-    )
+    part = dict(type='FIDInception') if network is None else given.load(network, 'network')
+    writer = dict(type='StatisticsWriter', network=part, features=features, dataset=dict(split='train') if train else {})
     tiny = dict(dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32))
     return merge(data(given, val_batch_size=64), strategy(given), dict(validator=writer, tiny=dict(validator=tiny)))
+
+
+def _over_images(given: Given, dataset: Part, metrics: Part, workers: int, batch_size: int, **more: Any) -> Config:
+    loading = dict(batch_size=batch_size, num_workers=workers)
+    validator = dict(type='ImagesValidator', dataset=dataset, dataloader=loading, metrics=metrics, **more)
+    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(dataloader=dict(num_workers=0)))))
 
 
 @recipe(datasets, strategy, hides=('dataset',))
@@ -70,40 +71,28 @@ def image_figures(
     images: Annotated[str, 'a folder, or an .npz file of samples'] = 'samples.npz',
     figures: Annotated[tuple[str, ...], 'of FeatureMetric'] = ('fid', 'inception_score'),
     reference: Annotated[str, 'name or file of statistics'] = 'imagenet_validation',
-    reference_images: Annotated[
-        str | None, 'a folder or an .npz file of images to compare with; their statistics go to the file ``reference``'
-    ] = None,
-    reference_dataset: Annotated[str | None, 'a dataset in their place, as the option dataset of other configs'] = None,
+    reference_images: Annotated[str | None, 'images to compare with; their statistics go to the file ``reference``'] = None,
+    reference_dataset: Annotated[str | None, 'a dataset in their place: digits, folder, imagenet, or a config'] = None,
     train: Annotated[bool, 'the training split of that dataset'] = False,
     batch_size: Annotated[int, 'images at a time, of one rank'] = 64,
     num_workers: Annotated[int | None, 'processes that load images; None: 4, and 0 for files of samples'] = None,
 ) -> Config:
     """Figures of images that are there already, such as samples of a generator: what ``tools/fid.py`` composes."""
-    in_files = all(str(name).endswith('.npz') for name in (images, reference_images or images))
-    if num_workers is None:
-        num_workers = 0 if in_files and reference_dataset in (None, 'digits') else 4
-    compared: Part | None = None
+    against: Part | None = None
     if reference_dataset is not None:
-        found = datasets(given, dataset=reference_dataset)['validator']['dataset']
-        compared = dict(found, split='train') if train else found
+        against = dict(datasets(given, dataset=reference_dataset)['validator']['dataset'])
+        against |= dict(split='train') if train else {}
     elif reference_images is not None:
-        compared = dict(type='ImagesDataset', source=reference_images)
+        against = dict(type='ImagesDataset', source=reference_images)
+    in_files = all(name.endswith('.npz') for name in (images, reference_images or images))
+    workers = 0 if in_files and reference_dataset in (None, 'digits') else 4
     compares = set(figures) != {'inception_score'}
-    metric = dict(
-        type='FeatureMetric',
-        network=dict(type='FIDInception'),
-        figures=tuple(figures),
-        images='input',
-        reference=reference if compares else None,
-    )
-    validator = dict(
-        type='ImagesValidator',
-        dataset=dict(type='ImagesDataset', source=images),
-        dataloader=dict(batch_size=batch_size, num_workers=num_workers),
-        metrics=dict(features=metric),
-        **(dict(reference=compared) if compared is not None and compares else {}),
-    )
-    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(dataloader=dict(num_workers=0)))))
+    metric: Part = dict(type='FeatureMetric', network=dict(type='FIDInception'), figures=tuple(figures), images='input')
+    metric['reference'] = reference if compares else None
+    more = dict(reference=against) if against is not None and compares else {}
+    source = dict(type='ImagesDataset', source=images)
+    workers = workers if num_workers is None else num_workers
+    return _over_images(given, source, dict(features=metric), workers, batch_size, **more)
 
 
 @recipe(strategy)
@@ -122,10 +111,5 @@ def image_pairs(
     metrics: dict[str, Part] = {name: dict(type=kind) for name, kind in kinds.items()}
     if lpips is not None:
         metrics['lpips'] = dict(type='LPIPSMetric', net=lpips)
-    validator = dict(
-        type='ImagesValidator',
-        dataset=dict(type='PairsDataset', first=first, second=second, common=common),
-        dataloader=dict(batch_size=batch_size, num_workers=num_workers),
-        metrics=metrics,
-    )
-    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(dataloader=dict(num_workers=0)))))
+    pairs = dict(type='PairsDataset', first=first, second=second, common=common)
+    return _over_images(given, pairs, metrics, num_workers, batch_size)

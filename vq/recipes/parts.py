@@ -45,7 +45,11 @@ def datasets(
         return given.load_with_all(f'{dataset}.py', **{k: v for k, v in chosen.items() if k not in unset or v != unset[k]})
     size = image_size or (32 if dataset == 'digits' else 256)
     name = (None if dataset == 'digits' else 'strong') if augmentation == 'auto' else augmentation
-    settings = {'digits': {}, 'imagenet': dict(backend=backend), 'folder': dict(classes=classes, backend=backend)}[dataset]
+    settings: dict[str, Any] = {
+        'digits': {},
+        'imagenet': dict(backend=backend),
+        'folder': dict(classes=classes, backend=backend),
+    }[dataset]
     validated = None if name is None else 'none'
     return dict(
         trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **settings)),
@@ -145,6 +149,16 @@ def watching(tiny: bool = False, **settings: Mapping[str, Any] | None) -> Config
     """Callbacks by name, each with its settings; None leaves one out. Those of a tiny form replace those of the whole form."""
     replaced = dict(_delete_=True) if tiny else {}
     return {name: dict(replaced, type=KINDS[name], **values) for name, values in settings.items() if values is not None}
+
+
+def every(interval: int | None, **settings: Any) -> Part | None:
+    """Settings of a callback that is left out where the interval is None."""
+    return None if interval is None else dict(interval=interval, **settings)
+
+
+def averaging(decay: float | None, tiny: bool = False) -> Part | None:
+    """Settings of the moving average; None: no average."""
+    return None if decay is None else dict(decay=0.9 if tiny else decay)
 
 
 def cooling(final: float = 1 / 16) -> Part:
@@ -250,22 +264,22 @@ def photo_runner(
 ) -> Config:
     """Logs, pictures, checkpoints and metrics of tokenizers of photographs."""
     whole = watching(
-        ema=ema and dict(decay=ema),
+        ema=averaging(ema),
         log=dict(interval=50),
         backends=dict(backends=[dict(type='TensorboardVisBackend')]),
         pictures=dict(interval=1000),
         alarm=dict(interval=500),
-        evaluate=evaluate and dict(interval=evaluate, limit=10_000),
+        evaluate=every(evaluate, limit=10_000),
         checkpoint=dict(interval=10_000, keep_last=3, keep_every=50_000),
     )
     small = watching(
         True,
-        ema=ema and dict(decay=0.9),
+        ema=averaging(ema, True),
         log=dict(interval=2),
         backends=dict(backends=[dict(type='LocalVisBackend')]),
         pictures=dict(interval=4),
         alarm=dict(interval=4),
-        evaluate=evaluate and dict(interval=8, limit=20),
+        evaluate=every(evaluate and 8, limit=20),
         checkpoint=dict(interval=4),
     )
     features = dict(type='FIDInception')

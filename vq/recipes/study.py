@@ -24,14 +24,13 @@ def study_tokenizer(kind: str, codes: int, later: bool) -> tuple[Part, Part]:
         gumbel=dict(feature_dim=codes, straight_through=False, init='uniform', kl_weight=0.0),
     )
     encoder = dict(width=width, downsample='average', out_channels=codes if gumbel else 256, out_kernel_size=1)
-    decoder = dict(width=width, upsample='nearest' if later else 'repeat', in_channels=256, output='tanh')
-    decoder |= dict(multipliers=(1, *multipliers[:-1]), stem_multiplier=multipliers[-1])
+    decoder = dict(width=width, upsample='nearest' if later else 'repeat', stem_multiplier=multipliers[-1], output='tanh')
     kind_of = 'GumbelQuantizer' if gumbel else 'VectorQuantizer'
     whole = dict(
         type='VQGAN',
         encoder=dict(type='ConvEncoder', multipliers=multipliers, **encoder, **SHAPE),
         quantizer=dict(type=kind_of, codebook_size=codes, embedding_dim=256, **settings[kind]),
-        decoder=dict(type='ConvDecoder', **decoder, **SHAPE),
+        decoder=dict(type='ConvDecoder', in_channels=256, multipliers=(1, *multipliers[:-1]), **decoder, **SHAPE),
     )
     tiny = dict(
         encoder=dict(width=8, multipliers=(1, 2), out_channels=64 if gumbel else 8),
@@ -141,12 +140,9 @@ def vqvae_gan_study(
         # up to 6.6 / 768, the numbers of an image per cell
         callbacks['kl_weight'] = anneal('kl_weight', 1e-6, 0.00859375, 0.24 * slower)
     schedule = dict(type='CosineSchedule', final=0.5, length=steps(250)) if later else dict(type='CosineSchedule', final=0.1)
-    settings = dict(
-        iters=(epochs or (300 if later else 150)) * epoch,
-        optimize=dict(scale_lr='sqrt', schedule=schedule),
-        callbacks=callbacks,
-    )
+    iters = (epochs or (300 if later else 150)) * epoch
+    optimize = dict(scale_lr='sqrt', schedule=schedule)
     return merge(
         photo_data(given, augmentation='square', image_size=image_size, batch_size=batch_size, num_workers=8),
-        photo_runner(given, model, optimizers, dict(trainer=tiny), **settings),
+        photo_runner(given, model, optimizers, dict(trainer=tiny), iters=iters, optimize=optimize, callbacks=callbacks),
     )

@@ -106,7 +106,8 @@ def cvqvae(
 ) -> Config:
     """CVQ-VAE (Zheng and Vedaldi 2023): VQGAN whose idle codes move to features of the batch, a little in every step.
 
-        p_k <- d p_k + (1 - d) share of code k,   a_k = exp(-10 K p_k / (1 - d) - eps),   code_k <- (1 - a_k) code_k + a_k anchor_k
+        p_k <- d p_k + (1 - d) share of code k,   a_k = exp(-10 K p_k / (1 - d) - eps)
+        code_k <- (1 - a_k) code_k + a_k anchor_k
 
     The reference toolkit meant a cosine distance here, and an option that its config dropped left it with L2; ours is cosine.
     Its recipe is VQGAN's with 8,192 codes, a discriminator of depth 2 (dd2) and a gain of 0.75 (aglwg075). Codes move once per
@@ -160,7 +161,7 @@ def scalar_quantization(
         discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
 
     The arrows between numbers are 1x1 convolutions without activations. d is the number of channels; the codes are all
-    combinations of their levels. No code is learned, and none can die. Defaults are VQGAN's: a PatchGAN of depth 3, an adaptive weight of gain 0.8, 96 images.
+    combinations of their levels. No code is learned, and none can die. The other defaults are those of VQGAN.
     """
     levels = [int(level) for level in levels]
     chain = dict(_delete_=True, type='ChainConnector', widths=tuple(widths))

@@ -1,0 +1,100 @@
+"""A pixel decoder for the tokens of a frozen tokenizer: whatever trains a tokenizer trains a decoder alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from vq.core.errors import ConfigError
+from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
+from vq.recipes.frozen import OF_CODEBOOKS, frozen_tokenizer
+from vq.recipes.parts import by_name, image_size_in
+
+TASKS = dict(ImageTokenization='ImageReconstruction', AdversarialTokenization='AdversarialReconstruction')
+WATCH_CODES = ('CodebookAlarmCallback', 'KMeansInitCallback', 'ReinitCallback')
+OF_FROZEN = ('tokenizer.encoder', 'tokenizer.post_encode', 'tokenizer.quantizer')  # what an AnnealCallback may be set on
+OF_DECODER = ('width', 'multipliers', 'refine')  # options of the new decoder, which the tokenizer's config does not see
+SIZES = dict(vqkd=dict(dim=768, depth=12, heads=12), vqkd_large=dict(dim=1280, depth=32, heads=16))
+
+
+@recipe(frozen_tokenizer, hides=('image_size', 'ir_config', 'ir_state_dict', 'gives'))
+def pixel_decoder(
+    given: Given,
+    *,
+    ir_config: Annotated[
+        str, 'config of the image tokenization task whose decoder, losses, data and runner are taken', config_of('ir')
+    ] = 'configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py',
+    decoder: Annotated[
+        str | Part, 'vqgan (that of ir_config), vqkd (a ViTDecoder, 12 x 768), vqkd_large (32 x 1280), or a dict(type=...)'
+    ] = 'vqgan',
+    patch: Annotated[int, 'pixels a token, of a ViTDecoder'] = 16,
+) -> Config:
+    """Images are as large as ``ir_config`` says. What a token stands for must agree with the frozen tokenizer.
+
+        image x -> frozen encoder -> frozen codes -> z -> pre_decode -> decoder -> x'
+        decoder:        the pixel losses and the adversarial term of ``ir_config``
+        discriminator:  as there
+
+    16 x 16 pixels a token with ``multipliers`` (1, 1, 2, 2, 4) and with ``patch`` 16; 8 x 8 with (1, 1, 2, 4) and with 8.
+    """
+    ir = given.load(ir_config, 'ir', ('tokenizer_run', 'it_config', 'it_state_dict', 'ir_config', 'ir_state_dict'))
+    model, tiny = _model(ir), _model(ir.get('tiny', {}))
+    task = model.get('type', '').split('.')[-1]
+    if task not in TASKS or 'decoder' not in model.get('tokenizer', {}):
+        raise ConfigError(
+            f'ir_config: {ir_config} trains a {task or "model that is not there"}, which has no decoder of pixels to take',
+            'Give a config of the image tokenization task whose tokenizer has a decoder: configs/vqgan/8192_imagenet_ddp.py.',
+        )
+    size = image_size_in(dict(trainer=ir['validator']))
+    frozen = frozen_tokenizer(given, OF_DECODER, image_size=size)
+    own, small, connector = model.pop('tokenizer'), tiny.pop('tokenizer', {}), None
+    part: Part
+    if decoder == 'vqgan':
+        connector = own.get('pre_decode')
+        part = _taken(own, None if connector is None else 256)  # without a connector: as wide as the codes
+        small = _taken(small, None) if 'decoder' in small else {}
+    elif isinstance(decoder, Mapping):
+        part, small = dict(decoder), {}
+    elif decoder in SIZES:
+        part = dict(type='ViTDecoder', patch=patch, grid=size // patch, **SIZES[decoder])
+        small = dict(dim=16, depth=1, heads=2, grid=2)
+    else:
+        raise ConfigError(f"decoder is '{decoder}'", f'Choose vqgan, {", ".join(SIZES)}, or give dict(type=...).')
+    tokenizer = dict(type='TokenizerWithDecoder', frozen=frozen.part, decoder=part)
+    model |= dict(type=TASKS[task], tokenizer=tokenizer | ({} if connector is None else dict(pre_decode=connector)))
+    _drop_codebooks(ir, ir.get('tiny', {}))
+    ir['validator']['metrics'] = {**ir['validator'].get('metrics', {}), **frozen.metrics}
+    imports = list(dict.fromkeys([*ir.get('custom_imports', []), *frozen.custom_imports]))
+    changes = dict(
+        trainer=dict(model=dict(tokenizer=dict(frozen=frozen.tiny, decoder=small))),
+        validator=dict(metrics=frozen.tiny_metrics) if frozen.tiny_metrics else {},
+    )
+    return merge(ir, dict(tiny=changes) if 'tiny' in ir else {}, dict(custom_imports=imports) if imports else {})
+
+
+def _model(config: Config) -> Any:
+    return config.get('trainer', {}).get('model', {})
+
+
+def _taken(tokenizer: Part, default: int | None) -> Part:
+    """Of a tokenizer, or of what changes in it when tiny: the decoder, as wide at its entrance as it is there."""
+    inside = tokenizer.get('encoder', {}).get('out_channels', default)
+    return dict(tokenizer['decoder'], **({} if inside is None else dict(in_channels=inside)))
+
+
+def _drop_codebooks(config: Config, tiny: Config) -> None:
+    """Take out what looks at a codebook in training, changes it, or counts codes: the codebook is frozen."""
+    for runner, name, judge in (('trainer', 'callbacks', _of_codes), ('validator', 'metrics', _counts)):
+        parts = config.get(runner, {})
+        gone = {key for key, part in by_name(parts.get(name, {})).items() if part is not None and judge(part)}
+        for form in (parts, tiny.get(runner, {})):
+            if name in form:
+                form[name] = {key: part for key, part in by_name(form[name]).items() if key not in gone}
+
+
+def _of_codes(callback: Part) -> bool:
+    return callback['type'].split('.')[-1] in WATCH_CODES or str(callback.get('setting', '')).startswith(OF_FROZEN)
+
+
+def _counts(metric: Part) -> bool:
+    return metric['type'].split('.')[-1] in OF_CODEBOOKS
