@@ -1,3 +1,3 @@
-"""Strategy ``base``: see vq/strategies/base.py. Loaded by interface.py."""
+"""Strategy ``base``, for configs that load this file: see vq/strategies/base.py."""
 
 _export_ = dict(type='BaseStrategy')

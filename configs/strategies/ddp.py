@@ -1,3 +1,3 @@
-"""Strategy ``ddp``: see vq/strategies/ddp.py. Loaded by interface.py."""
+"""Strategy ``ddp``, for configs that load this file: see vq/strategies/ddp.py."""
 
 _export_ = dict(type='DDPStrategy')

@@ -1,3 +1,3 @@
-"""Strategy ``fsdp``: see vq/strategies/fsdp.py. Loaded by interface.py."""
+"""Strategy ``fsdp``, for configs that load this file: see vq/strategies/fsdp.py."""
 
 _export_ = dict(type='FSDPStrategy')

@@ -1,10 +1,5 @@
-"""The strategy of a run. Options: ``strategy`` (base, ddp, fsdp, xla), ``precision`` (fp32, bf16, fp16), ``accumulate``."""
+"""The strategy of a run: see vq/recipes/parts.py."""
 
-from vq.core import PyConfig
+from vq.recipes import strategy
 
-strategy = PyConfig.load(f'{_kwargs_.get("strategy", "base")}.py')
-for option in ('precision', 'accumulate'):
-    if option in _kwargs_:
-        strategy[option] = _kwargs_[option]
-
-_export_ = dict(trainer=dict(strategy=strategy))
+_export_ = strategy(_kwargs_)

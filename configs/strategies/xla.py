@@ -1,3 +1,3 @@
-"""Strategy ``xla``: see vq/strategies/xla.py. Loaded by interface.py."""
+"""Strategy ``xla``, for configs that load this file: see vq/strategies/xla.py."""
 
 _export_ = dict(type='XLAStrategy')

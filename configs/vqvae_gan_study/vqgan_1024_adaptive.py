@@ -6,9 +6,9 @@
 Hardware and hours, quoted: 9.121 hours of one A100 an epoch, so 1,368 for its 150 epochs. Expected, quoted from row
 standard_vqgan_cb1024_adaptive of its tables, on the ImageNet validation images: 91.02 % of the codes in use, perplexity
 702.22, MSE 0.0054 (of 0 to 1), SSIM 0.65, PSNR 22.67 dB, rFID 21.56; 64.7 M parameters that learn. What ours does otherwise:
-interface.py. This config was never trained to its end.
+vq/recipes/study.py. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('adversarial', 'adaptive')
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, adversarial='adaptive')

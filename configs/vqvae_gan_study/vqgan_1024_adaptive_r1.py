@@ -6,10 +6,9 @@
 Hardware and hours, quoted: 10.223 hours of one A100 an epoch, so 1,533 for its 150 epochs. Expected, quoted from row
 standard_vqgan_cb1024_adaptive_R1 of its tables, on the ImageNet validation images: 92.67 % of the codes in use, perplexity
 720.19, MSE 0.0053 (of 0 to 1), SSIM 0.66, PSNR 22.75 dB, rFID 20.95; 64.7 M parameters that learn. What ours does otherwise:
-interface.py. This config was never trained to its end.
+vq/recipes/study.py. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('adversarial', 'adaptive')
-_kwargs_.setdefault('r1', 10.0)
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, adversarial='adaptive', r1=10.0)

@@ -6,11 +6,9 @@
 Hardware and hours, quoted: 10.107 hours of one A100 an epoch, so 1,516 for its 150 epochs. Expected, quoted from row
 entropy_vqgan_cb1024_adaptive_R1 of its tables, on the ImageNet validation images: 80.85 % of the codes in use, perplexity
 788.82, MSE 0.0056 (of 0 to 1), SSIM 0.64, PSNR 22.52 dB, rFID 26.20; 64.7 M parameters that learn. What ours does otherwise:
-interface.py. This config was never trained to its end.
+vq/recipes/study.py. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('quantizer', 'entropy')
-_kwargs_.setdefault('adversarial', 'adaptive')
-_kwargs_.setdefault('r1', 10.0)
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, quantizer='entropy', adversarial='adaptive', r1=10.0)

@@ -5,12 +5,10 @@
 
 Hardware and hours: not measured here, and published nowhere. Expected, quoted from the later README of the project, on the
 ImageNet validation images: 99.70 % of the codes in use, perplexity 896.78, MSE 0.0082 (of 0 to 1), SSIM 0.62, PSNR 20.82 dB,
-rFID 6.17; 71.1 M parameters that learn. What ours does otherwise: interface.py. This config was never trained to its end.
+rFID 6.17; 71.1 M parameters that learn. What ours does otherwise: vq/recipes/study.py. This config was never trained to its
+end.
 """
 
-_kwargs_.setdefault('recipe', 'later')
-_kwargs_.setdefault('quantizer', 'entropy')
-_kwargs_.setdefault('adversarial', 'adaptive')
-_kwargs_.setdefault('r1', 10.0)
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, recipe='later', quantizer='entropy', adversarial='adaptive', r1=10.0)

@@ -6,9 +6,9 @@
 Hardware and hours, quoted: 8.002 hours of one A100 an epoch, so 1,200 for its 150 epochs. Expected, quoted from row
 standard_vqgan_cb1024_fixed of its tables, on the ImageNet validation images: 99.71 % of the codes in use, perplexity 738.57,
 MSE 0.0068 (of 0 to 1), SSIM 0.60, PSNR 21.68 dB, rFID 28.87; 64.7 M parameters that learn. What ours does otherwise:
-interface.py. This config was never trained to its end.
+vq/recipes/study.py. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('adversarial', 'fixed')
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, adversarial='fixed')

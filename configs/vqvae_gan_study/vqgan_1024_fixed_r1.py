@@ -6,10 +6,9 @@
 Hardware and hours, quoted: 8.952 hours of one A100 an epoch, so 1,343 for its 150 epochs. Expected, quoted from row
 standard_vqgan_cb1024_fixed_R1 of its tables, on the ImageNet validation images: 100.00 % of the codes in use, perplexity
 737.21, MSE 0.0067 (of 0 to 1), SSIM 0.61, PSNR 21.71 dB, rFID 25.98; 64.7 M parameters that learn. What ours does otherwise:
-interface.py. This config was never trained to its end.
+vq/recipes/study.py. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('adversarial', 'fixed')
-_kwargs_.setdefault('r1', 10.0)
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, adversarial='fixed', r1=10.0)

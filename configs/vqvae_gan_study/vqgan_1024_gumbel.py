@@ -6,11 +6,9 @@
 Hardware and hours, quoted: 10.335 hours of one A100 an epoch, so 1,550 for its 150 epochs. Expected, quoted from row
 gumbel_vqgan_cb1024_adaptive_R1 of its tables, on the ImageNet validation images: 100.00 % of the codes in use, perplexity
 957.94, MSE 0.0053 (of 0 to 1), SSIM 0.64, PSNR 22.79 dB, rFID 23.05; 66.1 M parameters that learn. What ours does otherwise:
-interface.py. This config was never trained to its end.
+vq/recipes/study.py. This config was never trained to its end.
 """
 
-_kwargs_.setdefault('quantizer', 'gumbel')
-_kwargs_.setdefault('adversarial', 'adaptive')
-_kwargs_.setdefault('r1', 10.0)
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, quantizer='gumbel', adversarial='adaptive', r1=10.0)

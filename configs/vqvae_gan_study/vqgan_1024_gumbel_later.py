@@ -5,12 +5,10 @@
 
 Hardware and hours: not measured here, and published nowhere. Expected, quoted from the later README of the project, on the
 ImageNet validation images: 99.61 % of the codes in use, perplexity 892.00, MSE 0.0075 (of 0 to 1), SSIM 0.61, PSNR 21.23 dB,
-rFID 6.30; 72.5 M parameters that learn. What ours does otherwise: interface.py. This config was never trained to its end.
+rFID 6.30; 72.5 M parameters that learn. What ours does otherwise: vq/recipes/study.py. This config was never trained to its
+end.
 """
 
-_kwargs_.setdefault('recipe', 'later')
-_kwargs_.setdefault('quantizer', 'gumbel')
-_kwargs_.setdefault('adversarial', 'adaptive')
-_kwargs_.setdefault('r1', 10.0)
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, recipe='later', quantizer='gumbel', adversarial='adaptive', r1=10.0)

@@ -5,11 +5,10 @@
 
 Hardware and hours, quoted: 2.118 hours of one A100 an epoch, so 318 for its 150 epochs. Expected, quoted from row
 ema_vqvae_cb4096 of its tables, on the ImageNet validation images: 75.09 % of the codes in use, perplexity 1,693.17, MSE 0.0040
-(of 0 to 1), SSIM 0.70, PSNR 23.97 dB, rFID 48.06; 35.6 M parameters that learn. What ours does otherwise: interface.py. This
-config was never trained to its end.
+(of 0 to 1), SSIM 0.70, PSNR 23.97 dB, rFID 48.06; 35.6 M parameters that learn. What ours does otherwise: vq/recipes/study.py.
+This config was never trained to its end.
 """
 
-_kwargs_.setdefault('num_embeddings', 4096)
-_kwargs_.setdefault('quantizer', 'ema')
+from vq.recipes import vqvae_gan_study
 
-_base_ = ['interface.py']
+_export_ = vqvae_gan_study(_kwargs_, codebook_size=4096, quantizer='ema')

@@ -6,6 +6,7 @@ No torch is imported here: options can be listed and configs composed at once.
 from __future__ import annotations
 
 from vq.core.recipe import Given, Part, alias, config_of, merge, recipe
+from vq.recipes.classification import digits_classifier, digits_features, digits_probe, linear_probe
 from vq.recipes.decoder import pixel_decoder
 from vq.recipes.digits import (
     EMA,
@@ -20,5 +21,7 @@ from vq.recipes.digits import (
 )
 from vq.recipes.frozen import frozen_tokenizer
 from vq.recipes.generators import class_to_image, digits_generator, token_generator
+from vq.recipes.images import clip, dataset_statistics, dinov2, image_figures, image_pairs, one_dataset, photo_runner_alone
 from vq.recipes.parts import cooling, data, datasets, strategy
+from vq.recipes.study import vqvae_gan_study
 from vq.recipes.vqgan import autoencoder, cvqvae, fsq, llamagen_tokenizer, scalar_quantization, vqgan

@@ -1,19 +1,91 @@
-"""placeholder until merged"""
+"""Image classification: linear probes of frozen tokenizers, and a small classifier of digits from scratch."""
 
-from typing import Annotated
+from __future__ import annotations
 
-from vq.core.config import PyConfig
-from vq.core.recipe import recipe
+from typing import Annotated, Any
+
+from vq.core.recipe import Config, Given, Part, merge, recipe
+from vq.recipes.frozen import Frozen, frozen_tokenizer
+from vq.recipes.parts import averaging, data, strategy, tiny_data, watching
+
+DIGITS: dict[str, Any] = dict(
+    dataset='digits',
+    strategy='base',
+    image_size=32,
+    augmentation=None,
+    batch_size=64,
+    val_batch_size=60,
+    num_workers=0,
+    num_classes=10,
+)
 
 
-@recipe()
-def digits_features(given, *, features_run: Annotated[str, 'run'] = 'ic/digits'):
-    return dict(
-        type='ClassifierFeatures',
-        classifier=PyConfig.load_beside('configs/ic/digits.py', {})[0]['trainer']['model'],
-        weights=features_run,
-        image_size=32,
+@recipe(frozen_tokenizer, data, strategy)
+def linear_probe(
+    given: Given,
+    *,
+    backbone: Annotated[Part | None, 'an encoder that is trained in place of the frozen tokenizer'] = None,
+    tiny_backbone: Annotated[Part, 'what changes in that encoder when tiny'] = {},
+    num_classes: Annotated[int, 'classes'] = 1000,
+    grid: Annotated[int, 'means of features a side; 1: the mean is over all cells'] = 1,
+    image_size: Annotated[int, 'pixels a side'] = 256,
+    iters: Annotated[int, 'optimizer steps'] = 30_000,
+    lr: Annotated[float, 'of LARS'] = 1.6,
+    optimizer: Annotated[Part | None, 'in place of LARS'] = None,
+    ema: Annotated[float | None, 'decay of the moving average of weights; None: no average'] = None,
+    save_every: Annotated[int, 'steps'] = 1000,
+) -> Config:
+    """The linear probe: how well a linear classifier can read classes off a frozen tokenizer.
+
+        image -> tokenizer -> tokens -> code vectors -> mean over cells -> batch norm -> linear layer -> cross entropy
+
+    Batch sizes are those of one rank. The strategy fsdp will not do: LARS looks at whole tensors.
+    """
+    probed = Frozen(backbone, tiny_backbone, {}, {}, []) if backbone else frozen_tokenizer(given, image_size=image_size)
+    photos = dict(dataset='imagenet', augmentation='strong', batch_size=512, val_batch_size=64, num_workers=10)
+    model = dict(type='ImageClassification', classes=num_classes, grid=grid, backbone=probed.part)
+    lars = dict(type='LARS', lr=lr, momentum=0.9, weight_decay=0.0, trust=0.001)
+    stepped = dict(optimizer or lars, schedule=dict(type='CosineSchedule'))
+    whole = watching(ema=averaging(ema), log=dict(interval=50), checkpoint=dict(interval=save_every, keep_last=3))
+    small = watching(True, ema=averaging(ema, True), log=dict(interval=2), checkpoint=dict(interval=4))
+    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(classifier=stepped), callbacks=whole)
+    validator = dict(type='Validator', metrics=dict(accuracy=dict(type='AccuracyMetric', top=[1, 5])))
+    tiny = merge(tiny_data(batch_size_in_total=False), dict(trainer=dict(model=dict(backbone=probed.tiny), callbacks=small)))
+    return merge(
+        dict(custom_imports=probed.custom_imports) if probed.custom_imports else {},
+        data(given, image_size=image_size, **photos),
+        strategy(given, strategy='ddp'),
+        dict(trainer=trainer, validator=validator, tiny=tiny),
     )
 
 
-from typing import Annotated
+@recipe(linear_probe)
+def digits_probe(given: Given) -> Config:
+    """What the tokens of a digits tokenizer know of the digit: the linear layer sees each of the 4 x 4 cells."""
+    tokenizer = dict(it_config='configs/digits/vq_ema.py', grid=4, iters=300, lr=5.0, save_every=150)
+    return linear_probe(given, **DIGITS, **tokenizer)
+
+
+@recipe(linear_probe)
+def digits_classifier(
+    given: Given,
+    *,
+    classifier_width: Annotated[int, 'channels of the first level'] = 16,
+    lr: Annotated[float, 'of AdamW'] = 3e-3,
+) -> Config:
+    """A small convolutional classifier of handwritten digits: the feature network of figures on digits."""
+    shape = dict(multipliers=(1, 2, 4), residual_blocks=1, attention_levels=(), refine=False, norm_groups=4, out_channels=64)
+    network: Part = dict(type='ConvEncoder', width=classifier_width, **shape)
+    tiny = dict(width=8, out_channels=16)
+    adam = dict(type='AdamW', lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
+    settings = dict(DIGITS, iters=200, save_every=100)
+    return linear_probe(given, backbone=network, tiny_backbone=tiny, optimizer=adam, **settings)
+
+
+@recipe(digits_classifier)
+def digits_features(
+    given: Given, *, features_run: Annotated[str, 'run of ic/digits.py, a checkpoint of it, or a file'] = 'ic/digits'
+) -> Part:
+    """The feature network of figures on digits: the classifier of ic/digits.py, 64 features, 10 logits."""
+    classifier = digits_classifier(given)['trainer']['model']
+    return dict(type='ClassifierFeatures', classifier=classifier, weights=features_run, image_size=32)

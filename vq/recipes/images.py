@@ -1,0 +1,115 @@
+"""Datasets alone, networks of features, and figures of images that are there already."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
+from vq.recipes.parts import code_sizes, data, datasets, photo_runner, strategy
+
+# pieces for configs of one's own
+
+
+@recipe(datasets, hides=('dataset',))
+def one_dataset(given: Given, name: str) -> Config:
+    """Both splits of digits, folder or imagenet, whatever the option ``dataset`` says."""
+    return datasets(given, dataset=name)
+
+
+@recipe(photo_runner, code_sizes)  # sizes were options of its metrics once
+def photo_runner_alone(
+    given: Given, *, optimize: Annotated[Any, 'step settings of optimizers that the config adds'] = {}
+) -> Config:
+    """What trains and validates tokenizers of photographs, for a config that adds model and optimizers."""
+    parts = optimize if isinstance(optimize, list) else [optimize] if optimize else []
+    return photo_runner(given, {}, {part.get('optimizer', 'tokenizer'): {} for part in parts}, {})
+
+
+# networks of features
+
+
+@recipe()
+def clip(given: Given, *, small: Annotated[bool, 'a network for tests, without weights'] = False) -> Part:
+    """CLIP's image encoder as a network of features, for CMMD: ViT-L/14 at 336 pixels."""
+    return dict(type='CLIPImages', **(dict(dimension=16, width=32, depth=2, heads=4, image_size=28) if small else {}))
+
+
+@recipe()
+def dinov2(given: Given, *, small: Annotated[bool, 'a network for tests, without weights'] = False) -> Part:
+    """DINOv2 as a network of features, for FD-DINOv2: ViT-L/14 at 224 pixels."""
+    return dict(type='DINOv2', **(dict(dimension=32, depth=2, heads=4, image_size=28) if small else {}))
+
+
+# what commands compose
+
+
+@recipe(data, strategy)
+def dataset_statistics(
+    given: Given,
+    *,
+    train: Annotated[bool, 'of the training split, as validation sees it'] = False,
+    features: Annotated[bool, 'keep the rows as well'] = False,
+    network: Annotated[str | None, "config of a network of features; None: FID's Inception", config_of('network')] = None,
+) -> Config:
+    """Statistics of a dataset, for FID and its relatives: what ``vq.fid`` composes."""
+    part = dict(type='FIDInception') if network is None else given.load(network, 'network')
+    writer = dict(type='StatisticsWriter', network=part, features=features, dataset=dict(split='train') if train else {})
+    tiny = dict(dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32))
+    return merge(data(given, val_batch_size=64), strategy(given), dict(validator=writer, tiny=dict(validator=tiny)))
+
+
+def _over_images(given: Given, dataset: Part, metrics: Part, workers: int, batch_size: int, **more: Any) -> Config:
+    loading = dict(batch_size=batch_size, num_workers=workers)
+    validator = dict(type='ImagesValidator', dataset=dataset, dataloader=loading, metrics=metrics, **more)
+    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(dataloader=dict(num_workers=0)))))
+
+
+@recipe(datasets, strategy, hides=('dataset',))
+def image_figures(
+    given: Given,
+    *,
+    images: Annotated[str, 'a folder, or an .npz file of samples'] = 'samples.npz',
+    figures: Annotated[tuple[str, ...], 'of FeatureMetric'] = ('fid', 'inception_score'),
+    reference: Annotated[str, 'name or file of statistics'] = 'imagenet_validation',
+    reference_images: Annotated[str | None, 'images to compare with; their statistics go to the file ``reference``'] = None,
+    reference_dataset: Annotated[str | None, 'a dataset in their place: digits, folder, imagenet, or a config'] = None,
+    train: Annotated[bool, 'the training split of that dataset'] = False,
+    batch_size: Annotated[int, 'images at a time, of one rank'] = 64,
+    num_workers: Annotated[int | None, 'processes that load images; None: 4, and 0 for files of samples'] = None,
+) -> Config:
+    """Figures of images that are there already, such as samples of a generator: what ``tools/fid.py`` composes."""
+    against: Part | None = None
+    if reference_dataset is not None:
+        against = dict(datasets(given, dataset=reference_dataset)['validator']['dataset'])
+        against |= dict(split='train') if train else {}
+    elif reference_images is not None:
+        against = dict(type='ImagesDataset', source=reference_images)
+    in_files = all(name.endswith('.npz') for name in (images, reference_images or images))
+    workers = 0 if in_files and reference_dataset in (None, 'digits') else 4
+    compares = set(figures) != {'inception_score'}
+    metric: Part = dict(type='FeatureMetric', network=dict(type='FIDInception'), figures=tuple(figures), images='input')
+    metric['reference'] = reference if compares else None
+    more = dict(reference=against) if against is not None and compares else {}
+    source = dict(type='ImagesDataset', source=images)
+    workers = workers if num_workers is None else num_workers
+    return _over_images(given, source, dict(features=metric), workers, batch_size, **more)
+
+
+@recipe(strategy)
+def image_pairs(
+    given: Given,
+    *,
+    first: Annotated[str, 'a folder, or an .npz file of samples'] = 'originals',
+    second: Annotated[str, 'another'] = 'reconstructions',
+    common: Annotated[bool, 'leave names out that one side lacks; False: that is an error'] = False,
+    lpips: Annotated[Literal['vgg', 'alex', 'squeeze'] | None, 'network of LPIPS; None: no LPIPS'] = 'vgg',
+    batch_size: Annotated[int, 'images at a time, of one rank'] = 32,
+    num_workers: Annotated[int, 'processes that load images'] = 4,
+) -> Config:
+    """How close the images of two folders are, matched by name: what ``tools/pairs.py`` composes."""
+    kinds = dict(psnr='PSNRMetric', ssim='SSIMMetric', ssim_uniform='UniformSSIMMetric', l1='L1Metric', mse='MSEMetric')
+    metrics: dict[str, Part] = {name: dict(type=kind) for name, kind in kinds.items()}
+    if lpips is not None:
+        metrics['lpips'] = dict(type='LPIPSMetric', net=lpips)
+    pairs = dict(type='PairsDataset', first=first, second=second, common=common)
+    return _over_images(given, pairs, metrics, num_workers, batch_size)
