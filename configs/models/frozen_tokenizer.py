@@ -16,8 +16,6 @@ What comes out: ``part`` (the FrozenTokenizer) and ``tiny`` (what changes in it 
 (of its codebook, as its own validator has them), ``custom_imports``.
 """
 
-from pathlib import Path
-
 from vq.core import PyConfig
 from vq.core.errors import ConfigError, UserError
 
@@ -30,8 +28,7 @@ def at(config, *names):
     return config
 
 
-def from_config(file, weights):
-    config = PyConfig.load(file)
+def from_config(config, file, weights, imports):
     model = at(config, 'trainer', 'model') or at(config, 'validator', 'model')
     if 'tokenizer' not in model:
         raise ConfigError(
@@ -46,39 +43,34 @@ def from_config(file, weights):
         tiny=at(config, 'tiny', 'trainer', 'model', 'tokenizer'),
         metrics=metrics,
         tiny_metrics={name: tiny[name] for name in metrics if name in tiny},
-        custom_imports=config.get('custom_imports', []),
+        custom_imports=imports,
     )
 
 
-def from_file(file):
-    from vq.cli.fitting import fit
-    from vq.io.published.converted import read_about
-
-    about = read_about(file)
-    codes = fit(about.tokenizer, about.shapes, str(file)).codebook_size  # what a file says of itself is not to be trusted
-    metrics = dict(codebook=dict(type='CodebookMetric', codebook_size=codes)) if codes else {}
-    return dict(tokenizer=about.tokenizer, weights=str(file), tiny={}, metrics=metrics, tiny_metrics={}, custom_imports=[])
+def from_file(file, weights):
+    config = PyConfig.load(file)
+    return from_config(config, file, weights, config.get('custom_imports', []))
 
 
 def from_run(name):
-    from vq.io.published import catalog
-    from vq.loading import converted_file, find_run, look_for_run, newest
+    from vq.cli.fitting import fit
+    from vq.io import runs
 
-    file = Path(name).expanduser()
     try:
-        if file.is_file():
-            return from_file(file)
-        entry = catalog.find(name) if look_for_run(name, Path('work_dirs')) is None else None
-        if entry is not None:
-            return from_file(converted_file(entry))
-        checkpoint = newest(find_run(name, Path('work_dirs')))
-        return from_config((checkpoint / 'config.py').resolve(), str(checkpoint))
+        run = runs.find(name)
+        found = from_config(run.config, run.weights, str(run.weights), list(run.custom_imports))
+        if run.checkpoint is None:  # what a file says of itself is not to be trusted
+            codes = fit(run.about.tokenizer, run.about.shapes, str(run.weights)).codebook_size
+            found['metrics'] = dict(codebook=dict(type='CodebookMetric', codebook_size=codes)) if codes else {}
+        return found
+    except ConfigError:
+        raise
     except UserError as error:  # any other kind would be a mistake of this file
         raise ConfigError(f'tokenizer_run: {error.message}', error.hint) from error
 
 
 def from_decoder(file, weights, inside):
-    found = from_config(file, weights)
+    found = from_file(file, weights)
     part = found['tokenizer'].get('frozen')
     if part is not None and inside is not None:
         part['weights'] = inside
@@ -101,7 +93,7 @@ if run is not None:
 elif with_decoder is not None:
     found = from_decoder(with_decoder, decoder_state, state)
 else:
-    found = from_config(file, state)
+    found = from_file(file, state)
 
 _export_ = dict(
     part=dict(type='FrozenTokenizer', tokenizer=found['tokenizer'], weights=found['weights'], gives=gives, image_size=size),

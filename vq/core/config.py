@@ -14,7 +14,8 @@ What ours does differently, and why:
 - modules, functions and classes of a file without ``_export_`` stay in the file;
 - ``_delete_`` and ``_override_`` work wherever they stand in a dict, and never stay behind in a composed config;
 - overrides are parsed paths, not ``exec``; parents must exist;
-- dumping takes a millisecond and keeps ``inf`` and ``nan``.
+- dumping takes a millisecond and keeps ``inf`` and ``nan``;
+- a composed config in JSON, as run folders hold it, is a config too: it is data, has no options, and is never executed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
+from vq.core import composed
+from vq.core.config_json import read_text
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, listing, nearest
 from vq.core.paths import assign, parse_path
@@ -106,11 +109,18 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
         if path.parts and path.parts[0] == 'configs':
             candidates.append(root.joinpath(*path.parts[1:]))
     for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
+        twin = composed.json_twin(candidate)
+        if twin is not None or candidate.is_file():
+            return (twin or candidate).resolve()
     frames = _frames.get()
     where = f'{frames[-1]["__file__"]}: ' if frames else ''
-    beside = {entry.name for candidate in candidates if candidate.parent.is_dir() for entry in candidate.parent.glob('*.py')}
+    beside = {
+        entry.name
+        for candidate in candidates
+        if candidate.parent.is_dir()
+        for entry in candidate.parent.iterdir()
+        if entry.suffix in ('.py', '.json')
+    }
     raise ConfigError(
         f"{where}config file '{file}' does not exist{nearest(path.name, beside)}",
         f'Looked at: {", ".join(map(str, candidates))}.',
@@ -130,10 +140,12 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         if frames:
             outer = frames[-1]
             inherited: Options = outer['_kwargs_']
-            folder = Path(outer['__file__']).parent
-            return cls._compose(resolve_config(file, folder), Options({**defaults, **inherited}, inherited.asked))
-        options = Options(defaults)
-        config = cls._compose(resolve_config(file), options)
+            path = resolve_config(file, Path(outer['__file__']).parent)
+            _check_options(path, defaults)
+            return cls._compose(path, Options({**defaults, **inherited}, inherited.asked))
+        options, path = Options(defaults), resolve_config(file)
+        _check_options(path, defaults)
+        config = cls._compose(path, options)
         config.settle()
         unread = set(defaults) - options.asked
         if unread:
@@ -160,11 +172,27 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 'config files load each other in a circle: ' + ' -> '.join([*opened, str(path)]),
                 'Take one of these out of _base_ or PyConfig.load.',
             )
-        try:
-            source = path.read_text(encoding='utf-8')
-        except (OSError, UnicodeError) as error:
-            raise ConfigError(f'{path} cannot be read: {error}', 'A config is a text file of Python.') from error
-        return cls._execute(source, path, options)
+        if composed.is_data(path):
+            return cls._from_data(path)
+        return cls._execute(read_text(path), path, options)
+
+    @classmethod
+    def _from_data(cls, path: Path) -> Self:
+        """A composed config of a run: complete in itself."""
+        content = composed.read_trusted(path)
+        for name in ('_base_', '_kwargs_', '_export_'):
+            if name in content:
+                raise ConfigError(f"{path} has '{name}', and a composed config has none", 'Give it as a Python file.')
+        config = cls()
+        config.update(content)
+        return config
+
+    @classmethod
+    def execute(cls, path: Path) -> Self:
+        """Compose a Python file without asking where it lies; for those who trust it."""
+        config = cls._execute(read_text(path), path, Options({}))
+        config.settle()
+        return config
 
     @classmethod
     def _execute(cls, source: str, path: Path, options: Options) -> Self:
@@ -262,6 +290,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
     return set(value) if isinstance(value, set) else value
+
+
+def _check_options(path: Path, options: Mapping[str, Any]) -> None:
+    if options and composed.is_data(path):
+        raise ConfigError(
+            f"{path} has no option '{min(options)}': it is the composed config of a run, whose options are settled",
+            'Change its values by path, --override .trainer.iters:100, or give the config that the run was started with.',
+        )
 
 
 def _settle(value: Any) -> None:

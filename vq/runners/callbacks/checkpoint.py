@@ -15,6 +15,7 @@ from vq.io.history import note_metrics
 from vq.io.sharded import gathered
 from vq.registries import VQCallbackRegistry
 from vq.runners.resuming import rank_state
+from vq.tasks.spec import spec_of
 
 logger = logging.getLogger('vq')
 
@@ -56,6 +57,8 @@ class CheckpointCallback(Callback):
     def bind(self, runner: Any) -> None:
         super().bind(runner)
         self.folder = runner.work_dir / 'checkpoints'
+        main = collectives.is_main()  # it writes what ranks share
+        self.spec = spec_of(runner.model, runner.dataset, runner.context.preprocessing).as_json() if main else None
         files = {file for part in runner.model.modules() if isinstance(part, Pretrained) for file in part.pretrained_files()}
         self.frozen = {str(file): file_digest(file) for file in sorted(files) if not runner.context.random_weights}
 
@@ -76,6 +79,7 @@ class CheckpointCallback(Callback):
             training=training,
             per_rank=rank_state(runner),
             config_text=runner.context.config_text,
+            spec=self.spec,
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,
             frozen=self.frozen,
