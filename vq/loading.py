@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from vq.core.config import PyConfig
-from vq.core.errors import UserError, listing, nearest
+from vq.core.errors import UserError
 from vq.core.records import to_float, to_uint8
+from vq.core.trust import import_modules
 from vq.interfaces import Pretrained, Task, Tokenizer
-from vq.io.pretrained import pretrained_root
-from vq.io.published import catalog
-from vq.io.published.converted import read_about
+from vq.io.runs import Run, Weights, find
 from vq.io.tensorfile import damaged
+from vq.io.weights import load_model_from
 from vq.registries import VQModelRegistry
+from vq.tasks.sequence_modeling.loaded import load_generator
 
 
 class LoadedTokenizer:
@@ -85,115 +85,49 @@ class LoadedTokenizer:
 def load(
     name: str | Path,
     device: str | torch.device = 'cpu',
-    weights: Literal['auto', 'model', 'ema'] = 'auto',
+    weights: Weights = 'auto',
     work_dir: str | Path = 'work_dirs',
+    trust: bool = False,
 ) -> Any:
     """The tokenizer of a run (its NAME, its folder, or one of its checkpoint folders), of a converted file, or a published
     one by its name in the catalog. Of the run of a generator, the generator with its tokenizer: a ``LoadedGenerator``.
+
+    Nothing that lies in a run is executed. ``trust``: import the modules that the run names in ``custom_imports``.
     """
-    file = Path(name).expanduser()
-    if not file.is_file():
-        run = look_for_run(name, Path(work_dir))
-        entry = catalog.find(str(name)) if run is None else None
-        if entry is None:
-            return _load_run(find_run(name, Path(work_dir)), weights, device)
-        file = converted_file(entry)
-    return _load_converted(file, device)
-
-
-def _load_run(folder: Path, weights: Literal['auto', 'model', 'ema'], device: str | torch.device) -> Any:
-    from vq.cli.compose import import_custom, runner_config
-    from vq.cli.counting import image_size_of
-
-    checkpoint = newest(folder)
-    config = PyConfig.load((checkpoint / 'config.py').resolve())
-    import_custom(config)
-    runner = runner_config(config, 'validator' if 'validator' in config else 'trainer')
-    model = runner.get('model', {})
-    if 'generator' in model:
-        from vq.tasks.sequence_modeling.loaded import load_generator
-
-        return load_generator(model, checkpoint, weights, device)
-    if 'tokenizer' not in model:
-        raise UserError(f'{folder} holds a {model.get("type")}, which has no tokenizer', 'Give the run of a tokenizer.')
-    # no more than the tokenizer: losses and discriminators would only be thrown away, and may want files of their own
-    tokenizer = VQModelRegistry.build(model['tokenizer'], 'model.tokenizer')
-    fill(tokenizer, checkpoint, weights)
-    return LoadedTokenizer(tokenizer, torch.device(device), image_size_of(runner.get('dataset', {})), str(checkpoint))
-
-
-def _load_converted(file: Path, device: str | torch.device) -> LoadedTokenizer:
-    from vq.cli.fitting import fit
-    from vq.io.weights import sniff
-
-    if sniff(file) != 'safetensors':
+    run = find(name, work_dir, trust)
+    import_modules(run.custom_imports)
+    if run.spec.kind == 'generator':
+        return load_generator(run, weights, device)
+    if 'tokenizer' not in run.model:
         raise UserError(
-            f'{file} is a torch file, and does not say what tokenizer it is of',
-            f'Convert it: python tools/convert_checkpoints.py KIND {file}',
+            f'{run.weights} holds a {run.model.get("type")}, which has no tokenizer', 'Give the run of a tokenizer.'
         )
-    about = read_about(file)
-    on_meta = fit(about.tokenizer, about.shapes, str(file))
+    if run.checkpoint is None:
+        check_converted(run)
+    # no more than the tokenizer: losses and discriminators would only be thrown away, and may want files of their own
+    tokenizer = VQModelRegistry.build(run.model['tokenizer'], 'model.tokenizer')
+    fill(tokenizer, run, weights)
+    image_size = 256 if run.spec.image is None else run.spec.image[0]
+    return LoadedTokenizer(tokenizer, torch.device(device), image_size, str(run.weights))
+
+
+def check_converted(run: Run) -> None:
+    """A file comes from outside: its tensors must be those of its config, before any memory is taken for them."""
+    from vq.cli.fitting import fit
+
+    about = run.about
+    on_meta = fit(about.tokenizer, about.shapes, str(run.weights))
     try:
         (on_meta.token_shape if on_meta.codebook_size else on_meta.latent_shape)(about.image_size)
     except UserError as error:
-        raise damaged(file, error.message) from error
-    tokenizer = VQModelRegistry.build(about.tokenizer, 'tokenizer')
-    fill(tokenizer, file)
-    return LoadedTokenizer(tokenizer, torch.device(device), about.image_size, str(file))
+        raise damaged(run.weights, error.message) from error
 
 
-def fill(tokenizer: Tokenizer, source: Path, weights: Literal['auto', 'model', 'ema'] = 'auto') -> None:
-    """Load what stands under ``tokenizer.`` in a checkpoint or file; frozen parts read their own files."""
-    from vq.io.weights import load_model_from
-
+def fill(tokenizer: Tokenizer, run: Run, weights: Weights = 'auto') -> None:
+    """Load what stands under ``tokenizer.`` in a run; frozen parts read their own files."""
     task = Task()
     task.tokenizer = tokenizer
-    load_model_from(task, [source], weights=weights)
+    load_model_from(task, [run], weights=weights)
     for part in tokenizer.modules():
         if isinstance(part, Pretrained) and part.frozen:
             part.load_pretrained()
-
-
-def converted_file(entry: catalog.Published) -> Path:
-    """Where a published tokenizer lies after it was prepared."""
-    if entry.kind is None:
-        raise UserError(f"'{entry.name}' is no tokenizer ({entry.about})", 'It is read by the parts that need it.')
-    file = pretrained_root() / entry.converted
-    if not file.is_file():
-        raise UserError(
-            f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
-            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}',
-        )
-    return file
-
-
-def look_for_run(name: str | Path, work_dir: Path) -> Path | None:
-    return next((folder for folder in (Path(name), work_dir / name, work_dir / 'dry_run' / name) if folder.is_dir()), None)
-
-
-def find_run(name: str | Path, work_dir: Path) -> Path:
-    """The folder of a run or checkpoint."""
-    folder = look_for_run(name, work_dir)
-    if folder is not None:
-        return folder
-    runs = (
-        sorted(str(path.parent.relative_to(work_dir)) for path in work_dir.glob('**/checkpoints')) if work_dir.is_dir() else []
-    )
-    published = [entry.name for entry in catalog.CATALOG if entry.kind is not None]
-    also = f' Published: {listing(published)}.' if published else ''
-    raise UserError(
-        f"there is no run or folder '{name}'{nearest(str(name), [*runs, *published])}",
-        f'Runs in {work_dir}: {", ".join(runs[:20]) or "none"}.{also}',
-    )
-
-
-def newest(folder: Path) -> Path:
-    """A checkpoint folder itself, or the latest complete one of a run."""
-    from vq.io import checkpoints
-
-    if checkpoints.is_complete(folder):
-        return folder
-    found = checkpoints.latest(folder / 'checkpoints')
-    if found is None:
-        raise UserError(f'{folder} has no complete checkpoint', 'Train the run first.')
-    return found

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from vq.io.sources import files_of, find_source, weights_file
 
 from vq.core.errors import UserError
 from vq.io.checkpoints import Checkpoint, save
-from vq.io.sources import files_of, find_source, weights_file
 
 
 @pytest.fixture

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from typing import Any
+
+from vq.core.environment import dry_run
+
+__all__ = ['DictAction', 'add_config', 'add_run', 'add_trust', 'add_weights', 'dry_run', 'parser']
 
 
 class DictAction(argparse.Action):
@@ -49,7 +52,7 @@ def add_config(target: argparse.ArgumentParser, required: bool = True) -> None:
         'config',
         metavar='CONFIG',
         nargs=None if required else '?',
-        help='a config file, as a path or as its path among the packaged configs',
+        help='a config file, as a path or as its path among the packaged configs; or a run folder',
     )
     target.add_argument(
         '--config-options', action=DictAction, help='options the config files read as _kwargs_, e.g. strategy::ddp'
@@ -58,6 +61,13 @@ def add_config(target: argparse.ArgumentParser, required: bool = True) -> None:
         '--override',
         action=DictAction,
         help='values of the composed config by path, e.g. .trainer.iters:100 .trainer.callbacks[-1].interval:50',
+    )
+    add_trust(target)
+
+
+def add_trust(target: argparse.ArgumentParser) -> None:
+    target.add_argument(
+        '--trust', action='store_true', help='import the modules that an opened run names: whoever wrote it is trusted'
     )
 
 
@@ -85,8 +95,3 @@ def add_weights(target: argparse.ArgumentParser, required: bool = False) -> None
         default='auto',
         help='which weights of a checkpoint: auto takes the moving average where there is one',
     )
-
-
-def dry_run() -> bool:
-    """DRY_RUN=True in the environment: every command runs its config's tiny form."""
-    return os.environ.get('DRY_RUN', '').lower() in ('1', 'true', 'yes')

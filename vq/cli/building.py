@@ -17,11 +17,13 @@ from torch import nn
 from vq.cli import logs
 from vq.cli.arguments import dry_run
 from vq.cli.compose import checked, digest, runner_config
+from vq.core import config_json
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Pretrained, Strategy, Task, Tokenizer
+from vq.io.spec import preprocessing_of
 from vq.io.weights import load_model_from, state_hash
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
@@ -52,14 +54,15 @@ def make_folder(folder: Path) -> None:
 
 
 def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: PyConfig, folder: Path) -> RunContext:
-    """What the runner is told: the run's name, folder and seed, the config as text, the command as typed."""
+    """What the runner is told: the run's name, folder and seed, the composed config, the command as typed."""
     command = shlex.join(['python', '-m', prog, *(sys.argv[1:] if argv is None else argv)])
     return RunContext(
         name=arguments.name,
         work_dir=folder,
         seed=arguments.seed,
-        config_text=config.dumps(),
-        config_name=Path(arguments.config).name,
+        config_text=config_json.dumps(config),
+        config_name=f'{Path(arguments.config).name.removesuffix(".json").removesuffix(".py")}.json',
+        preprocessing=preprocessing_of(config),
         command=command,
     )
 
@@ -120,7 +123,7 @@ def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: 
         # files of others do not know which tokenizer file they were trained beside: nothing to compare then
         digests = [f'{name}.digest' for name, part in model.named_modules() if isinstance(part, FrozenTokenizer)]
         new = (*model.training_only_prefixes(), *digests)  # type: ignore[operator]
-        report = load_model_from(model, [Path(file) for file in files], weights=weights, new_prefixes=new)  # type: ignore[arg-type]
+        report = load_model_from(model, files, weights=weights, new_prefixes=new)  # type: ignore[arg-type]
         logger.info('%s', report.summary())
         context.meta['loaded'] = report.summary()
 

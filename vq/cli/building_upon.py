@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
-from vq.io.sources import find_source, weights_file
+from vq.io.runs import find
 from vq.io.tensorfile import read_header
 from vq.io.weights import sniff
 
@@ -57,7 +56,7 @@ def _holds(name: str, keys: Sequence[str]) -> bool:
     """Whether weights are of a task that knows which tokenizer it was trained on. Files that are missing are not: whoever
     loads them says so."""
     try:
-        file = weights_file(find_source(str(Path(name).expanduser())))
+        file = find(name).file()
     except UserError:
         return False
     return sniff(file) == 'safetensors' and any(key in read_header(file).entries for key in keys)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import logging
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vq.cli.arguments import dry_run
 from vq.cli.callbacks import refuse_moved, settle_callbacks, settle_runner
+from vq.core import trust
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError, listing, nearest
 
@@ -21,10 +20,19 @@ TOP_LEVEL = ('trainer', 'validator', 'custom_imports', 'tiny', 'description')
 
 
 def compose(
-    file: str, options: dict[str, Any], overrides: dict[str, Any], autocast: bool = False, tiny: bool | None = None
+    file: str,
+    options: dict[str, Any],
+    overrides: dict[str, Any],
+    autocast: bool = False,
+    tiny: bool | None = None,
+    trusted: bool = False,
 ) -> PyConfig:
-    """The composed config of a command. ``tiny`` (DRY_RUN in the environment by default) applies its tiny form first."""
-    config = PyConfig.load(file, **options)
+    """The composed config of a command. ``tiny`` (DRY_RUN in the environment by default) applies its tiny form first.
+
+    ``trusted``: runs that are opened on the way may name modules to import.
+    """
+    with trust.trusting(trusted):
+        config = PyConfig.load(find_config(file), **options)
     for key in config:
         if key not in TOP_LEVEL:
             raise ConfigError(
@@ -49,20 +57,23 @@ def compose(
     return config
 
 
+def find_config(file: str) -> str | Path:
+    """The config file that CONFIG names; of a run's folder, the config of its newest checkpoint."""
+    from vq.io import runs
+
+    if not Path(file).is_dir():
+        return file
+    run = runs.find(file)
+    place = run.checkpoint or run.weights.parent
+    found = next((place / name for name in (runs.CONFIG, runs.OLD_CONFIG) if (place / name).is_file()), None)
+    if found is None:
+        raise ConfigError(f'{file} is a folder, and no run that has a config', 'Give a config file, or a run.')
+    return found
+
+
 def import_custom(config: PyConfig) -> None:
     """Import the user's modules, which register their parts. The working directory is on the path."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    modules = config.get('custom_imports', [])
-    if not isinstance(modules, list | tuple):
-        raise ConfigError(f'custom_imports is {modules!r:.60}', "Write custom_imports = ['package.module'].")
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(
-                f"custom_imports: '{module}' cannot be imported: {error}", 'Run from the folder that holds it, or install it.'
-            ) from error
+    trust.import_modules(trust.module_names(config.get('custom_imports', []), 'the config'))
 
 
 def apply_tiny(config: PyConfig, file: str) -> None:

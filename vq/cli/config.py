@@ -49,10 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli.compose import compose
 
     started = time.perf_counter()
-    config = compose(options.config, options.config_options, options.override)
+    config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     seconds = time.perf_counter() - started
     if options.diff:
-        other = compose(options.diff, options.config_options, {})
+        other = compose(options.diff, options.config_options, {}, trusted=options.trust)
         print(other.diff(config) or 'the two configs are equal')
         return 0
     if options.memory:

@@ -126,13 +126,14 @@ def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[s
     from vq.io.published.converted import write_converted
     from vq.io.published.keymap import Converted
     from vq.io.published.reader import read_state
+    from vq.tasks.spec import spec_of_tokenizer
 
     converted: Converted = converter.convert(read_state(file, converter.NESTS), **options)
     shapes = {key: tuple(value.shape) for key, value in converted.tensors.items()}
     tokenizer: Any = fit(converted.tokenizer, shapes, str(file))
     discrete = tokenizer.codebook_size > 0
     shape = (tokenizer.token_shape if discrete else tokenizer.latent_shape)(converted.image_size)
-    write_converted(output, converted, kind, file.name, read_digest(file))
+    write_converted(output, converted, kind, file.name, read_digest(file), spec_of_tokenizer(tokenizer, converted.image_size))
     own = sum(key.startswith(PREFIX) for key in shapes)
     others = f', {len(shapes) - own} of the discriminator' if len(shapes) > own else ''
     shown = f'{" x ".join(map(str, shape))} per image of {converted.image_size} pixels'
@@ -164,6 +165,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
     from vq.io.atomic import atomic_file
     from vq.io.digest import read_digest
     from vq.io.published.reader import read_state
+    from vq.tasks.spec import spec_of_generator
 
     converted = converter.convert(read_state(file, converter.NESTS), **options)
     generator = _fit_generator(converted, converter.PREFIX)
@@ -173,6 +175,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
         'vq.kind': kind,
         'vq.generator': json.dumps(converted.generator, sort_keys=True),
         'vq.image_size': str(converted.image_size),
+        'vq.spec': json.dumps(spec_of_generator(generator, converted.image_size).as_json()),
         'vq.source': file.name,
         'vq.source_sha256': read_digest(file),
     }

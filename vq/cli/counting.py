@@ -17,6 +17,7 @@ from vq.core.errors import ConfigError
 from vq.core.records import Batch
 from vq.core.registry import TreeMeta
 from vq.interfaces import Task, Tokenizer
+from vq.io.spec import size_of
 from vq.registries import VQModelRegistry, VQTaskRegistry
 
 logger = logging.getLogger('vq')
@@ -78,7 +79,7 @@ def count_model(runner: Mapping[str, Any]) -> Counts:
         model: Task = VQTaskRegistry.build(runner['model'], 'model')
     model.eval()
     try:
-        flops = count_flops(model, image_size_of(runner.get('dataset', {})))
+        flops = count_flops(model, size_of(runner.get('dataset', {})))
     except (NotImplementedError, RuntimeError) as error:  # a part that looks at values: there are none on the meta device
         logger.warning('operations cannot be counted: %s', str(error).partition('\n')[0])
         flops = {}
@@ -91,13 +92,6 @@ def count_model(runner: Mapping[str, Any]) -> Counts:
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def image_size_of(dataset: Mapping[str, Any]) -> int:
-    """The size a dataset's config asks for."""
-    dataset = dataset.get('source') or dataset  # of tokens, the images they are made of
-    transform = dataset.get('transform') or {}
-    return int(transform.get('image_size', dataset.get('image_size', 256)))
 
 
 def count_flops(model: Task, image_size: int) -> dict[str, float]:

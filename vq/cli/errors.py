@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 from vq.cli import several
 from vq.core.errors import UserError
+from vq.core.trust import Untrusted
 
 
 class Main(Protocol):
@@ -29,7 +33,10 @@ def command(body: Main) -> Main:
         try:
             return body(argv)
         except UserError as error:
-            say(error.message, error.hint, error.exit_code)
+            hint = error.hint
+            if isinstance(error, Untrusted):
+                hint = f'If you trust whoever wrote it, repeat with --trust: {typed(body, argv)} --trust'
+            say(error.message, hint, error.exit_code)
             return error.exit_code
         except KeyboardInterrupt:
             say('interrupted', 'Checkpoints written so far are complete; go on with --auto-resume.')
@@ -40,6 +47,16 @@ def command(body: Main) -> Main:
             return 1
 
     return run
+
+
+def typed(body: Main, argv: Sequence[str] | None) -> str:
+    """The command line, to be repeated. Options of the launcher are known where it runs in this process."""
+    if argv is None and [Path(word).name for word in sys.orig_argv[1:2]] == ['auto_torchrun']:
+        return shlex.join(['auto_torchrun', *sys.orig_argv[2:]])
+    program: str = sys.modules[body.__module__].make_parser().prog  # type: ignore[attr-defined]
+    launcher = 'auto_torchrun' if int(os.environ.get('WORLD_SIZE') or 1) > 1 else 'python'
+    words = sys.argv[1:] if argv is None else argv
+    return shlex.join([launcher, *([] if program.endswith('.py') else ['-m']), program, *words])
 
 
 def say(message: str, hint: str, code: int = 1) -> None:

@@ -25,6 +25,7 @@ def make_parser() -> Any:
     parser.add_argument('run', metavar='RUN', help='NAME or folder of a run, or one of its checkpoints')
     parser.add_argument('folder', metavar='FOLDER', help='where to write, a new folder')
     parser.add_argument('--weights', default='auto', choices=('auto', 'model', 'ema'), help='which weights of the checkpoint')
+    arguments.add_trust(parser)
     return parser
 
 
@@ -32,7 +33,7 @@ def make_parser() -> Any:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    generator, source = load_generator(options.run, options.weights)
+    generator, source = load_generator(options.run, options.weights, options.trust)
     folder = Path(options.folder).expanduser()
     about = export(generator, folder)
     print(f'{"read":<12} {source}')
@@ -42,29 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_generator(name: str, weights: Any) -> tuple[Any, str]:
+def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any, str]:
     """The generator of a run in eval on the CPU, and the checkpoint it was read from."""
-    from vq.cli.compose import import_custom, runner_config
-    from vq.core.config import PyConfig
     from vq.core.errors import UserError
+    from vq.core.trust import import_modules
     from vq.interfaces import Task
-    from vq.io.sources import find_source
+    from vq.io.runs import find
     from vq.io.weights import load_model_from
     from vq.registries import VQGeneratorRegistry
 
-    checkpoint = find_source(name)
-    if checkpoint.is_file():
-        raise UserError(f'{checkpoint} is a file, which does not say what generator it is of', 'Give a run or a checkpoint.')
-    config = PyConfig.load((checkpoint / 'config.py').resolve())
-    import_custom(config)
-    model = runner_config(config, 'validator' if 'validator' in config else 'trainer').get('model', {})
-    if 'generator' not in model:
-        raise UserError(f'{name} holds a {model.get("type")}, which has no generator', 'Give the run of a generator.')
+    run = find(name, trust=trusted)
+    if run.checkpoint is None:
+        raise UserError(f'{run.weights} is a file, which does not say what generator it is of', 'Give a run or a checkpoint.')
+    if 'generator' not in run.model:
+        raise UserError(f'{name} holds a {run.model.get("type")}, which has no generator', 'Give the run of a generator.')
+    import_modules(run.custom_imports)
     task = Task()  # nothing but the generator: the tokenizer stays where it is
-    generator = VQGeneratorRegistry.build(model['generator'], 'model.generator')
+    generator = VQGeneratorRegistry.build(run.model['generator'], 'model.generator')
     task.generator = generator
-    load_model_from(task, [checkpoint], weights=weights)
-    return generator.eval(), str(checkpoint)
+    load_model_from(task, [run], weights=weights)
+    return generator.eval(), str(run.weights)
 
 
 def export(generator: Any, folder: Path) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
     parser.add_argument('--seed', type=int, default=3407)
+    arguments.add_trust(parser)
     return parser
 
 
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.config = 'fid/interface.py'
     choices = {'dataset': options.dataset, 'train': options.train, 'features': options.features, **options.config_options}
     overrides = {f'.validator{path}': value for path, value in options.override.items()}
-    config = compose(options.config, choices, overrides)
+    config = compose(options.config, choices, overrides, trusted=options.trust)
     options.name = f'fid/{options.dataset}{"_train" if options.train else ""}'.replace('.py', '')
     folder = building.runs_folder(options.work_dir) / options.name
     writer, _ = building.open_runner(

@@ -123,7 +123,7 @@ def build(options: argparse.Namespace, choices: Mapping[str, Any]) -> Any:
     from vq.cli.compose import compose
 
     overrides = {f'.validator{path}': value for path, value in options.override.items()}
-    config = compose('images/interface.py', {**choices, **options.config_options}, overrides)
+    config = compose('images/interface.py', {**choices, **options.config_options}, overrides, trusted=options.trust)
     return build_runner(config, 'validator', options.seed)
 
 

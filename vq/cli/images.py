@@ -29,6 +29,7 @@ def add_common(parser: argparse.ArgumentParser, work_dir: str) -> None:
         '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .metrics.features.splits:1'
     )
     parser.add_argument('--seed', type=int, default=3407)
+    arguments.add_trust(parser)
     parser.set_defaults(weights='auto')
 
 
@@ -58,7 +59,7 @@ def measure(
         choices['batch_size'] = options.batch_size
     options.config = config_file
     overrides = {f'.validator{path}': value for path, value in options.override.items()}
-    config = compose(config_file, {**choices, **options.config_options}, overrides)
+    config = compose(config_file, {**choices, **options.config_options}, overrides, trusted=options.trust)
     options.name = folder.name
     validator, context = building.open_runner(
         f'tools.{tool}', argv, options, config, folder, 'validator', ImagesValidator, 'ImagesValidator'

@@ -34,7 +34,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli import building, logs
     from vq.cli.building_upon import take_tokenizer
     from vq.cli.compose import compose, runner_config
-    from vq.cli.counting import image_size_of
     from vq.core.random import python_stream
     from vq.core.records import to_float
     from vq.data.decode import BadImage, decode_image
@@ -42,10 +41,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.interfaces import Tokenizer
     from vq.io import atomic
     from vq.io.pictures import grid, save_png, token_map
+    from vq.io.spec import size_of
     from vq.runners.context import RunContext
 
     logs.start()
-    config = compose(options.config, options.config_options, options.override)
+    config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = building.build_runner(config, 'validator', 0)
     folder = Path(options.output)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     validator.strategy.device_name = options.device
     device = validator.strategy.choose_device()
     tokenizer.to(device).eval()
-    size = image_size_of(runner_config(config, 'validator')['dataset'])
+    size = size_of(runner_config(config, 'validator')['dataset'])
     failed = 0
     for name in unique_names(options.images):
         try:

@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli import building, results
     from vq.cli.compose import compose
 
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     folder = building.runs_folder(options.work_dir) / 'llamagen' / options.name.removeprefix('llamagen/')
     if options.from_codes:
         measured = read_codes(config, options, folder) if building.is_first_process() else {}
@@ -104,8 +104,8 @@ def extract(config: PyConfig, options: argparse.Namespace, argv: Sequence[str] |
 
 def prepare(config: PyConfig, options: argparse.Namespace) -> None:
     """The config's validator, as a writer of crops of the training split."""
-    from vq.cli.counting import image_size_of
     from vq.data.crops import CROPS
+    from vq.io.spec import size_of
 
     if 'trainer' not in config or 'split' not in config['trainer'].get('dataset', {}):
         raise UserError(
@@ -116,7 +116,7 @@ def prepare(config: PyConfig, options: argparse.Namespace) -> None:
     if not validator or 'dataset' not in validator:
         raise UserError(f'{options.config} has no validator with a dataset', 'Give the config of a tokenizer.')
     dataset = validator['dataset']
-    size = options.image_size or image_size_of(dataset)
+    size = options.image_size or size_of(dataset)
     dataset['split'] = config['trainer']['dataset']['split']
     dataset['transform'] = {'type': 'VQTransformRegistry.none', 'image_size': int(size * options.crop_range)}
     if validator.get('type', '').split('.')[-1] != 'Tokenizer':
@@ -171,9 +171,9 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
 
     from vq.cli import building, logs
     from vq.cli.compose import checked
-    from vq.cli.counting import image_size_of
     from vq.interfaces import Tokenizer
     from vq.io import llamagen_codes
+    from vq.io.spec import size_of
     from vq.registries import VQTaskRegistry
 
     building.make_folder(folder)
@@ -183,7 +183,7 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
         tokenizer = getattr(VQTaskRegistry.build(runner['model'], 'model'), 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer) or not tokenizer.codebook_size:
         raise UserError(f'{options.config} has no tokenizer with a codebook', 'Give the config of a discrete tokenizer.')
-    size = options.image_size or image_size_of(runner['dataset'])
+    size = options.image_size or size_of(runner['dataset'])
     source = Path(options.from_codes).expanduser()
     shards = llamagen_codes.import_codes(
         source.parent if source.name == f'imagenet{size}_codes' else source,

@@ -36,12 +36,12 @@ import torch
 from torch import Tensor, nn
 
 from vq.cli.compose import checked
-from vq.cli.counting import image_size_of
 from vq.cli.rehearsal import HALVES, Rehearsal, rehearse
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.data.loading import LoaderSettings
 from vq.io.checkpoints import stands_under
+from vq.io.spec import size_of
 from vq.registries import VQRunnerRegistry
 from vq.runners.callbacks.ema import EMACallback, averaged_state
 from vq.runners.trainer import Trainer
@@ -73,7 +73,7 @@ def footprints(config: PyConfig, devices: Sequence[int], images: int | None = No
         trainer = VQRunnerRegistry.build(runner, 'trainer')
     if not isinstance(trainer, Trainer):
         raise UserError(f'trainer is a {type(trainer).__name__}', 'What training holds is known for the Trainer only.')
-    holding, image_size = Holding(trainer), image_size_of(runner.get('dataset', {}))
+    holding, image_size = Holding(trainer), size_of(runner.get('dataset', {}))
     wanted = [
         (strategy, count, images or per_device(trainer.dataloader, strategy, count))
         for count in sorted(set(devices))

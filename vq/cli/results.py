@@ -17,7 +17,7 @@ from vq.core import collectives
 from vq.core.config import PyConfig
 from vq.io import atomic
 from vq.io.digest import file_digest
-from vq.io.history import is_complete, latest, read_marker
+from vq.io.runs import find
 from vq.runners.context import RunContext
 from vq.runners.validator import Validator
 
@@ -25,7 +25,7 @@ from vq.runners.validator import Validator
 def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any]:
     """What makes two measurements the same measurement."""
     return {
-        'contents': [identity(Path(file)) for file in files],
+        'contents': [identity(file) for file in files],
         'config_hash': digest(runner_config(config, 'validator')),
         'files': [str(file) for file in files],
         'weights': options.weights,
@@ -33,13 +33,13 @@ def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, 
     }
 
 
-def identity(path: Path) -> str:
+def identity(name: str) -> str:
     """What a checkpoint or file holds, so that a retrained one of the same name is another."""
-    place = path if is_complete(path) else latest(path / 'checkpoints')
-    if place is not None:
-        marker = read_marker(place) or {}
-        return digest({name: entry['sha256'] for name, entry in marker['files'].items() if name.endswith('.safetensors')})
-    return file_digest(path)[:16] if path.is_file() else ''
+    run = find(name)
+    if run.weights == run.checkpoint:
+        files = run.marker['files']
+        return digest({file: entry['sha256'] for file, entry in files.items() if file.endswith('.safetensors')})
+    return file_digest(run.weights)[:16]
 
 
 def write(

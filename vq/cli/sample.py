@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli.compose import compose
     from vq.runners.sampler import ImageSampler
 
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
     validator = config['validator']

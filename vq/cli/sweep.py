@@ -25,7 +25,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     from vq.runners.validator import Validator
 
     grid = parse(options.sweep)
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_sample'

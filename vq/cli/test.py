@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if options.num_samples is not None and options.num_samples < 1:
         raise UserError(f'--num-samples is {options.num_samples}', 'Give 1 or more.')
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_test'
     validator, context = building.open_runner('vq.test', argv, options, config, folder, 'validator', Validator, 'Validator')

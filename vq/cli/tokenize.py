@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli.compose import compose
     from vq.runners.tokenizer import TokenWriter
 
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = config.get('validator', {})
     if validator.get('type', '').split('.')[-1] != 'Tokenizer':

@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli.compose import compose
     from vq.runners.trainer import Trainer
 
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
     restarted = restarts.has_begun(folder)  # by this launch: then none of the options below is meant a second time

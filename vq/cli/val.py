@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.io.history import note_metrics
     from vq.runners.validator import Validator
 
-    config = compose(options.config, options.config_options, options.override, options.autocast)
+    config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
     targets = find_targets(folder, options, checkpoints)

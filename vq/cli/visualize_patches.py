@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     shards = TokenDataset(folder=options.tokens).shards
     producer = shards.manifest.producer
     variant = variant_of(options, shards)
-    config = compose(options.config, options.config_options, options.override)
+    config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     tokens = TokenView(shards, variant, *codebook_of(options, config, shards))
     source = Source(build_dataset(options, config, producer), shards, producer['variants'][variant], options.seed)
     counts = tokens.count()

@@ -14,7 +14,8 @@ What ours does differently, and why:
 - modules, functions and classes of a file without ``_export_`` stay in the file;
 - ``_delete_`` and ``_override_`` work wherever they stand in a dict, and never stay behind in a composed config;
 - overrides are parsed paths, not ``exec``; parents must exist;
-- dumping takes a millisecond and keeps ``inf`` and ``nan``.
+- dumping takes a millisecond and keeps ``inf`` and ``nan``;
+- a composed config in JSON, as run folders hold it, is a config too: it is data, has no options, and is never executed.
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
+from vq.core import composed
+from vq.core.config_json import read_text
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, nearest
 from vq.core.options import COMMAND_LINE, Namespace, Options, Record
@@ -64,11 +67,18 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
         if path.parts and path.parts[0] == 'configs':
             candidates.append(root.joinpath(*path.parts[1:]))
     for candidate in candidates:
-        if candidate.is_file():
-            return candidate.resolve()
+        twin = composed.json_twin(candidate)
+        if twin is not None or candidate.is_file():
+            return (twin or candidate).resolve()
     frames = _frames.get()
     where = f'{frames[-1]["__file__"]}: ' if frames else ''
-    beside = {entry.name for candidate in candidates if candidate.parent.is_dir() for entry in candidate.parent.glob('*.py')}
+    beside = {
+        entry.name
+        for candidate in candidates
+        if candidate.parent.is_dir()
+        for entry in candidate.parent.iterdir()
+        if entry.suffix in ('.py', '.json')
+    }
     raise ConfigError(
         f"{where}config file '{file}' does not exist{nearest(path.name, beside)}",
         f'Looked at: {", ".join(map(str, candidates))}.',
@@ -91,15 +101,19 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
             for name in defaults:
                 if not inherited.has(name):
                     inherited.record.origins.setdefault(name, outer['__file__'])
+            path = resolve_config(file, Path(outer['__file__']).parent)
+            _check_options(path, defaults)
             given = Options({**defaults, **inherited}, inherited.record)
-            return cls._compose(resolve_config(file, Path(outer['__file__']).parent), given)
+            return cls._compose(path, given)
         return cls.load_recorded(file, defaults)[0]
 
     @classmethod
     def load_recorded(cls, file: str | Path, options: Mapping[str, Any]) -> tuple[Self, Record]:
         """Compose a config file with the options of a command line; also what became of each option."""
         record = Record(str(file), origins=dict.fromkeys(options, COMMAND_LINE))
-        config = cls._compose(resolve_config(file), Options(options, record))
+        path = resolve_config(file)
+        _check_options(path, options)
+        config = cls._compose(path, Options(options, record))
         config.settle()
         record.judge()
         return config, record
@@ -128,11 +142,27 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 'config files load each other in a circle: ' + ' -> '.join([*opened, str(path)]),
                 'Take one of these out of _base_ or PyConfig.load.',
             )
-        try:
-            source = path.read_text(encoding='utf-8')
-        except (OSError, UnicodeError) as error:
-            raise ConfigError(f'{path} cannot be read: {error}', 'A config is a text file of Python.') from error
-        return cls._execute(source, path, options)
+        if composed.is_data(path):
+            return cls._from_data(path)
+        return cls._execute(read_text(path), path, options)
+
+    @classmethod
+    def _from_data(cls, path: Path) -> Self:
+        """A composed config of a run: complete in itself."""
+        content = composed.read_trusted(path)
+        for name in ('_base_', '_kwargs_', '_export_'):
+            if name in content:
+                raise ConfigError(f"{path} has '{name}', and a composed config has none", 'Give it as a Python file.')
+        config = cls()
+        config.update(content)
+        return config
+
+    @classmethod
+    def execute(cls, path: Path) -> Self:
+        """Compose a Python file without asking where it lies; for those who trust it."""
+        config = cls._execute(read_text(path), path, Options({}))
+        config.settle()
+        return config
 
     @classmethod
     def _execute(cls, source: str, path: Path, options: Options) -> Self:
@@ -240,6 +270,14 @@ def _named_parts(parts: Any) -> PyConfig:
     from vq.core.parts import NamedParts
 
     return NamedParts.of(parts)
+
+
+def _check_options(path: Path, options: Mapping[str, Any]) -> None:
+    if options and composed.is_data(path):
+        raise ConfigError(
+            f"{path} has no option '{min(options)}': it is the composed config of a run, whose options are settled",
+            'Change its values by path, --override .trainer.iters:100, or give the config that the run was started with.',
+        )
 
 
 def _settle(value: Any) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
 from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
-from vq.io.sources import files_of, find_source
+from vq.io.runs import Run, find, weight_files
 from vq.io.weights import load_model_from
 from vq.registries import VQEncoderRegistry
 
@@ -19,7 +19,7 @@ from vq.registries import VQEncoderRegistry
 class FrozenTokenizer(Encoder, Pretrained):
     """image (B, 3, H, W) -> code vectors (B, out_channels, h, w), without gradients, always as in evaluation.
 
-    - ``weights``: a run (NAME or folder), one of its checkpoints, or a converted file. Read by ``load_pretrained``.
+    - ``weights``: what ``vq.load`` takes (see ``vq/io/runs.py``). Read by ``load_pretrained``.
     - ``gives``: 'codes' are the vectors its tokens stand for, whatever the shape of the tokens (of continuous tokenizers the
       means of the latents); 'features' are what the quantizer would take.
     - ``image_size``: of the images to come; only the ratio to the size of the maps is taken from it.
@@ -40,7 +40,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         super().__init__()
         if gives not in ('codes', 'features'):
             raise ConfigError(f"gives is '{gives}'", "Write 'codes' or 'features'.")
-        self.tokenizer, self.weights, self.gives = tokenizer, weights, gives
+        self.tokenizer, self.weights, self.gives, self.image_size = tokenizer, weights, gives, image_size
         channels, height, _ = tokenizer.latent_shape(image_size)
         quantizer = getattr(tokenizer, 'quantizer', None)
         before = gives == 'features' and isinstance(quantizer, Quantizer)
@@ -70,7 +70,7 @@ class FrozenTokenizer(Encoder, Pretrained):
     # weights
 
     def pretrained_files(self) -> list[Path]:
-        return files_of(self.weights)
+        return weight_files(self.weights)
 
     def load_pretrained(self) -> None:
         holder = Task()  # by whose frozen_prefixes parts of the tokenizer that read files of their own are left to themselves
@@ -80,13 +80,13 @@ class FrozenTokenizer(Encoder, Pretrained):
         self._compare(found, str(report.sources[0]))
         self.digest.copy_(found)
 
-    def _source(self) -> Path:
+    def _source(self) -> Run:
         if self.weights is None:
             raise UserError(
                 'the config does not say which tokenizer to build upon',
                 'Name a trained one: --config-options tokenizer_run::NAME, or, beside it_config, --load-model-from.',
             )
-        return find_source(self.weights)
+        return find(self.weights)
 
     def _compare(self, digest: Tensor, what: str) -> None:
         own, other = self.digest.cpu(), digest.cpu()

@@ -1,8 +1,9 @@
 """Checkpoints: everything a run needs to go on to the same bits, in one folder that is whole or not there.
 
 ``checkpoints/iter_N/``: ``model.safetensors``, ``ema.safetensors`` where there is one, ``training.pt`` and one
-``rank_R.pt`` per rank (plain containers, loadable with ``weights_only=True``), ``config.py``, ``meta.json``, and last
-``COMPLETE``, which lists every file with its size and SHA-256. The file ``latest`` beside the folders moves after that.
+``rank_R.pt`` per rank (plain containers, loadable with ``weights_only=True``), ``config.json`` (in older ones ``config.py``),
+``spec.json`` (see ``vq/io/spec.py``), ``meta.json``, and last ``COMPLETE``, which lists every file with its size and SHA-256.
+The file ``latest`` beside the folders moves after that.
 
 Where ranks share out the optimizers' states (FSDP), each writes its parts of them: see ``vq/io/shard_files.py``. Weights
 and their average are whole in every checkpoint, so whatever reads weights reads all checkpoints alike.
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 import vq
 from vq.core import collectives
 from vq.core.errors import RunFailure, UserError
-from vq.io import atomic, plain, tensorfile
+from vq.io import atomic, plain, runs, spec, tensorfile
 from vq.io.atomic import MARKER
 from vq.io.digest import file_digest, file_digests
 from vq.io.formats import name_callbacks
@@ -64,7 +65,8 @@ class Checkpoint:
     training: dict[str, Any] = dataclasses.field(default_factory=dict)  # optimizers, schedules, callbacks: plain containers
     ema: dict[str, Tensor] | None = None
     per_rank: dict[str, Any] | None = None  # this rank's own: random generators, position in the data
-    config_text: str = ''
+    config_text: str = ''  # JSON, see vq/core/config_json.py
+    spec: dict[str, Any] | None = None  # what the model takes and gives: see vq/io/spec.py
     samples_seen: int = 0
     seed: int | None = None
     frozen: dict[str, str] = dataclasses.field(default_factory=dict)  # file of a frozen part -> SHA-256
@@ -151,7 +153,9 @@ def _write(aside: Path, final: Path, checkpoint: Checkpoint) -> Files:
             add('model.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.model))
             if checkpoint.ema is not None:
                 add('ema.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.ema or {}))
-            add('config.py', lambda writer: writer.write(checkpoint.config_text.encode()))
+            add(runs.CONFIG, lambda writer: writer.write(checkpoint.config_text.encode()))
+            if checkpoint.spec is not None:
+                add(spec.FILE, lambda writer: writer.write(atomic.json_text(checkpoint.spec).encode()))
             add('meta.json', lambda writer: writer.write(atomic.json_text(_meta(checkpoint)).encode()))
     return files
 
@@ -225,7 +229,8 @@ def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
         'ema': tensorfile.read_tensors(place / 'ema.safetensors') if 'ema.safetensors' in files else None,
         'training': plain.read_torch(place / 'training.pt'),
         'per_rank': plain.read_torch(place / own) if own in files else None,
-        'config_text': (place / 'config.py').read_text(),
+        'config_text': (place / (runs.CONFIG if runs.CONFIG in files else runs.OLD_CONFIG)).read_text(),
+        'spec': spec.read(place / spec.FILE).as_json() if spec.FILE in files else None,
         'shards': place if 'optimizer.json' in files else None,
     }
 

@@ -6,18 +6,19 @@ import dataclasses
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError, listing, nearest
-from vq.io import atomic, checkpoints, history, plain, tensorfile
+from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
+from vq.io.runs import Run, Weights, find
+from vq.io.sniff import sniff
 
-__all__ = ['LoadReport', 'Source', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
+__all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
 
-Weights = Literal['auto', 'model', 'ema']  # which ones of a checkpoint; auto: ema where there is one
 _NESTS = ('state_dict', 'model')  # under which others keep the weights of a training checkpoint
 _WRAPPERS = ('module.', '_orig_mod.')  # what DDP and torch.compile put before every key
 
@@ -59,75 +60,18 @@ class LoadReport:
         return '; '.join(parts)
 
 
-def sniff(path: Path) -> str:
-    """What kind of file it is by its first bytes: safetensors, torch or torch-legacy."""
-    with open(path, 'rb') as file:
-        start = file.read(64)
-    size = path.stat().st_size
-    if start.startswith(b'PK\x03\x04'):
-        return 'torch'
-    if start[:1] == b'\x80' and start[1:2] in (b'\x02', b'\x03', b'\x04', b'\x05'):
-        return 'torch-legacy'
-    if len(start) > 8 and start[8:9] == b'{' and int.from_bytes(start[:8], 'little') <= size - 8:
-        return 'safetensors'
-    if start.startswith(b'version https://git-lfs'):
-        raise UserError(f'{path} is a Git LFS pointer, not the weights', 'Fetch the file itself: git lfs pull.')
-    if start.lstrip()[:5].lower() in (b'<!doc', b'<html'):
-        raise UserError(f'{path} is a web page, not weights', 'The download went wrong: fetch the file again.')
-    raise UserError(
-        f'{path} is not a file of weights: it is neither safetensors nor a torch file',
-        'Give a safetensors file, a torch file, a checkpoint folder or a run folder.',
-    )
-
-
-def read_weights(path: str | Path, weights: Weights = 'auto') -> tuple[dict[str, Tensor], Source]:
-    """The tensors of a file, a checkpoint ``iter_N`` or a run folder, on the CPU. ``weights`` chooses in a checkpoint."""
-    file, part, recorded = _locate(Path(path).expanduser(), weights)
+def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dict[str, Tensor], Source]:
+    """The tensors of a file, a checkpoint or a run, on the CPU. ``weights`` chooses in a checkpoint."""
+    run = name if isinstance(name, Run) else find(name)
+    file = run.file(weights)
+    recorded = None if run.weights == file else run.marker['files'].get(file.name, {}).get('sha256')
+    part = None if run.weights == file or run.checkpoint is None else file.stem
     source = Source(file, sniff(file), read_digest(file), part)
     if recorded is not None and source.sha256 != recorded:
         raise tensorfile.damaged(file, 'its SHA-256 is not the one recorded when it was written')
     if source.kind == 'safetensors':
         return tensorfile.read_tensors(file), source
     return _unwrap(plain.read_torch(file, mmap=source.kind == 'torch'), file), source
-
-
-def _locate(path: Path, weights: Weights) -> tuple[Path, str | None, str | None]:
-    """The file to read, which part of a checkpoint it is, and the digest its checkpoint recorded."""
-    if path.is_file():
-        return path, None, None
-    place = atomic.standing(path, history.is_complete)
-    if place is not None:
-        return _in_checkpoint(place, weights)
-    if path.is_dir():
-        folder = path / 'checkpoints' if (path / 'checkpoints').is_dir() else path
-        newest = history.latest(folder)
-        if newest is not None:
-            return _in_checkpoint(newest, weights)
-        if folder is path and path.name.startswith('iter_'):
-            raise history.not_complete(path)
-        if (path / 'model.safetensors').is_file():
-            return path / 'model.safetensors', None, None
-        raise UserError(
-            f'{path} holds no complete checkpoint and no model.safetensors', 'Give a file, a checkpoint or a run folder.'
-        )
-    beside = path.with_suffix('.safetensors')
-    if path.suffix in ('.pth', '.pt', '.ckpt', '.bin') and beside.is_file():
-        return beside, None, None
-    there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    raise UserError(
-        f'there are no weights at {path}{nearest(path.name, there)}', f'In {path.parent}: {listing(there) or "nothing"}.'
-    )
-
-
-def _in_checkpoint(place: Path, weights: Weights) -> tuple[Path, str | None, str | None]:
-    marker = history.read_marker(place)
-    assert marker is not None
-    files: Mapping[str, Any] = marker['files']
-    part = ('ema' if 'ema.safetensors' in files else 'model') if weights == 'auto' else weights
-    name = f'{part}.safetensors'
-    if name not in files:
-        raise UserError(f'{place} has no {part} weights', f'It has: {listing(files)}.')
-    return place / name, part, files[name].get('sha256')
 
 
 def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
@@ -155,7 +99,7 @@ def _is_state(value: Mapping[Any, Any]) -> bool:
 
 def load_model_from(
     module: nn.Module,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Path | Run],
     strict: bool = True,
     weights: Weights = 'auto',
     new_prefixes: Iterable[str] = (),

@@ -1,4 +1,4 @@
-"""What a command tells a runner about itself: name, folder, seed, the config as text."""
+"""What a command tells a runner about itself: name, folder, seed, the composed config."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ class RunContext:
     name: str
     work_dir: Path
     seed: int = 3407
-    config_text: str = ''
-    config_name: str = 'config.py'
+    config_text: str = ''  # JSON, see vq/core/config_json.py
+    config_name: str = 'config.json'
+    preprocessing: dict[str, Any] = dataclasses.field(default_factory=dict)  # of images in evaluation: see vq/io/spec.py
     command: str = ''
     random_weights: bool = False  # a dry run replaced pretrained files by seeded noise
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vq.core.config import PyConfig
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import to_float
+from vq.core.trust import import_modules
 from vq.interfaces import FeatureNetwork, Features, Pretrained, Task
-from vq.io.sources import files_of, find_source
+from vq.io.runs import Run, find, weight_files
 from vq.io.weights import load_model_from
 from vq.nn.precision import no_autocast
 from vq.registries import VQFeatureNetworkRegistry
@@ -36,7 +34,7 @@ class ClassifierFeatures(FeatureNetwork):
     """uint8 images -> what the last linear layer of a classifier takes, and its logits; in fp32.
 
     - ``classifier``: the task that was trained, as its config has it.
-    - ``weights``: its run (NAME or folder), a checkpoint, or a file. Read by ``load_pretrained``; random until then.
+    - ``weights``: its run, a checkpoint, or a file (see ``vq/io/runs.py``). Read by ``load_pretrained``; random until then.
     - ``image_size``: images of another size are resized to it, bilinear with antialiasing; None: they are taken as they are.
 
     ``classifier_features`` takes all three from a run. Figures of different runs do not compare.
@@ -76,39 +74,39 @@ class ClassifierFeatures(FeatureNetwork):
 
     def pretrained_files(self) -> list[Path]:
         files = [file for part in self._inner() for file in part.pretrained_files()]
-        return [*files_of(self.weights), *files]
+        return [*weight_files(self.weights), *files]
 
     def load_pretrained(self) -> None:
         load_model_from(self.classifier, [self._source()])
         for part in self._inner():
             part.load_pretrained()
 
-    def _source(self) -> Path:
+    def _source(self) -> Run:
         if self.weights is None:
             raise UserError('the config does not say where the classifier has its weights from', 'Name its run as weights.')
-        return find_source(self.weights)
+        return find(self.weights)
 
     def _inner(self) -> list[Pretrained]:
         """Frozen parts of the classifier, which have files of their own."""
         return [part for part in self.classifier.modules() if isinstance(part, Pretrained) and part.frozen]
 
 
-def classifier_features(run: str | Path) -> ClassifierFeatures:
-    """The network of a run of the classification task: its NAME, its folder, or one of its checkpoints. Weights are read."""
-    checkpoint = find_source(str(run))
-    if not checkpoint.is_dir():
-        raise UserError(f'{checkpoint} is a file, and does not say what network it is of', 'Give the run.')
-    config = PyConfig.load((checkpoint / 'config.py').resolve())
-    for module in config.get('custom_imports', []):
-        importlib.import_module(module)
-    trainer: Mapping[str, Any] = config.get('trainer', config.get('validator', {}))
-    dataset = trainer.get('dataset', {})
+def classifier_features(name: str | Path, trust: bool = False) -> ClassifierFeatures:
+    """The network of a run of the classification task: its NAME, its folder, or one of its checkpoints. Weights are read.
+
+    ``trust``: import the modules that the run names.
+    """
+    run = find(name, trust=trust)
+    if run.checkpoint is None:
+        raise UserError(f'{run.weights} is a file, and does not say what network it is of', 'Give the run.')
+    import_modules(run.custom_imports)
+    classifier, image = (run.config.get('trainer') or {}).get('model') or run.model, run.spec.image
     network: ClassifierFeatures = VQFeatureNetworkRegistry.build(
         {
             'type': 'ClassifierFeatures',
-            'classifier': trainer.get('model', {}),
-            'weights': str(checkpoint),
-            'image_size': (dataset.get('transform') or {}).get('image_size', dataset.get('image_size')),
+            'classifier': classifier,
+            'weights': str(run.weights),
+            'image_size': None if image is None else image[0],
         }
     )
     network.load_pretrained()

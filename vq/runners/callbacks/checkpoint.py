@@ -17,6 +17,7 @@ from vq.io.sharded import gathered
 from vq.registries import VQCallbackRegistry
 from vq.runners.averages import averages_of
 from vq.runners.protocol import TrainerLike
+from vq.tasks.spec import spec_of
 
 logger = logging.getLogger('vq')
 
@@ -64,6 +65,8 @@ class CheckpointCallback(Callback[TrainerLike]):
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         self.folder = runner.work_dir / 'checkpoints'
+        main = collectives.is_main()  # it writes what ranks share
+        self.spec = spec_of(runner.model, runner.dataset, runner.context.preprocessing).as_json() if main else None
         files = {file for part in runner.model.modules() if isinstance(part, Pretrained) for file in part.pretrained_files()}
         self.frozen = {str(file): file_digest(file) for file in sorted(files) if not runner.context.random_weights}
 
@@ -86,6 +89,7 @@ class CheckpointCallback(Callback[TrainerLike]):
             training=training,
             per_rank=runner.rank_state(),
             config_text=runner.context.config_text,
+            spec=self.spec,
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,
             frozen=self.frozen,

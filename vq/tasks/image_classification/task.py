@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,8 @@ class ImageClassification(Task):
     linear probe. With any other encoder both are. The linear layer takes the mean over all cells, or with ``grid`` g the
     means over g x g regions.
     """
+
+    kind: ClassVar[str] = 'classifier'  # in the spec of its runs
 
     def __init__(self, backbone: Encoder, classes: int = 1000, grid: int = 1) -> None:
         super().__init__()

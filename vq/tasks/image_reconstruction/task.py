@@ -34,6 +34,8 @@ class Decoding(nn.Module):
 class OnFrozenTokenizer(ImageTokenization):
     """What the two forms below share: tokens are made outside of what is trained."""
 
+    kind: ClassVar[str] = 'decoder'
+
     def _make_root(self, with_features: bool = False) -> nn.Module:
         if not isinstance(self.tokenizer, TokenizerWithDecoder):
             raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class AutoEncoding(nn.Module):
 @VQTaskRegistry.register_()
 class ImageTokenization(Task):
     """total = sum of weighted pixel losses + weighted quantizer losses. One optimizer, named ``tokenizer``."""
+
+    kind: ClassVar[str] = 'tokenizer'  # in the spec of its runs
 
     def __init__(self, tokenizer: Tokenizer, losses: dict[str, Loss]) -> None:
         super().__init__()

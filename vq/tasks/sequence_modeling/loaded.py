@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +10,9 @@ from torch import Tensor
 
 from vq.core.errors import UserError
 from vq.core.records import Wanted, to_float, to_uint8
-from vq.interfaces import Generator, Tokenizer
+from vq.interfaces import Generator, Pretrained, Tokenizer
+from vq.io.runs import Run, Weights
+from vq.io.weights import load_model_from
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.tasks.sequence_modeling.task import SequenceModeling, first_half
 
@@ -105,14 +106,13 @@ class LoadedGenerator:
         )
 
 
-def load_generator(model: Any, checkpoint: Path, weights: Any, device: str | torch.device) -> LoadedGenerator:
-    """``model`` is the task's config; its tokenizer reads the files the config names."""
-    from vq.interfaces import Pretrained
-    from vq.io.weights import load_model_from
-
-    task = VQTaskRegistry.build(model, 'model')
+def load_generator(run: Run, weights: Weights, device: str | torch.device) -> LoadedGenerator:
+    """The generator of a run with its tokenizer, which reads the files that the config names."""
+    if 'generator' not in run.model:
+        raise UserError(f'{run.weights} holds no generator', 'Give the run of a generator.')
+    task = VQTaskRegistry.build(run.model, 'model')
     for part in task.modules():
         if isinstance(part, Pretrained) and part.frozen:
             part.load_pretrained()
-    load_model_from(task, [checkpoint], weights=weights)
-    return LoadedGenerator(task, torch.device(device), str(checkpoint))
+    load_model_from(task, [run], weights=weights)
+    return LoadedGenerator(task, torch.device(device), str(run.weights))

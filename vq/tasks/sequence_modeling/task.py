@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,8 @@ class SequenceModeling(Task):
       token drawn from what the network says after the true ones before it. Labels are those of the validation split, as
       balanced as it is; ``vq.sample`` balances classes itself.
     """
+
+    kind: ClassVar[str] = 'generator'  # in the spec of its runs
 
     def __init__(
         self,

@@ -1,0 +1,174 @@
+"""Composed configs as strict JSON: what run folders and checkpoints keep. Reading one executes nothing.
+
+What JSON lacks is written as an object with one key that begins with ``!``:
+
+    (1, 2)          {"!tuple": [1, 2]}          float('inf')    {"!float": "inf"}
+    {1, 2}          {"!set": [1, 2]}            1 + 2j          {"!complex": [1.0, 2.0]}
+    frozenset({1})  {"!frozenset": [1]}         b'ab'           {"!bytes": "ab"}      (latin-1)
+    {1: 'one'}      {"!dict": [[1, "one"]]}     so is any dict with a key that is no text or begins with ``!``
+
+Keys keep their order, which is the order in which parts are built.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vq.core.errors import ConfigError
+
+LARGEST = 10_000_000  # bytes; composed configs of ours take some thousand
+_WIDTH = 110
+_HINT = 'Write the run again, or give its config as a Python file.'
+
+
+def dumps(value: Any) -> str:
+    """JSON that ``loads`` back to an equal value, types included."""
+    text = _pretty(_encode(value), 0, ascii_only=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no bytes for
+        text = _pretty(_encode(value), 0, ascii_only=True)
+    return f'{text}\n'
+
+
+def loads(text: str, where: str) -> Any:
+    """The value that ``dumps`` wrote; ``where`` is named in errors."""
+    try:
+        return _decode(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite))
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = 'it is nested too deep' if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f'{where} is no config in JSON: {reason}', _HINT) from error
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The composed config in a file."""
+    content = loads(read_text(path), str(path))
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise ConfigError(f'{path} is no config: it holds a {type(content).__name__}', _HINT)
+    return content
+
+
+def read_text(path: Path) -> str:
+    """A config's text; an error for what is too large, unreadable or no text."""
+    try:
+        if path.stat().st_size > LARGEST:
+            raise ConfigError(f'{path} has more than {LARGEST:,} bytes, which no config has', 'Give the config of a run.')
+        return path.read_text(encoding='utf-8')
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f'{path} cannot be read: {error}', 'A config is a text file.') from error
+
+
+# to JSON
+
+
+def _encode(value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):  # by the kind's own method: enums and NumPy scalars become what they stand for
+        return str.__str__(value)
+    if isinstance(value, int):
+        return int.__int__(value)
+    if isinstance(value, float):
+        return float.__float__(value) if math.isfinite(value) else {'!float': float.__repr__(value)}
+    if isinstance(value, Mapping):
+        return _encode_mapping(value)
+    if isinstance(value, list):
+        return [_encode(item) for item in value]
+    if isinstance(value, tuple):
+        return {'!tuple': [_encode(item) for item in value]}
+    if isinstance(value, set | frozenset):
+        items = sorted((_encode(item) for item in value), key=json.dumps)
+        return {'!set' if isinstance(value, set) else '!frozenset': items}
+    if isinstance(value, complex):
+        return {'!complex': [_encode(value.real), _encode(value.imag)]}
+    if isinstance(value, bytes):
+        return {'!bytes': value.decode('latin-1')}
+    if isinstance(value, Path):
+        return str(value)
+    raise ConfigError(
+        f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be written down',
+        'Keep numbers, strings, lists and dicts in configs; name classes and functions by type.',
+    )
+
+
+def _encode_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
+    if all(isinstance(key, str) and not key.startswith('!') for key in value):
+        return {str.__str__(key): _encode(item) for key, item in value.items()}
+    return {'!dict': [[_encode(key), _encode(item)] for key, item in value.items()]}
+
+
+def _pretty(value: Any, depth: int, ascii_only: bool) -> str:
+    """Containers on one line where they fit, else broken over lines."""
+    line = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+    if not isinstance(value, dict | list) or len(line) + 2 * depth <= _WIDTH:
+        return line
+    inner = '  ' * (depth + 1)
+    if isinstance(value, list):
+        items = [inner + _pretty(item, depth + 1, ascii_only) for item in value]
+    else:
+        items = [
+            f'{inner}{json.dumps(key, ensure_ascii=ascii_only)}: {_pretty(item, depth + 1, ascii_only)}'
+            for key, item in value.items()
+        ]
+    opening, closing = ('[', ']') if isinstance(value, list) else ('{', '}')
+    return f'{opening}\n' + ',\n'.join(items) + f'\n{"  " * depth}{closing}'
+
+
+# from JSON
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError('an object has a key twice')
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f'{name} is no JSON')
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f'{text} is beyond the range of floats')
+    return value
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    tags = [key for key in value if key.startswith('!')]
+    if not tags:
+        return {key: _decode(item) for key, item in value.items()}
+    if len(value) > 1:
+        raise ValueError(f"the tag '{tags[0]}' does not stand alone")
+    return _decode_tag(tags[0], value[tags[0]])
+
+
+def _decode_tag(tag: str, content: Any) -> Any:
+    if tag in ('!tuple', '!set', '!frozenset', '!dict', '!complex') and isinstance(content, list):
+        items = [_decode(item) for item in content]
+        if tag == '!tuple':
+            return tuple(items)
+        if tag == '!dict' and all(isinstance(item, list) and len(item) == 2 for item in items):
+            found = dict(items)
+            if len(found) == len(items):
+                return found
+        elif tag == '!complex' and len(items) == 2 and all(type(item) is float for item in items):
+            return complex(*items)
+        elif tag in ('!set', '!frozenset'):
+            unique = set(items) if tag == '!set' else frozenset(items)
+            if len(unique) == len(items):
+                return unique
+    elif tag == '!float' and content in ('inf', '-inf', 'nan'):
+        return float(content)
+    elif tag == '!bytes' and isinstance(content, str):
+        return content.encode('latin-1')
+    raise ValueError(f"the tag '{tag}' has {content!r:.60}")

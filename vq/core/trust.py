@@ -1,0 +1,72 @@
+"""Trust in whoever wrote a run. Opening a run executes nothing of it, unless the user grants trust.
+
+What a user types or writes is trusted: config files named on the command line, and the modules in their
+``custom_imports``. What lies in a run folder is data. Two things in it can be executed: the modules that its config names
+in ``custom_imports``, and a ``config.py`` that is more than literals. Both need ``vq.load(..., trust=True)`` or ``--trust``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from vq.core.errors import ConfigError, listing
+
+HINT = 'If you trust whoever wrote it: vq.load(..., trust=True), or --trust on the command line.'
+
+_granted: ContextVar[bool] = ContextVar('vq_trust', default=False)
+
+
+class Untrusted(ConfigError):
+    """Opening a run would execute code that came with it."""
+
+    def __init__(self, message: str, hint: str = HINT) -> None:
+        super().__init__(message, hint)
+
+
+def granted() -> bool:
+    """Whether runs that are opened now may execute what they name."""
+    return _granted.get()
+
+
+@contextmanager
+def trusting(flag: bool) -> Iterator[None]:
+    """Grant trust inside the block if ``flag`` is set; trust granted outside of it stays."""
+    token = _granted.set(flag or _granted.get())
+    try:
+        yield
+    finally:
+        _granted.reset(token)
+
+
+def module_names(modules: Any, where: str) -> tuple[str, ...]:
+    """``custom_imports`` of a config, checked: a list of module names."""
+    if not isinstance(modules, list | tuple) or not all(isinstance(name, str) for name in modules):
+        raise ConfigError(f'{where}: custom_imports is {modules!r:.60}', "Write custom_imports = ['package.module'].")
+    return tuple(modules)
+
+
+def trusted_modules(modules: Any, where: str) -> tuple[str, ...]:
+    """``custom_imports`` of a config that came with a run; an error that lists them unless trust is granted."""
+    names = module_names(modules, where)
+    if names and not granted():
+        raise Untrusted(f'{where} names modules that would be imported, and so executed: {listing(names)}')
+    return names
+
+
+def import_modules(modules: Iterable[str]) -> None:
+    """Import modules that register parts. The working directory is on the path."""
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(
+                f"custom_imports: '{module}' cannot be imported: {error}", 'Run from the folder that holds it, or install it.'
+            ) from error

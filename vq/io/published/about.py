@@ -1,0 +1,78 @@
+"""What a converted tokenizer says of itself: the metadata of its safetensors file. Needs no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from vq.core.errors import UserError
+from vq.io import tensorfile
+from vq.io.sniff import sniff
+from vq.io.spec import RANGE, Spec
+from vq.io.spec import loads as read_spec
+
+FORMAT = 'vq.tokenizer'
+FORMAT_VERSION = 1
+LONGEST = 200_000  # characters of a config; ours take about a thousand
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """The metadata of a converted file. It comes from outside: the config is to be checked before it is built."""
+
+    path: Path
+    kind: str
+    tokenizer: dict[str, Any]
+    image_size: int
+    source: str  # name of the file it was made from
+    source_sha256: str
+    shapes: dict[str, tuple[int, ...]]  # of all its tensors
+    spec: Spec
+
+
+def read_about(path: Path) -> About:
+    """What a converted file says of itself; its tensors are not read."""
+    if sniff(path) != 'safetensors':
+        raise UserError(
+            f'{path} is a torch file, and does not say what tokenizer it is of',
+            f'Convert it: python tools/convert_checkpoints.py KIND {path}',
+        )
+    header = tensorfile.read_header(path)
+    notes = header.metadata
+    if notes.get('vq.format') != FORMAT:
+        raise UserError(
+            f'{path} is a file of weights, and does not say what tokenizer they belong to',
+            'Give a converted file, a run, or a name of the catalog; or use the weights with a config: --load-model-from.',
+        )
+    if notes.get('vq.format_version') != str(FORMAT_VERSION):
+        raise UserError(
+            f'{path} has format {notes.get("vq.format_version", "?"):.20}, and this vq reads {FORMAT_VERSION}',
+            'Convert the file again with this vq: python tools/convert_checkpoints.py.',
+        )
+    try:
+        text, size = notes['vq.tokenizer'], notes['vq.image_size']
+        if len(text) > LONGEST or len(size) > 9:
+            raise ValueError('it is too long')
+        config, image_size = json.loads(text), int(size)
+        if not isinstance(config, dict) or image_size < 1:
+            raise ValueError('it is no config')
+    except (ValueError, KeyError, RecursionError) as error:
+        raise tensorfile.damaged(path, f'what it says of its tokenizer cannot be read ({error})') from error
+    square = (image_size, image_size)
+    found = Spec('tokenizer', square, {'range': list(RANGE), 'transform': None})
+    if 'vq.spec' in notes:  # files that were converted before there were specs have none
+        found = read_spec(notes['vq.spec'], str(path))
+        if found.image != square:
+            raise tensorfile.damaged(path, f'its images are {found.image} in one place and {square} in another')
+    return About(
+        path,
+        notes.get('vq.kind', ''),
+        config,
+        image_size,
+        notes.get('vq.source', ''),
+        notes.get('vq.source_sha256', ''),
+        {name: entry.shape for name, entry in header.entries.items()},
+        found,
+    )

@@ -1,0 +1,215 @@
+"""Whatever was trained is one ``Run``: a run of this toolkit, one of its checkpoints, or a converted file. Data only.
+
+``find(name)`` is the one resolver, of ``vq.load``, of configs and of every command. It looks for ``name`` in this order:
+
+1. the path itself, if the name is written as a path: with a separator, or beginning with ``.`` or ``~``
+2. ``work_dirs/dry_run/NAME``, in a dry run (DRY_RUN=True)
+3. ``work_dirs/NAME``
+4. the path itself, for a name without a separator
+5. ``pretrained/NAME``
+6. in all these places again with the suffix ``.safetensors`` in place of ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``
+7. the catalog of published tokenizers
+
+A folder counts if it is a checkpoint, a run, its ``checkpoints``, or holds a ``model.safetensors``; of a run the newest
+complete checkpoint is taken. A relative path that is found both here and in ``work_dirs`` is an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from vq.core import composed, trust
+from vq.core.config_json import read as read_json
+from vq.core.environment import dry_run
+from vq.core.errors import UserError, listing, nearest
+from vq.io import atomic, history, spec
+from vq.io.pretrained import pretrained_root
+from vq.io.published import catalog
+from vq.io.published.about import About, read_about
+
+RUNS = Path('work_dirs')
+CONFIG, OLD_CONFIG = 'config.json', 'config.py'  # of a checkpoint
+Weights = Literal['auto', 'model', 'ema']  # which ones of a checkpoint; auto: ema where there is one
+_OTHERS = ('.pth', '.pt', '.ckpt', '.bin')  # how documents name files that are model.safetensors here
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Something that was trained: its weights, its config, its spec. Nothing is read before it is asked for."""
+
+    name: str  # as it was asked for
+    weights: Path  # a checkpoint folder or a file
+    checkpoint: Path | None = None  # the folder iter_N
+    folder: Path | None = None  # the run's
+    trusted: bool = False
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any]:
+        """The composed config as plain data. Of a converted file it has the tokenizer alone."""
+        if self.checkpoint is None:
+            return {'validator': {'model': {'tokenizer': self.about.tokenizer}}}
+        file = self.checkpoint / CONFIG
+        if file.is_file():
+            return read_json(file)
+        with trust.trusting(self.trusted):
+            return composed.read(self.checkpoint / OLD_CONFIG)
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """The config of the task that was trained, or, where the validator has its own, of the one that is measured."""
+        for which in ('validator', 'trainer'):
+            model = (self.config.get(which) or {}).get('model')
+            if model is not None:
+                return dict(model)
+        return {}
+
+    @property
+    def custom_imports(self) -> tuple[str, ...]:
+        """Modules that register its parts. An error that lists them, unless the run is trusted."""
+        with trust.trusting(self.trusted):
+            return trust.trusted_modules(self.config.get('custom_imports', []), f"the run '{self.name}'")
+
+    @functools.cached_property
+    def spec(self) -> spec.Spec:
+        """What it takes and gives. Runs that were written before specs were get one from their config."""
+        if self.checkpoint is None:
+            return self.about.spec
+        file = self.checkpoint / spec.FILE
+        if file.is_file():
+            return spec.read(file)
+        try:
+            return spec.guess(self.config)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise UserError(f'the config of {self.checkpoint} is damaged: {error}', 'Take another checkpoint.') from error
+
+    @functools.cached_property
+    def about(self) -> About:
+        """Of a converted file: what it says of itself."""
+        return read_about(self.weights)
+
+    def file(self, which: Weights = 'auto') -> Path:
+        """The file of weights that is read."""
+        if self.weights.is_file() or self.checkpoint is None:
+            return self.weights
+        files = self.marker['files']
+        part = ('ema' if 'ema.safetensors' in files else 'model') if which == 'auto' else which
+        if f'{part}.safetensors' not in files:
+            raise UserError(f'{self.checkpoint} has no {part} weights', f'It has: {listing(files)}.')
+        return self.checkpoint / f'{part}.safetensors'
+
+    @property
+    def marker(self) -> Mapping[str, Any]:
+        """What vouches for the files of the checkpoint."""
+        marker = None if self.checkpoint is None else history.read_marker(self.checkpoint)
+        return marker or {'files': {}}
+
+    def describe(self) -> str:
+        """What it is, in a line: ``tokenizer work_dirs/digits/checkpoints/iter_700: 32 x 32 pixels, ...``."""
+        return f'{self.spec.kind} {self.weights}: {self.spec}'
+
+
+def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> Run:
+    """The run that ``name`` stands for; see the head of this file. With ``trust`` it may name modules to import."""
+    name, root = str(name), Path(work_dir)
+    existing = [place for place in _places(name, root) if place.exists()]
+    usable = [run for place in existing if (run := _open(name, place, trust)) is not None]
+    if usable:
+        _check_shadows(name, root, [run.weights for run in usable], existing)
+        return usable[0]
+    if existing:
+        raise _unusable(existing[0])
+    entry = catalog.find(name)
+    if entry is None:
+        raise _unknown(name, root)
+    return Run(name, _converted(entry))
+
+
+def weight_files(name: str | None) -> list[Path]:
+    """The file that is read of a name, for ``pretrained_files``: asked in dry runs too, where it may be missing."""
+    try:
+        return [] if name is None else [find(name).file()]
+    except UserError:  # load_pretrained says so
+        return [Path(name or '')]
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or name.startswith(('.', '~'))
+
+
+def _places(name: str, root: Path) -> list[Path]:
+    """Where to look, best first."""
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        places = [path]
+    else:
+        own = [root / 'dry_run' / name] * dry_run() + [root / name]
+        places = [path, *own] if _is_path(name) else [*own, path]
+        places.append(pretrained_root() / name)
+    return places + [place.with_suffix('.safetensors') for place in places if place.suffix in _OTHERS]
+
+
+def _open(name: str, place: Path, trust: bool) -> Run | None:
+    """The run at a place; None if there are no weights that are whole."""
+    if place.is_file():
+        own = place.parent if place.suffix == '.safetensors' and history.is_complete(place.parent) else None
+        return Run(name, place, own, _folder_of(own), trust)
+    checkpoint = atomic.standing(place, history.is_complete)
+    if checkpoint is None:
+        checkpoint = history.latest(place / 'checkpoints') or history.latest(place)
+    if checkpoint is not None:
+        return Run(name, checkpoint, checkpoint, _folder_of(checkpoint), trust)
+    bare = place / 'model.safetensors'
+    return Run(name, bare, None, None, trust) if bare.is_file() else None
+
+
+def _folder_of(checkpoint: Path | None) -> Path | None:
+    return checkpoint.parent.parent if checkpoint is not None and checkpoint.parent.name == 'checkpoints' else None
+
+
+def _check_shadows(name: str, root: Path, found: list[Path], existing: list[Path]) -> None:
+    """A path that means one thing here and another below ``work_dirs`` is told apart by who typed it."""
+    here = Path(name).expanduser()
+    if not _is_path(name) or name.startswith(('.', '~')) or here.is_absolute() or len(found) < 2:
+        return
+    below = root / name
+    if here in existing and below in existing and here.is_dir() and below.is_dir() and here.resolve() != below.resolve():
+        raise UserError(f"'{name}' is a run here and in {root}", f'Write ./{name} or {below}.')
+
+
+def _converted(entry: catalog.Published) -> Path:
+    """Where a published tokenizer lies after it was prepared."""
+    if entry.kind is None:
+        raise UserError(f"'{entry.name}' is no tokenizer ({entry.about})", 'It is read by the parts that need it.')
+    file = pretrained_root() / entry.converted
+    if not file.is_file():
+        raise UserError(
+            f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
+            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}',
+        )
+    return file
+
+
+def _unusable(place: Path) -> UserError:
+    if place.name.startswith('iter_'):
+        return history.not_complete(place)
+    return UserError(
+        f'{place} has no complete checkpoint and no model.safetensors',
+        'Train the run first, or give a file, a checkpoint or a run.',
+    )
+
+
+def _unknown(name: str, root: Path) -> UserError:
+    runs = sorted(str(path.parent.relative_to(root)) for path in root.glob('**/checkpoints')) if root.is_dir() else []
+    published = [entry.name for entry in catalog.CATALOG if entry.kind is not None]
+    folder = Path(name).expanduser().parent
+    beside = [entry.name for entry in folder.iterdir()] if _is_path(name) and folder.is_dir() else []
+    near = nearest(name, [*runs, *published]) or nearest(Path(name).name, beside)
+    also = f' In {folder}: {listing(beside)}.' if beside else f' Published: {listing(published)}.' if published else ''
+    return UserError(
+        f"there is no run, checkpoint or file '{name}'{near}", f'Runs in {root}: {listing(runs, 20) or "none"}.{also}'
+    )

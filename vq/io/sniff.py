@@ -1,0 +1,28 @@
+"""What kind of file of weights it is, told by its content. Needs no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vq.core.errors import UserError
+
+
+def sniff(path: Path) -> str:
+    """What kind of file it is by its first bytes: safetensors, torch or torch-legacy."""
+    with open(path, 'rb') as file:
+        start = file.read(64)
+    size = path.stat().st_size
+    if start.startswith(b'PK\x03\x04'):
+        return 'torch'
+    if start[:1] == b'\x80' and start[1:2] in (b'\x02', b'\x03', b'\x04', b'\x05'):
+        return 'torch-legacy'
+    if len(start) > 8 and start[8:9] == b'{' and int.from_bytes(start[:8], 'little') <= size - 8:
+        return 'safetensors'
+    if start.startswith(b'version https://git-lfs'):
+        raise UserError(f'{path} is a Git LFS pointer, not the weights', 'Fetch the file itself: git lfs pull.')
+    if start.lstrip()[:5].lower() in (b'<!doc', b'<html'):
+        raise UserError(f'{path} is a web page, not weights', 'The download went wrong: fetch the file again.')
+    raise UserError(
+        f'{path} is not a file of weights: it is neither safetensors nor a torch file',
+        'Give a safetensors file, a torch file, a checkpoint folder or a run folder.',
+    )

@@ -1,0 +1,200 @@
+"""What a trained part takes and gives: ``spec.json`` of a checkpoint, ``vq.spec`` in a converted file. Needs no torch.
+
+    {"version": 1, "kind": "tokenizer", "image": [256, 256],
+     "preprocessing": {"range": [-1.0, 1.0], "transform": {"type": "VQTransformRegistry.none", "image_size": 256}},
+     "trained_on": {"dataset": "imagenet", "split": "train", "images": 1281167, "classes": 1000},
+     "tokens": {"cells": [16, 16], "codebooks": [8192]}, "latent": {"channels": 256, "cells": [16, 16]}}
+
+What a part does not have is null. Later versions of vq may add fields; a field keeps its meaning within a version.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vq.core.config import plain
+from vq.core.errors import UserError
+
+FILE = 'spec.json'
+VERSION = 1
+LONGEST = 1_000_000  # characters; a thousand class names take some ten thousand
+KINDS = ('tokenizer', 'decoder', 'generator', 'classifier', 'model')
+_LARGEST = {'image': 2**16, 'cells': 2**24, 'codebooks': 2**63, 'channels': 2**20}
+_MOST = {'image': 2, 'cells': 8, 'codebooks': 4096}  # numbers in each list
+RANGE = (-1.0, 1.0)  # of the images that models see
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+    """The tokens of one image: one code of each codebook in every cell."""
+
+    cells: tuple[int, ...]
+    codebooks: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSpec:
+    """The latent of one image: a vector in every cell."""
+
+    channels: int
+    cells: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """What a trained part is, for whoever uses it."""
+
+    kind: str
+    image: tuple[int, int] | None = None  # height, width of the images it was trained on
+    preprocessing: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # range, and the transform of evaluation
+    trained_on: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # dataset, split, images, classes, names
+    tokens: TokenSpec | None = None
+    latent: LatentSpec | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values, as ``read`` takes them."""
+        content: dict[str, Any] = jsonable({'version': VERSION, **dataclasses.asdict(self)})
+        return content
+
+    def __str__(self) -> str:
+        """In a few words: ``32 x 32 pixels, 4 x 4 tokens of 256 codes``."""
+        said = [] if self.image is None else [f'{_times(self.image)} pixels']
+        if self.tokens is not None:
+            said.append(f'{_times(self.tokens.cells)} tokens of {_times(self.tokens.codebooks)} codes')
+        elif self.latent is not None:
+            said.append(f'latents of {self.latent.channels} channels in {_times(self.latent.cells)} cells')
+        return ', '.join(said) or 'of unknown sizes'
+
+
+def _times(numbers: tuple[int, ...]) -> str:
+    return ' x '.join(map(str, numbers))
+
+
+def jsonable(value: Any) -> Any:
+    """Plain values that JSON has: tuples become lists, and what JSON lacks becomes text."""
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [jsonable(item) for item in value]
+    if value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return str(value)
+
+
+# reading: a spec may come from outside
+
+
+def read(path: Path) -> Spec:
+    """The spec in a file."""
+    try:
+        text = path.read_text(encoding='utf-8')
+    except (OSError, UnicodeError) as error:
+        raise _damaged(str(path), str(error)) from error
+    return loads(text, str(path))
+
+
+def loads(text: str, where: str) -> Spec:
+    """The spec in a text; ``where`` is named in errors."""
+    try:
+        if len(text) > LONGEST:
+            raise ValueError('it is too long')
+        content = json.loads(text)
+        if not isinstance(content, dict) or type(content.get('version')) is not int:
+            raise ValueError('it has no version')
+        if content['version'] > VERSION:
+            raise UserError(f'{where} has version {content["version"]}, and this vq reads up to {VERSION}', 'Upgrade vq.')
+        return _from_json(content)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(where, str(error)) from error
+
+
+def _from_json(content: Mapping[str, Any]) -> Spec:
+    kind, tokens, latent = content.get('kind'), _part(content, 'tokens'), _part(content, 'latent')
+    if not isinstance(kind, str) or not kind.isidentifier() or len(kind) > 40:
+        raise ValueError(f'kind is {kind!r:.40}')
+    image = None if content.get('image') is None else _sizes(content, 'image')
+    if image is not None and len(image) != 2:
+        raise ValueError(f'image is {list(image)}, and [height, width] is needed')
+    channels = None if latent is None else latent.get('channels')
+    if latent is not None and not _is_size(channels, 'channels'):
+        raise ValueError(f'channels is {channels!r:.40}')
+    return Spec(
+        kind,
+        None if image is None else (image[0], image[1]),
+        _part(content, 'preprocessing') or {},
+        _part(content, 'trained_on') or {},
+        None if tokens is None else TokenSpec(_sizes(tokens, 'cells'), _sizes(tokens, 'codebooks')),
+        None if latent is None else LatentSpec(int(latent['channels']), _sizes(latent, 'cells')),
+    )
+
+
+def _part(content: Mapping[str, Any], name: str) -> dict[str, Any] | None:
+    value = content.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise ValueError(f'{name} is {value!r:.40}')
+    return value
+
+
+def _sizes(content: Mapping[str, Any], name: str) -> tuple[int, ...]:
+    value = content.get(name)
+    if not isinstance(value, list) or not 0 < len(value) <= _MOST[name] or not all(_is_size(size, name) for size in value):
+        raise ValueError(f'{name} is {value!r:.40}')
+    return tuple(value)
+
+
+def _is_size(value: Any, name: str) -> bool:
+    return type(value) is int and 1 <= value <= _LARGEST[name]
+
+
+def _damaged(where: str, reason: str) -> UserError:
+    return UserError(f'the spec of {where} is damaged: {reason}', 'Take another checkpoint, or convert the file again.')
+
+
+# from a config: for runs that were written before there was a spec, and for configs that were not run yet
+
+
+def size_in(dataset: Mapping[str, Any]) -> int | None:
+    """The image size that a dataset's config asks for, if it does."""
+    dataset = dataset.get('source') or dataset  # of tokens, the images they are made of
+    size = (dataset.get('transform') or {}).get('image_size', dataset.get('image_size'))
+    return None if size is None else int(size)
+
+
+def size_of(dataset: Mapping[str, Any], default: int = 256) -> int:
+    """The same, or the size that most models of the field are trained with."""
+    size = size_in(dataset)
+    return default if size is None else size
+
+
+def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What images go through before a model sees them in evaluation, as a composed config says."""
+    dataset = (config.get('validator') or {}).get('dataset') or {}
+    dataset = dataset.get('source') or dataset
+    transform: dict[str, Any] | None = jsonable(plain(dataset.get('transform')))
+    return {'range': list(RANGE), 'transform': transform}
+
+
+def guess(config: Mapping[str, Any]) -> Spec:
+    """The spec of a composed config, as far as the config itself says it."""
+    runner: Mapping[str, Any] = next((config[which] for which in ('validator', 'trainer') if config.get(which)), {})
+    trainer = config.get('trainer') or {}
+    model = runner.get('model') or trainer.get('model') or {}
+    size = size_in(runner.get('dataset') or trainer.get('dataset') or {})
+    dataset = (trainer.get('dataset') or {}).get('source') or trainer.get('dataset') or {}
+    trained_on = {'dataset': str(dataset.get('type', '')).rpartition('.')[2], 'split': dataset.get('split')}
+    if model.get('classes') is not None:
+        trained_on['classes'] = model['classes']
+    return Spec(_kind(model), None if size is None else (size, size), preprocessing_of(config), trained_on if dataset else {})
+
+
+def _kind(model: Mapping[str, Any]) -> str:
+    if 'generator' in model:
+        return 'generator'
+    if 'tokenizer' in model:
+        return 'decoder' if 'frozen' in model['tokenizer'] else 'tokenizer'
+    return 'classifier' if 'backbone' in model else 'model'
