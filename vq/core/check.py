@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from vq.core.bindings import filled as bound
+from vq.core.bindings import without_open
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import Parameter, dataclass_in, describe, fits, parameters_of, takes_any_keyword
 from vq.core.registry import TreeMeta, elements_of, find_item, is_part, registry_for, settings_of
@@ -26,14 +28,14 @@ def find_problems(registry: TreeMeta, config: Any, path: str) -> Iterator[Proble
     kind = config.get('type')
     try:
         owner, item = find_item(registry, kind, path)
-        given = settings_of(config, owner, item, path)
+        given = without_open(item, settings_of(config, owner, item, path))
         parameters = parameters_of(item)
     except UserError as error:
         yield (error.message if error.message.startswith(f'{path}: ') else f'{path}: {error.message}'), error.hint
         return
     wired = {
         target for target, source in getattr(item, 'wires', {}).items() if given.get(source.partition('.')[0]) is not None
-    }
+    } | bound(item, given)
     name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
     yield from _judge(registry.root(), name, parameters, given, path, takes_any_keyword(item), wired)
 
@@ -66,6 +68,7 @@ def _judge(
 def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled: Collection[str] = ()) -> Iterator[Problem]:
     registry, record, element = registry_for(annotation, root), dataclass_in(annotation), elements_of(annotation, value)
     parts = element is not None and registry_for(element, root) is not None
+    of_each = [name.removeprefix('*.') for name in filled if name.startswith('*.')]
     if registry is not None and isinstance(value, Mapping) and (is_part(value) or element is None):
         for message, hint in find_problems(registry, value, path):
             if not any(message.startswith(f'{path}: ') and f"needs '{name}'" in message for name in filled):
@@ -75,11 +78,11 @@ def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled:
     elif element is not None and isinstance(value, list | tuple):
         for index, item in enumerate(value):
             if not (parts and item is None):
-                yield from _judge_value(root, item, element, f'{path}[{index}]')
+                yield from _judge_value(root, item, element, f'{path}[{index}]', of_each)
     elif element is not None and isinstance(value, Mapping):
         for key, item in value.items():
             if not (parts and item is None):  # None switches an inherited entry off
-                yield from _judge_value(root, item, element, f'{path}.{key}')
+                yield from _judge_value(root, item, element, f'{path}.{key}', of_each)
     elif not fits(value, annotation):
         yield (
             f'{path}: {value!r:.60} is a {type(value).__name__}, and {describe(annotation)} is needed',

@@ -274,11 +274,13 @@ def settings_of(config: Mapping[str, Any], owner: TreeMeta, item: Any, path: str
 
 
 def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
-    """Build ``config`` from ``registry``; nested parts first, in signature order, with the item's ``wires`` applied."""
+    """Build ``config`` from ``registry``; nested parts first, in signature order, with ``wires`` and ``binds`` applied."""
+    from vq.core.bindings import Binder, without_open  # which ask registries in turn
+
     kind = config.get('type')
     owner, item = find_item(registry, kind, path)
     name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
-    values = settings_of(config, owner, item, path)
+    values = without_open(item, settings_of(config, owner, item, path))
     parameters = parameters_of(item)
     unknown = [key for key in values if key not in parameters]
     if unknown and not takes_any_keyword(item):
@@ -286,14 +288,17 @@ def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str) -> Any:
             f"{path}: {name} has no parameter '{unknown[0]}'{nearest(str(unknown[0]), parameters)}",
             f'It takes: {listing(parameters) or "nothing"}.',
         )
-    wires: dict[str, str] = getattr(item, 'wires', {})
-    for key, parameter in parameters.items():
-        if key in values:
-            _wire(key, values, wires, path)
-            values[key] = build_value(registry.root(), values[key], parameter.annotation, f'{path}.{key}')
     missing = [parameter.name for parameter in parameters.values() if parameter.required and parameter.name not in values]
     if missing:
         raise ConfigError(f'{path}: {name} needs {listing(missing)}', f'Add {missing[0]}=... to this part.')
+    wires: dict[str, str] = getattr(item, 'wires', {})
+    binder = Binder(registry.root(), item, path)
+    for key, parameter in parameters.items():
+        if key in values:
+            _wire(key, values, wires, path)
+            binder.fill(key, values)
+            values[key] = build_value(registry.root(), values[key], parameter.annotation, f'{path}.{key}')
+    binder.finish(values)
     return _construct(item, values, f'{path}: {name}', path)
 
 

@@ -22,7 +22,8 @@ class FrozenTokenizer(Encoder, Pretrained):
     - ``weights``: a run (NAME or folder), one of its checkpoints, or a converted file. Read by ``load_pretrained``.
     - ``gives``: 'codes' are the vectors its tokens stand for, whatever the shape of the tokens (of continuous tokenizers the
       means of the latents); 'features' are what the quantizer would take.
-    - ``image_size``: of the images to come; only the ratio to the size of the maps is taken from it.
+    - ``image_size``: of the images to come. ``token_shape`` is the shape of their tokens, ``downsampling`` the ratio to the
+      size of the maps.
 
     ``digest``, the SHA-256 of the file that was read, goes into checkpoints in place of the weights. Loading such a checkpoint
     beside another tokenizer is an error: what was learned on top would mean nothing.
@@ -40,7 +41,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         super().__init__()
         if gives not in ('codes', 'features'):
             raise ConfigError(f"gives is '{gives}'", "Write 'codes' or 'features'.")
-        self.tokenizer, self.weights, self.gives = tokenizer, weights, gives
+        self.tokenizer, self.weights, self.gives, self.image_size = tokenizer, weights, gives, image_size
         channels, height, _ = tokenizer.latent_shape(image_size)
         quantizer = getattr(tokenizer, 'quantizer', None)
         before = gives == 'features' and isinstance(quantizer, Quantizer)
@@ -49,6 +50,19 @@ class FrozenTokenizer(Encoder, Pretrained):
         self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def codebook_size(self) -> int:
+        return self.tokenizer.codebook_size
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.tokenizer.codebook_sizes
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Of the tokens of images of ``image_size``."""
+        return self.tokenizer.token_shape(self.image_size)
 
     def train(self, mode: bool = True) -> FrozenTokenizer:
         """Frozen: always as in evaluation."""
