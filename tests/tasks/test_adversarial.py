@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import pytest
 import torch
 
 from tests.tasks.recipes import gradients, make_batch, make_task, two_forward_losses
 from vq.core.errors import ConfigError
-from vq.core.records import to_float
+from vq.core.records import Losses, to_float
 from vq.losses.adversarial import hinge_discriminator, non_saturating_generator, vanilla_discriminator
 from vq.losses.generator_weight import AdaptiveWeight, FixedWeight
 from vq.losses.penalties import LeCamPenalty, R1Penalty
-from vq.tasks.image_tokenization.adversarial import gradient_at
+from vq.tasks.image_tokenization.adversarial import AdversarialTokenization, gradient_at, gradient_ends
 
 ADAPTIVE = AdaptiveWeight(gain=0.75)
 PERCEPTUAL = AdaptiveWeight(gain=0.8, eps=1e-8, losses=('slanted',))
@@ -54,6 +56,104 @@ def test_loss_and_gradients_equal_the_two_forward_recipe(weight, numerator, gene
         torch.testing.assert_close(losses.notes['generator_weight'], expected_weight, rtol=1e-4, atol=0)
     for key, expected in gradients(oracle.tokenizer).items():
         torch.testing.assert_close(found[key], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()), msg=key)
+
+
+class Regularised(AdversarialTokenization):
+    """Adds terms on weights of the encoder to the pixel losses; 'mixed' depends on the image too."""
+
+    extra: ClassVar[tuple[str, ...]] = ()
+
+    def _add_pixel_losses(self, losses, reconstruction, image):
+        super()._add_pixel_losses(losses, reconstruction, image)
+        weight = next(parameter for parameter in self.tokenizer.encoder.parameters() if parameter.ndim == 4)
+        terms = {'weights': weight.square().sum(), 'mixed': (reconstruction * weight.mean()).abs().mean()}
+        terms['bare'] = torch.ones(())  # depends on nothing that learns
+        for name in self.extra:
+            losses.add(name, terms[name], 0.3)
+
+
+@pytest.mark.parametrize('extra', [('weights',), ('mixed',), ('weights', 'mixed', 'bare')])
+@pytest.mark.parametrize('compared', [None, ('slanted',), ('slanted', 'mixed', 'weights')])
+def test_terms_that_do_not_come_through_the_image_reach_what_they_depend_on(extra, compared, monkeypatch):
+    monkeypatch.setattr(Regularised, 'extra', extra)
+    torch.manual_seed(0)
+    plain = make_task()
+    losses = {name: plain.losses[name] for name in plain.losses}
+    weight = AdaptiveWeight(gain=0.75)
+    arguments = dict(
+        discriminator=plain.discriminator,
+        generator_loss=plain.generator_loss,
+        discriminator_loss=plain.discriminator_loss,
+        weight=weight,
+    )
+    task, batch = Regularised(plain.tokenizer, losses, **arguments), make_batch()
+    weight.losses = compared
+    _, found = next(steps(task, batch))
+    found.total.backward()
+    gradient = gradients(task.tokenizer)
+    adaptive = found.notes['generator_weight']
+
+    task.zero_grad(set_to_none=True)  # by autograd all the way, with the weight that was found
+    image = to_float(batch.image)
+    quantized = task.tokenizer.quantize(task.tokenizer.encode(image))
+    reconstruction = task.tokenizer.decode(quantized.z)
+    expected = Losses()
+    task._add_pixel_losses(expected, reconstruction, image)
+    balanced = [name for name in expected.values if compared is None or name in compared]
+    terms = {name: value * expected.weights[name] for name, value in expected.values.items()}
+    last = task.tokenizer.decoder.conv_out.weight
+    adversarial = task.generator_loss(task.discriminator(reconstruction))
+    numerator = sum(terms[name] for name in balanced)
+    (pixels,) = torch.autograd.grad(numerator, last, retain_graph=True)
+    (pull,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+    torch.testing.assert_close(adaptive, 0.75 * pixels.norm() / (pull.norm() + weight.eps), rtol=1e-4, atol=0)
+    codebook = sum(task.tokenizer.loss_weights[name] * value for name, value in quantized.losses.items())
+    total = sum(terms.values()) + codebook + adaptive * adversarial
+    total.backward()
+    torch.testing.assert_close(found.total, total, rtol=1e-5, atol=1e-6)
+    for key, value in gradients(task.tokenizer).items():
+        if value is not None:
+            torch.testing.assert_close(gradient[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()), msg=key)
+
+
+def test_pixel_losses_run_backward_once_where_no_term_needs_more():
+    task, batch = make_task(), make_batch()
+    calls = []
+    task.losses['slanted'].filter.register_full_backward_hook(lambda *_: calls.append(1))
+    _, losses = next(steps(task, batch))
+    before = len(calls)
+    losses.total.backward()
+    assert len(calls) == before == 1
+    assert not any(losses.values[name].requires_grad for name in ALL)
+
+
+def test_an_adaptive_weight_needs_a_term_that_depends_on_the_image(monkeypatch):
+    monkeypatch.setattr(Regularised, 'extra', ('weights',))
+    plain = make_task()
+    weight = AdaptiveWeight()
+    task = Regularised(
+        plain.tokenizer,
+        {'l1': plain.losses['l1']},
+        plain.discriminator,
+        plain.generator_loss,
+        plain.discriminator_loss,
+        weight,
+    )
+    weight.losses = ('weights',)
+    with pytest.raises(ConfigError, match='compares with weights, and none of these depends on the image'):
+        next(steps(task, make_batch()))
+
+
+@pytest.mark.parametrize('leaf_alone', [True, False])
+def test_where_gradients_end(leaf_alone):
+    leaf, weight = torch.rand(3, requires_grad=True), torch.rand(3, requires_grad=True)
+    value = (leaf * (1 if leaf_alone else weight)).sum()
+    network = torch.nn.Linear(3, 1)
+    assert gradient_ends(value, leaf, network) == (True, not leaf_alone)
+    assert gradient_ends(weight.sum(), leaf, network) == (False, True)
+    assert gradient_ends(weight, leaf, network) == (False, True)
+    assert gradient_ends(network(leaf).sum(), leaf, network) == (True, False)
+    assert gradient_ends(torch.ones(()), leaf, network) == (False, False)
 
 
 def test_the_limit_clamps_before_the_gain():

@@ -8,69 +8,28 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vq.core.config import PyConfig
-from vq.core.errors import ConfigError
+from vq.core.meta import facts_of, on_meta
 from vq.core.records import Batch
-from vq.core.registry import TreeMeta
-from vq.interfaces import Task, Tokenizer
+from vq.interfaces import Task
 from vq.io.spec import size_of
-from vq.registries import VQModelRegistry, VQTaskRegistry
+from vq.registries import VQEncoderRegistry, VQTaskRegistry
 
 logger = logging.getLogger('vq')
 
 Counts = dict[str, tuple[int, float | None]]
 TokenFacts = tuple[int, tuple[int, ...], tuple[int, ...]]
 
-_FILLING: set[Any] = {
-    *(Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_),
-    *(nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_),
-}
-_facts: dict[tuple[int, str], TokenFacts] = {}
-
-
-class _Unfilled(TorchFunctionMode):
-    """Tensors on the meta device have no values: what would fill them takes half the time that building takes there."""
-
-    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
-        if function in _FILLING:
-            filled = arguments[0] if arguments else (keywords or {}).get('tensor')
-            if isinstance(filled, Tensor) and filled.is_meta:
-                return filled
-        return function(*arguments, **(keywords or {}))
-
-
-@contextlib.contextmanager
-def on_meta() -> Iterator[None]:
-    """Build modules on the meta device, without drawing initial values that nothing could hold."""
-    with torch.device('meta'), _Unfilled():
-        yield
-
 
 def token_facts(part: Mapping[str, Any]) -> TokenFacts:
-    """(codes, codes of each codebook, shape of the tokens) of a FrozenTokenizer's config, asked without weights.
-
-    A config asks several times, and each command composes its config: a process remembers the answer.
-    """
-    try:
-        text = PyConfig(tokenizer=part['tokenizer'], image_size=part['image_size']).dumps()
-    except ConfigError:  # it holds parts that are built already, or classes: no text says what these are
-        return _ask_for_facts(part)
-    key = (TreeMeta.changes, text)
-    if key not in _facts:
-        found = _ask_for_facts(part)
-        key = (TreeMeta.changes, text)  # building imports what it needs, which registers more
-        _facts[key] = found
-    return _facts[key]
-
-
-def _ask_for_facts(part: Mapping[str, Any]) -> TokenFacts:
-    with on_meta():
-        tokenizer: Tokenizer = VQModelRegistry.build(part['tokenizer'])
-    return tokenizer.codebook_size, tuple(tokenizer.codebook_sizes), tuple(tokenizer.token_shape(part['image_size']))
+    """(codes, codes of each codebook, shape of the tokens) of a FrozenTokenizer's config, asked without weights."""
+    names = ('codebook_size', 'codebook_sizes', 'token_shape')
+    asked = {key: value for key, value in part.items() if key != 'weights'}
+    found = facts_of(VQEncoderRegistry, asked, names, 'tokenizer')
+    codes, sizes, shape = (found[name] for name in names)
+    return codes, tuple(sizes), tuple(shape)
 
 
 def count_model(runner: Mapping[str, Any]) -> Counts:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from vq.core.bindings import filled as bound
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import Parameter, describe, fits, parameters_of
 from vq.core.registry import TreeMeta, entries_of, open_part, slot_of, unknown_keys
@@ -33,7 +34,7 @@ def find_problems(registry: TreeMeta, config: Any, path: str, beside: type | Non
         target
         for target, source in getattr(opened.item, 'wires', {}).items()
         if given.get(source.partition('.')[0]) is not None
-    }
+    } | bound(opened.item, given)
     yield from unknown_keys(opened, path)
     yield from _judge(registry.root(), opened.name, opened.parameters, given, path, wired)
     if beside is not None:
@@ -55,6 +56,7 @@ def _judge(
 
 def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled: Collection[str] = ()) -> Iterator[Problem]:
     slot = slot_of(annotation, value, root)
+    of_each = [name.removeprefix('*.') for name in filled if name.startswith('*.')]
     if slot.registry is not None:
         for message, hint in find_problems(slot.registry, value, path, slot.beside):
             if not any(message.startswith(f'{path}: ') and f"needs '{name}'" in message for name in filled):
@@ -70,7 +72,7 @@ def _judge_value(root: TreeMeta, value: Any, annotation: Any, path: str, filled:
         yield from _judge(root, slot.record.__name__, parameters, value, path, set())
     elif slot.element is not None:
         for _, item, where in entries_of(value, slot.parts, path):
-            yield from _judge_value(root, item, slot.element, where)
+            yield from _judge_value(root, item, slot.element, where, of_each)
     elif not fits(value, annotation):
         yield (
             f'{path}: {value!r:.60} is a {type(value).__name__}, and {describe(annotation)} is needed',

@@ -328,12 +328,15 @@ class OpenPart(NamedTuple):
 
 
 def open_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: type | None = None) -> OpenPart:
+    from vq.core.bindings import without_open  # which asks registries in turn
+
     kind = config.get('type')
     owner, item = find_item(registry, kind, path)
     name = kind if isinstance(kind, str) else getattr(item, '__name__', repr(item))
     fields = {} if beside is None else parameters_of(beside)
     shared = {key: value for key, value in config.items() if key in fields}
-    values = settings_of({key: value for key, value in config.items() if key not in shared}, owner, item, path)
+    own = {key: value for key, value in config.items() if key not in shared}
+    values = without_open(item, settings_of(own, owner, item, path))
     parameters = parameters_of(item)
     both = [key for key in parameters if key in fields]
     if both:
@@ -359,22 +362,27 @@ def unknown_keys(opened: OpenPart, path: str) -> Iterator[tuple[str, str]]:
 
 
 def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: type | None = None) -> Any:
-    """Build ``config`` from ``registry``; nested parts first, in signature order, with the item's ``wires`` applied.
+    """Build ``config`` from ``registry``; nested parts first, in signature order, with ``wires`` and ``binds`` applied.
 
     With a dataclass ``beside`` it, the pair of both.
     """
+    from vq.core.bindings import Binder  # which asks registries in turn
+
     opened = open_part(registry, config, path, beside)
     for problem in unknown_keys(opened, path):
         raise ConfigError(*problem)
     item, values, root = opened.item, opened.values, registry.root()
-    wires: dict[str, str] = getattr(item, 'wires', {})
-    for key, parameter in opened.parameters.items():
-        if key in values:
-            _wire(key, values, wires, path)
-            values[key] = build_value(root, values[key], parameter.annotation, f'{path}.{key}')
     missing = [name for name, parameter in opened.parameters.items() if parameter.required and name not in values]
     if missing:
         raise ConfigError(f'{path}: {opened.name} needs {listing(missing)}', f'Add {missing[0]}=... to this part.')
+    wires: dict[str, str] = getattr(item, 'wires', {})
+    binder = Binder(root, item, path)
+    for key, parameter in opened.parameters.items():
+        if key in values:
+            _wire(key, values, wires, path)
+            binder.fill(key, values)
+            values[key] = build_value(root, values[key], parameter.annotation, f'{path}.{key}')
+    binder.finish(values)
     part = _construct(item, values, f'{path}: {opened.name}', path)
     return part if beside is None else (part, _build_record(root, beside, opened.shared, path))
 

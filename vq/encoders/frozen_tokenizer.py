@@ -22,7 +22,8 @@ class FrozenTokenizer(Encoder, Pretrained):
     - ``weights``: what ``vq.load`` takes (see ``vq/io/runs.py``). Read by ``load_pretrained``.
     - ``gives``: 'codes' are the vectors its tokens stand for, whatever the shape of the tokens (of continuous tokenizers the
       means of the latents); 'features' are what the quantizer would take.
-    - ``image_size``: of the images to come; only the ratio to the size of the maps is taken from it.
+    - ``image_size``: of the images to come. ``token_shape`` is the shape of their tokens, ``downsampling`` the ratio to the
+      size of the maps.
 
     ``digest``, the SHA-256 of the file that was read, goes into checkpoints in place of the weights. Loading such a checkpoint
     beside another tokenizer is an error: what was learned on top would mean nothing.
@@ -49,6 +50,19 @@ class FrozenTokenizer(Encoder, Pretrained):
         self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def codebook_size(self) -> int:
+        return self.tokenizer.codebook_size
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        return self.tokenizer.codebook_sizes
+
+    @property
+    def token_shape(self) -> tuple[int, ...]:
+        """Of the tokens of images of ``image_size``."""
+        return self.tokenizer.token_shape(self.image_size)
 
     def train(self, mode: bool = True) -> FrozenTokenizer:
         """Frozen: always as in evaluation."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from vq.core.bindings import Bound, Source
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.records import Predicted, Wanted
 from vq.generators.decoding import Decoding
@@ -17,6 +18,31 @@ from vq.interfaces import CausalNetwork, Generator
 from vq.registries import VQGeneratorRegistry
 from vq.sampling.guidance import guided
 from vq.sampling.streams import uniforms
+
+
+def vocabulary_of(settings: Mapping[str, Any]) -> int:
+    """How many ids the network has: of all codebooks, and of classes where these are ids too."""
+    tokens: int = sum(settings['codebook_sizes'] or (settings['codebook_size'],))
+    return tokens + (settings['classes'] + (settings['label_drop'] > 0) if settings['vocabulary'] == 'joint' else 0)
+
+
+def length_of(settings: Mapping[str, Any]) -> Bound | None:
+    """How many positions the network has, unless it counts them by its grid."""
+    if settings['network'].get('grid') is not None or grid_of(settings) is not None:
+        return None
+    positions = math.prod(settings['token_shape'])
+    return Bound(positions, lambda given: given >= positions, f'{positions} or more')
+
+
+def grid_of(settings: Mapping[str, Any]) -> Bound | None:
+    """The grid of rotary positions where the config asks for one (``rope='grid'``) and tokens have two axes."""
+    wanted = settings['network'].get('rope') == 'grid' and len(settings['token_shape']) == 2
+    return Bound(tuple(settings['token_shape']), lambda given: True) if wanted else None
+
+
+def prefix_of(settings: Mapping[str, Any]) -> Bound | None:
+    """One position, the class, stands before the grid."""
+    return None if grid_of(settings) is None else Bound(1, lambda given: True)
 
 
 @VQGeneratorRegistry.register_()
@@ -33,9 +59,18 @@ class Autoregressive(Generator):
       with ids for targets, so that the loss teaches a joint vocabulary where image tokens stand, as a language model's does.
 
     ``generate`` never draws an id that is no token of its position, whatever ``predicts`` is.
+
+    ``vocabulary`` and ``length`` of the network follow from these settings, and its ``grid`` and ``prefix`` where it has
+    ``rope='grid'``. A longer network is accepted.
     """
 
     network: CausalNetwork
+    binds: ClassVar[dict[str, Source]] = {
+        'network.vocabulary': vocabulary_of,
+        'network.length': length_of,
+        'network.grid': grid_of,
+        'network.prefix': prefix_of,
+    }
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from vq.core.config import plain
 from vq.core.errors import ConfigError, UserError
 from vq.core.recipe import Config, Given, Part, config_of, recipe
 
@@ -45,8 +44,7 @@ def frozen_tokenizer(
     inside: str | None = None
     weights: str | None
     if tokenizer_run is not None:
-        config, weights = _of_run(tokenizer_run)
-        source = tokenizer_run
+        config, weights, source = *_of_run(tokenizer_run), tokenizer_run
     elif ir_config is not None:
         own = dict(it_config=it_config) if given.said('it_config') else {}
         config = given.load(ir_config, 'ir', [name for name in hidden if name != 'it_config'], **own)
@@ -73,12 +71,17 @@ def frozen_tokenizer(
 
 
 def _of_run(name: str) -> tuple[Config, str]:
-    """Config and weights of a run. Nothing of it is executed."""
+    """Config and weights of a run. Nothing of it is executed; modules that register its parts need trust."""
     from vq.io import runs
 
     try:
         run = runs.find(name)
-        return plain(run.config), str(run.weights)
+        config = {**run.config, 'custom_imports': run.custom_imports}
+        if run.checkpoint is None and run.spec.tokens is not None:  # a converted file has no metrics
+            config['validator'] = {**config['validator'], 'metrics': dict(codebook=dict(type='CodebookMetric'))}
+        return config, str(run.weights)
+    except ConfigError:
+        raise
     except UserError as error:  # any other kind would be a mistake of the recipe
         raise ConfigError(f'tokenizer_run: {error.message}', error.hint) from error
 

@@ -45,11 +45,9 @@ def datasets(
         return given.load_with_all(f'{dataset}.py', **{k: v for k, v in chosen.items() if k not in unset or v != unset[k]})
     size = image_size or (32 if dataset == 'digits' else 256)
     name = (None if dataset == 'digits' else 'strong') if augmentation == 'auto' else augmentation
-    settings: dict[str, Any] = {
-        'digits': {},
-        'imagenet': dict(backend=backend),
-        'folder': dict(classes=classes, backend=backend),
-    }[dataset]
+    settings: dict[str, Any] = {} if dataset == 'digits' else dict(backend=backend)
+    if dataset == 'folder':
+        settings['classes'] = classes
     validated = None if name is None else 'none'
     return dict(
         trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **settings)),

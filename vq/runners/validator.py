@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from vq.core import collectives
+from vq.core.bindings import Source
 from vq.core.random import seed_everything
 from vq.core.records import Batch, Outputs
 from vq.data.loading import Loader, LoaderSettings
@@ -25,8 +26,10 @@ from vq.runners.protocol import ValidatorLike
 class Validator(Runner):
     """Runs ``model.validation_step`` over every sample exactly once, whatever the ranks and the batch size.
 
-    Losses are means over samples; metrics say themselves what they are.
+    Losses are means over samples; metrics say themselves what they are. Those that count codes count the model's.
     """
+
+    binds: ClassVar[dict[str, Source]] = {'metrics.*.codebook_size': 'model.counted_codes'}
 
     def __init__(
         self,

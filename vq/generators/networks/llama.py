@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -142,6 +142,8 @@ class LlamaNetwork(BlockStack):
     - ``grid`` (h, w): positions are those of a grid in raster order, after ``prefix`` positions that have none (the class).
       Without it they are those of a line, which Hugging Face's Llama knows too. ``length`` is prefix + h * w where there is
       a grid, and must be given where there is none.
+    - ``rope='grid'``: an ``Autoregressive`` generator fills in the grid of its tokens, where these have two axes, and a
+      ``prefix`` of 1. Otherwise it fills in ``length``.
     - ``kv_heads``: groups of heads share keys and values; None: each has its own.
     - ``ffn_dim``: None: two thirds of 4 * dim, rounded up to ``multiple_of``.
     - ``token_dropout`` on the embeddings, ``dropout`` on what attention and feed-forward add.
@@ -167,9 +169,12 @@ class LlamaNetwork(BlockStack):
         dropout: float = 0.0,
         norm_eps: float = 1e-5,
         rope_base: float = 10000.0,
+        rope: Literal['grid', 'line'] = 'line',
     ) -> None:
         super().__init__()
         kv_heads = heads if kv_heads is None else kv_heads
+        if rope not in ('grid', 'line'):
+            raise ConfigError(f"rope is '{rope}'", "It is 'grid' or 'line'.")
         pairs = 4 if grid is not None else 2
         if dim % heads or heads % kv_heads or (dim // heads) % pairs:
             raise ConfigError(

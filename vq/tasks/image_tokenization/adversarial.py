@@ -30,6 +30,13 @@ class Judgement(NamedTuple):
     penalties: dict[str, Tensor]
 
 
+class Ends(NamedTuple):
+    """Where the gradients of a loss end."""
+
+    at_leaf: bool  # at the reconstruction
+    elsewhere: bool  # at anything else that learns
+
+
 class Critic(nn.Module):
     """The root the discriminator's optimizer owns. Everything it computes happens in one forward, so any wrapper fits."""
 
@@ -55,6 +62,9 @@ class AdversarialTokenization(ImageTokenization):
     The autoencoder runs forward once; the discriminator learns from the same reconstruction x', detached. Gradients of the
     pixel losses and of the adversarial term are taken at x' and joined there, so perceptual network and discriminator
     run backward once, and the discriminator's parameters never see a gradient of the tokenizer's step.
+
+    Terms among the pixel losses that depend on anything else that learns (a regulariser of the encoder's weights, added by a
+    subclass) also run backward with the total. The adaptive weight balances gradients through x' alone.
 
     - ``discriminator_start``: steps without a discriminator.
     - ``warmup``: further steps in which it learns and the tokenizer does not hear of it.
@@ -133,8 +143,9 @@ class AdversarialTokenization(ImageTokenization):
         scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: without it they would vanish in fp16
         pull = gradient_at(leaf, adversarial, scale)
         if self.weight.by_gradients:
-            weight, pixels = self._adaptive_weight(losses, leaf, pull, coded, scale)
-            losses.values = {name: value.detach() for name, value in losses.values.items()}
+            ends = {name: gradient_ends(value, leaf, self.losses) for name, value in losses.values.items()}
+            weight, pixels = self._adaptive_weight(losses, leaf, ends, pull, coded, scale)
+            losses.values = {name: value if ends[name].elsewhere else value.detach() for name, value in losses.values.items()}
         else:
             weight, pixels = self.weight(None), torch.zeros((), device=leaf.device)
         if self.ramp > 1:  # a tensor, also once it is 1: another number, or none, would be another program for a compiler
@@ -147,15 +158,22 @@ class AdversarialTokenization(ImageTokenization):
         return losses
 
     def _adaptive_weight(
-        self, losses: Losses, leaf: Tensor, pull: Tensor, coded: Coded, scale: float
+        self, losses: Losses, leaf: Tensor, ends: Mapping[str, Ends], pull: Tensor, coded: Coded, scale: float
     ) -> tuple[Tensor | float, Tensor]:
         """The weight, and the gradient of all pixel losses at the reconstruction (times ``scale``)."""
         assert coded.features is not None
         balanced = set(losses.values if self.weight.losses is None else self.weight.losses)
-        terms = {name: value * losses.weights[name] for name, value in losses.values.items()}
-        numerator = gradient_at(leaf, torch.stack([terms[name] for name in terms if name in balanced]).sum(), scale)
+        terms = {name: value * losses.weights[name] for name, value in losses.values.items() if ends[name].at_leaf}
+        compared = [terms[name] for name in terms if name in balanced]
+        if not compared:
+            raise ConfigError(
+                f'the adaptive weight compares with {listing(sorted(balanced))}, and none of these depends on the image',
+                "Name a pixel loss in the weight's losses, or use dict(type='FixedWeight').",
+            )
+        again = any(ends[name].elsewhere for name in terms)  # the total runs through the same graph once more
+        numerator = gradient_at(leaf, torch.stack(compared).sum(), scale, again)
         others = [terms[name] for name in terms if name not in balanced]
-        pixels = numerator + gradient_at(leaf, torch.stack(others).sum(), scale) if others else numerator
+        pixels = numerator + gradient_at(leaf, torch.stack(others).sum(), scale, again) if others else numerator
         gradients = self.tokenizer.decoder.last_layer_gradients(
             coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, pull])
         )
@@ -186,8 +204,27 @@ class AdversarialTokenization(ImageTokenization):
             penalty.update(ok)
 
 
-def gradient_at(leaf: Tensor, value: Tensor, scale: float) -> Tensor:
+def gradient_at(leaf: Tensor, value: Tensor, scale: float, retain_graph: bool = False) -> Tensor:
     """``scale`` times the derivative of a scalar at ``leaf``."""
     with no_autocast(leaf.device):
-        (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale))
+        (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=retain_graph)
     return gradient
+
+
+def gradient_ends(value: Tensor, leaf: Tensor, networks: nn.Module) -> Ends:
+    """Where gradients of ``value`` would end, read from its graph. Parameters of ``networks`` do not count."""
+    at_leaf = elsewhere = False
+    nodes = [torch.autograd.graph.get_gradient_edge(value).node] if value.requires_grad else []
+    seen = set(nodes)
+    while nodes and not (at_leaf and elsewhere):
+        node = nodes.pop()
+        after = node.next_functions
+        variable = None if after else getattr(node, 'variable', None)  # the tensor that a gradient ends in
+        if variable is leaf:
+            at_leaf = True
+        elif isinstance(variable, Tensor):
+            elsewhere = elsewhere or all(variable is not parameter for parameter in networks.parameters())
+        new = [other for other, _ in after if other is not None and other not in seen]
+        seen.update(new)
+        nodes += new
+    return Ends(at_leaf, elsewhere)

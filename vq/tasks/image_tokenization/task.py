@@ -8,10 +8,12 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vq.core.bindings import Bound
 from vq.core.errors import ConfigError
 from vq.core.records import Batch, Losses, Outputs, to_float
 from vq.interfaces import Loss, Task, Tokenizer
 from vq.registries import VQTaskRegistry
+from vq.tasks.counted import counted_codes
 
 
 class Coded(NamedTuple):
@@ -72,6 +74,11 @@ class ImageTokenization(Task):
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         return self.tokenizer.codebook_sizes
+
+    @property
+    def counted_codes(self) -> Bound:
+        """The ``codebook_size`` of metrics."""
+        return counted_codes(self.tokenizer)
 
     def roots(self) -> dict[str, nn.Module]:
         return dict(self._roots)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vq.core.bindings import Bound, Source
 from vq.core.errors import ConfigError
 from vq.core.random import key_of
 from vq.core.records import Batch, Losses, Outputs, Predicted, Wanted, to_float
@@ -16,6 +17,7 @@ from vq.encoders.frozen_tokenizer import FrozenTokenizer, besides_digests
 from vq.interfaces import Encoder, Generator, Task, Tokenizer
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.sampling.streams import uniforms
+from vq.tasks.counted import counted_codes
 
 Sampler = Annotated[Callable[[Tensor, Tensor], Tensor], VQSamplerRegistry]
 Guidance = Annotated[Callable[..., float], VQGuidanceRegistry]
@@ -36,9 +38,17 @@ class SequenceModeling(Task):
       image of the same class; 'half_generated': one that begins with the first half of its tokens; 'teacher_forced': each
       token drawn from what the network says after the true ones before it. Labels are those of the validation split, as
       balanced as it is; ``vq.sample`` balances classes itself.
+
+    Shape and numbers of the tokens (``token_shape``, ``codebook_size``, ``codebook_sizes`` of the generator) follow from the
+    tokenizer and its ``image_size``.
     """
 
     kind: ClassVar[str] = 'generator'  # in the spec of its runs
+    binds: ClassVar[dict[str, Source]] = {
+        'generator.token_shape': 'tokenizer.token_shape',
+        'generator.codebook_size': 'tokenizer.codebook_size',
+        'generator.codebook_sizes': 'tokenizer.codebook_sizes',
+    }
 
     def __init__(
         self,
@@ -83,6 +93,11 @@ class SequenceModeling(Task):
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
         return self.codes.codebook_sizes
+
+    @property
+    def counted_codes(self) -> Bound:
+        """The ``codebook_size`` of metrics."""
+        return counted_codes(self.codes, together=True)
 
     def roots(self) -> dict[str, nn.Module]:
         return dict(self._roots)

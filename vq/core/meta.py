@@ -1,0 +1,64 @@
+"""Parts on the meta device: no memory, no weights, any size."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from vq.core.bindings import attribute_of
+from vq.core.config import PyConfig
+from vq.core.errors import ConfigError
+from vq.core.registry import TreeMeta
+
+_FILLING: set[Any] = {
+    *(Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_),
+    *(nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_),
+}
+_known: dict[tuple[int, str, str, tuple[str, ...]], dict[str, Any]] = {}
+
+
+class _Unfilled(TorchFunctionMode):
+    """Tensors on the meta device have no values: what would fill them takes half the time that building takes there."""
+
+    def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
+        if function in _FILLING:
+            filled = arguments[0] if arguments else (keywords or {}).get('tensor')
+            if isinstance(filled, Tensor) and filled.is_meta:
+                return filled
+        return function(*arguments, **(keywords or {}))
+
+
+@contextlib.contextmanager
+def on_meta() -> Iterator[None]:
+    """Build modules on the meta device, without drawing initial values that nothing could hold."""
+    with torch.device('meta'), _Unfilled():
+        yield
+
+
+def facts_of(registry: TreeMeta, config: Mapping[str, Any], attributes: tuple[str, ...], path: str = '') -> dict[str, Any]:
+    """Attributes (dotted names) of the part that ``config`` describes, read from a copy on the meta device.
+
+    ``MISSING`` stands for an attribute that the part does not have. A config is asked several times in one process, so the
+    answers are remembered by the text of the config. The state of torch's random generator stays as it is.
+    """
+    try:
+        text = PyConfig(part=config).dumps()
+    except ConfigError:  # the config holds built parts or classes, which have no text
+        return _ask(registry, config, attributes, path)
+    key = (TreeMeta.changes, registry.__name__, text, attributes)
+    if key not in _known:
+        found = _ask(registry, config, attributes, path)
+        key = (TreeMeta.changes, *key[1:])  # building imports modules, and importing registers more items
+        _known[key] = found
+    return _known[key]
+
+
+def _ask(registry: TreeMeta, config: Mapping[str, Any], attributes: tuple[str, ...], path: str) -> dict[str, Any]:
+    with torch.random.fork_rng(devices=[]), on_meta():
+        part = registry.build(config, path)
+    return {name: attribute_of(part, name) for name in attributes}
