@@ -43,9 +43,14 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def add_config(target: argparse.ArgumentParser) -> None:
+def add_config(target: argparse.ArgumentParser, required: bool = True) -> None:
     """CONFIG with options and overrides."""
-    target.add_argument('config', metavar='CONFIG', help='a config file, as a path or as its path among the packaged configs')
+    target.add_argument(
+        'config',
+        metavar='CONFIG',
+        nargs=None if required else '?',
+        help='a config file, as a path or as its path among the packaged configs',
+    )
     target.add_argument(
         '--config-options', action=DictAction, help='options the config files read as _kwargs_, e.g. strategy::ddp'
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments, environment
@@ -13,7 +15,11 @@ from vq.cli.errors import command
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.config', 'Print a composed config, check it, count its parameters and operations.')
-    arguments.add_config(parser)
+    arguments.add_config(parser, required=False)
+    parser.add_argument('--options', action='store_true', help='list the options instead: type, default, value, meaning')
+    parser.add_argument('--schema', action='store_true', help='print a JSON schema of the options instead')
+    parser.add_argument('--list', nargs='?', const='', metavar='WORD', help='list the shipped configs (that say WORD)')
+    parser.add_argument('--copy', type=Path, metavar='FILE', help='write a config of your own that starts from CONFIG')
     parser.add_argument('--diff', metavar='OTHER', help='print only what differs from another config')
     parser.add_argument('--no-check', action='store_true', help='print without building anything')
     memory = parser.add_argument_group('memory')
@@ -33,7 +39,12 @@ def _count(text: str) -> int:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if options.list is not None or options.options or options.schema or options.copy:
+        return look(parser, options)
+    if options.config is None:
+        parser.error('CONFIG is missing; --list names the shipped ones')
     environment.prepare()
     from vq.cli.compose import compose
 
@@ -52,6 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(config.dumps(), end='')
     if not options.no_check:
         report(config, seconds)
+    return 0
+
+
+def look(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    """What needs no part and no torch: the list of configs, and the options of one."""
+    from vq.cli import options as looks
+
+    if options.list is not None:
+        looks.print_list(options.list)
+        return 0
+    if options.config is None:
+        parser.error('CONFIG is missing; --list names the shipped ones')
+    record = looks.recorded(options.config, options.config_options)
+    if options.copy is not None:
+        looks.copy(options.config, options.copy, record)
+    elif options.schema:
+        print(json.dumps(looks.schema(record), indent=2))
+    else:
+        looks.print_options(record)
     return 0
 
 
