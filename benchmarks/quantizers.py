@@ -33,8 +33,8 @@ from PIL import Image, ImageDraw  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 import vq  # noqa: E402
+from vq.assembly.compose import compose  # noqa: E402
 from vq.cli import train, val  # noqa: E402
-from vq.cli.compose import compose  # noqa: E402
 from vq.core.config import plain  # noqa: E402
 from vq.core.random import derive_seed  # noqa: E402
 from vq.data.datasets.digits import DigitsDataset  # noqa: E402

@@ -38,7 +38,7 @@ environment.prepare()
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from vq.cli.compose import compose  # noqa: E402
+from vq.assembly.compose import compose  # noqa: E402
 from vq.core.random import derive_seed  # noqa: E402
 from vq.core.records import Batch  # noqa: E402
 from vq.data.plan import training_plan  # noqa: E402

@@ -58,8 +58,8 @@ rest = sorted(once() for _ in range(REPEATS))
 print(json.dumps([first, rest[len(rest) // 2]]))
 """
 LOADERS = {
-    'vq, from its files': 'from vq.cli.compose import compose\nload = lambda: compose(sys.argv[1], {}, {}, tiny=False)',
-    'vq, one flat file': 'from vq.cli.compose import compose\nload = lambda: compose(sys.argv[2], {}, {}, tiny=False)',
+    'vq, from its files': 'from vq.assembly.compose import compose\nload = lambda: compose(sys.argv[1], {}, {}, tiny=False)',
+    'vq, one flat file': 'from vq.assembly.compose import compose\nload = lambda: compose(sys.argv[2], {}, {}, tiny=False)',
     'mmengine, one flat file': 'from mmengine.config import Config\nload = lambda: Config.fromfile(sys.argv[2])',
 }
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from vq.cli.compose import compose
+from vq.assembly.compose import compose
 from vq.core.config import PyConfig, packaged_configs
 from vq.core.errors import ConfigError
 

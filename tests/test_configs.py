@@ -14,8 +14,8 @@ from PIL import Image
 
 from tests.runners.support import commands_here
 from tests.shipped import FOLDER, all_configs, composed, entries, fragments, types_in
-from vq.cli.compose import checked, compose
-from vq.cli.counting import count_model, image_size_of
+from vq.assembly.compose import checked, compose
+from vq.assembly.counting import count_model, image_size_of
 from vq.core.config import PyConfig
 from vq.registries import VQRunnerRegistry
 

@@ -146,7 +146,7 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize('module', ['vq', 'vq.cli.arguments', 'vq.core.config', 'vq.registries', 'vq.cli.compose'])
+@pytest.mark.parametrize('module', ['vq', 'vq.cli.arguments', 'vq.core.config', 'vq.registries', 'vq.assembly.compose'])
 def test_module_comes_without_torch(module):
     done = run('-c', f'import sys, {module}; print("torch" in sys.modules)')
     assert done.stdout.strip() == 'False', done.stderr

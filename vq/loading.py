@@ -113,7 +113,7 @@ def load(
 
 def check_converted(run: Run) -> None:
     """A file comes from outside: its tensors must be those of its config, before any memory is taken for them."""
-    from vq.cli.fitting import fit
+    from vq.assembly.matching import fit
 
     about = run.about
     on_meta = fit(about.tokenizer, about.shapes, str(run.weights))

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from vq.assembly.compose import compose, digest, runner_config
+from vq.assembly.counting import count_flops, count_model
 from vq.cli import config as command
-from vq.cli.compose import compose, digest, runner_config
-from vq.cli.counting import count_flops, count_model
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError
 from vq.core.records import Batch, Outputs

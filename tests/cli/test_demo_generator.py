@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vq.cli.demo_generator import Reference, Seen, check_kept, first_of_each, neighbours_of, read_samples
 from vq.core.errors import RunFailure
+from vq.demo.generator import Reference, Seen, check_kept, first_of_each, neighbours_of, read_samples
 from vq.interfaces import FeatureNetwork, Features
 from vq.io.pictures import save_png
 from vq.io.shards import ShardWriter

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from tests.ranks import GlooPool
 from tests.runners.gan import write_gan_config
 from tests.runners.support import write_config
+from vq.assembly import memory
+from vq.assembly.building import build_runner
+from vq.assembly.compose import compose
+from vq.assembly.counting import image_size_of
+from vq.assembly.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes, heaviest_step
 from vq.cli import config as command
-from vq.cli import memory
-from vq.cli.building import build_runner
-from vq.cli.compose import compose
-from vq.cli.counting import image_size_of
-from vq.cli.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes, heaviest_step
 from vq.core.config import PyConfig
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Callback

@@ -144,7 +144,7 @@ def test_tokens_of_a_real_pass_and_what_is_shown_agree(home: Path, variant: str)
         place.parent.mkdir(parents=True, exist_ok=True)
         coarse = Image.fromarray(generator.integers(0, 256, (6, 7, 3)).astype(np.uint8))
         coarse.resize((50 + number, 70 - 2 * number)).save(place)
-    from vq.cli.compose import checked, compose
+    from vq.assembly.compose import checked, compose
     from vq.registries import VQDatasetRegistry
 
     options = {'dataset': 'folder', 'data_root': 'pictures', 'image_size': 32, 'augmentation': 'none'}

@@ -133,7 +133,7 @@ def test_a_package_that_fails_to_import_is_tried_again(package):
 
 
 def test_users_register_through_custom_imports(tmp_path, monkeypatch, write):
-    from vq.cli.compose import compose
+    from vq.assembly.compose import compose
     from vq.registries import VQMetricRegistry
 
     monkeypatch.chdir(tmp_path)

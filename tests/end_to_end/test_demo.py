@@ -22,7 +22,7 @@ from tests.report.support import Reader, needs_nothing_else
 from tests.runners.support import commands_here
 from tests.sources import ROOT
 from vq.cli.demo import BODIES
-from vq.cli.demo_beside import Beside
+from vq.demo.beside import Beside
 from vq.io.shards import ShardSet
 
 pytestmark = pytest.mark.slow

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vq.cli.fitting import fit
+from vq.assembly.matching import fit
 from vq.io.published import llamagen, mar, open_magvit2, serezd, taming, var
 from vq.io.published.keymap import Converted
 from vq.quantizers.gumbel import GumbelQuantizer, kl_to_uniform, relaxed_weights, straight_through_codes

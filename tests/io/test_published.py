@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests.published import read_manifest
-from vq.cli.fitting import fit
+from vq.assembly.matching import fit
 from vq.core.errors import UserError
 from vq.io.published import llamagen, mar, open_magvit2, reference, serezd, simvq, taming, var
 from vq.io.published.keymap import Converted, drop, map_keys, rename, split

@@ -13,8 +13,8 @@ from torch import Tensor
 import vq
 from tests.io.test_published import shapes_of, state_of
 from tests.published import read_golden, read_manifest
+from vq.assembly.matching import fit
 from vq.cli.convert import convert_file
-from vq.cli.fitting import fit
 from vq.core.errors import UserError
 from vq.io.published import reference
 from vq.registries import VQDiscriminatorRegistry, VQQuantizerRegistry

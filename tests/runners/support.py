@@ -135,8 +135,8 @@ def build_trainer(
     folder: Path, options: dict[str, Any] | None = None, overrides: dict[str, Any] | None = None, seed: int = 3407
 ) -> Any:
     """A bound trainer that has not started; ``run()`` works in ``folder``."""
-    from vq.cli.building import build_runner
-    from vq.cli.compose import compose
+    from vq.assembly.building import build_runner
+    from vq.assembly.compose import compose
     from vq.runners.context import RunContext
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -43,7 +43,7 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('weights', ['auto', 'model', 'ema'])
 def test_says_what_the_validator_says_of_the_checkpoint(tmp_path: Path, weights: str) -> None:
-    from vq.cli.building import load_weights
+    from vq.assembly.building import load_weights
 
     trainer = trainer_of(tmp_path, dict(type='EvalCallback', interval=2, weights=weights, limit=70), SAVE)
     trainer.run()

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.runners.gan import write_gan_config
 from tests.strategies.speed_runs import shapes
-from vq.cli.compose import compose
+from vq.assembly.compose import compose
 from vq.core.config import PyConfig
 from vq.interfaces import Callback
 from vq.registries import VQRunnerRegistry

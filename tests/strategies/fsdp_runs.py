@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from tests.runners.gan import CONFIG, STEP
 from tests.runners.support import train
-from vq.cli.compose import checked, compose
+from vq.assembly.compose import checked, compose
 from vq.core import collectives
 from vq.core.errors import ConfigError, RunFailure
 from vq.core.random import derive_seed

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tests.runners.gan import STEP, write_gan_config
 from tests.shipped import composed, entries
-from vq.cli.compose import checked, compose
+from vq.assembly.compose import checked, compose
 from vq.core.config import PyConfig
 from vq.core.random import derive_seed
 from vq.core.records import Batch

@@ -14,7 +14,7 @@ from tests.ranks import GlooPool
 from tests.runners.support import assert_same
 from tests.strategies.speed_runs import assert_steps_agree, make_batch, one_step, placed, train_gan, train_gan_with
 from tests.tasks.recipes import make_task
-from vq.cli.rehearsal import LiveBytes
+from vq.assembly.rehearsal import LiveBytes
 from vq.core.errors import ConfigError
 from vq.decoders.convolutional import ConvDecoder
 from vq.encoders.convolutional import ConvEncoder

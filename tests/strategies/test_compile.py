@@ -24,7 +24,7 @@ from tests.strategies.speed_runs import (
     train_gan_with,
 )
 from tests.tasks.recipes import make_task
-from vq.cli.compose import checked
+from vq.assembly.compose import checked
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError
 from vq.losses.penalties import R1Penalty

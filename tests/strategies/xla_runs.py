@@ -43,8 +43,8 @@ FEATURES: dict[str, Any] = dict(
 
 
 def build(folder: Path, runner: str, options: dict[str, Any], overrides: dict[str, Any]) -> Any:
-    from vq.cli.building import build_runner
-    from vq.cli.compose import compose
+    from vq.assembly.building import build_runner
+    from vq.assembly.compose import compose
     from vq.runners.context import RunContext
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.runners.gan import write_gan_config
 from tests.runners.support import train
-from vq.cli.compose import checked, compose, runner_config
+from vq.assembly.compose import checked, compose, runner_config
 from vq.core.errors import ConfigError
 from vq.registries import VQRunnerRegistry
 from vq.runners.callbacks.anneal import AnnealCallback

@@ -12,7 +12,7 @@ import torch
 from tests.ranks import GlooPool
 from tests.runners.gan import STEP, write_gan_config
 from tests.runners.support import assert_same
-from vq.cli.compose import checked, compose
+from vq.assembly.compose import checked, compose
 from vq.core.random import derive_seed
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext

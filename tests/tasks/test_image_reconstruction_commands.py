@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from tests.ranks import GlooPool
 from tests.runners.support import assert_same, commands_here, everything, logged, said_by
 from tests.shipped import types_in
+from vq.assembly.compose import checked, compose, runner_config
+from vq.assembly.frozen_weights import take_tokenizer
 from vq.cli import inference, tokenize, train, val
 from vq.cli import test as test_command
-from vq.cli.building_upon import take_tokenizer
-from vq.cli.compose import checked, compose, runner_config
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError, UserError
 from vq.core.random import derive_seed

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tests.io.test_published import shapes_of
 from tests.shipped import entries
-from vq.cli.compose import compose
-from vq.cli.fitting import fit
+from vq.assembly.compose import compose
+from vq.assembly.matching import fit
 from vq.io.published import serezd
 from vq.registries import VQDiscriminatorRegistry, VQModelRegistry, VQScheduleRegistry
 
@@ -116,12 +116,9 @@ def test_recipes_end_where_the_study_says(name: str, epochs: int) -> None:
     trainer = compose(f'configs/vqvae_gan_study/{name}.py', {}, {}, tiny=False).trainer
     epoch = 1_281_167 // 256
     assert trainer.iters == 150 * epochs * epoch
-    for callback, start, end, length in zip(
-        [trainer.callbacks[0], trainer.callbacks[1]],
-        (1.0, 0.0),
-        (1 / 16, 6.6 / 768),
-        (7.5 * epochs, 0.24 * epochs),
-        strict=True,
+    for callback, start, end, length in (
+        (trainer.callbacks.temperature, 1.0, 1 / 16, 7.5 * epochs),
+        (trainer.callbacks.kl_weight, 0.0, 6.6 / 768, 0.24 * epochs),
     ):
         schedule = VQScheduleRegistry.build(callback.schedule)
         schedule.bind(trainer.iters)

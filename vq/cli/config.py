@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.config is None:
         parser.error('CONFIG is missing; --list names the shipped ones')
     environment.prepare()
-    from vq.cli.compose import compose
+    from vq.assembly.compose import compose
 
     started = time.perf_counter()
     config = compose(options.config, options.config_options, options.override, trusted=options.trust)
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(other.diff(config) or 'the two configs are equal')
         return 0
     if options.memory:
-        from vq.cli.memory import table
+        from vq.assembly.memory import table
 
         print(table(config, options.devices, options.batch))
         return 0
@@ -90,8 +90,8 @@ def report(config: Any, seconds: float) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from vq.cli.compose import checked
-    from vq.cli.counting import count_model
+    from vq.assembly.compose import checked
+    from vq.assembly.counting import count_model
 
     runners = [which for which in ('trainer', 'validator') if which in config]
     judged = {which: checked(config, which) for which in runners}

@@ -120,8 +120,8 @@ def _check_options(kind: str, convert: Callable[..., Any], options: Mapping[str,
 
 
 def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
-    from vq.cli.counting import count
-    from vq.cli.fitting import PREFIX, fit
+    from vq.assembly.counting import count
+    from vq.assembly.matching import PREFIX, fit
     from vq.io.digest import read_digest
     from vq.io.published.converted import write_converted
     from vq.io.published.keymap import Converted
@@ -160,7 +160,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
     """A file of weights for --load-model-from; its metadata has the config that they belong to."""
     import json
 
-    from vq.cli.counting import count
+    from vq.assembly.counting import count
     from vq.io import tensorfile
     from vq.io.atomic import atomic_file
     from vq.io.digest import read_digest

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments, environment
-from vq.cli.demo_beside import Beside
 from vq.cli.errors import command, say
+from vq.demo.beside import Beside
 
 NAME, CONFIG = 'demo', 'configs/digits/demo.py'
 CLASSIFIER, ITS_CONFIG = 'demo_classifier', 'configs/ic/digits.py'
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     os.environ.setdefault('OMP_NUM_THREADS', '1')  # networks so small learn no faster with two: each waits for the other
     environment.prepare()
-    from vq.cli.building import runs_folder
+    from vq.assembly.building import runs_folder
 
     started, runs = time.perf_counter(), runs_folder(options.work_dir)
     clear([runs / f'{NAME}_tokenize', runs / f'{NAME}_tokenize_train'])
@@ -160,8 +160,8 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     import torch
 
     import vq
-    from vq.cli import demo_generator
-    from vq.cli.demo_facts import gather
+    from vq.demo import generator as demo_generator
+    from vq.demo.facts import gather
     from vq.report.generator import sentence
     from vq.report.tokenizer import build_page
 

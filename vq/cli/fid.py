@@ -38,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
     from vq.runners.statistics import StatisticsWriter
 
     options.config = 'fid/interface.py'

@@ -58,7 +58,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, results
+    from vq.assembly import building
+    from vq.cli import results
 
     folder = Path(options.work_dir) if options.work_dir else building.runs_folder(None) / 'fid_of' / Path(options.images).stem
     figures = tuple(dict.fromkeys(options.figures))

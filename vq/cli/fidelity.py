@@ -52,7 +52,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, logs, results
+    from vq.assembly import building, logs
+    from vq.cli import results
     from vq.io import atomic
 
     package = torch_fidelity()
@@ -119,8 +120,8 @@ def choices_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def build(options: argparse.Namespace, choices: Mapping[str, Any]) -> Any:
     """Both datasets, in the runner that would measure them."""
-    from vq.cli.building import build_runner
-    from vq.cli.compose import compose
+    from vq.assembly.building import build_runner
+    from vq.assembly.compose import compose
 
     overrides = {f'.validator{path}': value for path, value in options.override.items()}
     config = compose('images/interface.py', {**choices, **options.config_options}, overrides, trusted=options.trust)

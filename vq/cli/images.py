@@ -46,8 +46,9 @@ def measure(
     tool: str, argv: Sequence[str] | None, options: argparse.Namespace, config_file: str, choices: dict[str, Any], folder: Path
 ) -> Measured:
     """Compose, build, run, and write ``<tool>.json``; every rank gets the record."""
-    from vq.cli import building, results
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.cli import results
     from vq.core import collectives
     from vq.data.datasets.images import ImagesDataset
     from vq.io import atomic

@@ -31,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     import numpy
     import torch
 
-    from vq.cli import building, logs
-    from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose, runner_config
+    from vq.assembly import building, logs
+    from vq.assembly.compose import compose, runner_config
+    from vq.assembly.frozen_weights import take_tokenizer
     from vq.core.random import python_stream
     from vq.core.records import to_float
     from vq.data.decode import BadImage, decode_image

@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.crop_range < 1 or (options.image_size is not None and options.image_size < 1):
         parser.error('--crop-range is 1 or more, and --image-size a number of pixels')
     environment.prepare()
-    from vq.cli import building, results
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.cli import results
 
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     folder = building.runs_folder(options.work_dir) / 'llamagen' / options.name.removeprefix('llamagen/')
@@ -81,8 +82,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def extract(config: PyConfig, options: argparse.Namespace, argv: Sequence[str] | None, folder: Path) -> dict[str, Any]:
     """Shards first, since these can be gone on with after a kill; LlamaGen's files are made of them."""
-    from vq.cli import building
-    from vq.cli.building_upon import take_tokenizer
+    from vq.assembly import building
+    from vq.assembly.frozen_weights import take_tokenizer
     from vq.runners.tokenizer import TokenWriter
 
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
@@ -169,8 +170,8 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
     """The tokenizer is built without memory or weights: it says how many codes there are, and their shape."""
     import torch
 
-    from vq.cli import building, logs
-    from vq.cli.compose import checked
+    from vq.assembly import building, logs
+    from vq.assembly.compose import checked
     from vq.interfaces import Tokenizer
     from vq.io import llamagen_codes
     from vq.io.spec import size_of

@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
-    from vq.cli import logs
+    from vq.assembly import logs
     from vq.io.download import on_another_host
     from vq.io.pretrained import pretrained_root
     from vq.io.published.catalog import CATALOG

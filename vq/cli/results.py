@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import vq
-from vq.cli.compose import digest, runner_config
+from vq.assembly.compose import digest, runner_config
 from vq.core import collectives
 from vq.core.config import PyConfig
 from vq.io import atomic

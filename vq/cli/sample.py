@@ -56,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vq.cli.sweep import sweep
 
         return sweep(argv, options)
-    from vq.cli import building, results
-    from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.assembly.frozen_weights import take_tokenizer
+    from vq.cli import results
     from vq.runners.sampler import ImageSampler
 
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)

@@ -15,9 +15,10 @@ SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
 
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     """Every combination of the values, over the first ``--num-samples`` of the validation split."""
-    from vq.cli import building, results
-    from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.assembly.frozen_weights import take_tokenizer
+    from vq.cli import results
     from vq.cli.sample import describe, set_drawing
     from vq.core import collectives
     from vq.io import atomic

@@ -34,9 +34,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, results
-    from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.assembly.frozen_weights import take_tokenizer
+    from vq.cli import results
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
     from vq.runners.callbacks.samples import SamplesCallback
     from vq.runners.named import add

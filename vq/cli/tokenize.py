@@ -36,9 +36,10 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building, results
-    from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.assembly.frozen_weights import take_tokenizer
+    from vq.cli import results
     from vq.runners.tokenizer import TokenWriter
 
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)

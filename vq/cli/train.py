@@ -43,9 +43,9 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli import building
-    from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.assembly import building
+    from vq.assembly.compose import compose
+    from vq.assembly.frozen_weights import take_tokenizer
     from vq.runners.trainer import Trainer
 
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
@@ -98,7 +98,7 @@ def forget_lines_without_checkpoint(folder: Path) -> None:
 
 def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer, restarted: bool) -> Resume | None:
     """The checkpoint to go on from, if any."""
-    from vq.cli import building
+    from vq.assembly import building
     from vq.io import checkpoints
     from vq.runners.callbacks.checkpoint import CheckpointCallback
     from vq.runners.resuming import Resume

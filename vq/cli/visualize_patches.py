@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if getattr(options, name) < lowest:
             parser.error(f'--{name} is {lowest} or more')
     environment.prepare()
-    from vq.cli import building, logs
-    from vq.cli.compose import compose
+    from vq.assembly import building, logs
+    from vq.assembly.compose import compose
     from vq.data.datasets.tokens import TokenDataset
     from vq.io import atomic
     from vq.io.pictures import save_png
@@ -140,7 +140,7 @@ def codebook_sizes(config: PyConfig) -> tuple[int, ...]:
     """As the config's tokenizer has them; built without memory or weights."""
     import torch
 
-    from vq.cli.compose import checked
+    from vq.assembly.compose import checked
     from vq.registries import VQTaskRegistry
 
     with torch.device('meta'):
@@ -150,7 +150,7 @@ def codebook_sizes(config: PyConfig) -> tuple[int, ...]:
 
 def build_dataset(options: argparse.Namespace, config: PyConfig, producer: dict[str, Any]) -> Dataset:
     """The config's dataset, with the transform the tokenizer saw; not another than the tokens were made of."""
-    from vq.cli.compose import checked
+    from vq.assembly.compose import checked
     from vq.registries import VQDatasetRegistry
 
     if 'dataset' not in config.get('validator', {}):

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import vq
-from vq.cli.arguments import dry_run
-from vq.cli.compose import compose
-from vq.cli.counting import count
+from vq.assembly.compose import compose
+from vq.assembly.counting import count
 from vq.core.config import PyConfig
+from vq.core.environment import dry_run
 from vq.core.errors import RunFailure
 from vq.core.random import key_of, python_stream
 from vq.core.records import Batch, Outputs, to_float

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 import vq
-from vq.cli.compose import compose
-from vq.cli.counting import count
-from vq.cli.demo_facts import BATCH, Seen, as_tensor, categories_of, dataset_of, pixels_of, tokens_of
+from vq.assembly.compose import compose
+from vq.assembly.counting import count
 from vq.core.errors import RunFailure
+from vq.demo.facts import BATCH, Seen, as_tensor, categories_of, dataset_of, pixels_of, tokens_of
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io.shards import ShardSet
 from vq.metrics.likeness import nearest_by_tokens, within_class_distance

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vq.cli.arguments import dry_run
-from vq.cli.callbacks import refuse_moved, settle_callbacks, settle_runner
+from vq.assembly.callbacks import refuse_moved, settle_callbacks, settle_runner
 from vq.core import trust
 from vq.core.config import PyConfig
+from vq.core.environment import dry_run
 from vq.core.errors import ConfigError, listing, nearest
 
 logger = logging.getLogger('vq')

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from vq.cli import logs
-from vq.cli.arguments import dry_run
-from vq.cli.compose import checked, digest, runner_config
+from vq.assembly import logs
+from vq.assembly.compose import checked, digest, runner_config
 from vq.core import config_json
 from vq.core.config import PyConfig
+from vq.core.environment import dry_run
 from vq.core.errors import UserError
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer

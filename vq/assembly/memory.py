@@ -19,7 +19,7 @@ gathered     fsdp only, for each root: its own group whole in fp32, with as much
              blocks (one computes, the next one travels), or all of them if they are kept until backward; and the largest
              block's gradients twice, as computed and, in fp32, as sent. A bound, not a measurement.
 activations  The most that forward and backward hold at once beside all of the above, from a rehearsal of the heaviest step
-             (``vq/cli/rehearsal.py``) with the batch of one device: images, what is kept for backward, temporaries, the
+             (``vq/assembly/rehearsal.py``) with the batch of one device: images, what is kept for backward, temporaries, the
              graphs of discriminator, penalties and perceptual network. For xla as if operations ran one by one; its
              compiler plans its own memory.
 
@@ -35,8 +35,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from vq.cli.compose import checked
-from vq.cli.rehearsal import HALVES, Rehearsal, rehearse
+from vq.assembly.compose import checked
+from vq.assembly.rehearsal import HALVES, Rehearsal, rehearse
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.data.loading import LoaderSettings
