@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.shipped import entries, fragments, types_in
+from vq.core.bindings import bindings_of
 from vq.core.config import PyConfig
 from vq.core.parameters import parameters_of
 from vq.registries import VQRegistry
@@ -58,4 +59,6 @@ def test_item_keeps_the_promises_of_its_registry(registry, name, item):
         part, sibling = target.partition('.')[0], source.partition('.')[0]
         assert part in parameters and sibling in parameters
         assert parameters.index(sibling) < parameters.index(part), f'{target} is wired from a part that is built later'
+    for binding in bindings_of(item) if 'binds' in vars(item) else ():  # a class below may take fewer parameters
+        assert binding.part in parameters and (not binding.sibling or binding.sibling in parameters), binding
     assert item.__doc__ or not isinstance(item, type) or not parameters, 'no docstring says what it does'
