@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.shipped import entries, fragments, types_in
-from vq.core.config import PyConfig
+from tests.shipped import composed, entries, fragments, types_in
+from vq.core.bindings import bindings_of
 from vq.core.parameters import parameters_of
 from vq.registries import VQRegistry
 
@@ -31,7 +31,7 @@ def items():
 
 def test_every_item_is_used_by_a_shipped_config():
     used = {name for _, config in fragments() for name in types_in(config)}
-    used |= {name for entry in entries() for name in types_in(PyConfig.load(f'configs/{entry}'))}
+    used |= {name for entry in entries() for name in types_in(composed(entry, tiny=False))}
     unused = [
         f'{registry.__name__}.{name}'
         for registry, name, _ in items()
@@ -58,4 +58,6 @@ def test_item_keeps_the_promises_of_its_registry(registry, name, item):
         part, sibling = target.partition('.')[0], source.partition('.')[0]
         assert part in parameters and sibling in parameters
         assert parameters.index(sibling) < parameters.index(part), f'{target} is wired from a part that is built later'
+    for binding in bindings_of(item) if 'binds' in vars(item) else ():  # a class below may take fewer parameters
+        assert binding.part in parameters and (not binding.sibling or binding.sibling in parameters), binding
     assert item.__doc__ or not isinstance(item, type) or not parameters, 'no docstring says what it does'

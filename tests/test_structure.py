@@ -18,10 +18,12 @@ from tests.sources import ROOT, files, imports, module_name, tree
 LAYERS = [
     'core interfaces registries',
     'io nn data teachers',
-    'encoders decoders quantizers losses discriminators generators denoisers sampling metrics',
+    'encoders decoders quantizers losses discriminators generators denoisers sampling metrics recipes',
     'tokenizers',
     'tasks',
-    'strategies runners report',
+    'strategies runners',
+    'assembly',
+    'loading launch report demo',
     'cli',
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
@@ -55,6 +57,19 @@ def test_imports_point_one_way():
         if path not in DOORS and module_name(path) != 'vq'
         for target, _, line in imports(path)
         if is_ours(target) and target != 'vq.__version__' and level_of(target) > level_of(module_name(path))
+    ]
+    assert not wrong, '\n'.join(wrong)
+
+
+def test_recipes_stand_on_core_and_io_alone():
+    """Recipes and configs compose: they import no part, no torch, and nothing that builds."""
+    allowed = {'core', 'io', 'recipes'}
+    configs = [path.relative_to(ROOT) for path in sorted((ROOT / 'configs').rglob('*.py'))]
+    wrong = [
+        f'{path}:{line} imports {target}'
+        for path in (*files('vq/recipes'), *configs)
+        for target, _, line in imports(path)
+        if (is_ours(target) and part_of(target) not in allowed) or target.partition('.')[0] == 'torch'
     ]
     assert not wrong, '\n'.join(wrong)
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.report.support import Reader, needs_nothing_else
+from vq.io.pages.page import Page
 from vq.report.generator import (
     WRONG,
     Completions,
@@ -19,7 +20,6 @@ from vq.report.generator import (
     seconds_of,
     sentence,
 )
-from vq.report.page import Page
 
 SIZE = 8
 

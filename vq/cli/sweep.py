@@ -148,8 +148,8 @@ def write_page(
     path: Path, grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float]], samples: int, command: str
 ) -> None:
     """Each figure over the first setting, a line for each value of the others."""
-    from vq.report.charts import Series, line_chart
-    from vq.report.page import Page, shell
+    from vq.io.pages.charts import Series, line_chart
+    from vq.io.pages.page import Page, shell
 
     across, *others = grid
     page = Page('Sweep', f'{len(found)} ways to draw {samples} images each, of the classes of the validation split.')

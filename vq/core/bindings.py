@@ -12,6 +12,7 @@ alike, and a number is equal to a list of that number alone. Parts that were giv
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -143,17 +144,21 @@ class Binder:
         """Of siblings that are built later and must be asked now: what they say."""
         found: dict[str, dict[str, Any]] = {}
         for sibling in dict.fromkeys(target.binding.sibling for target in targets if not target.given):
-            registry = registry_for(parameters_of(self.item)[sibling].annotation, self.root) if sibling else None
-            if registry is not None and is_part(values.get(sibling)):
+            if not is_part(values.get(sibling)):
+                continue
+            registry = registry_for(parameters_of(self.item)[sibling].annotation, self.root)
+            if registry is not None:
                 from vq.core.meta import facts_of  # imports torch, which judging a config does not need
 
                 names = dict.fromkeys(other.binding.attribute for other in targets if other.binding.sibling == sibling)
-                found[sibling] = facts_of(registry, values[sibling], tuple(names), f'{self.path}.{sibling}')
+                where = f'{self.path}.{sibling}'
+                with self._saying(where):
+                    found[sibling] = facts_of(registry, values[sibling], tuple(names), where)
         return found
 
     def _bound(self, target: Target, values: Mapping[str, Any], facts: Mapping[str, Any] | None) -> Bound | None:
         binding = target.binding
-        try:
+        with self._saying(target.path):
             if not isinstance(binding.source, str):
                 defaults = {p.name: p.default for p in parameters_of(self.item).values() if not p.required}
                 found = binding.source({**defaults, **values})
@@ -162,10 +167,6 @@ class Binder:
             else:
                 beside = values.get(binding.sibling)
                 found = None if beside is None else attribute_of(beside, binding.attribute)
-        except UserError as error:
-            if error.message.startswith(f'{self.path}.'):
-                raise
-            raise type(error)(f'{target.path}: {error.message}', error.hint) from error
         if found is MISSING and not target.given:
             source = f'{self.path}.{binding.sibling}'
             raise ConfigError(
@@ -175,6 +176,16 @@ class Binder:
         if found is None or found is MISSING:
             return None
         return found if isinstance(found, Bound) else Bound(found)
+
+    @contextlib.contextmanager
+    def _saying(self, where: str) -> Iterator[None]:
+        """Errors of sources open with a path."""
+        try:
+            yield
+        except UserError as error:
+            if error.message.startswith(f'{self.path}.'):
+                raise
+            raise type(error)(f'{where}: {error.message}', error.hint) from error
 
     def _compare(self, target: Target, bound: Bound) -> None:
         given = target.part[target.binding.key]

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vq.report.charts import Series, line_chart
-from vq.report.page import Card, Page, picture, row, stacks, table
+from vq.io.pages.charts import Series, line_chart
+from vq.io.pages.page import Card, Page, picture, row, stacks, table
 
 Pixels = NDArray[np.uint8]
 Results = Mapping[str, Any]

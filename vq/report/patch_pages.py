@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from vq.io.pages.charts import sorted_bars
+from vq.io.pages.page import Card, Page, picture, row
 from vq.io.pictures import grid
-from vq.report.charts import sorted_bars
-from vq.report.page import Card, Page, picture, row
 
 Pixels = npt.NDArray[np.uint8]
 

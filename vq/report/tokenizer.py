@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vq.io.pages.charts import Series, level_bars, line_chart, sorted_bars
+from vq.io.pages.page import Card, Page, folded, picture, row, shell, stacks, table
+from vq.io.pages.scales import show
 from vq.io.pictures import token_map
 from vq.report import generator as of_generator
-from vq.report.charts import Series, level_bars, line_chart, sorted_bars
 from vq.report.generator import GeneratorFacts, Pixels, Results, seconds_of
-from vq.report.page import Card, Page, folded, picture, row, shell, stacks, table
-from vq.report.scales import show
 
 METRICS = {
     'psnr': ('PSNR, dB', '{:.2f}'),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import torch
 
@@ -35,14 +36,21 @@ class GenerationsCallback(Callback[TrainerLike]):
             )
         self.interval, self.each, self.classes = interval, each, classes
 
+    def bind(self, runner: Any) -> None:
+        super().bind(runner)
+        if not isinstance(runner.model, SequenceModeling):
+            raise ConfigError(
+                f'{type(runner.model).__name__} draws nothing',
+                'GenerationsCallback is for generators of tokens: leave it out of the callbacks.',
+            )
+
     @torch.no_grad()
     def inspect(self) -> None:
         runner = self.runner
         if runner.step % self.interval and runner.step != runner.iters:
             return
         model = runner.model
-        if not isinstance(model, SequenceModeling):
-            raise ConfigError(f'{type(model).__name__} draws nothing', 'GenerationsCallback is for generators of tokens.')
+        assert isinstance(model, SequenceModeling)  # bind has looked
         average = next((callback for callback in runner.callbacks.values() if isinstance(callback, EMACallback)), None)
         applied = contextlib.nullcontext() if average is None else average.applied()
         with evaluating(model), applied, runner.strategy.whole():

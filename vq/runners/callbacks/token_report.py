@@ -9,11 +9,11 @@ from vq.core import collectives
 from vq.core.errors import ConfigError
 from vq.core.records import Batch, Outputs, to_float
 from vq.interfaces import Callback
+from vq.io.pages.charts import Series, line_chart
+from vq.io.pages.page import Page
 from vq.io.pictures import grid, save_png
 from vq.metrics.tokens import TokenMetric
 from vq.registries import VQCallbackRegistry
-from vq.report.charts import Series, line_chart
-from vq.report.page import Page
 from vq.runners.protocol import ValidatorLike
 
 

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from html import escape
 
-from vq.report.scales import Scale, linear_ticks, log_ticks, show, spread
+from vq.io.pages.scales import Scale, linear_ticks, log_ticks, show, spread
 
 WIDTH, HEIGHT = 440, 260
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40  # room for the axes

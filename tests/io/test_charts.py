@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.report.support import axis, drawing, points
-from vq.report.charts import Series, level_bars, line_chart, sorted_bars
-from vq.report.scales import linear_ticks, log_ticks, round_step, show, spread
+from vq.io.pages.charts import Series, level_bars, line_chart, sorted_bars
+from vq.io.pages.scales import linear_ticks, log_ticks, round_step, show, spread
 
 values = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 6))
 

@@ -53,7 +53,7 @@ class Page:
         self.parts.append(f'<section id="{escape(name)}"><h2>{escape(title)}</h2>{words}{"".join(html)}</section>')
 
     def render(self) -> str:
-        style = resources.files('vq.report').joinpath('page.css').read_text()
+        style = resources.files('vq.io.pages').joinpath('page.css').read_text()
         links = ''.join(f'<a href="#{escape(name)}">{escape(title)}</a>' for name, title in self.links)
         return (
             f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{escape(self.title)}</title>\n'

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.report.support import Reader, needs_nothing_else
-from vq.report.page import Card, Page, folded, picture, shell, stacks, table
+from vq.io.pages.page import Card, Page, folded, picture, shell, stacks, table
 
 
 def test_page_is_whole_and_alone(tmp_path):
