@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from vq.core.phases import MOVED_SETTINGS
 from vq.core.registry import Registry
 
 
@@ -186,3 +187,4 @@ class VQSMRunnerRegistry(VQRunnerRegistry):
 class VQCallbackRegistry(VQRegistry):
     package = 'vq.runners.callbacks'
     interface = 'vq.interfaces:Callback'
+    retired = {'OptimizeCallback': MOVED_SETTINGS['optimizer']}

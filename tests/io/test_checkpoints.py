@@ -48,7 +48,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
 def test_the_marker_lists_every_file_with_size_and_digest(tmp_path: Path) -> None:
     path = checkpoints.save(tmp_path, sample(20, 2.0))
     marker = json.loads((path / 'COMPLETE').read_text())
-    assert marker['format_version'] == 1
+    assert marker['format_version'] == checkpoints.FORMAT_VERSION == 2
     assert sorted([*marker['files'], 'COMPLETE']) == sorted(os.listdir(path))
     for name, entry in marker['files'].items():
         data = (path / name).read_bytes()
@@ -183,6 +183,7 @@ def test_older_formats_migrate_step_by_step(tmp_path: Path, monkeypatch: pytest.
         return contents
 
     monkeypatch.setattr(checkpoints, 'FORMAT_VERSION', 3)
+    monkeypatch.setattr(checkpoints, 'MIGRATIONS', {})
     with pytest.raises(UserError, match='format 1, which is too old'):
         checkpoints.load(tmp_path / 'iter_3')
     monkeypatch.setattr(checkpoints, 'MIGRATIONS', {1: rename_weight, 2: count_images})
@@ -193,8 +194,8 @@ def test_older_formats_migrate_step_by_step(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
-    make_by_hand(tmp_path / 'iter_3', 2)
-    with pytest.raises(UserError, match=r'has checkpoint format 2, and this vq .* reads up to 1'):
+    make_by_hand(tmp_path / 'iter_3', 3)
+    with pytest.raises(UserError, match=r'has checkpoint format 3, and this vq .* reads up to 2'):
         checkpoints.load(tmp_path / 'iter_3')
 
 

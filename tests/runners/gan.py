@@ -51,7 +51,7 @@ trainer = dict(
     callbacks=dict(
         _delete_=True,
         noise=dict(type='NoiseCallback'),
-        samples=dict(type='SampleRecorder'),
+        sample_recorder=dict(type='SampleRecorder'),
         ema=dict(type='EMACallback', decay=0.9),
         log=dict(interval=3),
         progress=None,

@@ -21,7 +21,7 @@ from vq.teachers.classifier import classifier_features
 
 SMALL = 'trainer.model.tokenizer'
 TINY = [f'.{SMALL}.{part}.width:4' for part in ('encoder', 'decoder')] + [f'.{SMALL}.encoder.out_channels:8']
-TOKENIZER = ['--override', '.trainer.iters:2', '.trainer.callbacks[0].schedule.warmup:0', *TINY]
+TOKENIZER = ['--override', '.trainer.iters:2', '.trainer.optimizers.tokenizer.schedule.warmup:0', *TINY]
 PROBE = ['configs/digits/probe.py', '--config-options', 'tokenizer_run::tokens', 'iters:8', 'save_every:4', 'batch_size:8']
 
 

@@ -127,7 +127,7 @@ def test_options_that_mean_nothing(options: dict[str, Any], words: str) -> None:
 # commands
 
 OPTIONS = ['--config-options', 'iters:8', 'start:2', 'batch_size:8', 'ir_config::configs/digits/vqgan.py']
-QUICK = ['.trainer.callbacks[0].schedule.warmup:0', '.trainer.callbacks[-1].interval:4']
+QUICK = ['.trainer.optimizers.tokenizer.schedule.warmup:0', '.trainer.callbacks[-1].interval:4']
 RUN = ['configs/digits/decoder.py', *OPTIONS, 'tokenizer_run::tokens', '--override', *QUICK]
 
 
@@ -144,7 +144,7 @@ def results(run_folder: Path) -> Any:
 
 
 def make_tokens(capsys: Any, *more: str) -> None:
-    quick = '.trainer.callbacks[0].schedule.warmup:0'
+    quick = '.trainer.optimizers.tokenizer.schedule.warmup:0'
     said_by(
         capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', '--config-options', 'iters:2', '--override', quick, *more
     )

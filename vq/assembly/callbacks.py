@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vq.core.config import PyConfig
@@ -26,14 +26,20 @@ logger = logging.getLogger('vq')
 RETIRED = 'OptimizeCallback'
 
 
-def settle_callbacks(config: PyConfig) -> None:
-    """Give the callbacks of a config's runners their final form. What is final stays as it is."""
-    found = [path for which in ('trainer', 'validator') for path in settle_runner(config.get(which), which)]
-    if found and os.environ.get('RANK', '0') in ('', '0'):
+def settle_callbacks(config: PyConfig) -> list[str]:
+    """Give the callbacks of a config's runners their final form; the paths that settings of the step moved to.
+
+    What is final stays as it is.
+    """
+    return [path for which in ('trainer', 'validator') for path in settle_runner(config.get(which), which)]
+
+
+def tell_moved(paths: Sequence[str]) -> None:
+    if paths and os.environ.get('RANK', '0') in ('', '0'):
         logger.warning(
-            '%s: the trainer steps, so its settings were read as %s, in place of what stood there; write them there',
+            'the trainer steps, so settings of %s were read as %s, in place of what stood there: write them there',
             RETIRED,
-            listing(found),
+            listing(dict.fromkeys(paths)),
         )
 
 
@@ -123,7 +129,8 @@ def _take_steps(runner: PyConfig, which: str) -> list[str]:
     for name, settings in moved.items():
         kept = {key: value for key, value in runner['optimizers'][name].items() if key not in STEP_SETTINGS}
         runner['optimizers'][name] = PyConfig({**kept, **settings})
-    return [f'.{which}.optimizers.{name}.{key}' for name, settings in moved.items() for key in settings]
+    paths = {name: f'.{which}.optimizers.{name}' for name in moved}
+    return [path for name, settings in moved.items() for path in [f'{paths[name]}.{key}' for key in settings] or [paths[name]]]
 
 
 def _targets(part: Mapping[str, Any], optimizers: Any, where: str) -> list[str]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vq.assembly.callbacks import refuse_moved, settle_callbacks, settle_runner
+from vq.assembly.callbacks import refuse_moved, settle_callbacks, settle_runner, tell_moved
 from vq.core import trust
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
@@ -42,12 +42,13 @@ def compose(
     import_custom(config)
     if dry_run() if tiny is None else tiny:
         apply_tiny(config, file)
-    settle_callbacks(config)
+    moved = settle_callbacks(config)
     known = set(config)
     for path, value in overrides.items():
         refuse_moved(config, path)
         config.override({path: value})
-        settle_callbacks(config)
+        moved += settle_callbacks(config)  # so that the next path counts in the new order
+    tell_moved(moved)
     for key in sorted(set(config) - known):
         raise ConfigError(f"override '.{key}': the config has no '{key}'{nearest(key, known)}", f'It has: {listing(known)}.')
     if autocast:

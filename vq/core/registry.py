@@ -35,6 +35,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
 
     package: str
     interface: str
+    retired: Mapping[str, str]
     changes = 0  # of all registries together: what was remembered of parts holds as long as this number does
 
     def __init__(cls, *arguments: Any, **keywords: Any) -> None:
@@ -66,6 +67,8 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
             )
         if found:
             raise ConfigError(cls._other_kind(key, found[0]), f'{cls.__name__} has: {listing(cls.choices()) or "nothing"}.')
+        if name in start.retired:
+            raise ConfigError(f"there is no type '{key}' any more", start.retired[name])
         raise ConfigError(start._unknown(key, name), f'{start.__name__} has: {listing(start.choices()) or "nothing"}.')
 
     def accepts(cls, owner: TreeMeta, item: Any) -> bool:
@@ -183,6 +186,7 @@ class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-typ
     """Base of the tree; the tree itself stands in ``vq/registries.py``."""
 
     interface: ClassVar[str]
+    retired: ClassVar[Mapping[str, str]] = {}  # names that items had once -> what to write now
 
 
 def _below(start: TreeMeta, name: str) -> list[TreeMeta]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vq.core import collectives
 from vq.core.errors import ConfigError
 from vq.core.phases import TRAINER_CALLBACKS
 from vq.core.random import seed_everything
@@ -122,7 +121,8 @@ class Trainer(Runner):
         }
         self.prepare_steps()
         seed_everything(self.context.seed, self.strategy.rank)
-        self._call('bind', self)
+        for callback in self.callbacks.values():
+            callback.bind(self)
         if self.resumed is not None:
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
@@ -233,11 +233,3 @@ class Trainer(Runner):
 
     def rank_state(self) -> dict[str, Any]:
         return rank_state(self)
-
-    @property
-    def is_main(self) -> bool:
-        return collectives.is_main()
-
-    def synchronize(self) -> None:
-        if self.strategy.device.type == 'cuda':
-            torch.cuda.synchronize(self.strategy.device)

@@ -30,7 +30,7 @@ class BaseStrategy(Strategy):
 
     precision   autocast of forward passes; fp16 brings a loss scaler
     accumulate  micro-batches per optimizer step
-    clip        bound on the gradient norm, unless an OptimizeCallback has its own
+    clip        bound on the gradient norm, unless an optimizer has its own
     compile     torch.compile of encoder, quantizer, decoder, discriminator and perceptual networks, in place, so in
                 evaluation too; a text names the back end (inductor otherwise), a dict also says which parts, and how
     channels_last  images and convolution weights in NHWC order

@@ -40,7 +40,7 @@ class XLAStrategy(BaseStrategy):
 
     precision          bf16 autocast of forward passes; there is no fp16
     accumulate         micro-batches per optimizer step
-    clip               bound on the gradient norm, unless an OptimizeCallback has its own
+    clip               bound on the gradient norm, unless an optimizer has its own
     spmd               use all devices; False: only the first
     compile_cache      folder in which compiled programs are kept for the next start
     functionalization  False: torch_xla's older way to treat views and writes in place, XLA_DISABLE_FUNCTIONALIZATION=1
