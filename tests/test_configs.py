@@ -15,8 +15,9 @@ from PIL import Image
 from tests.runners.support import commands_here
 from tests.shipped import FOLDER, all_configs, composed, entries, fragments, types_in
 from vq.assembly.compose import checked, compose
-from vq.assembly.counting import count_model, image_size_of
+from vq.assembly.counting import count_model
 from vq.core.config import PyConfig
+from vq.io.spec import size_of
 from vq.registries import VQRunnerRegistry
 
 
@@ -79,7 +80,7 @@ def test_config_is_built_and_counted_on_the_meta_device(entry):
             runner = VQRunnerRegistry.build(judged, which)
         tensors = [*runner.model.parameters(), *runner.model.buffers()]
         assert tensors and all(tensor.device.type == 'meta' for tensor in tensors)
-        asked = judged['model'], image_size_of(judged['dataset'])
+        asked = judged['model'], size_of(judged['dataset'])
         if asked not in [earlier for earlier, _ in counted]:
             counted.append((asked, count_model(judged)['model']))
         parameters, operations = next(found for earlier, found in counted if earlier == asked)

@@ -17,13 +17,13 @@ from tests.runners.support import write_config
 from vq.assembly import memory
 from vq.assembly.building import build_runner
 from vq.assembly.compose import compose
-from vq.assembly.counting import image_size_of
 from vq.assembly.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes, heaviest_step
 from vq.cli import config as command
 from vq.core.config import PyConfig
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Callback
 from vq.io.sharded import local
+from vq.io.spec import size_of
 from vq.losses.reconstruction import L1Loss
 from vq.registries import VQTaskRegistry
 from vq.runners.callbacks.ema import EMACallback
@@ -150,7 +150,7 @@ def test_one_device_holds_what_a_real_step_holds(tmp_path, write, options, overr
     activations = expected.pop('activations')
     assert {name: found.parts[name] for name in expected} == expected
     # on the CPU alone torch's mse_loss leaves its result in the storage of all squares: of pixels, and of fewer features
-    pixels = config.trainer.dataloader.batch_size * 3 * image_size_of(config.trainer.dataset) ** 2
+    pixels = config.trainer.dataloader.batch_size * 3 * size_of(config.trainer.dataset) ** 2
     assert 0 <= activations - found.parts['activations'] <= 2 * 4 * pixels < 0.1 * activations
     assert found.total == sum(expected.values()) + found.parts['activations']
     assert found.images == config.trainer.dataloader.batch_size

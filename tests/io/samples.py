@@ -12,6 +12,7 @@ import torch
 from vq.core import collectives
 from vq.io import checkpoints
 from vq.io.checkpoints import Checkpoint
+from vq.io.spec import Spec
 
 
 def sample(step: int, fill: float, ema: bool = True, rank: int = 0) -> Checkpoint:
@@ -23,7 +24,8 @@ def sample(step: int, fill: float, ema: bool = True, rank: int = 0) -> Checkpoin
         ema={key: value + 1 for key, value in model.items()} if ema else None,
         training={'optimizers': {'g': {'state': {0: {'step': torch.tensor(fill), 'exp_avg': torch.full((15,), fill)}}}}},
         per_rank={'random': {'torch': torch.arange(9) + rank, 'python': [3, [1, 2], None]}},
-        config_text=f'fill = {fill}\n',
+        config_text=f'{{"fill": {fill}}}\n',
+        spec=Spec('tokenizer', (32, 48), {}, {'fill': fill}).as_json(),
         samples_seen=step * 4,
         seed=7,
         extra={'run_id': 'x1'},
@@ -45,7 +47,7 @@ def equal(first: Any, second: Any) -> bool:
 
 def same(found: Checkpoint, expected: Checkpoint) -> bool:
     """Whether all that a caller gave came back; the order of weights is the file's business."""
-    names = ('step', 'training', 'per_rank', 'config_text', 'samples_seen', 'seed', 'frozen', 'extra')
+    names = ('step', 'training', 'per_rank', 'config_text', 'spec', 'samples_seen', 'seed', 'frozen', 'extra')
     weights = all(
         equal(dict(sorted((getattr(found, name) or {}).items())), dict(sorted((getattr(expected, name) or {}).items())))
         for name in ('model', 'ema')

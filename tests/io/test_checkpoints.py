@@ -27,11 +27,12 @@ def test_it_comes_back(tmp_path: Path) -> None:
     assert path == tmp_path / 'iter_20'
     assert sorted(os.listdir(path)) == [
         'COMPLETE',
-        'config.py',
+        'config.json',
         'ema.safetensors',
         'meta.json',
         'model.safetensors',
         'rank_0.pt',
+        'spec.json',
         'training.pt',
     ]
     assert (tmp_path / 'latest').read_text() == 'iter_20\n'
@@ -41,7 +42,7 @@ def test_it_comes_back(tmp_path: Path) -> None:
     assert found.versions['vq'] == vq.__version__
     assert found.versions['torch'] == torch.__version__
     assert torch.equal(load_file(path / 'model.safetensors')['codes'], given.model['codes'])
-    assert (path / 'config.py').read_text() == given.config_text
+    assert (path / 'config.json').read_text() == given.config_text
     torch.load(path / 'training.pt', weights_only=True)
 
 
@@ -67,7 +68,7 @@ def test_the_folder_may_be_named_with_the_step(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    'name', ['model.safetensors', 'ema.safetensors', 'training.pt', 'rank_0.pt', 'config.py', 'meta.json']
+    'name', ['model.safetensors', 'ema.safetensors', 'training.pt', 'rank_0.pt', 'config.json', 'spec.json', 'meta.json']
 )
 def test_a_flipped_bit_or_a_cut_file_is_found(tmp_path: Path, name: str) -> None:
     path = checkpoints.save(tmp_path, sample(20, 2.0))

@@ -68,7 +68,7 @@ def test_a_killed_save_leaves_the_old_or_the_new(tmp_path: Path, killer: Killer,
         assert not hidden(folder)
         latest = checkpoints.latest(folder)
         assert latest in (folder / 'iter_10', folder / 'iter_20')
-        assert (latest / 'config.py').read_text() == stood
+        assert (latest / 'config.json').read_text() == stood
 
     operations = every_kill(killer, tmp_path / 'template', folder, partial(checkpoints.save, folder, new), no_rename, check)
     assert operations > 40  # files, renames, flushes: the hooks saw them

@@ -174,7 +174,7 @@ def test_model_pth_finds_model_safetensors(tmp_path: Path) -> None:
 
 def test_a_missing_path_suggests_a_near_one(tmp_path: Path) -> None:
     save_file(STATE, tmp_path / 'decoder.safetensors')
-    with pytest.raises(UserError, match=r"there are no weights at .*did you mean 'decoder.safetensors'"):
+    with pytest.raises(UserError, match=r"there is no run, checkpoint or file .*did you mean 'decoder.safetensors'"):
         read_weights(tmp_path / 'decoder.safetensor')
     with pytest.raises(UserError, match='no complete checkpoint'):
         read_weights(tmp_path)

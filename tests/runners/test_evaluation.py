@@ -151,7 +151,7 @@ class TestLoad:
         assert 'iter_4' in repr(vq.load(home / 'work_dirs/run/checkpoints/iter_4'))
 
     def test_wrong_names_shapes_and_tokens_are_said(self, home: Path) -> None:
-        with pytest.raises(UserError, match="there is no run or folder 'runn'"):
+        with pytest.raises(UserError, match="there is no run, checkpoint or file 'runn'"):
             vq.load('runn', work_dir=home / 'work_dirs')
         tokenizer = vq.load('run', work_dir=home / 'work_dirs')
         with pytest.raises(UserError, match=r'images have the shape \(32, 32, 3\)'):

@@ -27,11 +27,16 @@ _HINT = 'Write the run again, or give its config as a Python file.'
 
 def dumps(value: Any) -> str:
     """JSON that ``loads`` back to an equal value, types included."""
-    text = _pretty(_encode(value), 0, ascii_only=False)
+    return pretty(_encode(value))
+
+
+def pretty(value: Any) -> str:
+    """JSON of plain values for people: containers on one line where they fit."""
+    text = _pretty(value, 0, ascii_only=False)
     try:
         text.encode()
     except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no bytes for
-        text = _pretty(_encode(value), 0, ascii_only=True)
+        text = _pretty(value, 0, ascii_only=True)
     return f'{text}\n'
 
 
@@ -102,7 +107,6 @@ def _encode_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _pretty(value: Any, depth: int, ascii_only: bool) -> str:
-    """Containers on one line where they fit, else broken over lines."""
     line = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
     if not isinstance(value, dict | list) or len(line) + 2 * depth <= _WIDTH:
         return line

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import vq
-from vq.core import collectives
+from vq.core import collectives, config_json
 from vq.core.errors import RunFailure, UserError
 from vq.io import atomic, plain, runs, spec, tensorfile
 from vq.io.atomic import MARKER
@@ -155,7 +155,7 @@ def _write(aside: Path, final: Path, checkpoint: Checkpoint) -> Files:
                 add('ema.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.ema or {}))
             add(runs.CONFIG, lambda writer: writer.write(checkpoint.config_text.encode()))
             if checkpoint.spec is not None:
-                add(spec.FILE, lambda writer: writer.write(atomic.json_text(checkpoint.spec).encode()))
+                add(spec.FILE, lambda writer: writer.write(config_json.pretty(checkpoint.spec).encode()))
             add('meta.json', lambda writer: writer.write(atomic.json_text(_meta(checkpoint)).encode()))
     return files
 

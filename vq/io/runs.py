@@ -164,7 +164,8 @@ def _open(name: str, place: Path, trust: bool) -> Run | None:
     if checkpoint is not None:
         return Run(name, checkpoint, checkpoint, _folder_of(checkpoint), trust)
     bare = place / 'model.safetensors'
-    return Run(name, bare, None, None, trust) if bare.is_file() else None
+    torn = place.name.startswith('iter_')  # a checkpoint that is not whole is not read
+    return Run(name, bare, None, None, trust) if bare.is_file() and not torn else None
 
 
 def _folder_of(checkpoint: Path | None) -> Path | None:

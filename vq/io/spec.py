@@ -158,9 +158,15 @@ def _damaged(where: str, reason: str) -> UserError:
 # from a config: for runs that were written before there was a spec, and for configs that were not run yet
 
 
+def _images(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of a dataset of tokens, the images they are made of."""
+    source = dataset.get('source')
+    return source if isinstance(source, Mapping) else dataset
+
+
 def size_in(dataset: Mapping[str, Any]) -> int | None:
     """The image size that a dataset's config asks for, if it does."""
-    dataset = dataset.get('source') or dataset  # of tokens, the images they are made of
+    dataset = _images(dataset)
     size = (dataset.get('transform') or {}).get('image_size', dataset.get('image_size'))
     return None if size is None else int(size)
 
@@ -173,8 +179,7 @@ def size_of(dataset: Mapping[str, Any], default: int = 256) -> int:
 
 def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """What images go through before a model sees them in evaluation, as a composed config says."""
-    dataset = (config.get('validator') or {}).get('dataset') or {}
-    dataset = dataset.get('source') or dataset
+    dataset = _images((config.get('validator') or {}).get('dataset') or {})
     transform: dict[str, Any] | None = jsonable(plain(dataset.get('transform')))
     return {'range': list(RANGE), 'transform': transform}
 
@@ -185,7 +190,7 @@ def guess(config: Mapping[str, Any]) -> Spec:
     trainer = config.get('trainer') or {}
     model = runner.get('model') or trainer.get('model') or {}
     size = size_in(runner.get('dataset') or trainer.get('dataset') or {})
-    dataset = (trainer.get('dataset') or {}).get('source') or trainer.get('dataset') or {}
+    dataset = _images(trainer.get('dataset') or {})
     trained_on = {'dataset': str(dataset.get('type', '')).rpartition('.')[2], 'split': dataset.get('split')}
     if model.get('classes') is not None:
         trained_on['classes'] = model['classes']
