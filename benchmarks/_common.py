@@ -97,14 +97,24 @@ class Times:
         }
 
 
-def in_turns(sides: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1, calls: int = 1) -> dict[str, Times]:
-    """Time each side once per round; every round begins with another side."""
-    if repeats < REPEATS:
-        raise ValueError(f'{repeats} repetitions are too few: a figure is a median of at least {REPEATS}')
+def in_turns(
+    sides: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 1,
+    calls: int = 1,
+    times_of: Callable[[], Times] = Times,
+    least: int = REPEATS,
+) -> dict[str, Times]:
+    """Time each side once per round; every round begins with another side.
+
+    ``times_of`` makes the clock of a side. ``least`` is lower only where nobody reads the figures, as in a test.
+    """
+    if repeats < least:
+        raise ValueError(f'{repeats} repetitions are too few: a figure is a median of at least {least}')
     for _ in range(warmup):
         for work in sides.values():
             work()
-    times = {name: Times() for name in sides}
+    times = {name: times_of() for name in sides}
     names = list(sides)
     gc.collect()
     for turn in range(repeats):
@@ -174,8 +184,10 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
         print('  '.join([first, *rest]).rstrip())
 
 
-def finish(benchmark: str, quick: bool, where: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
-    """The machine in words, then one line of JSON with everything."""
+def finish(
+    benchmark: str, quick: bool, where: Mapping[str, Any], figures: Mapping[str, Any], output: Path | None = None
+) -> None:
+    """The machine in words, then one line of JSON with everything; the same line in the file ``output``."""
     after = load_average()
     print(
         f'\n{where["cpu"]}, {where["cores"]} cores; torch {where["versions"].get("torch")}, Python '
@@ -183,8 +195,9 @@ def finish(benchmark: str, quick: bool, where: Mapping[str, Any], figures: Mappi
     )
     if max(where['load_before'][0], after[0]) > where['cores']:
         print('the machine was busy with other work: read these figures as upper bounds, and ratios with care')
-    print(
-        json.dumps(
-            {'benchmark': benchmark, 'quick': quick, 'equal': True, **figures, 'machine': {**where, 'load_after': after}}
-        )
+    line = json.dumps(
+        {'benchmark': benchmark, 'quick': quick, 'equal': True, **figures, 'machine': {**where, 'load_after': after}}
     )
+    if output is not None:
+        output.write_text(f'{line}\n')
+    print(line)

@@ -44,7 +44,6 @@ environment.prepare()
 
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
-from vector_quantize_pytorch import VectorQuantize  # noqa: E402
 
 from vq.quantizers.search import nearest_code  # noqa: E402
 from vq.quantizers.vector import VectorQuantizer  # noqa: E402
@@ -55,6 +54,7 @@ except ImportError:
     faiss = None
 
 OURS, WHOLE, ROOF = 'ours: nearest_code', 'ours: whole quantizer', 'matrix product alone'
+KERNEL, TORCH_PATH, COMPILED = 'ours: kernel', 'ours: torch path', 'addmm, argmin, compiled'
 SKETCHES = {'sketch, 256 x 16384': (256, 16384), 'sketch, 512 x 4096': (512, 4096)}
 MANY_CODES, ROWS_AT_ONCE = 2**17, 128
 SLACK = 1e-4  # of the distance: what fp32 may lose where two codes are nearly as far
@@ -104,6 +104,8 @@ def sides_of(features: Tensor, codes: Tensor) -> dict[str, Callable[[], Any]]:
         faiss.omp_set_num_threads(torch.get_num_threads())
         sides['faiss IndexFlatL2'] = lambda: torch.from_numpy(index.search(features.numpy(), 1)[1][:, 0])
     if not many:
+        from vector_quantize_pytorch import VectorQuantize  # here: the other functions are of use where it is not installed
+
         ours = VectorQuantizer(len(codes), codes.shape[1]).eval()
         ours.codebook.weight.data.copy_(codes)
         sides[WHOLE] = lambda: ours(features).tokens
@@ -175,16 +177,21 @@ def report(shape: Shape, times: dict[str, Times], agree: dict[str, float], memor
     return found
 
 
+def sides_on_device(features: Tensor, codes: Tensor, backend: str = 'inductor') -> dict[str, Callable[[], Tensor]]:
+    """What the device's own search is (a kernel on CUDA), our path without a kernel, and the matrix route compiled."""
+    compiled = torch.compile(one_addmm, dynamic=False, backend=backend)
+    return {
+        KERNEL: lambda: nearest_code(features, codes, backend='triton' if features.is_cuda else 'auto'),
+        TORCH_PATH: lambda: nearest_code(features, codes, backend='torch'),
+        COMPILED: lambda: compiled(features, codes),
+    }
+
+
 def on_gpu(shape: Shape, repeats: int) -> dict[str, Any]:
     """The kernel, the torch path, and the matrix route compiled, all on CUDA."""
     features, codes = (value.cuda() for value in inputs(shape))
-    compiled = torch.compile(one_addmm, dynamic=False)
-    works: dict[str, Callable[[], Tensor]] = {
-        'ours: kernel': lambda: nearest_code(features, codes, backend='triton'),
-        'ours: torch path': lambda: nearest_code(features, codes, backend='torch'),
-        'addmm, argmin, compiled': lambda: compiled(features, codes),
-    }
-    best = torch.cat([one_addmm(part, codes.double()) for part in features.double().split(ROWS_AT_ONCE)])
+    works = sides_on_device(features, codes)
+    best = truth_of(features, codes)
     memory = {}
     for name, work in works.items():
         check(f'{name} on {torch.cuda.get_device_name()}', features, codes, work(), best)
@@ -197,7 +204,7 @@ def on_gpu(shape: Shape, repeats: int) -> dict[str, Any]:
         return lambda: (work(), torch.cuda.synchronize())
 
     times = in_turns({name: synchronous(work) for name, work in works.items()}, repeats, warmup=3, calls=10)
-    ratios = {name: paired_ratio(time.wall, times['ours: kernel'].wall) for name, time in times.items()}
+    ratios = {name: paired_ratio(time.wall, times[KERNEL].wall) for name, time in times.items()}
     rows = [(name, 1e3 * time.median, ratios[name], memory[name]) for name, time in times.items()]
     table('GPU: N={} K={} D={}'.format(*shape), ('', 'ms', 'x ours', 'peak MB'), rows)
     return {

@@ -106,7 +106,8 @@ def test_every_benchmark_is_described() -> None:
     page = (ROOT / 'benchmarks' / 'README.md').read_text()
     assert SCRIPTS
     for name in SCRIPTS:
-        text = (ROOT / 'benchmarks' / f'{name}.py').read_text()
+        helpers = (ROOT / 'benchmarks').glob(f'_{name}_*.py')
+        text = '\n'.join(path.read_text() for path in [ROOT / 'benchmarks' / f'{name}.py', *helpers])
         assert f'benchmarks/{name}.py' in page, f'benchmarks/README.md does not mention {name}.py'
         assert f'python benchmarks/{name}.py --quick' in text and 'must_be_equal(' in text and 'finish(' in text
 
