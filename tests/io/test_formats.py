@@ -44,7 +44,10 @@ def test_what_has_no_callbacks_is_left_alone() -> None:
 
 def make_old(path: Path) -> None:
     """Turn a checkpoint into one of format 1, as it was written then."""
-    kinds = {name: kind for kind, (name, _) in BUILT_IN.items()} | {'noise': 'NoiseCallback', 'sample_recorder': 'SampleRecorder'}
+    kinds = {name: kind for kind, (name, _) in BUILT_IN.items()} | {
+        'noise': 'NoiseCallback',
+        'sample_recorder': 'SampleRecorder',
+    }
     marker = json.loads((path / 'COMPLETE').read_text())
     for name in ('training.pt', *(part.name for part in path.glob('rank_*.pt'))):
         state = torch.load(path / name, weights_only=True)
