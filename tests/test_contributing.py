@@ -58,10 +58,22 @@ def test_each_part_trains(command: str, folder: Path) -> None:
 
 
 def test_the_page_shows_each_kind_of_part() -> None:
-    parts = {'Quantizer', 'Loss', 'ImageDataset', 'Encoder', 'Decoder', 'Tokenizer'}
+    parts = {'Quantizer', 'Loss', 'ImageDataset', 'Encoder', 'Decoder', 'Callback[TrainerLike]', 'Tokenizer'}
     shown = {base for snippet in SNIPPETS for base in parts if f'({base}):' in snippet.text}
     assert shown == parts
     assert any('@VQTransformRegistry' in snippet.text for snippet in SNIPPETS)
+
+
+def test_the_decoder_of_the_page_can_be_trained_adversarially(folder: Path) -> None:
+    decoder = importlib.import_module('patches').PatchDecoder(in_channels=5, width=6, patch=4)
+    features = decoder.features(torch.randn(2, 5, 3, 2))
+    image = decoder.project(features)
+    assert image.shape == (2, 3, 12, 8)
+    gradients = torch.randn(2, *image.shape)
+    found = decoder.last_layer_gradients(features.detach(), image.detach(), gradients)
+    for index in range(2):
+        (expected,) = torch.autograd.grad(image, decoder.head.weight, gradients[index], retain_graph=True)
+        torch.testing.assert_close(found[index], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_tests_of_the_page_pass(folder: Path) -> None:
