@@ -106,7 +106,8 @@ class Binder:
         """Before part ``name`` is built: fill its settings, and compare those that the config gives.
 
         A sibling that is built later is asked on the meta device, since building it early would change the order of random
-        draws. Where the config gives all that comes from such a sibling, nobody is asked: ``finish`` compares.
+        draws; its config must be complete without ``wires``. Where the config gives all that comes from such a sibling, nobody
+        is asked: ``finish`` compares.
         """
         targets = [target for binding in self.bindings if binding.part == name for target in self._targets(binding, values)]
         facts = self._facts(targets, values)

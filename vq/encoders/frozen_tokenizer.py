@@ -62,6 +62,11 @@ class FrozenTokenizer(Encoder, Pretrained):
     @property
     def token_shape(self) -> tuple[int, ...]:
         """Of the tokens of images of ``image_size``."""
+        if not self.codebook_size:
+            raise ConfigError(
+                f'{type(self.tokenizer).__name__} is continuous: it has latents, and no tokens',
+                'Take a tokenizer with a quantizer.',
+            )
         return self.tokenizer.token_shape(self.image_size)
 
     def train(self, mode: bool = True) -> FrozenTokenizer:

@@ -25,7 +25,7 @@ class CodebookMetric(Metric):
 
     ``codebook_size`` is a list where the last axis of the tokens has a codebook for each entry (residual and grouped
     quantization): usage and dead codes are then over all of them, the entropy is the mean of theirs, and each has figures
-    of its own, 'codebook_usage_1' and so on.
+    of its own, 'codebook_usage_1' and so on. A validator fills it in from its model.
 
     An image that comes again, by its id, is not counted again. On one rank that needs the ids alone. With several, the
     tokens stay on the device until the pass is over (4 bytes each, 51 MB for 50,000 images of 256 tokens), because only

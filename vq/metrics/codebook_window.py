@@ -25,7 +25,8 @@ class WindowedCodebookMetric(Metric):
     ``CodebookMetric`` is the share over the whole pass, which is never less.
 
     ``codebook_size`` is a list where the last axis of the tokens has a codebook for each entry; a window then holds
-    ``window`` tokens of each. Tokens stay on the device until the pass is over, 4 bytes each.
+    ``window`` tokens of each. A validator fills it in from its model. Tokens stay on the device until the pass is over, 4
+    bytes each.
     """
 
     def __init__(self, codebook_size: int | list[int], window: int = 65536) -> None:

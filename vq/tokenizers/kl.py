@@ -29,7 +29,7 @@ class KLAutoencoder(Tokenizer):
     same balance is 1e-6 / (3 H W). Larger weights give smoother latents and blurred images.
 
     Connectors keep the width unless they say otherwise: ``post_encode`` that of the encoder, twice the latent's, and
-    ``pre_decode`` that of the decoder. ``codebook_size`` is 0: leave CodebookMetric out of such a config.
+    ``pre_decode`` that of the decoder. ``codebook_size`` is 0: metrics of codebooks refuse such a model.
     """
 
     can_decode = True
