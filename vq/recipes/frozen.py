@@ -25,6 +25,11 @@ class Frozen:
     tiny_metrics: Config
     custom_imports: list[str]
 
+    @property
+    def imports(self) -> Config:
+        """What a config around it has to say of these modules."""
+        return dict(custom_imports=self.custom_imports) if self.custom_imports else {}
+
 
 @recipe()
 def frozen_tokenizer(
