@@ -10,7 +10,5 @@ Options: those of interface.py.
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='BinarySphericalQuantizer', bits=8, entropy=dict(weight=0.1, temperature=0.1), entropy_group=8),
-)
+quantizer = dict(type='BinarySphericalQuantizer', bits=8, entropy=dict(weight=0.1, temperature=0.1), entropy_group=8)
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer)

@@ -8,6 +8,5 @@ one seed: 23.9 dB PSNR, 100 % of the codes in use; with twice the weight 22.5 dB
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_, quantizer=dict(type='VectorQuantizer', normalize=True, init='normal', entropy=dict(weight=0.05, temperature=0.1))
-)
+quantizer = dict(type='VectorQuantizer', normalize=True, init='normal', entropy=dict(weight=0.05, temperature=0.1))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer)

@@ -8,8 +8,6 @@
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='FiniteScalarQuantizer', levels=[8, 8, 4]),
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True),
-)
+quantizer = dict(type='FiniteScalarQuantizer', levels=[8, 8, 4])
+optimizer = dict(type='SGD', lr=0.1, momentum=0.9, nesterov=True)
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, optimizer=optimizer)

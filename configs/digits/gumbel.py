@@ -9,6 +9,5 @@ tuned further. Options: those of interface.py.
 
 from vq.recipes import cooling, digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_, quantizer=dict(type='GumbelQuantizer', kl_weight=5e-3), embedding_dim=16, callbacks=dict(temperature=cooling())
-)
+quantizer = dict(type='GumbelQuantizer', kl_weight=5e-3)
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, embedding_dim=16, callbacks=dict(temperature=cooling()))

@@ -9,6 +9,5 @@ digits, one seed: 21.7 dB PSNR, 100 % of the codes in use. Options: those of int
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_, quantizer=dict(type='IndexBackpropagationQuantizer', entropy=dict(weight=0.3, temperature=0.1)), embedding_dim=32
-)
+quantizer = dict(type='IndexBackpropagationQuantizer', entropy=dict(weight=0.3, temperature=0.1))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, embedding_dim=32)

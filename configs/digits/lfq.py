@@ -9,6 +9,5 @@ Options: those of interface.py.
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_, quantizer=dict(type='LookupFreeQuantizer', bits=8, entropy=dict(weight=0.2, temperature=0.3))
-)
+quantizer = dict(type='LookupFreeQuantizer', bits=8, entropy=dict(weight=0.2, temperature=0.3))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer)

@@ -10,8 +10,5 @@ Options: ``codebook_size`` (16), and those of interface.py; ``image_size`` stays
 
 from vq.recipes import EMA, digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='MultiScaleQuantizer', quantizer=dict(type='VectorQuantizer', update=EMA), scales=(1, 2, 3, 4)),
-    codebook_size=16,
-)
+quantizer = dict(type='MultiScaleQuantizer', quantizer=dict(type='VectorQuantizer', update=EMA), scales=(1, 2, 3, 4))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, codebook_size=16)

@@ -9,8 +9,5 @@ feature. Options: those of interface.py.
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='VectorQuantizer', normalize=True, commitment_weight=1.0, update=dict(type='VQKDUpdate')),
-    embedding_dim=16,
-)
+quantizer = dict(type='VectorQuantizer', normalize=True, commitment_weight=1.0, update=dict(type='VQKDUpdate'))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, embedding_dim=16)

@@ -11,9 +11,5 @@ Options: ``codebook_size`` (256), ``embedding_dim`` (8), and those of interface.
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(
-        type='VectorQuantizer', commitment_weight=0.25, update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1))
-    ),
-)
+update = dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1))
+_export_ = digits_tokenizer(_kwargs_, quantizer=dict(type='VectorQuantizer', commitment_weight=0.25, update=update))

@@ -8,11 +8,6 @@
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='VectorQuantizer', update=dict(type='RestartUnused', threshold=0.1)),
-    embedding_dim=16,
-    features=16,
-    connector='IdentityConnector',
-    schedule=dict(type='ConstantSchedule', warmup=50),
-)
+quantizer = dict(type='VectorQuantizer', update=dict(type='RestartUnused', threshold=0.1))
+channels = dict(features=16, connector='IdentityConnector', embedding_dim=16)
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, **channels, schedule=dict(type='ConstantSchedule', warmup=50))

@@ -15,6 +15,5 @@ Options: those of ../ar/interface.py.
 
 from vq.recipes import token_generator
 
-_export_ = token_generator(
-    _kwargs_, it_config='configs/llamagen/vqgan_imagenet_ddp.py', size='B', guidance=dict(type='ConstantGuidance', scale=2.0)
-)
+guidance = dict(type='ConstantGuidance', scale=2.0)
+_export_ = token_generator(_kwargs_, it_config='configs/llamagen/vqgan_imagenet_ddp.py', size='B', guidance=guidance)

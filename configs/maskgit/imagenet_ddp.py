@@ -14,16 +14,7 @@ Options: those of ../ar/interface.py, and ``mask_ratio`` (cosine; mage), ``steps
 
 from vq.recipes import token_generator
 
-_export_ = token_generator(
-    _kwargs_,
-    method='masked',
-    it_config='configs/vqgan/1024_imagenet_ddp.py',
-    dim=768,
-    depth=24,
-    heads=16,
-    iters=1_500_000,
-    label_smoothing=0.1,
-    betas=(0.9, 0.96),
-    weight_decay=0.045,
-    guidance=dict(type='LinearGuidance', scale=3.0),
-)
+network = dict(method='masked', dim=768, depth=24, heads=16)
+training = dict(iters=1_500_000, label_smoothing=0.1, betas=(0.9, 0.96), weight_decay=0.045)
+guidance = dict(type='LinearGuidance', scale=3.0)
+_export_ = token_generator(_kwargs_, it_config='configs/vqgan/1024_imagenet_ddp.py', **network, **training, guidance=guidance)

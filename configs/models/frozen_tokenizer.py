@@ -16,8 +16,6 @@ What comes out: ``part`` (the FrozenTokenizer) and ``tiny`` (what changes in it 
 (of its codebook, as its own validator has them), ``custom_imports``.
 """
 
-import dataclasses
-
 from vq.recipes import frozen_tokenizer
 
-_export_ = dataclasses.asdict(frozen_tokenizer(_kwargs_))
+_export_ = vars(frozen_tokenizer(_kwargs_))

@@ -170,22 +170,14 @@ def token_generator(
     model = dict(type='SequenceModeling', generator=whole, tokenizer=frozen.part, label_smoothing=label_smoothing, **drawing)
     adam = dict(type='AdamW', lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decay='matrices')
     optimizers = dict(generator=dict(adam, clip=1.0, schedule=schedule))
-    callbacks, tiny_callbacks = watching(
-        dict(tokens=dict(variants=variants), evaluate=dict(limit=8)),
-        tokens=written,
-        ema=ema,
-        log=50,
-        backends=log_backend and dict(backends=[dict(type=log_backend)]),
-        generations=pictures_every,
-        evaluate=evaluate and dict(interval=evaluate, limit=evaluate_limit),
-        checkpoint=dict(interval=save_every, keep_last=3, keep_every=10 * save_every),
-    )
-    tiny = dict(
-        dataset=dict(_delete_=True, **digits),
-        model=dict(generator=small, tokenizer=frozen.tiny),
-        optimizers=dict(generator=dict(schedule=TINY_SCHEDULE)),
-        callbacks={**tiny_callbacks, 'backends': None},
-    )
+    backends = None if log_backend is None else dict(backends=[dict(type=log_backend)])
+    evaluated = evaluate and dict(interval=evaluate, limit=evaluate_limit)
+    looks: dict[str, Any] = dict(log=50, backends=backends, generations=pictures_every, evaluate=evaluated)
+    saved = dict(interval=save_every, keep_last=3, keep_every=10 * save_every)
+    changed: dict[str, Part] = dict(tokens=dict(variants=variants), evaluate=dict(limit=8))
+    callbacks, tiny_callbacks = watching(changed, tokens=written, ema=ema, **looks, checkpoint=saved)
+    tiny = dict(dataset=dict(_delete_=True, **digits), model=dict(generator=small, tokenizer=frozen.tiny))
+    tiny |= dict(optimizers=dict(generator=dict(schedule=TINY_SCHEDULE)), callbacks={**tiny_callbacks, 'backends': None})
     without = dict(metrics=dict(reconstructed=None, generated=None))
     return merge(
         images,

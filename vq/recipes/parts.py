@@ -114,6 +114,11 @@ def tiny_data(**loading: Any) -> Config:
     return dict(trainer=dict(training, iters=8, strategy=one_device), validator=validation)
 
 
+def kind_of(part: Part) -> str:
+    """The type of a part without its registry."""
+    return str(part.get('type', '')).split('.')[-1]
+
+
 # callbacks: progress, git and preemption are the runner's own
 
 WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tiny form
@@ -167,7 +172,7 @@ def by_name(parts: Any) -> Config:
         return dict(parts)
     found: dict[str, Any] = {}
     for part in parts:
-        name = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', part['type'].split('.')[-1].removesuffix('Callback')).lower()
+        name = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', kind_of(part).removesuffix('Callback')).lower()
         found[f'{name}_{len(found) + 1}' if name in found else name] = part
     return found
 
@@ -199,7 +204,7 @@ def sized(given: Given, quantizer: Part, others: bool = True, **sizes: int) -> P
 
     ``others``: types from outside take both, too.
     """
-    kind = quantizer['type'].split('.')[-1]
+    kind = kind_of(quantizer)
     if 'quantizer' in quantizer:
         return dict(quantizer, quantizer=sized(given, quantizer['quantizer'], others, **sizes))
     if kind in OWN_SIZES or (kind not in SIZED and not others) or {'codebook_size', 'embedding_dim'} <= set(quantizer):

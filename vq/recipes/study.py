@@ -60,9 +60,9 @@ def vqvae_gan_study(
     reinit: Annotated[int | None, 'epochs after which unused codes start again; None: never'] = None,
     adversarial: Annotated[Literal['fixed', 'adaptive'] | None, 'weight of the adversarial term; None: no term'] = None,
     perceptual: Annotated[bool | None, 'L1 and LPIPS beside L2; None: with a discriminator'] = None,
-    lr: Annotated[float | None, 'AdamW, at 256 images a step; None: 3e-4, with a discriminator or later 1e-4'] = None,
-    epochs: Annotated[int | None, 'None: 150, later 300'] = None,
-    images: Annotated[int, 'of an epoch'] = 1_281_167,
+    lr: Annotated[float | None, 'of AdamW, at 256 images a step; None: 1e-4 with a discriminator or later, else 3e-4'] = None,
+    epochs: Annotated[int | None, 'epochs of training; None: 150, of the later recipe 300'] = None,
+    images: Annotated[int, 'images of an epoch'] = 1_281_167,
     image_size: Annotated[int, 'pixels a side'] = 256,
     batch_size: Annotated[int, 'images a step, of all ranks; the learning rate follows its square root'] = 256,
 ) -> Config:
@@ -117,14 +117,13 @@ def vqvae_gan_study(
         adaptive = dict(type='AdaptiveWeight', gain=0.8 / lpips, limit=1e4 * lpips, eps=1e-8, losses=('lpips',))
         weight = adaptive if adversarial == 'adaptive' else dict(type='FixedWeight', value=0.1)
         network, penalties = dict(type='StyleGAN2Discriminator', image_size=image_size), study_r1(given)
-        generator_loss, discriminator_loss = (
-            dict(type='NonSaturatingGeneratorLoss'),
-            dict(type='VanillaDiscriminatorLoss', scale=1.0),
-        )
-        model |= dict(type='AdversarialTokenization', discriminator=network, discriminator_start=steps(100 if later else 1))
-        model |= dict(generator_loss=generator_loss, discriminator_loss=discriminator_loss, weight=weight, penalties=penalties)
+        vanilla = dict(type='VanillaDiscriminatorLoss', scale=1.0)
+        model |= dict(generator_loss=dict(type='NonSaturatingGeneratorLoss'), discriminator_loss=vanilla, weight=weight)
+        model |= dict(discriminator=network, discriminator_start=steps(100 if later else 1), penalties=penalties)
+        model['type'] = 'AdversarialTokenization'
         small = dict(image_size=32, channel_base=256, channel_max=8)
-        tiny['model'] |= dict(discriminator=small, discriminator_start=3, penalties=dict.fromkeys(penalties, dict(interval=2)))
+        often = {name: dict(interval=2) for name in penalties}
+        tiny['model'] |= dict(discriminator=small, discriminator_start=3, penalties=often)
         optimizers['discriminator'] = dict(adam, decay='all')
     callbacks: Config = {}
     if reinit is not None:
