@@ -3,7 +3,7 @@
     auto_torchrun -m vq.train digits_fsq_sgd configs/digits/fsq_sgd.py
 
 700 steps took 260 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
-27.4 dB PSNR, 85 % of the codes in use (fsq.py: 29.4 dB, 93 %). Options: those of interface.py.
+27.4 dB PSNR, 85 % of the codes in use (fsq.py: 29.4 dB, 93 %). Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer

@@ -3,7 +3,7 @@
     auto_torchrun -m vq.train digits_restart configs/digits/vq_restart.py
 
 700 steps took 111 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
-29.8 dB PSNR, 98 % of the codes in use. Options: those of interface.py.
+29.8 dB PSNR, 98 % of the codes in use. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer

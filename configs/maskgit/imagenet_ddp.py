@@ -8,8 +8,8 @@
 24 layers, 768 wide, 300 epochs of 256 images. Hardware and hours: not measured. Expected, quoted from the paper: FID 6.18 at
 256 pixels, without guidance, with a tokenizer of its own; nobody has run this configuration here.
 
-Options: those of ../ar/interface.py, and ``mask_ratio`` (cosine; mage), ``steps`` (12), ``order`` (confidence; halton),
-``choice_temperature`` (4.5), ``dim`` (768), ``depth`` (24), ``heads`` (16).
+Options: those that ``vq.config FILE --options`` prints, and ``mask_ratio`` (cosine; mage), ``steps`` (12), ``order``
+(confidence; halton), ``choice_temperature`` (4.5), ``dim`` (768), ``depth`` (24), ``heads`` (16).
 """
 
 from vq.recipes import token_generator

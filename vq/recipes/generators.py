@@ -132,7 +132,7 @@ def token_generator(
     sampler: Annotated[Part, 'how a token is drawn of its logits'] = dict(type='Multinomial'),
     guidance: Annotated[Part, 'of the class, when drawing'] = dict(type='ConstantGuidance', scale=1.75),
     draws: Annotated[tuple[str, ...], 'what validation draws'] = PICTURES,
-    label_smoothing: Annotated[float, 'of the cross entropy'] = 0.0,
+    label_smoothing: Annotated[float, 'share of the label spread over all ids in the cross entropy'] = 0.0,
     iters: Annotated[int, 'optimizer steps'] = 250_000,
     lr: Annotated[float, 'learning rate of AdamW'] = 1e-4,
     betas: Annotated[tuple[float, float], 'of AdamW'] = (0.9, 0.95),

@@ -218,7 +218,7 @@ def conv_tokenizer(
     *,
     quantizer: Annotated[Part | None, 'in place of the plain VectorQuantizer'] = None,
     width: Annotated[int, 'channels of the first level'] = 128,
-    multipliers: Annotated[tuple[int, ...], 'of width, one a level; five levels: 16 pixels a token'] = (1, 1, 2, 2, 4),
+    multipliers: Annotated[tuple[int, ...], 'factors of width, one a level; five levels: 16 pixels a token'] = (1, 1, 2, 2, 4),
     refine: Annotated[bool, 'blocks with attention at the lowest resolution, on both sides'] = True,
 ) -> Part:
     """VQGAN's autoencoder."""
@@ -236,7 +236,6 @@ def conv_tokenizer(
 
 TINY_CODES = dict(codebook_size=64, embedding_dim=8)
 TINY_CONV = dict(encoder=dict(width=8, out_channels=16), quantizer=TINY_CODES, decoder=dict(width=8))
-
 TINY_SCHEDULE = dict(_delete_=True, type='CosineSchedule', warmup=2)
 
 # what trains and validates tokenizers of photographs
