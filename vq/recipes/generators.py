@@ -111,7 +111,7 @@ def generator_part(
     heads: Annotated[int | None, 'of attention; None: of size'] = None,
     num_classes: Annotated[int, 'number of classes; 0: unconditional'] = 1000,
     label_drop: Annotated[float, 'share of labels that are dropped in training, which guidance needs'] = 0.1,
-    dropout: Annotated[float, 'share of tokens, and of channels in layers, that are set to 0 in training'] = 0.1,
+    dropout: Annotated[float, 'probability of dropout, of token embeddings and in layers'] = 0.1,
 ) -> Part:
     """The generator, or its tiny form."""
     sized = dict(zip(TINY, SIZES[size], strict=True))
