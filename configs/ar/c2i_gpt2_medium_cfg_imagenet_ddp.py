@@ -6,7 +6,8 @@
 Weights: a clone of gpt2-medium in pretrained/huggingface/gpt2-medium (option ``network_weights``; None: from scratch); its
 embeddings are resized. Hardware, hours and figures: not measured, nobody has run this configuration here, and none is quoted.
 
-Options: those of interface.py. ``network::gpt2`` takes our own GPT-2, without the package transformers, from scratch.
+Options: ``vq.config FILE --options`` prints them. ``network::gpt2`` takes our own GPT-2, without the package transformers,
+from scratch.
 """
 
 from vq.recipes import class_to_image

@@ -9,7 +9,7 @@ this configuration here. Expected, quoted from its paper (NeurIPS 2024) for a VQ
 the same setting 15.78. Where it differs from that toolkit: tokens are written once (centre crop and its mirror image) in
 place of augmented in every step (``on_the_fly::True`` does that).
 
-Options: those of interface.py.
+Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import class_to_image

@@ -15,7 +15,7 @@ at least 0.65, at most 90 %. Training settings were chosen with other seeds, the
 0.5 all bounds held too).
 
 Options: ``tokenizer_run`` (any run of this family), ``features_run`` (a run of ic/digits.py: figures in the features of that
-classifier), and those of ../ar/interface.py.
+classifier), and those that ``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import digits_generator

@@ -11,10 +11,5 @@ Options: those of ar.py. Guidance grows along the sequence here, and tokens are 
 
 from vq.recipes import digits_generator
 
-_export_ = digits_generator(
-    _kwargs_,
-    network='hf_llama',
-    vocabulary='joint',
-    guidance=dict(type='CosineGuidance', scale=3.0),
-    sampler=dict(type='Multinomial', top_k=40),
-)
+drawing = dict(guidance=dict(type='CosineGuidance', scale=3.0), sampler=dict(type='Multinomial', top_k=40))
+_export_ = digits_generator(_kwargs_, network='hf_llama', vocabulary='joint', **drawing)

@@ -12,11 +12,5 @@ Options: those of ar.py; here without classes (``num_classes`` 0) and with ``net
 
 from vq.recipes import digits_generator
 
-_export_ = digits_generator(
-    _kwargs_,
-    it_config='configs/digits/residual.py',
-    network='gpt2',
-    num_classes=0,
-    label_drop=0.0,
-    guidance=dict(type='ConstantGuidance', scale=1.0),
-)
+no_classes = dict(num_classes=0, label_drop=0.0, guidance=dict(type='ConstantGuidance', scale=1.0))
+_export_ = digits_generator(_kwargs_, it_config='configs/digits/residual.py', network='gpt2', **no_classes)

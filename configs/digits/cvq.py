@@ -4,7 +4,8 @@
 
 700 steps took 65 seconds on one of 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
 29.5 dB PSNR, 96 % of the codes in use; with the cosine distance and decay 0.9 27.2 dB and 99.6 %; with 16 channels, the cosine
-and the usual decay of 0.99 25.9 dB and 88 %: usage is then averaged over a seventh of the run. Options: those of interface.py.
+and the usual decay of 0.99 25.9 dB and 88 %: usage is then averaged over a seventh of the run.
+Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer

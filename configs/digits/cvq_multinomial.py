@@ -4,7 +4,7 @@
 
 700 steps took 2 minutes on one of 2 CPU cores that other programs shared (load 3). Measured on the 180 validation digits,
 one seed: 28.3 dB PSNR, 82 % of the codes in use; not tuned.
-Options: ``anchor`` ('multinomial', 'nearest' or 'cached'), and those of interface.py.
+Options: ``anchor`` ('multinomial', 'nearest' or 'cached'), and those that ``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import digits_cvq

@@ -9,7 +9,7 @@ on one tokenizer of vq_ema.py that has 31.3 dB with the decoder it was trained w
 One seed against a discriminator from step 150 on (``ir_config::configs/digits/vqgan.py start:150``): 30.7 dB. On a tokenizer
 of only 150 steps, which has 23.0 dB with its own decoder, a new one has 26.8 dB.
 
-Options: ``tokenizer_run`` (any run of this family), ``iters`` (350), and those of ../decoder/interface.py.
+Options: ``tokenizer_run`` (any run of this family), ``iters`` (350), and those that ``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import pixel_decoder

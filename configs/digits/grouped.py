@@ -5,7 +5,7 @@
 700 steps took 325 seconds on one of 2 CPU cores that many other programs shared (load 10), 92 seconds of CPU time. Measured on
 the 180 validation digits, one seed: 30.1 dB PSNR, all codes of both groups in use (mean perplexity 15.0 of 16); not tuned.
 
-Options: ``groups`` (2), ``codes`` (16 per group), and those of interface.py.
+Options: ``groups`` (2), ``codes`` (16 per group), and those that ``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import digits_grouped

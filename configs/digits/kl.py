@@ -6,7 +6,7 @@
 the 180 validation digits, one seed: 37.1 dB PSNR from the means, which nothing rounds; 436 nats of divergence an image in
 training. Not tuned.
 
-Options: ``latent_channels`` (8), ``kl_weight`` (1e-6), and those of interface.py.
+Options: ``latent_channels`` (8), ``kl_weight`` (1e-6), and those that ``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import digits_kl

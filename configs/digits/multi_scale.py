@@ -5,13 +5,11 @@
 700 steps took 396 seconds on one of 2 CPU cores that many other programs shared (load 10), 98 seconds of CPU time. Measured on
 the 180 validation digits, one seed: 27.3 dB PSNR, all 16 codes in use (perplexity 13.3); not tuned.
 
-Options: ``codebook_size`` (16), and those of interface.py; ``image_size`` stays at 32, which gives 4 x 4 cells.
+Options: ``codebook_size`` (16), and those that ``vq.config FILE --options`` prints; ``image_size`` stays at 32, which
+gives 4 x 4 cells.
 """
 
 from vq.recipes import EMA, digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='MultiScaleQuantizer', quantizer=dict(type='VectorQuantizer', update=EMA), scales=(1, 2, 3, 4)),
-    codebook_size=16,
-)
+quantizer = dict(type='MultiScaleQuantizer', quantizer=dict(type='VectorQuantizer', update=EMA), scales=(1, 2, 3, 4))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, codebook_size=16)

@@ -5,7 +5,7 @@
 700 steps took 375 seconds on one of 2 CPU cores that many other programs shared (load 10), 95 seconds of CPU time. Measured on
 the 180 validation digits, one seed: 30.6 dB PSNR, all codes of both stages in use (perplexity 14.8 and 15.7 of 16); not tuned.
 
-Options: ``stages`` (2), ``codes`` (16 per stage), and those of interface.py.
+Options: ``stages`` (2), ``codes`` (16 per stage), and those that ``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import digits_residual

@@ -3,7 +3,7 @@
     auto_torchrun -m vq.train digits_simvq configs/digits/simvq.py
 
 700 steps took 445 seconds on 2 CPU cores that other programs shared (load 10 to 20). Measured on the 180 validation digits,
-one seed: 29.6 dB PSNR, 98.8 % of the codes in use. Options: those of interface.py.
+one seed: 29.6 dB PSNR, 98.8 % of the codes in use. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer

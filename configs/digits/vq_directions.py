@@ -4,13 +4,10 @@
 
 700 steps took 114 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
 25.5 dB PSNR, 11 % of the codes in use: without k-means at the start (VQ-KD has it; see vq_kmeans.py) most codes never win a
-feature. Options: those of interface.py.
+feature. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='VectorQuantizer', normalize=True, commitment_weight=1.0, update=dict(type='VQKDUpdate')),
-    embedding_dim=16,
-)
+quantizer = dict(type='VectorQuantizer', normalize=True, commitment_weight=1.0, update=dict(type='VQKDUpdate'))
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, embedding_dim=16)

@@ -3,7 +3,7 @@
     auto_torchrun -m vq.train digits_plain configs/digits/vq_plain.py
 
 700 steps took 147 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
-24.7 dB PSNR, 11 % of the codes in use. Options: those of interface.py.
+24.7 dB PSNR, 11 % of the codes in use. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer

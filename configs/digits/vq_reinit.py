@@ -4,7 +4,8 @@
 
 700 steps took 4 minutes on one of 2 CPU cores that other programs shared (load 5). Measured on the 180 validation digits,
 one seed: 28.6 dB PSNR, 95 % of the codes in use.
-Options: ``codebook_size`` (256), ``source`` ('codes', or 'features' for features of the batch), and those of interface.py.
+Options: ``codebook_size`` (256), ``source`` ('codes', or 'features' for features of the batch), and those that
+``vq.config FILE --options`` prints.
 """
 
 from vq.recipes import digits_reinit

@@ -3,16 +3,11 @@
     auto_torchrun -m vq.train digits_restart configs/digits/vq_restart.py
 
 700 steps took 111 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
-29.8 dB PSNR, 98 % of the codes in use. Options: those of interface.py.
+29.8 dB PSNR, 98 % of the codes in use. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer
 
-_export_ = digits_tokenizer(
-    _kwargs_,
-    quantizer=dict(type='VectorQuantizer', update=dict(type='RestartUnused', threshold=0.1)),
-    embedding_dim=16,
-    features=16,
-    connector='IdentityConnector',
-    schedule=dict(type='ConstantSchedule', warmup=50),
-)
+quantizer = dict(type='VectorQuantizer', update=dict(type='RestartUnused', threshold=0.1))
+channels = dict(features=16, connector='IdentityConnector', embedding_dim=16)
+_export_ = digits_tokenizer(_kwargs_, quantizer=quantizer, **channels, schedule=dict(type='ConstantSchedule', warmup=50))

@@ -3,7 +3,8 @@
     auto_torchrun -m vq.train digits_rotation configs/digits/vq_rotation.py
 
 700 steps took 297 seconds on 2 CPU cores that other programs shared (load 10). Measured on the 180 validation digits, one
-seed: 30.0 dB PSNR, 97.7 % of the codes in use; straight-through, vq_ema.py, has 31.3 dB. Options: those of interface.py.
+seed: 30.0 dB PSNR, 97.7 % of the codes in use; straight-through, vq_ema.py, has 31.3 dB.
+Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import EMA, digits_tokenizer

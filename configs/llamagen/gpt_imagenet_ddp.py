@@ -10,11 +10,10 @@ Sizes (option ``size``): B 111M, L 343M, XL 775M, XXL 1.4B, 3B 3.1B. 250,000 ste
 through tools/convert_checkpoints.py llamagen_gpt, those of XXL and 3B should, by their formula: no list of their keys was at
 hand. LlamaGen learns from ten crops of each image: tools/llamagen.py writes them.
 
-Options: those of ../ar/interface.py.
+Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import token_generator
 
-_export_ = token_generator(
-    _kwargs_, it_config='configs/llamagen/vqgan_imagenet_ddp.py', size='B', guidance=dict(type='ConstantGuidance', scale=2.0)
-)
+guidance = dict(type='ConstantGuidance', scale=2.0)
+_export_ = token_generator(_kwargs_, it_config='configs/llamagen/vqgan_imagenet_ddp.py', size='B', guidance=guidance)

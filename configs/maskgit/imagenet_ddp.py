@@ -8,22 +8,13 @@
 24 layers, 768 wide, 300 epochs of 256 images. Hardware and hours: not measured. Expected, quoted from the paper: FID 6.18 at
 256 pixels, without guidance, with a tokenizer of its own; nobody has run this configuration here.
 
-Options: those of ../ar/interface.py, and ``mask_ratio`` (cosine; mage), ``steps`` (12), ``order`` (confidence; halton),
-``choice_temperature`` (4.5), ``dim`` (768), ``depth`` (24), ``heads`` (16).
+Options: those that ``vq.config FILE --options`` prints, and ``mask_ratio`` (cosine; mage), ``steps`` (12), ``order``
+(confidence; halton), ``choice_temperature`` (4.5), ``dim`` (768), ``depth`` (24), ``heads`` (16).
 """
 
 from vq.recipes import token_generator
 
-_export_ = token_generator(
-    _kwargs_,
-    method='masked',
-    it_config='configs/vqgan/1024_imagenet_ddp.py',
-    dim=768,
-    depth=24,
-    heads=16,
-    iters=1_500_000,
-    label_smoothing=0.1,
-    betas=(0.9, 0.96),
-    weight_decay=0.045,
-    guidance=dict(type='LinearGuidance', scale=3.0),
-)
+network = dict(method='masked', dim=768, depth=24, heads=16)
+training = dict(iters=1_500_000, label_smoothing=0.1, betas=(0.9, 0.96), weight_decay=0.045)
+guidance = dict(type='LinearGuidance', scale=3.0)
+_export_ = token_generator(_kwargs_, it_config='configs/vqgan/1024_imagenet_ddp.py', **network, **training, guidance=guidance)

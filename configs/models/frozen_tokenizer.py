@@ -10,14 +10,12 @@ Which one is said in one of three ways:
 - ``ir_config`` and ``ir_state_dict``: the same for a tokenizer with a new decoder, of ../decoder; ``it_config`` and
   ``it_state_dict`` then say which tokenizer is inside, where ``ir_config`` does not (the config in a run folder does).
 
-Other options: ``gives`` (codes, or features: before they are quantized), ``image_size`` (256).
+``vq.config FILE --options``, of a config that loads this file, prints all options.
 
 What comes out: ``part`` (the FrozenTokenizer) and ``tiny`` (what changes in it when tiny), ``metrics`` and ``tiny_metrics``
 (of its codebook, as its own validator has them), ``custom_imports``.
 """
 
-import dataclasses
-
 from vq.recipes import frozen_tokenizer
 
-_export_ = dataclasses.asdict(frozen_tokenizer(_kwargs_))
+_export_ = vars(frozen_tokenizer(_kwargs_))

@@ -2,7 +2,7 @@
 
     auto_torchrun -m vq.train mine configs/vq/folder.py --config-options data_root::ROOT bad_images::skip
 
-Hardware and hours: not measured. Options: those of interface.py.
+Hardware and hours: not measured. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import autoencoder

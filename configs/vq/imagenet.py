@@ -4,7 +4,7 @@
     auto_torchrun -m vq.val   vq/imagenet configs/vq/imagenet.py
 
 Hardware and hours: not measured. Expected figures: none; nobody has trained this configuration, and without adversarial
-and perceptual losses its pictures are blurred. Options: those of interface.py.
+and perceptual losses its pictures are blurred. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import autoencoder

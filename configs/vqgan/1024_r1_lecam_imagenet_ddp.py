@@ -10,14 +10,8 @@ discriminator, the VQ-VAE/GAN study quotes rFID 20.95); this config was never tr
 
 from vq.recipes import vqgan
 
-_export_ = vqgan(
-    _kwargs_,
-    codebook_size=1024,
-    discriminator=dict(type='PatchGAN', depth=3, norm='group'),
-    generator_loss='NonSaturatingGeneratorLoss',
-    discriminator_loss='VanillaDiscriminatorLoss',
-    penalties=dict(r1=dict(type='R1Penalty', weight=10.0, interval=16), lecam=dict(type='LeCamPenalty')),
-    discriminator_start=20_000,
-    warmup=1000,
-    ramp=10_000,
-)
+discriminator = dict(type='PatchGAN', depth=3, norm='group')
+losses = dict(generator_loss='NonSaturatingGeneratorLoss', discriminator_loss='VanillaDiscriminatorLoss')
+penalties = dict(r1=dict(type='R1Penalty', weight=10.0, interval=16), lecam=dict(type='LeCamPenalty'))
+phases = dict(discriminator_start=20_000, warmup=1000, ramp=10_000)
+_export_ = vqgan(_kwargs_, codebook_size=1024, discriminator=discriminator, penalties=penalties, **losses, **phases)

@@ -10,9 +10,5 @@ only (gFID 15.78 with an autoregressive prior, at second hand); this config was 
 
 from vq.recipes import vqgan
 
-_export_ = vqgan(
-    _kwargs_,
-    codebook_size=8192,
-    discriminator=dict(type='PatchGAN', depth=2),
-    generator_weight=dict(type='AdaptiveWeight', gain=0.75),
-)
+weight = dict(type='AdaptiveWeight', gain=0.75)
+_export_ = vqgan(_kwargs_, codebook_size=8192, discriminator=dict(type='PatchGAN', depth=2), generator_weight=weight)

@@ -10,10 +10,5 @@ rFID 1.49. Its weights: python tools/prepare_checkpoints.py taming-gumbel-f8. Th
 
 from vq.recipes import cooling, vqgan
 
-_export_ = vqgan(
-    _kwargs_,
-    codebook_size=8192,
-    multipliers=(1, 1, 2, 4),
-    quantizer=dict(type='GumbelQuantizer', kl_weight=5e-4),
-    callbacks=dict(temperature=cooling()),
-)
+codes = dict(codebook_size=8192, quantizer=dict(type='GumbelQuantizer', kl_weight=5e-4))
+_export_ = vqgan(_kwargs_, multipliers=(1, 1, 2, 4), **codes, callbacks=dict(temperature=cooling()))

@@ -6,34 +6,26 @@ from typing import Annotated, Any
 
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.frozen import Frozen, frozen_tokenizer
-from vq.recipes.parts import averaging, data, strategy, tiny_data, watching
+from vq.recipes.parts import data, strategy, tiny_data, watching
 
-DIGITS: dict[str, Any] = dict(
-    dataset='digits',
-    strategy='base',
-    image_size=32,
-    augmentation=None,
-    batch_size=64,
-    val_batch_size=60,
-    num_workers=0,
-    num_classes=10,
-)
+IMAGES: dict[str, Any] = dict(dataset='digits', image_size=32, augmentation=None, num_classes=10)
+LOADING: dict[str, Any] = dict(strategy='base', batch_size=64, val_batch_size=60, num_workers=0)
 
 
 @recipe(frozen_tokenizer, data, strategy)
 def linear_probe(
     given: Given,
     *,
-    backbone: Annotated[Part | None, 'an encoder that is trained in place of the frozen tokenizer'] = None,
-    tiny_backbone: Annotated[Part, 'what changes in that encoder when tiny'] = {},
-    num_classes: Annotated[int, 'classes'] = 1000,
-    grid: Annotated[int, 'means of features a side; 1: the mean is over all cells'] = 1,
+    backbone: Annotated[Part | None, 'an encoder to train in place of the frozen tokenizer; None: the tokenizer'] = None,
+    tiny_backbone: Annotated[Part, 'settings of that encoder that differ when tiny'] = {},
+    num_classes: Annotated[int, 'number of classes'] = 1000,
+    grid: Annotated[int, 'cells a side that features are averaged to; 1: one mean over the image'] = 1,
     image_size: Annotated[int, 'pixels a side'] = 256,
     iters: Annotated[int, 'optimizer steps'] = 30_000,
-    lr: Annotated[float, 'of LARS'] = 1.6,
-    optimizer: Annotated[Part | None, 'in place of LARS'] = None,
+    lr: Annotated[float, 'learning rate of LARS'] = 1.6,
+    optimizer: Annotated[Part | None, 'in place of LARS; None: LARS'] = None,
     ema: Annotated[float | None, 'decay of the moving average of weights; None: no average'] = None,
-    save_every: Annotated[int, 'steps'] = 1000,
+    save_every: Annotated[int, 'steps between checkpoints'] = 1000,
 ) -> Config:
     """The linear probe: how well a linear classifier can read classes off a frozen tokenizer.
 
@@ -46,13 +38,12 @@ def linear_probe(
     model = dict(type='ImageClassification', classes=num_classes, grid=grid, backbone=probed.part)
     lars = dict(type='LARS', lr=lr, momentum=0.9, weight_decay=0.0, trust=0.001)
     stepped = dict(optimizer or lars, schedule=dict(type='CosineSchedule'))
-    whole = watching(ema=averaging(ema), log=dict(interval=50), checkpoint=dict(interval=save_every, keep_last=3))
-    small = watching(True, ema=averaging(ema, True), log=dict(interval=2), checkpoint=dict(interval=4))
+    whole, small = watching(ema=ema, log=50, checkpoint=dict(interval=save_every, keep_last=3))
     trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(classifier=stepped), callbacks=whole)
     validator = dict(type='Validator', metrics=dict(accuracy=dict(type='AccuracyMetric', top=[1, 5])))
     tiny = merge(tiny_data(batch_size_in_total=False), dict(trainer=dict(model=dict(backbone=probed.tiny), callbacks=small)))
     return merge(
-        dict(custom_imports=probed.custom_imports) if probed.custom_imports else {},
+        probed.imports,
         data(given, image_size=image_size, **photos),
         strategy(given, strategy='ddp'),
         dict(trainer=trainer, validator=validator, tiny=tiny),
@@ -62,8 +53,8 @@ def linear_probe(
 @recipe(linear_probe)
 def digits_probe(given: Given) -> Config:
     """What the tokens of a digits tokenizer know of the digit: the linear layer sees each of the 4 x 4 cells."""
-    tokenizer = dict(it_config='configs/digits/vq_ema.py', grid=4, iters=300, lr=5.0, save_every=150)
-    return linear_probe(given, **DIGITS, **tokenizer)
+    tokenizer, training = dict(it_config='configs/digits/vq_ema.py', grid=4), dict(iters=300, lr=5.0, save_every=150)
+    return linear_probe(given, **IMAGES, **LOADING, **tokenizer, **training)
 
 
 @recipe(linear_probe)
@@ -71,15 +62,15 @@ def digits_classifier(
     given: Given,
     *,
     classifier_width: Annotated[int, 'channels of the first level'] = 16,
-    lr: Annotated[float, 'of AdamW'] = 3e-3,
+    lr: Annotated[float, 'learning rate'] = 3e-3,
 ) -> Config:
     """A small convolutional classifier of handwritten digits: the feature network of figures on digits."""
     shape = dict(multipliers=(1, 2, 4), residual_blocks=1, attention_levels=(), refine=False, norm_groups=4, out_channels=64)
     network: Part = dict(type='ConvEncoder', width=classifier_width, **shape)
     tiny = dict(width=8, out_channels=16)
     adam = dict(type='AdamW', lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
-    settings = dict(DIGITS, iters=200, save_every=100)
-    return linear_probe(given, backbone=network, tiny_backbone=tiny, optimizer=adam, **settings)
+    training: dict[str, Any] = dict(iters=200, save_every=100, optimizer=adam)
+    return linear_probe(given, backbone=network, tiny_backbone=tiny, **IMAGES, **LOADING, **training)
 
 
 @recipe(digits_classifier)

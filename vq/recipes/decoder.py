@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
 from vq.recipes.frozen import OF_CODEBOOKS, frozen_tokenizer
-from vq.recipes.parts import by_name, image_size_in
+from vq.recipes.parts import by_name, chosen, image_size_in, kind_of
 
+IR_CONFIG = 'configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py'
 TASKS = dict(ImageTokenization='ImageReconstruction', AdversarialTokenization='AdversarialReconstruction')
 WATCH_CODES = ('CodebookAlarmCallback', 'KMeansInitCallback', 'ReinitCallback')
 OF_FROZEN = ('tokenizer.encoder', 'tokenizer.post_encode', 'tokenizer.quantizer')  # what an AnnealCallback may be set on
@@ -21,13 +22,11 @@ SIZES = dict(vqkd=dict(dim=768, depth=12, heads=12), vqkd_large=dict(dim=1280, d
 def pixel_decoder(
     given: Given,
     *,
-    ir_config: Annotated[
-        str, 'config of the image tokenization task whose decoder, losses, data and runner are taken', config_of('ir')
-    ] = 'configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py',
+    ir_config: Annotated[str, 'config whose decoder, losses, data and runner are taken', config_of('ir')] = IR_CONFIG,
     decoder: Annotated[
-        str | Part, 'vqgan (that of ir_config), vqkd (a ViTDecoder, 12 x 768), vqkd_large (32 x 1280), or a dict(type=...)'
+        str | Part, 'vqgan (of ir_config), vqkd (ViT, 12 x 768), vqkd_large (32 x 1280), dict(type=...)'
     ] = 'vqgan',
-    patch: Annotated[int, 'pixels a token, of a ViTDecoder'] = 16,
+    patch: Annotated[int, 'pixels a side of a token, of a ViTDecoder'] = 16,
 ) -> Config:
     """Images are as large as ``ir_config`` says. What a token stands for must agree with the frozen tokenizer.
 
@@ -39,7 +38,7 @@ def pixel_decoder(
     """
     ir = given.load(ir_config, 'ir', ('tokenizer_run', 'it_config', 'it_state_dict', 'ir_config', 'ir_state_dict'))
     model, tiny = _model(ir), _model(ir.get('tiny', {}))
-    task = model.get('type', '').split('.')[-1]
+    task = kind_of(model)
     if task not in TASKS or 'decoder' not in model.get('tokenizer', {}):
         raise ConfigError(
             f'ir_config: {ir_config} trains a {task or "model that is not there"}, which has no decoder of pixels to take',
@@ -61,14 +60,12 @@ def pixel_decoder(
     else:
         raise ConfigError(f"decoder is '{decoder}'", f'Choose vqgan, {", ".join(SIZES)}, or give dict(type=...).')
     tokenizer = dict(type='TokenizerWithDecoder', frozen=frozen.part, decoder=part)
-    model |= dict(type=TASKS[task], tokenizer=tokenizer | ({} if connector is None else dict(pre_decode=connector)))
+    model |= dict(type=TASKS[task], tokenizer=tokenizer | chosen(pre_decode=connector))
     _drop_codebooks(ir, ir.get('tiny', {}))
     ir['validator']['metrics'] = {**ir['validator'].get('metrics', {}), **frozen.metrics}
     imports = list(dict.fromkeys([*ir.get('custom_imports', []), *frozen.custom_imports]))
-    changes = dict(
-        trainer=dict(model=dict(tokenizer=dict(frozen=frozen.tiny, decoder=small))),
-        validator=dict(metrics=frozen.tiny_metrics) if frozen.tiny_metrics else {},
-    )
+    changes = dict(trainer=dict(model=dict(tokenizer=dict(frozen=frozen.tiny, decoder=small))))
+    changes['validator'] = dict(metrics=frozen.tiny_metrics) if frozen.tiny_metrics else {}
     return merge(ir, dict(tiny=changes) if 'tiny' in ir else {}, dict(custom_imports=imports) if imports else {})
 
 
@@ -79,22 +76,18 @@ def _model(config: Config) -> Any:
 def _taken(tokenizer: Part, default: int | None) -> Part:
     """Of a tokenizer, or of what changes in it when tiny: the decoder, as wide at its entrance as it is there."""
     inside = tokenizer.get('encoder', {}).get('out_channels', default)
-    return dict(tokenizer['decoder'], **({} if inside is None else dict(in_channels=inside)))
+    return dict(tokenizer['decoder'], **chosen(in_channels=inside))
 
 
 def _drop_codebooks(config: Config, tiny: Config) -> None:
     """Take out what looks at a codebook in training, changes it, or counts codes: the codebook is frozen."""
-    for runner, name, judge in (('trainer', 'callbacks', _of_codes), ('validator', 'metrics', _counts)):
+    for runner, name in (('trainer', 'callbacks'), ('validator', 'metrics')):
         parts = config.get(runner, {})
-        gone = {key for key, part in by_name(parts.get(name, {})).items() if part is not None and judge(part)}
+        gone = {key for key, part in by_name(parts.get(name, {})).items() if part is not None and _of_codes(part)}
         for form in (parts, tiny.get(runner, {})):
             if name in form:
                 form[name] = {key: part for key, part in by_name(form[name]).items() if key not in gone}
 
 
-def _of_codes(callback: Part) -> bool:
-    return callback['type'].split('.')[-1] in WATCH_CODES or str(callback.get('setting', '')).startswith(OF_FROZEN)
-
-
-def _counts(metric: Part) -> bool:
-    return metric['type'].split('.')[-1] in OF_CODEBOOKS
+def _of_codes(part: Part) -> bool:
+    return kind_of(part) in (*WATCH_CODES, *OF_CODEBOOKS) or str(part.get('setting', '')).startswith(OF_FROZEN)

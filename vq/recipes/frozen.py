@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.recipe import Config, Given, Part, config_of, recipe
+from vq.recipes.parts import kind_of
 
 OF_CODEBOOKS = ('CodebookMetric', 'WindowedCodebookMetric')
 # The tokenizer may have learned from images of another size, which networks with positions are built for. What is said of
@@ -25,6 +26,11 @@ class Frozen:
     tiny_metrics: Config
     custom_imports: list[str]
 
+    @property
+    def imports(self) -> Config:
+        """What a config around it has to say of these modules."""
+        return dict(custom_imports=self.custom_imports) if self.custom_imports else {}
+
 
 @recipe()
 def frozen_tokenizer(
@@ -33,9 +39,9 @@ def frozen_tokenizer(
     *,
     tokenizer_run: Annotated[str | None, 'NAME or folder of a run, a checkpoint, a converted file, or a catalog name'] = None,
     it_config: Annotated[str, 'config that trained the tokenizer', config_of('it')] = 'configs/vqgan/8192_imagenet_ddp.py',
-    it_state_dict: Annotated[str | None, 'its weights: a run, checkpoint or file; None: of --load-model-from'] = None,
+    it_state_dict: Annotated[str | None, 'weights of it_config: a run, checkpoint or file; None: of --load-model-from'] = None,
     ir_config: Annotated[str | None, 'config of a tokenizer with a new decoder', config_of('ir')] = None,
-    ir_state_dict: Annotated[str | None, 'its weights'] = None,
+    ir_state_dict: Annotated[str | None, 'weights of ir_config: the same; None: of --load-model-from'] = None,
     gives: Annotated[Literal['codes', 'features'], 'code vectors, or features before they are quantized'] = 'codes',
     image_size: Annotated[int, 'pixels a side of the images to come'] = 256,
 ) -> Frozen:
@@ -53,21 +59,17 @@ def frozen_tokenizer(
         config, weights, source = given.load(it_config, 'it', hidden), it_state_dict, it_config
     model = _at(config, 'trainer', 'model') or _at(config, 'validator', 'model')
     if 'tokenizer' not in model:
-        raise ConfigError(
-            f'{source} describes {model.get("type") or "no model"}, which has no tokenizer', 'Give that of a tokenizer.'
-        )
+        kind = model.get('type') or 'no model'
+        raise ConfigError(f'{source} describes {kind}, which has no tokenizer', 'Give that of a tokenizer.')
     tokenizer = model['tokenizer']
     if inside is not None and 'frozen' in tokenizer:
         tokenizer['frozen']['weights'] = inside
     found = _at(config, 'validator', 'metrics')
-    metrics = {name: metric for name, metric in found.items() if metric and metric['type'].split('.')[-1] in OF_CODEBOOKS}
-    return Frozen(
-        dict(type='FrozenTokenizer', tokenizer=tokenizer, weights=weights, gives=gives, image_size=image_size),
-        dict(tokenizer=_at(config, 'tiny', 'trainer', 'model', 'tokenizer'), image_size=32),
-        metrics,
-        {name: metric for name, metric in _at(config, 'tiny', 'validator', 'metrics').items() if name in metrics},
-        list(config.get('custom_imports', [])),
-    )
+    metrics = {name: metric for name, metric in found.items() if metric and kind_of(metric) in OF_CODEBOOKS}
+    tiny_metrics = {name: metric for name, metric in _at(config, 'tiny', 'validator', 'metrics').items() if name in metrics}
+    part = dict(type='FrozenTokenizer', tokenizer=tokenizer, weights=weights, gives=gives, image_size=image_size)
+    tiny = dict(tokenizer=_at(config, 'tiny', 'trainer', 'model', 'tokenizer'), image_size=32)
+    return Frozen(part, tiny, metrics, tiny_metrics, list(config.get('custom_imports', [])))
 
 
 def _of_run(name: str) -> tuple[Config, str]:

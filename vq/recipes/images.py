@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
-from vq.recipes.parts import code_sizes, data, datasets, photo_runner, strategy
+from vq.recipes.parts import code_sizes, data, datasets, of_types, photo_runner, strategy
 
 # pieces for configs of one's own
 
@@ -47,8 +47,8 @@ def dinov2(given: Given, *, small: Annotated[bool, 'a network for tests, without
 def dataset_statistics(
     given: Given,
     *,
-    train: Annotated[bool, 'of the training split, as validation sees it'] = False,
-    features: Annotated[bool, 'keep the rows as well'] = False,
+    train: Annotated[bool, 'of the training split, without augmentation'] = False,
+    features: Annotated[bool, 'keep the features of each image as well'] = False,
     network: Annotated[str | None, "config of a network of features; None: FID's Inception", config_of('network')] = None,
 ) -> Config:
     """Statistics of a dataset, for FID and its relatives: what ``vq.fid`` composes."""
@@ -69,7 +69,7 @@ def image_figures(
     given: Given,
     *,
     images: Annotated[str, 'a folder, or an .npz file of samples'] = 'samples.npz',
-    figures: Annotated[tuple[str, ...], 'of FeatureMetric'] = ('fid', 'inception_score'),
+    figures: Annotated[tuple[str, ...], 'names of figures of FeatureMetric'] = ('fid', 'inception_score'),
     reference: Annotated[str, 'name or file of statistics'] = 'imagenet_validation',
     reference_images: Annotated[str | None, 'images to compare with; their statistics go to the file ``reference``'] = None,
     reference_dataset: Annotated[str | None, 'a dataset in their place: digits, folder, imagenet, or a config'] = None,
@@ -80,18 +80,20 @@ def image_figures(
     """Figures of images that are there already, such as samples of a generator: what ``tools/fid.py`` composes."""
     against: Part | None = None
     if reference_dataset is not None:
-        against = dict(datasets(given, dataset=reference_dataset)['validator']['dataset'])
-        against |= dict(split='train') if train else {}
+        against = {
+            **datasets(given, dataset=reference_dataset)['validator']['dataset'],
+            **(dict(split='train') if train else {}),
+        }
     elif reference_images is not None:
         against = dict(type='ImagesDataset', source=reference_images)
     in_files = all(name.endswith('.npz') for name in (images, reference_images or images))
-    workers = 0 if in_files and reference_dataset in (None, 'digits') else 4
+    in_memory = in_files and reference_dataset in (None, 'digits')
+    workers = (0 if in_memory else 4) if num_workers is None else num_workers
     compares = set(figures) != {'inception_score'}
-    metric: Part = dict(type='FeatureMetric', network=dict(type='FIDInception'), figures=tuple(figures), images='input')
-    metric['reference'] = reference if compares else None
+    statistics = dict(figures=tuple(figures), reference=reference if compares else None)
+    metric: Part = dict(type='FeatureMetric', network=dict(type='FIDInception'), images='input', **statistics)
     more = dict(reference=against) if against is not None and compares else {}
     source = dict(type='ImagesDataset', source=images)
-    workers = workers if num_workers is None else num_workers
     return _over_images(given, source, dict(features=metric), workers, batch_size, **more)
 
 
@@ -100,15 +102,15 @@ def image_pairs(
     given: Given,
     *,
     first: Annotated[str, 'a folder, or an .npz file of samples'] = 'originals',
-    second: Annotated[str, 'another'] = 'reconstructions',
+    second: Annotated[str, 'a folder, or an .npz file, to compare with'] = 'reconstructions',
     common: Annotated[bool, 'leave names out that one side lacks; False: that is an error'] = False,
     lpips: Annotated[Literal['vgg', 'alex', 'squeeze'] | None, 'network of LPIPS; None: no LPIPS'] = 'vgg',
     batch_size: Annotated[int, 'images at a time, of one rank'] = 32,
     num_workers: Annotated[int, 'processes that load images'] = 4,
 ) -> Config:
     """How close the images of two folders are, matched by name: what ``tools/pairs.py`` composes."""
-    kinds = dict(psnr='PSNRMetric', ssim='SSIMMetric', ssim_uniform='UniformSSIMMetric', l1='L1Metric', mse='MSEMetric')
-    metrics: dict[str, Part] = {name: dict(type=kind) for name, kind in kinds.items()}
+    similarity = of_types(psnr='PSNRMetric', ssim='SSIMMetric', ssim_uniform='UniformSSIMMetric')
+    metrics = {**similarity, **of_types(l1='L1Metric', mse='MSEMetric')}
     if lpips is not None:
         metrics['lpips'] = dict(type='LPIPSMetric', net=lpips)
     pairs = dict(type='PairsDataset', first=first, second=second, common=common)

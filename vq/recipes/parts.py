@@ -30,9 +30,7 @@ def datasets(
     dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
     image_size: Annotated[int | None, 'pixels a side; None: 32 for digits, 256 for others'] = None,
     augmentation: Annotated[
-        str | None,
-        'of training: none (the centre crop), default, weak, strong, square; None: images as they are; '
-        'auto: None for digits, strong for others',
+        str | None, 'none (centre crop), default, weak, strong, square; None: no transform; auto: None for digits, else strong'
     ] = 'auto',
     data_root: Annotated[str | None, 'folder of the images; None: data/imagenet, data/images'] = None,
     classes: Annotated[bool, 'of a folder: the first folders below a split are the classes'] = True,
@@ -40,18 +38,20 @@ def datasets(
 ) -> Config:
     """The training split, augmented, and the validation split, centre crops."""
     if dataset not in ('digits', 'folder', 'imagenet'):
-        chosen = dict(image_size=image_size, augmentation=augmentation, data_root=data_root, classes=classes, backend=backend)
+        settings = dict(
+            image_size=image_size, augmentation=augmentation, data_root=data_root, classes=classes, backend=backend
+        )
         unset = dict(image_size=None, augmentation='auto', data_root=None)
-        return given.load_with_all(f'{dataset}.py', **{k: v for k, v in chosen.items() if k not in unset or v != unset[k]})
+        return given.load_with_all(f'{dataset}.py', **{k: v for k, v in settings.items() if k not in unset or v != unset[k]})
     size = image_size or (32 if dataset == 'digits' else 256)
     name = (None if dataset == 'digits' else 'strong') if augmentation == 'auto' else augmentation
-    settings: dict[str, Any] = {} if dataset == 'digits' else dict(backend=backend)
+    files: dict[str, Any] = {} if dataset == 'digits' else dict(backend=backend)
     if dataset == 'folder':
-        settings['classes'] = classes
+        files['classes'] = classes
     validated = None if name is None else 'none'
     return dict(
-        trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **settings)),
-        validator=dict(dataset=photographs(dataset, 'validation', validated, size, data_root, **settings)),
+        trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **files)),
+        validator=dict(dataset=photographs(dataset, 'validation', validated, size, data_root, **files)),
     )
 
 
@@ -67,27 +67,18 @@ def data(
     bad_images: Annotated[Literal['raise', 'skip'], 'what to do with images that cannot be read'] = 'raise',
 ) -> Config:
     """Datasets and how to load them."""
-    loading = dict(
-        num_workers=(0 if dataset == 'digits' else 4) if num_workers is None else num_workers,
-        pin_memory=True,
-        batch_size_in_total=batch_size_in_total,
-        bad_images=bad_images,
-    )
-    return merge(
-        datasets(given, dataset=dataset),
-        dict(
-            trainer=dict(dataloader=dict(batch_size=batch_size, **loading)),
-            validator=dict(dataloader=dict(batch_size=val_batch_size or batch_size, **loading)),
-        ),
-    )
+    workers = (0 if dataset == 'digits' else 4) if num_workers is None else num_workers
+    loading = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total, bad_images=bad_images)
+    training = dict(dataloader=dict(batch_size=batch_size, **loading))
+    validation = dict(dataloader=dict(batch_size=val_batch_size or batch_size, **loading))
+    return merge(datasets(given, dataset=dataset), dict(trainer=training, validator=validation))
 
 
 def photo_data(given: Given, **settings: Any) -> Config:
     """Photographs of 256 pixels on several devices."""
-    usual = dict(
-        dataset='imagenet', image_size=256, augmentation='strong', batch_size=96, batch_size_in_total=True, num_workers=5
-    )
-    return merge(data(given, **{**usual, **settings}), strategy(given, strategy='ddp'))
+    images = dict(dataset='imagenet', image_size=256, augmentation='strong')
+    loading = dict(batch_size=96, batch_size_in_total=True, num_workers=5)
+    return merge(data(given, **{**images, **loading, **settings}), strategy(given, strategy='ddp'))
 
 
 def image_size_in(config: Config) -> int:
@@ -110,53 +101,53 @@ def strategy(
 ) -> Config:
     """Device, precision, distribution."""
     part = dict(type=STRATEGIES[strategy]) if strategy in STRATEGIES else given.load_with_all(f'{strategy}.py')
-    chosen = dict(precision=precision, accumulate=accumulate, device=device if strategy == 'base' else None)
-    return dict(trainer=dict(strategy=merge(part, {name: value for name, value in chosen.items() if value is not None})))
+    settings = chosen(precision=precision, accumulate=accumulate, device=device if strategy == 'base' else None)
+    return dict(trainer=dict(strategy=merge(part, settings)))
 
 
 def tiny_data(**loading: Any) -> Config:
     """The tiny form of any dataset and strategy: embedded digits on one device."""
     digits = dict(_delete_=True, type='DigitsDataset', image_size=32)
-    return dict(
-        trainer=dict(
-            iters=8,
-            dataset=dict(digits, split='train'),
-            dataloader=dict(batch_size=8, num_workers=0, **loading),
-            strategy=dict(_delete_=True, type='BaseStrategy'),
-        ),
-        validator=dict(dataset=dict(digits, split='validation'), dataloader=dict(batch_size=60, num_workers=0, **loading)),
-    )
+    one_device = dict(_delete_=True, type='BaseStrategy')
+    training = dict(dataset=dict(digits, split='train'), dataloader=dict(batch_size=8, num_workers=0, **loading))
+    validation = dict(dataset=dict(digits, split='validation'), dataloader=dict(batch_size=60, num_workers=0, **loading))
+    return dict(trainer=dict(training, iters=8, strategy=one_device), validator=validation)
+
+
+def kind_of(part: Part) -> str:
+    """The type of a part without its registry."""
+    return str(part.get('type', '')).split('.')[-1]
 
 
 # callbacks: progress, git and preemption are the runner's own
 
-KINDS = dict(
-    tokens='TokensCallback',
-    ema='EMACallback',
-    log='LogCallback',
-    backends='BackendsCallback',
-    pictures='ImageGridCallback',
-    generations='GenerationsCallback',
-    alarm='CodebookAlarmCallback',
-    evaluate='EvalCallback',
-    checkpoint='CheckpointCallback',
-)
+WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tiny form
+    'tokens': ('TokensCallback', dict(batch_size=60)),
+    'ema': ('EMACallback', dict(decay=0.9)),
+    'log': ('LogCallback', dict(interval=2)),
+    'backends': ('BackendsCallback', dict(backends=[dict(type='LocalVisBackend')])),
+    'pictures': ('ImageGridCallback', dict(interval=4)),
+    'generations': ('GenerationsCallback', dict(interval=8, each=1)),
+    'alarm': ('CodebookAlarmCallback', dict(interval=4)),
+    'evaluate': ('EvalCallback', dict(interval=8, limit=20)),
+    'checkpoint': ('CheckpointCallback', dict(interval=4)),
+}
 
 
-def watching(tiny: bool = False, **settings: Mapping[str, Any] | None) -> Config:
-    """Callbacks by name, each with its settings; None leaves one out. Those of a tiny form replace those of the whole form."""
-    replaced = dict(_delete_=True) if tiny else {}
-    return {name: dict(replaced, type=KINDS[name], **values) for name, values in settings.items() if values is not None}
+def watching(tiny: Mapping[str, Part] = {}, **settings: Any) -> tuple[Config, Config]:
+    """Callbacks by name, and those that take their places in the tiny form.
 
-
-def every(interval: int | None, **settings: Any) -> Part | None:
-    """Settings of a callback that is left out where the interval is None."""
-    return None if interval is None else dict(interval=interval, **settings)
-
-
-def averaging(decay: float | None, tiny: bool = False) -> Part | None:
-    """Settings of the moving average; None: no average."""
-    return None if decay is None else dict(decay=0.9 if tiny else decay)
+    A number is the interval in steps, or the decay of ``ema``; a dict has all settings; None leaves the callback out.
+    ``tiny``: settings that differ from those in WATCHING.
+    """
+    whole, small = {}, {}
+    for name, values in settings.items():
+        if values is not None:
+            kind, defaults = WATCHING[name]
+            values = values if isinstance(values, Mapping) else {'decay' if name == 'ema' else 'interval': values}
+            whole[name] = dict(type=kind, **values)
+            small[name] = {'_delete_': True, 'type': kind, **defaults, **tiny.get(name, {})}
+    return whole, small
 
 
 def cooling(final: float = 1 / 16) -> Part:
@@ -165,13 +156,23 @@ def cooling(final: float = 1 / 16) -> Part:
     return dict(type='AnnealCallback', setting=setting, value=1.0, schedule=dict(type='CosineSchedule', final=final))
 
 
+def chosen(**settings: Any) -> dict[str, Any]:
+    """Settings that are not None: the others have the default of the part."""
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def of_types(**types: str) -> dict[str, Part]:
+    """Parts by name, with the default settings of their types."""
+    return {name: dict(type=kind) for name, kind in types.items()}
+
+
 def by_name(parts: Any) -> Config:
     """Callbacks of a list by names that follow from their types; a dict has names already."""
     if isinstance(parts, Mapping):
         return dict(parts)
     found: dict[str, Any] = {}
     for part in parts:
-        name = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', part['type'].split('.')[-1].removesuffix('Callback')).lower()
+        name = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', kind_of(part).removesuffix('Callback')).lower()
         found[f'{name}_{len(found) + 1}' if name in found else name] = part
     return found
 
@@ -203,7 +204,7 @@ def sized(given: Given, quantizer: Part, others: bool = True, **sizes: int) -> P
 
     ``others``: types from outside take both, too.
     """
-    kind = quantizer['type'].split('.')[-1]
+    kind = kind_of(quantizer)
     if 'quantizer' in quantizer:
         return dict(quantizer, quantizer=sized(given, quantizer['quantizer'], others, **sizes))
     if kind in OWN_SIZES or (kind not in SIZED and not others) or {'codebook_size', 'embedding_dim'} <= set(quantizer):
@@ -217,13 +218,7 @@ def conv_tokenizer(
     *,
     quantizer: Annotated[Part | None, 'in place of the plain VectorQuantizer'] = None,
     width: Annotated[int, 'channels of the first level'] = 128,
-    multipliers: Annotated[tuple[int, ...], 'of the width, level by level: (1, 1, 2, 2, 4) is 16 pixels a token'] = (
-        1,
-        1,
-        2,
-        2,
-        4,
-    ),
+    multipliers: Annotated[tuple[int, ...], 'factors of width, one a level; five levels: 16 pixels a token'] = (1, 1, 2, 2, 4),
     refine: Annotated[bool, 'blocks with attention at the lowest resolution, on both sides'] = True,
 ) -> Part:
     """VQGAN's autoencoder."""
@@ -239,9 +234,9 @@ def conv_tokenizer(
     )
 
 
-TINY_CONV = dict(
-    encoder=dict(width=8, out_channels=16), quantizer=dict(codebook_size=64, embedding_dim=8), decoder=dict(width=8)
-)
+TINY_CODES = dict(codebook_size=64, embedding_dim=8)
+TINY_CONV = dict(encoder=dict(width=8, out_channels=16), quantizer=TINY_CODES, decoder=dict(width=8))
+TINY_SCHEDULE = dict(_delete_=True, type='CosineSchedule', warmup=2)
 
 # what trains and validates tokenizers of photographs
 
@@ -260,54 +255,28 @@ def photo_runner(
     evaluate: Annotated[int | None, 'steps between evaluations during training; None: none'] = 10_000,
     reference: Annotated[str | None, 'of FID: the name of cached statistics; None: the images themselves'] = None,
 ) -> Config:
-    """Logs, pictures, checkpoints and metrics of tokenizers of photographs."""
-    whole = watching(
-        ema=averaging(ema),
-        log=dict(interval=50),
-        backends=dict(backends=[dict(type='TensorboardVisBackend')]),
-        pictures=dict(interval=1000),
-        alarm=dict(interval=500),
-        evaluate=every(evaluate, limit=10_000),
-        checkpoint=dict(interval=10_000, keep_last=3, keep_every=50_000),
+    """Logs, pictures, checkpoints and metrics of tokenizers of photographs. ``tiny``: what else changes in the trainer."""
+    tensorboard = dict(backends=[dict(type='TensorboardVisBackend')])
+    evaluated = evaluate and dict(interval=evaluate, limit=10_000)
+    saved = dict(interval=10_000, keep_last=3, keep_every=50_000)
+    whole, small = watching(
+        ema=ema, log=50, backends=tensorboard, pictures=1000, alarm=500, evaluate=evaluated, checkpoint=saved
     )
-    small = watching(
-        True,
-        ema=averaging(ema, True),
-        log=dict(interval=2),
-        backends=dict(backends=[dict(type='LocalVisBackend')]),
-        pictures=dict(interval=4),
-        alarm=dict(interval=4),
-        evaluate=every(evaluate and 8, limit=20),
-        checkpoint=dict(interval=4),
-    )
-    features = dict(type='FIDInception')
-    metrics = dict(
-        l1=dict(type='L1Metric'),
-        l2=dict(type='L2Metric'),
-        mse=dict(type='MSEMetric'),
-        psnr=dict(type='PSNRMetric'),
-        ssim=dict(type='SSIMMetric'),
-        ssim_uniform=dict(type='UniformSSIMMetric'),
+    pixels = of_types(l1='L1Metric', l2='L2Metric', mse='MSEMetric', psnr='PSNRMetric', ssim='SSIMMetric')
+    network, figures = dict(type='FIDInception'), ('fid', 'sfid', 'inception_score')
+    networks = dict(
         lpips=dict(type='LPIPSMetric', net='vgg'),
-        features=dict(type='FeatureMetric', network=features, figures=('fid', 'sfid', 'inception_score'), reference=reference),
-        codebook=dict(type='CodebookMetric'),
-        window=dict(type='WindowedCodebookMetric'),
+        features=dict(type='FeatureMetric', network=network, figures=figures, reference=reference),
     )
+    codes = of_types(codebook='CodebookMetric', window='WindowedCodebookMetric')
+    metrics = {**pixels, **of_types(ssim_uniform='UniformSSIMMetric'), **networks, **codes}
+    stepped = {name: {**part, **step_settings(optimize, name)} for name, part in optimizers.items()}
+    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=stepped, callbacks={**by_name(callbacks), **whole})
     # networks of metrics take longer than all else of a tiny form
-    without = dict(features=None, lpips=None, window=None)
+    fast = dict(features=None, lpips=None, window=None)
+    checked = dict(metrics=fast, callbacks=of_types(reconstructions='ReconstructionsCallback'))
     return dict(
-        trainer=dict(
-            type='Trainer',
-            iters=iters,
-            model=model,
-            optimizers={name: {**part, **step_settings(optimize, name)} for name, part in optimizers.items()},
-            callbacks={**by_name(callbacks), **whole},
-        ),
+        trainer=trainer,
         validator=dict(type='Validator', metrics=metrics, callbacks={}),
-        tiny=merge(
-            tiny_data(),
-            dict(trainer=dict(callbacks=small)),
-            dict(validator=dict(metrics=without, callbacks=dict(reconstructions=dict(type='ReconstructionsCallback')))),
-            tiny,
-        ),
+        tiny=merge(tiny_data(), dict(trainer=dict(callbacks=small), validator=checked), dict(trainer=tiny)),
     )

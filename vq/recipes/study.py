@@ -8,9 +8,8 @@ from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
 from vq.recipes.parts import data, photo_data, photo_runner, strategy
 
-SHAPE = dict(
-    residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True, norm='group_unbiased', conv_bias=False
-)
+BLOCKS = dict(residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True)
+LAYERS = dict(norm='group_unbiased', conv_bias=False)
 
 
 def study_tokenizer(kind: str, codes: int, later: bool) -> tuple[Part, Part]:
@@ -24,13 +23,14 @@ def study_tokenizer(kind: str, codes: int, later: bool) -> tuple[Part, Part]:
         gumbel=dict(feature_dim=codes, straight_through=False, init='uniform', kl_weight=0.0),
     )
     encoder = dict(width=width, downsample='average', out_channels=codes if gumbel else 256, out_kernel_size=1)
-    decoder = dict(width=width, upsample='nearest' if later else 'repeat', stem_multiplier=multipliers[-1], output='tanh')
+    stem = dict(in_channels=256, stem_multiplier=multipliers[-1])
+    decoder = dict(width=width, upsample='nearest' if later else 'repeat', output='tanh', **stem)
     kind_of = 'GumbelQuantizer' if gumbel else 'VectorQuantizer'
     whole = dict(
         type='VQGAN',
-        encoder=dict(type='ConvEncoder', multipliers=multipliers, **encoder, **SHAPE),
+        encoder=dict(type='ConvEncoder', multipliers=multipliers, **encoder, **BLOCKS, **LAYERS),
         quantizer=dict(type=kind_of, codebook_size=codes, embedding_dim=256, **settings[kind]),
-        decoder=dict(type='ConvDecoder', in_channels=256, multipliers=(1, *multipliers[:-1]), **decoder, **SHAPE),
+        decoder=dict(type='ConvDecoder', multipliers=(1, *multipliers[:-1]), **decoder, **BLOCKS, **LAYERS),
     )
     tiny = dict(
         encoder=dict(width=8, multipliers=(1, 2), out_channels=64 if gumbel else 8),
@@ -60,9 +60,9 @@ def vqvae_gan_study(
     reinit: Annotated[int | None, 'epochs after which unused codes start again; None: never'] = None,
     adversarial: Annotated[Literal['fixed', 'adaptive'] | None, 'weight of the adversarial term; None: no term'] = None,
     perceptual: Annotated[bool | None, 'L1 and LPIPS beside L2; None: with a discriminator'] = None,
-    lr: Annotated[float | None, 'AdamW, at 256 images a step; None: 3e-4, with a discriminator or later 1e-4'] = None,
-    epochs: Annotated[int | None, 'None: 150, later 300'] = None,
-    images: Annotated[int, 'of an epoch'] = 1_281_167,
+    lr: Annotated[float | None, 'of AdamW, at 256 images a step; None: 1e-4 with a discriminator or later, else 3e-4'] = None,
+    epochs: Annotated[int | None, 'epochs of training; None: 150, of the later recipe 300'] = None,
+    images: Annotated[int, 'images of an epoch'] = 1_281_167,
     image_size: Annotated[int, 'pixels a side'] = 256,
     batch_size: Annotated[int, 'images a step, of all ranks; the learning rate follows its square root'] = 256,
 ) -> Config:
@@ -115,20 +115,15 @@ def vqvae_gan_study(
     if adversarial:
         # the study compares with LPIPS before its weight, and limits that ratio to 1e4
         adaptive = dict(type='AdaptiveWeight', gain=0.8 / lpips, limit=1e4 * lpips, eps=1e-8, losses=('lpips',))
-        penalties = study_r1(given)
-        model.update(
-            type='AdversarialTokenization',
-            discriminator=dict(type='StyleGAN2Discriminator', image_size=image_size),
-            generator_loss=dict(type='NonSaturatingGeneratorLoss'),
-            discriminator_loss=dict(type='VanillaDiscriminatorLoss', scale=1.0),
-            weight=adaptive if adversarial == 'adaptive' else dict(type='FixedWeight', value=0.1),
-            penalties=penalties,
-            discriminator_start=steps(100 if later else 1),
-        )
+        weight = adaptive if adversarial == 'adaptive' else dict(type='FixedWeight', value=0.1)
+        network, penalties = dict(type='StyleGAN2Discriminator', image_size=image_size), study_r1(given)
+        vanilla = dict(type='VanillaDiscriminatorLoss', scale=1.0)
+        model |= dict(generator_loss=dict(type='NonSaturatingGeneratorLoss'), discriminator_loss=vanilla, weight=weight)
+        model |= dict(discriminator=network, discriminator_start=steps(100 if later else 1), penalties=penalties)
+        model['type'] = 'AdversarialTokenization'
         small = dict(image_size=32, channel_base=256, channel_max=8)
-        tiny['model'] |= dict(
-            discriminator=small, discriminator_start=3, penalties={name: dict(interval=2) for name in penalties}
-        )
+        often = {name: dict(interval=2) for name in penalties}
+        tiny['model'] |= dict(discriminator=small, discriminator_start=3, penalties=often)
         optimizers['discriminator'] = dict(adam, decay='all')
     callbacks: Config = {}
     if reinit is not None:
@@ -137,12 +132,12 @@ def vqvae_gan_study(
     if quantizer == 'gumbel':  # schedules start at 1, so what rises does so from a millionth
         slower = 2 if later else 1
         callbacks['temperature'] = anneal('temperature', 1.0, 1 / 16, 7.5 * slower)
-        # up to 6.6 / 768, the numbers of an image per cell
+        # the weight of KL ends at 6.6 / 768; 768 is the number of values of an image for each cell
         callbacks['kl_weight'] = anneal('kl_weight', 1e-6, 0.00859375, 0.24 * slower)
     schedule = dict(type='CosineSchedule', final=0.5, length=steps(250)) if later else dict(type='CosineSchedule', final=0.1)
     iters = (epochs or (300 if later else 150)) * epoch
     optimize = dict(scale_lr='sqrt', schedule=schedule)
     return merge(
         photo_data(given, augmentation='square', image_size=image_size, batch_size=batch_size, num_workers=8),
-        photo_runner(given, model, optimizers, dict(trainer=tiny), iters=iters, optimize=optimize, callbacks=callbacks),
+        photo_runner(given, model, optimizers, tiny, iters=iters, optimize=optimize, callbacks=callbacks),
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from vq.core.errors import ConfigError
 from vq.core.recipe import REQUIRED, Config, Given, Part, merge, recipe
-from vq.recipes.parts import TINY_CONV, conv_tokenizer, data, image_size_in, photo_data, photo_runner, strategy
+from vq.recipes.parts import TINY_CONV, conv_tokenizer, data, image_size_in, of_types, photo_data, photo_runner, strategy
 
 L1_LPIPS = dict(l1=dict(type='L1Loss'), lpips=dict(type='LPIPSLoss'))
 L2_LPIPS = dict(l2=dict(type='MSELoss'), lpips=dict(type='LPIPSLoss'))
@@ -17,19 +17,19 @@ L2_LPIPS = dict(l2=dict(type='MSELoss'), lpips=dict(type='LPIPSLoss'))
 def vqgan(
     given: Given,
     *,
-    losses: Annotated[dict[str, Any], 'of reconstruction'] = L1_LPIPS,
-    discriminator: Annotated[Part, 'what judges the pictures'] = dict(type='PatchGAN', depth=3),
-    generator_loss: Annotated[str, 'type of the adversarial term'] = 'HingeGeneratorLoss',
+    losses: Annotated[dict[str, Any], 'terms of reconstruction, by name'] = L1_LPIPS,
+    discriminator: Annotated[Part, 'network that tells images from reconstructions'] = dict(type='PatchGAN', depth=3),
+    generator_loss: Annotated[str, 'type of the adversarial term of the tokenizer'] = 'HingeGeneratorLoss',
     discriminator_loss: Annotated[str, "type of the discriminator's loss"] = 'HingeDiscriminatorLoss',
     generator_weight: Annotated[Part, 'weight of the adversarial term'] = dict(type='AdaptiveWeight', gain=0.8),
     discriminator_weight: Annotated[float, 'of the adversarial term, times generator_weight'] = 1.0,
     discriminator_start: Annotated[int, 'step in which the discriminator begins to learn'] = 0,
     warmup: Annotated[int, 'further steps without the adversarial term'] = 0,
-    ramp: Annotated[int, 'further steps in which it grows to its weight'] = 0,
-    penalties: Annotated[dict[str, Any], 'of the discriminator, such as R1Penalty, LeCamPenalty'] = {},
-    lr: Annotated[float, 'Adam, tokenizer'] = 5.4e-5,
-    discriminator_lr: Annotated[float, 'Adam, discriminator'] = 4.32e-4,
-    betas: Annotated[tuple[float, float], 'Adam, both'] = (0.5, 0.9),
+    ramp: Annotated[int, 'further steps in which that term grows to its weight'] = 0,
+    penalties: Annotated[dict[str, Any], 'of the discriminator, by name, such as R1Penalty, LeCamPenalty'] = {},
+    lr: Annotated[float, 'learning rate of Adam, tokenizer'] = 5.4e-5,
+    discriminator_lr: Annotated[float, 'learning rate of Adam, discriminator'] = 4.32e-4,
+    betas: Annotated[tuple[float, float], 'of Adam, both'] = (0.5, 0.9),
 ) -> Config:
     """VQGAN (Esser et al. 2021): a convolutional VQ autoencoder trained with L1, LPIPS and a discriminator.
 
@@ -43,29 +43,17 @@ def vqgan(
     if 'StyleGAN2' in discriminator['type']:
         discriminator = {'image_size': image_size_in(photos), **discriminator}
         small = dict(image_size=32, channel_base=256, channel_max=8)
-    model = dict(
-        type='AdversarialTokenization',
-        tokenizer=conv_tokenizer(given),
-        losses=losses,
-        discriminator=discriminator,
-        generator_loss=dict(type=generator_loss),
-        discriminator_loss=dict(type=discriminator_loss),
-        weight=generator_weight,
-        penalties=penalties,
-        discriminator_weight=discriminator_weight,
-        discriminator_start=discriminator_start,
-        warmup=warmup,
-        ramp=ramp,
-    )
-    tiny = dict(
-        tokenizer=TINY_CONV,
-        losses=dict(lpips=dict(net='squeeze')),
-        discriminator=small,
-        discriminator_start=min(discriminator_start, 3),
-    )
+    networks = dict(tokenizer=conv_tokenizer(given), discriminator=discriminator)
+    adversarial = of_types(generator_loss=generator_loss, discriminator_loss=discriminator_loss)
+    weights = dict(weight=generator_weight, discriminator_weight=discriminator_weight)
+    phases = dict(discriminator_start=discriminator_start, warmup=warmup, ramp=ramp)
+    terms = dict(losses=losses, penalties=penalties, **adversarial, **weights, **phases)
+    model = dict(type='AdversarialTokenization', **networks, **terms)
+    tiny = dict(tokenizer=TINY_CONV, losses=dict(lpips=dict(net='squeeze')), discriminator=small)
+    tiny['discriminator_start'] = min(discriminator_start, 3)
     adam = dict(type='Adam', betas=tuple(betas))
     optimizers = dict(tokenizer=dict(adam, lr=lr), discriminator=dict(adam, lr=discriminator_lr))
-    return merge(photos, photo_runner(given, model, optimizers, dict(trainer=dict(model=tiny))))
+    return merge(photos, photo_runner(given, model, optimizers, dict(model=tiny)))
 
 
 @recipe(conv_tokenizer, photo_runner, data, strategy)
@@ -75,24 +63,19 @@ def autoencoder(given: Given) -> Config:
     Reconstruction losses only: sharp pictures need the adversarial and perceptual losses of VQGAN.
     """
     codebook = dict(type='VectorQuantizer', update=dict(type='EMAUpdate', decay=0.99, restart=dict()))
-    model = dict(
-        type='ImageTokenization',
-        tokenizer=conv_tokenizer(given, codebook_size=1024, quantizer=codebook),
-        losses=dict(l1=dict(type='L1Loss')),
-    )
+    tokenizer = conv_tokenizer(given, codebook_size=1024, quantizer=codebook)
+    model = dict(type='ImageTokenization', tokenizer=tokenizer, losses=dict(l1=dict(type='L1Loss')))
     adam = dict(type='AdamW', lr=1e-4, betas=(0.9, 0.99), weight_decay=1e-4, clip=1.0)
-    schedule = dict(type='LinearSchedule', warmup=5000, final=0.1)
+    schedule, tiny_schedule = dict(type='LinearSchedule', warmup=5000, final=0.1), dict(type='LinearSchedule', warmup=2)
     tiny = dict(
-        model=dict(tokenizer=TINY_CONV),
-        optimizers=dict(tokenizer=dict(schedule=dict(_delete_=True, type='LinearSchedule', warmup=2))),
+        optimizers=dict(tokenizer=dict(schedule=dict(_delete_=True, **tiny_schedule))), model=dict(tokenizer=TINY_CONV)
     )
+    without = dict.fromkeys(('l2', 'ssim_uniform', 'lpips', 'features', 'window'))
     return merge(
         photo_data(given),
         strategy(given, strategy='ddp', precision='bf16'),
-        photo_runner(
-            given, model, dict(tokenizer=dict(adam, schedule=schedule)), dict(trainer=tiny), ema=0.9999, evaluate=None
-        ),
-        dict(validator=dict(metrics=dict.fromkeys(('l2', 'ssim_uniform', 'lpips', 'features', 'window')))),
+        photo_runner(given, model, dict(tokenizer=dict(adam, schedule=schedule)), tiny, ema=0.9999, evaluate=None),
+        dict(validator=dict(metrics=without)),
     )
 
 
@@ -113,12 +96,9 @@ def cvqvae(
     Its recipe is VQGAN's with 8,192 codes, a discriminator of depth 2 (dd2) and a gain of 0.75 (aglwg075). Codes move once per
     step, from the features of all ranks; there, they moved in both passes of a step.
     """
-    return vqgan(
-        given,
-        quantizer=dict(type='VectorQuantizer', distance=distance, update=dict(type='CVQUpdate', **update), **codebook),
-        discriminator=dict(type='PatchGAN', depth=2),
-        generator_weight=dict(type='AdaptiveWeight', gain=0.75),
-    )
+    quantizer = dict(type='VectorQuantizer', distance=distance, update=dict(type='CVQUpdate', **update), **codebook)
+    adversarial = dict(discriminator=dict(type='PatchGAN', depth=2), generator_weight=dict(type='AdaptiveWeight', gain=0.75))
+    return vqgan(given, quantizer=quantizer, **adversarial)
 
 
 @recipe(vqgan)
@@ -129,21 +109,11 @@ def llamagen_tokenizer(given: Given) -> Config:
 
     The entropy term that LlamaGen's code has at weight 0 is left out.
     """
-    return vqgan(
-        given,
-        codebook_size=16384,
-        embedding_dim=8,
-        quantizer=dict(type='VectorQuantizer', normalize=True),
-        losses=L2_LPIPS,
-        generator_weight=dict(type='FixedWeight', value=0.5),
-        discriminator_weight=0.5,
-        discriminator_start=20_000,
-        lr=1e-4,
-        discriminator_lr=1e-4,
-        betas=(0.9, 0.95),
-        batch_size=128,
-        iters=400_000,
-    )
+    codes = dict(codebook_size=16384, embedding_dim=8, quantizer=dict(type='VectorQuantizer', normalize=True))
+    weights = dict(generator_weight=dict(type='FixedWeight', value=0.5), discriminator_weight=0.5)
+    adam = dict(lr=1e-4, discriminator_lr=1e-4, betas=(0.9, 0.95))
+    training = dict(batch_size=128, iters=400_000, discriminator_start=20_000)
+    return vqgan(given, losses=L2_LPIPS, **codes, **weights, **adam, **training)
 
 
 @recipe(vqgan, hides=('quantizer', 'codebook_size', 'embedding_dim'))
@@ -164,16 +134,15 @@ def scalar_quantization(
     combinations of their levels. No code is learned, and none can die. The other defaults are those of VQGAN.
     """
     levels = [int(level) for level in levels]
-    chain = dict(_delete_=True, type='ChainConnector', widths=tuple(widths))
+    chain, narrow = dict(_delete_=True, type='ChainConnector', widths=tuple(widths)), dict(widths=(16,))
     quantizer = dict(type='FiniteScalarQuantizer', levels=levels, bound=bound)
-    own = dict(post_encode=chain, pre_decode=chain)
-    small = dict(
-        post_encode=dict(widths=(16,)), quantizer=dict(_delete_=True, levels=[4, 4, 4]), pre_decode=dict(widths=(16,))
+    tiny_quantizer = dict(_delete_=True, levels=[4, 4, 4])
+    own, small = (
+        dict(post_encode=chain, pre_decode=chain),
+        dict(post_encode=narrow, pre_decode=narrow, quantizer=tiny_quantizer),
     )
-    return merge(
-        vqgan(given, quantizer=quantizer),
-        dict(trainer=dict(model=dict(tokenizer=own)), tiny=dict(trainer=dict(model=dict(tokenizer=small)))),
-    )
+    trainer, tiny = dict(model=dict(tokenizer=own)), dict(model=dict(tokenizer=small))
+    return merge(vqgan(given, quantizer=quantizer), dict(trainer=trainer, tiny=dict(trainer=tiny)))
 
 
 LEVELS = {8000: [8, 8, 5, 5, 5], 64000: [8, 8, 8, 5, 5, 5]}
@@ -191,10 +160,10 @@ def fsq(
     8,000 = 8 x 8 x 5 x 5 x 5        64,000 = 8 x 8 x 8 x 5 x 5 x 5
     """
     chosen = levels or LEVELS.get(codebook_size)
+    known = f'known for {sorted(LEVELS)}' if chosen is None else f'{chosen}, whose product is {math.prod(chosen)}'
     if chosen is None or math.prod(chosen) != codebook_size:
         raise ConfigError(
-            f'the option codebook_size is {codebook_size}, and levels are '
-            + (f'known for {sorted(LEVELS)}' if chosen is None else f'{chosen}, whose product is {math.prod(chosen)}'),
+            f'the option codebook_size is {codebook_size}, and levels are {known}',
             'Give one of these, or the levels of the channels as well: --config-options levels:[8,5,5,5] codebook_size:1000.',
         )
     return scalar_quantization(given, levels=chosen)
