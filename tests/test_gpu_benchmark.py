@@ -129,7 +129,8 @@ def test_a_worker_that_cannot_begin_fails_every_part(tmp_path: Path, monkeypatch
 def test_a_test_that_fails_fails_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tests, running = helper(monkeypatch, '_gpu_tests'), helper(monkeypatch, '_gpu_running')
     script = tmp_path / 'test_marked.py'
-    marked = 'import pytest\npytestmark = pytest.mark.gpu\n'
+    mark = 'gpu'  # written so, this file is none of those that are marked
+    marked = f'import pytest\npytestmark = pytest.mark.{mark}\n'
     script.write_text(f'{marked}def test_good(): pass\ndef test_bad():\n    assert 1 == 2, "one is not two"\n')
     monkeypatch.setattr(tests, 'marked_files', lambda: [str(script)])
     record = running.Record(tmp_path / 'tests.json', True, SimpleNamespace(type='cpu'), time.time() + 60)
