@@ -80,8 +80,8 @@ def test_the_quick_form_does_every_part_on_the_cpu(tmp_path: Path) -> None:
     assert parts['tests']['figures']['counts'] == {'passed': 0, 'failed': 0, 'skipped': parts['tests']['rows'][1]['figure']}
     assert parts['nccl']['figures']['backend'] == 'gloo'
     assert {'ours', 'HF'} == set(parts['sampling']['figures']['batch 1, against HF'])
-    whats = [row['what'] for row in parts['train']['rows']]
-    assert any(what.startswith('no GAN') for what in whats) and any('largest batch' in what for what in whats)
+    lines = [row['what'] for row in parts['train']['rows']]
+    assert any(what.startswith('no GAN') for what in lines) and any('largest batch' in what for what in lines)
     assert all(row['roof'] > 0 for row in parts['train']['rows'])
     assert len(parts['precision']['figures']['curves']['fp16']) == 6
     assert max(row['figure'] for row in parts['precision']['rows'][1:]) < 5, 'per cent'
