@@ -25,7 +25,7 @@ from typing import Any, Literal, NoReturn
 from _common import rounded
 
 USED_UP = 'the time of the whole was used up'
-NOTHING: dict[str, Any] = {'seconds': 0.0, 'rows': [], 'figures': {}, 'notes': []}
+NOTHING: dict[str, Any] = {'seconds': 0.0, 'cpu_seconds': 0.0, 'rows': [], 'figures': {}, 'notes': []}
 
 STARTUP = 120.0  # seconds in which a worker must have begun a part: imports from a cold disk
 GRACE = 8.0  # seconds a part gets to notice that its time is up
@@ -158,9 +158,9 @@ def work(parts: Mapping[str, tuple[Part, float]], folder: Path, quick: bool, dev
 
 def attempt(part: Part, record: Record) -> bool:
     """Run one part; whether this process may go on with another."""
-    begun = time.time()
+    begun, cpu = time.time(), _cpu_seconds()
     if record.left() < LEAST:
-        record.end('skipped', seconds=0.0, error=USED_UP)
+        record.end('skipped', seconds=0.0, cpu_seconds=0.0, error=USED_UP)
         return True
     record.save()
     try:
@@ -171,10 +171,17 @@ def attempt(part: Part, record: Record) -> bool:
     except BaseException as error:
         traceback.print_exc()
         text = str(error) if isinstance(error, SystemExit | OutOfTime) else f'{type(error).__name__}: {error}'
-        record.end('failed', seconds=rounded(time.time() - begun), error=text, traceback=traceback.format_exc())
+        spent = {'seconds': rounded(time.time() - begun), 'cpu_seconds': rounded(_cpu_seconds() - cpu)}
+        record.end('failed', **spent, error=text, traceback=traceback.format_exc())
         return False
-    record.end('ok', seconds=rounded(time.time() - begun))
+    record.end('ok', seconds=rounded(time.time() - begun), cpu_seconds=rounded(_cpu_seconds() - cpu))
     return True
+
+
+def _cpu_seconds() -> float:
+    """Processor time of this process and of those it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 # around the worker

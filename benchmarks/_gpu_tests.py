@@ -33,8 +33,9 @@ def run_tests(record: Record) -> None:
         # of a pytest around this one, if there is one
         environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST_')}
         done = subprocess.run([*command, *marked_files()], cwd=ROOT, env=environment, capture_output=True, text=True)
+        said = (done.stderr.strip() or done.stdout.strip())[-2000:]
         if not report.is_file():
-            raise RuntimeError(f'pytest wrote no report: {(done.stderr.strip() or done.stdout.strip())[-2000:]}')
+            raise RuntimeError(f'pytest wrote no report: {said}')
         cases = list(ElementTree.parse(report).getroot().iter('testcase'))
     failed = {
         f'{case.get("classname")}.{case.get("name")}': (found.text or found.get('message') or '').strip()
@@ -53,6 +54,6 @@ def run_tests(record: Record) -> None:
         print('\n'.join([f'{name}:\n{text}' for name, text in failed.items()])[-6000:])
         raise AssertionError(f'{len(failed)} of {len(cases)} tests failed, the first {name}: {" ".join(text.split()[-20:])}')
     if done.returncode != 0:
-        raise RuntimeError(f'pytest ended with code {done.returncode}: {done.stdout.strip()[-2000:]}')
+        raise RuntimeError(f'pytest ended with code {done.returncode}: {said}')
     if record.device.type == 'cuda' and not passed:
         raise AssertionError('no test ran, and there is a device')

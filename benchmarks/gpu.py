@@ -22,6 +22,7 @@ most.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -67,7 +68,7 @@ def options_of(argv: list[str] | None = None) -> Any:
     parser.add_argument('--seconds', type=float, metavar='S', help=f'for the whole ({SECONDS:g})')
     # how a worker is told what to do
     for name, kind in (('--folder', Path), ('--until', float)):
-        parser.add_argument(name, type=kind, help='of a worker: set by this script')
+        parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     try:
         options.parts = chosen(options.parts)

@@ -80,8 +80,8 @@ def test_the_quick_form_does_every_part_on_the_cpu(tmp_path: Path) -> None:
     assert parts['tests']['figures']['counts'] == {'passed': 0, 'failed': 0, 'skipped': parts['tests']['rows'][1]['figure']}
     assert parts['nccl']['figures']['backend'] == 'gloo'
     assert {'ours', 'HF'} == set(parts['sampling']['figures']['batch 1, against HF'])
-    whats = [row['what'] for row in parts['train']['rows']]
-    assert any(what.startswith('no GAN') for what in whats) and any('largest batch' in what for what in whats)
+    lines = [row['what'] for row in parts['train']['rows']]
+    assert any(what.startswith('no GAN') for what in lines) and any('largest batch' in what for what in lines)
     assert all(row['roof'] > 0 for row in parts['train']['rows'])
     assert len(parts['precision']['figures']['curves']['fp16']) == 6
     assert max(row['figure'] for row in parts['precision']['rows'][1:]) < 5, 'per cent'
@@ -129,7 +129,8 @@ def test_a_worker_that_cannot_begin_fails_every_part(tmp_path: Path, monkeypatch
 def test_a_test_that_fails_fails_the_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tests, running = helper(monkeypatch, '_gpu_tests'), helper(monkeypatch, '_gpu_running')
     script = tmp_path / 'test_marked.py'
-    marked = 'import pytest\npytestmark = pytest.mark.gpu\n'
+    mark = 'gpu'  # written so, this file is none of those that are marked
+    marked = f'import pytest\npytestmark = pytest.mark.{mark}\n'
     script.write_text(f'{marked}def test_good(): pass\ndef test_bad():\n    assert 1 == 2, "one is not two"\n')
     monkeypatch.setattr(tests, 'marked_files', lambda: [str(script)])
     record = running.Record(tmp_path / 'tests.json', True, SimpleNamespace(type='cpu'), time.time() + 60)
