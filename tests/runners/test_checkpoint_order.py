@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.ranks import GlooPool
 from tests.runners.support import assert_same, build_trainer, everything, logged, quiet
 from tests.runners.test_evaluate_callback import AVERAGE, trainer_of
 from vq.interfaces import Callback
@@ -112,6 +113,30 @@ def test_a_run_that_was_evaluated_is_not_evaluated_again(tmp_path: Path) -> None
     second.resumed = Resume(path, checkpoints.load(path, rank=0))
     second.run()
     assert [line['step'] for line in logged(second.work_dir) if line['kind'] == 'eval'] == [2, 4]
+
+
+def resume_on_a_rank(folder: str) -> list[int]:
+    first, second = (trainer_of(Path(folder), EVALUATE, SAVE, strategy='ddp') for _ in range(2))
+    kill_in(first, 'evaluate', 'inspect', 2)
+    with pytest.raises(Killed):
+        first.run()
+    path = first.work_dir / 'checkpoints' / 'iter_2'
+    evaluated: list[int] = []
+    for trainer in (second, trainer_of(Path(folder), EVALUATE, SAVE, strategy='ddp')):  # one has to make up for it
+        evaluate = trainer.callbacks['evaluate'].evaluate
+        trainer.callbacks['evaluate'].evaluate = lambda trainer=trainer, run=evaluate: (evaluated.append(trainer.step), run())[
+            1
+        ]
+        trainer.resumed = Resume(path, checkpoints.load(path))
+        trainer.run()
+        path = trainer.work_dir / 'checkpoints' / 'iter_4'
+    return evaluated
+
+
+@pytest.mark.slow
+def test_ranks_agree_on_what_was_not_evaluated(tmp_path: Path, gloo_pool: GlooPool) -> None:
+    """Only the main rank has a log to look into."""
+    assert gloo_pool.run(resume_on_a_rank, str(tmp_path)) == [[2, 4], [2, 4]]
 
 
 class Stop(Callback):

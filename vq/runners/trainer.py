@@ -114,12 +114,9 @@ class Trainer(Runner):
         self.strategy.shard(self.roots)
         self.strategy.place(self.model)
         self.optimizers = {
-            name: factory(self._groups(root), self.strategy.fused)
-            for (name, factory), root in zip(
-                self.factories.items(), (self.roots[name] for name in self.factories), strict=True
-            )
+            name: factory(self._groups(self.roots[name]), self.strategy.fused) for name, factory in self.factories.items()
         }
-        self.prepare_steps()
+        self._prepare_steps()
         seed_everything(self.context.seed, self.strategy.rank)
         for callback in self.callbacks.values():
             callback.bind(self)
@@ -127,7 +124,7 @@ class Trainer(Runner):
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
 
-    def prepare_steps(self) -> None:
+    def _prepare_steps(self) -> None:
         """What ``train_step`` needs besides the optimizers."""
         self.guard = FiniteGuard(self.strategy.device)
         self.stepped = {
