@@ -6,6 +6,7 @@ What JSON lacks is written as an object with one key that begins with ``!``:
     {1, 2}          {"!set": [1, 2]}            1 + 2j          {"!complex": [1.0, 2.0]}
     frozenset({1})  {"!frozenset": [1]}         b'ab'           {"!bytes": "ab"}      (latin-1)
     {1: 'one'}      {"!dict": [[1, "one"]]}     so is any dict with a key that is no text or begins with ``!``
+    '\\ud800'        {"!text": [55296]}           what UTF-8 cannot hold
 
 Keys keep their order, which is the order in which parts are built.
 """
@@ -32,19 +33,14 @@ def dumps(value: Any) -> str:
 
 def pretty(value: Any) -> str:
     """JSON of plain values for people: containers on one line where they fit."""
-    text = _pretty(value, 0, ascii_only=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 has no bytes for
-        text = _pretty(value, 0, ascii_only=True)
-    return f'{text}\n'
+    return f'{_pretty(value, 0)}\n'
 
 
 def loads(text: str, where: str) -> Any:
     """The value that ``dumps`` wrote; ``where`` is named in errors."""
     try:
         return _decode(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite))
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         reason = 'it is nested too deep' if isinstance(error, RecursionError) else str(error)
         raise ConfigError(f'{where} is no config in JSON: {reason}', _HINT) from error
 
@@ -74,7 +70,7 @@ def _encode(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):  # by the kind's own method: enums and NumPy scalars become what they stand for
-        return str.__str__(value)
+        return str.__str__(value) if _is_encodable(value) else {'!text': [ord(character) for character in value]}
     if isinstance(value, int):
         return int.__int__(value)
     if isinstance(value, float):
@@ -101,23 +97,25 @@ def _encode(value: Any) -> Any:
 
 
 def _encode_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
-    if all(isinstance(key, str) and not key.startswith('!') for key in value):
+    if all(isinstance(key, str) and not key.startswith('!') and _is_encodable(key) for key in value):
         return {str.__str__(key): _encode(item) for key, item in value.items()}
     return {'!dict': [[_encode(key), _encode(item)] for key, item in value.items()]}
 
 
-def _pretty(value: Any, depth: int, ascii_only: bool) -> str:
-    line = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+def _is_encodable(text: str) -> bool:
+    """Whether UTF-8 has bytes for it: not for half of a surrogate pair."""
+    return text.isascii() or not any('\ud800' <= character <= '\udfff' for character in text)
+
+
+def _pretty(value: Any, depth: int) -> str:
+    line = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not isinstance(value, dict | list) or len(line) + 2 * depth <= _WIDTH:
         return line
     inner = '  ' * (depth + 1)
     if isinstance(value, list):
-        items = [inner + _pretty(item, depth + 1, ascii_only) for item in value]
+        items = [inner + _pretty(item, depth + 1) for item in value]
     else:
-        items = [
-            f'{inner}{json.dumps(key, ensure_ascii=ascii_only)}: {_pretty(item, depth + 1, ascii_only)}'
-            for key, item in value.items()
-        ]
+        items = [f'{inner}{json.dumps(key, ensure_ascii=False)}: {_pretty(item, depth + 1)}' for key, item in value.items()]
     opening, closing = ('[', ']') if isinstance(value, list) else ('{', '}')
     return f'{opening}\n' + ',\n'.join(items) + f'\n{"  " * depth}{closing}'
 
@@ -175,4 +173,6 @@ def _decode_tag(tag: str, content: Any) -> Any:
         return float(content)
     elif tag == '!bytes' and isinstance(content, str):
         return content.encode('latin-1')
+    elif tag == '!text' and isinstance(content, list) and all(type(item) is int for item in content):
+        return ''.join(map(chr, content))
     raise ValueError(f"the tag '{tag}' has {content!r:.60}")

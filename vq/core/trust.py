@@ -64,10 +64,10 @@ def trusted_modules(modules: Any, where: str) -> tuple[str, ...]:
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Import modules that register parts. The working directory is on the path."""
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    """Import modules that register parts. The working directory is on the path then."""
     for module in modules:
+        if str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
         try:
             importlib.import_module(module)
         except ImportError as error:

@@ -3,12 +3,11 @@
 ``find(name)`` is the one resolver, of ``vq.load``, of configs and of every command. It looks for ``name`` in this order:
 
 1. the path itself, if the name is written as a path: with a separator, or beginning with ``.`` or ``~``
-2. ``work_dirs/dry_run/NAME``, in a dry run (DRY_RUN=True)
-3. ``work_dirs/NAME``
-4. the path itself, for a name without a separator
-5. ``pretrained/NAME``
-6. in all these places again with the suffix ``.safetensors`` in place of ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``
-7. the catalog of published tokenizers
+2. ``work_dirs/NAME``, then ``work_dirs/dry_run/NAME``; in a dry run (DRY_RUN=True) the other way round
+3. the path itself, for a name without a separator
+4. ``pretrained/NAME``
+5. in all these places again with the suffix ``.safetensors`` in place of ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``
+6. the catalog of published tokenizers
 
 A folder counts if it is a checkpoint, a run, its ``checkpoints``, or holds a ``model.safetensors``; of a run the newest
 complete checkpoint is taken. A relative path that is found both here and in ``work_dirs`` is an error.
@@ -147,7 +146,7 @@ def _places(name: str, root: Path) -> list[Path]:
     if path.is_absolute():
         places = [path]
     else:
-        own = [root / 'dry_run' / name] * dry_run() + [root / name]
+        own = [root / name, root / 'dry_run' / name][:: -1 if dry_run() else 1]
         places = [path, *own] if _is_path(name) else [*own, path]
         places.append(pretrained_root() / name)
     return places + [place.with_suffix('.safetensors') for place in places if place.suffix in _OTHERS]
