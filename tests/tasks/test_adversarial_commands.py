@@ -28,11 +28,13 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_validator_builds_no_discriminator(tmp_path: Path) -> None:
-    config = compose(str(write_gan_config(tmp_path)), {}, {'.trainer.model.tokenizer.quantizer.codebook_size': 48}, tiny=False)
+    overrides = {'.trainer.model.tokenizer.quantizer.codebook_size': 48, '.validator.metrics.codebook.codebook_size': None}
+    config = compose(str(write_gan_config(tmp_path)), {}, overrides, tiny=False)
     found = runner_config(config, 'validator')
     assert found.model.type == 'ImageTokenization' and set(found.model) == {'type', 'tokenizer', 'losses'}
     assert found.model.tokenizer.quantizer.codebook_size == 48, 'an override of the trainer reaches the validator'
     validator = VQRunnerRegistry.build(checked(config, 'validator'), 'validator')
+    assert validator.metrics['codebook'].sizes == (48,)
     assert not hasattr(validator.model, 'discriminator')
     assert config.trainer.model.type == 'AdversarialTokenization', 'the config itself stays as it was'
 
