@@ -159,7 +159,7 @@ ENTRIES = sorted(
 
 
 def test_entry_points_are_found():
-    assert {'vq.train', 'vq.val', 'vq.test', 'vq.inference', 'vq.config', 'vq.cli.launch'} <= set(ENTRIES)
+    assert {'vq.train', 'vq.val', 'vq.test', 'vq.inference', 'vq.config', 'vq.launch.main'} <= set(ENTRIES)
 
 
 @pytest.mark.parametrize('module', ENTRIES)
@@ -171,7 +171,7 @@ def test_help_answers_without_torch_and_todd(module):
         for line in done.stderr.splitlines()
         if line.startswith('import time:')
     }
-    assert 'argparse' in loaded or module == 'vq.cli.launch'
+    assert 'argparse' in loaded or module == 'vq.launch.main'
     assert not loaded & {'torch', 'todd', 'numpy'}
 
 

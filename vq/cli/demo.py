@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.demo_beside import Beside
 from vq.cli.errors import command, say
+from vq.core import environment
 
 NAME, CONFIG = 'demo', 'configs/digits/demo.py'
 CLASSIFIER, ITS_CONFIG = 'demo_classifier', 'configs/ic/digits.py'
