@@ -22,6 +22,7 @@ LAYERS = [
     'tokenizers',
     'tasks',
     'strategies runners report',
+    'launch',
     'cli',
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
@@ -70,6 +71,11 @@ def test_packages_do_not_import_each_other_in_circles():
         for name in leaves:
             del graph[name]
     assert not graph, f'circles among {graph}'
+
+
+def test_the_launcher_stands_on_the_core_alone():
+    ours = {part_of(target) for path in files('vq/launch') for target, _, _ in imports(path) if is_ours(target)}
+    assert ours <= {'core', 'launch'}
 
 
 def test_doors_are_nothing_but_doors():
@@ -171,7 +177,7 @@ def test_help_answers_without_torch_and_todd(module):
         for line in done.stderr.splitlines()
         if line.startswith('import time:')
     }
-    assert 'argparse' in loaded or module == 'vq.launch.main'
+    assert 'argparse' in loaded
     assert not loaded & {'torch', 'todd', 'numpy'}
 
 

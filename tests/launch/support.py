@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.runners.support import REPOSITORY
@@ -30,13 +31,15 @@ class Launchers:
     def __init__(self, folder: Path, python: Path) -> None:
         self.folder, self.python = folder, python
 
-    def start(self, body: str, *options: str, cold: bool = False, script: tuple[str, ...] = ('script.py',)) -> Launcher:
+    def start(
+        self, body: str, *options: str, cold: bool = False, script: Sequence[str] = ('script.py',), before: Sequence[str] = ()
+    ) -> Launcher:
         """``body`` on two ranks, or on what the options say."""
         (self.folder / 'script.py').write_text(HEAD + body)
         options = options if '--nnodes' in options else ('--nproc-per-node', '2', *options)
         environment = {name: value for name, value in os.environ.items() if name not in ('RANK', 'WORLD_SIZE')}
         return subprocess.Popen(
-            [sys.executable if cold else self.python, '-m', 'vq.launch.main', *options, *script],
+            [*before, sys.executable if cold else self.python, '-m', 'vq.launch.main', *options, *script],
             cwd=self.folder,
             env={**environment, 'PYTHONPATH': str(REPOSITORY)},
             stderr=subprocess.PIPE,

@@ -124,6 +124,17 @@ time.sleep(60)
     assert not list(tmp_path.glob('started_*_1'))
 
 
+def test_nohup_keeps_the_launcher_and_its_ranks(launchers: Launchers, tmp_path: Path) -> None:
+    """torch's agent ends itself at the SIGHUP of a terminal that closes, ignored or not."""
+    body = "pathlib.Path(f'ready_{rank}').touch()\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    process = launchers.start(body, cold=True, before=('nohup',))
+    wait_for(tmp_path / 'ready_0', tmp_path / 'ready_1')
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    (tmp_path / 'go').touch()
+    assert process.wait(60) == 0
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='children are told of their parent by Linux only')
 def test_ranks_of_a_launcher_that_is_killed_are_asked_to_stop(launchers: Launchers, tmp_path: Path) -> None:
     body = """

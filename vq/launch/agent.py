@@ -127,10 +127,11 @@ class Agent(LocalElasticAgent):
         self.failure, self._remaining_restarts = None, self.meeting.most - self.meeting.attempt
         self.message = Path(self.folder, f'error_{self.meeting.attempt}.json')
         os.environ[failures.VARIABLE] = str(self.message)
+        handlers = {**dict.fromkeys(SIGNALS, self.hear), signal.SIGHUP: signal.getsignal(signal.SIGHUP)}  # nohup ignores it
         started: dict[int, int] = super()._start_workers(worker_group)
         self._pcontext._close = self._end  # type: ignore[union-attr, method-assign]
-        for number in SIGNALS:  # torch has set its own handlers
-            signal.signal(number, self.hear)
+        for number, handler in handlers.items():  # torch has set its own
+            signal.signal(number, handler)
         return started
 
     def _end(self, death_sig: signal.Signals, timeout: float = 0) -> None:
