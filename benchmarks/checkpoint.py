@@ -21,7 +21,7 @@ from typing import Any
 
 from _common import REPEATS, arguments, finish, in_turns, machine, must_be_equal, rounded, table
 
-from vq.cli import environment
+from vq.core import environment
 
 environment.prepare()
 

@@ -38,7 +38,7 @@ from _common import (
     table,
 )
 
-from vq.cli import environment
+from vq.core import environment
 
 environment.prepare()
 

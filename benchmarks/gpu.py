@@ -92,7 +92,7 @@ def run_part(name: str, record: Record) -> None:
 
 
 def worker(options: Any) -> None:
-    from vq.cli import environment
+    from vq.core import environment
 
     environment.prepare()
     import torch

@@ -24,7 +24,7 @@ from typing import Any
 
 from _common import Cell, arguments, finish, in_turns, machine, must_be_equal, peak_memory, rounded, table
 
-from vq.cli import environment
+from vq.core import environment
 
 environment.prepare()
 

@@ -32,7 +32,7 @@ from typing import Any
 
 from _common import Times, arguments, finish, in_turns, machine, must_be_equal, paired_ratio, rounded, table
 
-from vq.cli import environment
+from vq.core import environment
 
 environment.prepare()
 

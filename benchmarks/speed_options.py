@@ -21,7 +21,7 @@ from typing import Any
 
 from _common import arguments, finish, in_turns, machine, must_be_equal, paired_ratio, peak_memory, rounded, table
 
-from vq.cli import environment
+from vq.core import environment
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, processor time is the time a quiet machine would take
 environment.prepare()

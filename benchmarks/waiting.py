@@ -23,7 +23,7 @@ from typing import Any
 
 from _common import REPEATS, arguments, finish, machine, must_be_equal, rounded, table
 
-from vq.cli import environment
+from vq.core import environment
 
 SETTINGS = ('OMP_WAIT_POLICY', 'OMP_NUM_THREADS')
 CASES = ('left alone', 'as set', 'one thread')

@@ -66,7 +66,7 @@ def start(
     folder: Path, *arguments: str, ranks: int = 1, module: str = 'vq.train', launch: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run a command in another process, as a user would; ``launch`` are options of the launcher."""
-    command = [sys.executable, '-m', 'vq.cli.launch', *launch]
+    command = [sys.executable, '-m', 'vq.launch.main', *launch]
     command += ['--nproc-per-node', str(ranks)] if ranks > 1 else []
     environment = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'RANK', 'WORLD_SIZE')}
     environment |= {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}

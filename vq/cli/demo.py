@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command, say
+from vq.core import environment
 from vq.demo.beside import Beside
 
 NAME, CONFIG = 'demo', 'configs/digits/demo.py'

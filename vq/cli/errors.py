@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
 import os
 import shlex
@@ -12,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from vq.cli import several
 from vq.core.errors import UserError
 from vq.core.trust import Untrusted
+from vq.launch import failures
+from vq.launch.failures import Failure
 
 
 class Main(Protocol):
@@ -59,9 +62,17 @@ def typed(body: Main, argv: Sequence[str] | None) -> str:
     return shlex.join([launcher, *([] if program.endswith('.py') else ['-m']), program, *words])
 
 
+def leave(message: str, hint: str, code: int, stopped: bool = False) -> None:
+    """A rank's message for its launcher. The first message of an attempt stays; without a launcher nothing happens."""
+    path = os.environ.get(failures.VARIABLE)
+    if path:
+        with contextlib.suppress(FileExistsError), open(path, 'x') as file:
+            json.dump(vars(Failure(message, hint, code, stopped, rank=os.environ.get('RANK'))), file)
+
+
 def say(message: str, hint: str, code: int = 1) -> None:
     """The error on the terminal and in the run's log; the hint stands last. ``code`` is what the process will exit with."""
-    several.leave(message, hint, code)
+    leave(message, hint, code)
     logger = logging.getLogger('vq')
     written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
     for handler in written:

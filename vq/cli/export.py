@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 
 EPILOG = """
 transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load

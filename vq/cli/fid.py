@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 
 EXAMPLES = """
 examples:

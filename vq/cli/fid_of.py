@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, environment, images
+from vq.cli import arguments, images
 from vq.cli.errors import command
+from vq.core import environment
 from vq.core.errors import UserError, listing
 
 EXAMPLES = """

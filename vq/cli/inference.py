@@ -7,8 +7,9 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 from vq.core.errors import UserError
 
 logger = logging.getLogger('vq')

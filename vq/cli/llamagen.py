@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 from vq.core.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vq.cli import arguments, environment, images
+from vq.cli import arguments, images
 from vq.cli.errors import command
+from vq.core import environment
 
 logger = logging.getLogger('vq')
 

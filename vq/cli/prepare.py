@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command, say
+from vq.core import environment
 from vq.core.errors import UserError, nearest
 
 if TYPE_CHECKING:

@@ -6,8 +6,9 @@ import argparse
 import logging
 from collections.abc import Sequence
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 from vq.core.errors import UserError
 
 logger = logging.getLogger('vq')

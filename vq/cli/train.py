@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq.cli import arguments, environment, restarts, several
-from vq.cli.errors import command, say
+from vq.cli import arguments, restarts
+from vq.cli.errors import command, leave, say
+from vq.core import environment
 from vq.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -51,11 +52,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
-    restarted = restarts.has_begun(folder)  # by this launch: then none of the options below is meant a second time
+    launch = restarts.find_launch()
+    restarted = restarts.has_begun(folder, launch)  # then none of the options below is meant a second time
     if building.is_first_process():
         if not restarted:
             claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
-            restarts.note(folder, options.load_from)
+            restarts.note(folder, launch, options.load_from)
         if restarted or (options.auto_resume and options.load_from is None):
             forget_lines_without_checkpoint(folder)
     trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
@@ -65,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trainer.stop_requested:
         message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
         hint = 'Go on with the same command and --auto-resume.'
-        several.leave(message, hint, 1, stopped=True)  # or the launcher would start it again
+        leave(message, hint, 1, stopped=True)  # or the launcher would start it again
         say(message, hint)
         return 1
     return 0

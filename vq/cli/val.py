@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, environment
+from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 from vq.core.errors import UserError
 
 logger = logging.getLogger('vq')

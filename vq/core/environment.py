@@ -1,10 +1,65 @@
-"""What the environment of a process says to all of vq."""
+"""What this process may use and finds in its environment, and what must be set there before torch is imported."""
 
 from __future__ import annotations
 
+import itertools
 import os
+from pathlib import Path
+
+from vq.core.errors import UserError
 
 
 def dry_run() -> bool:
     """DRY_RUN=True in the environment: every command runs its config's tiny form."""
     return os.environ.get('DRY_RUN', '').lower() in ('1', 'true', 'yes')
+
+
+def is_set(name: str) -> bool:
+    return bool(os.environ.get(name, '').strip())
+
+
+def number(name: str, default: int | None = None) -> int:
+    """A variable that holds a count or a rank."""
+    text = os.environ.get(name, '').strip()
+    if not text and default is not None:
+        return default
+    if not text.isdecimal():
+        raise UserError(f"{name} is '{text}', which is no number", f'Unset {name}, or set it as the cluster does.')
+    return int(text)
+
+
+def usable_cores() -> int:
+    """Cores this process may use: affinity, and the quota of a container."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    try:
+        with open('/sys/fs/cgroup/cpu.max') as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == 'max' else max(1, min(cores, int(quota) // int(period)))
+
+
+def usable_gpus() -> int:
+    """NVIDIA GPUs this process may use, without importing torch."""
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if visible is not None:  # CUDA ignores everything from the first invalid entry on
+        entries = [entry.strip() for entry in visible.split(',')]
+        return len(list(itertools.takewhile(lambda entry: entry not in ('', '-1'), entries)))
+    devices = Path('/proc/driver/nvidia/gpus')
+    return len(list(devices.iterdir())) if devices.is_dir() else 0
+
+
+def threads(local_processes: int) -> dict[str, str]:
+    """OpenMP variables for each of the processes of this machine, without those that the user has set.
+
+    An OpenMP thread that waits by spinning keeps its core from other processes: with one other busy core a training
+    step took seven times as long. ``passive`` makes waiting threads sleep.
+    """
+    count = max(1, usable_cores() // max(1, local_processes))
+    wanted = {'OMP_NUM_THREADS': str(count), 'OMP_WAIT_POLICY': 'passive'}
+    return {name: value for name, value in wanted.items() if name not in os.environ}
+
+
+def prepare() -> None:
+    """Set the OpenMP variables of this process; where there are several, a launcher has set LOCAL_WORLD_SIZE."""
+    os.environ.update(threads(int(os.environ.get('LOCAL_WORLD_SIZE', '1') or 1)))

@@ -30,6 +30,11 @@ class RunFailure(UserError):
     exit_code = 1
 
 
+def require(holds: object, message: str, hint: str = '') -> None:
+    if not holds:
+        raise UserError(message, hint)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the closest of ``known``, or the empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from vq.cli.several import dying_with_parent
+from vq.core import child
 
 
 class Beside:
@@ -19,11 +18,10 @@ class Beside:
     def __init__(self, module: str, words: Sequence[str]) -> None:
         self._started, self._seconds, self._said = time.perf_counter(), 0.0, ''
         self._process = subprocess.Popen(
-            [sys.executable, '-m', module, *words],
+            child.command('-m', module, *words),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            preexec_fn=dying_with_parent(),
         )
         self._listener = threading.Thread(target=self._listen, daemon=True)  # or a full pipe would hold the command up
         self._listener.start()

@@ -8,8 +8,10 @@ import sys
 
 import pytest
 
-from vq.cli import environment, launch, slurm
+from vq.core import environment
 from vq.core.errors import UserError
+from vq.launch import main as launch
+from vq.launch import place
 
 PYTHON = os.path.basename(sys.executable)
 TARGET = ['-m', 'vq.train', 'x']
@@ -73,11 +75,9 @@ def test_several_gpus_are_a_process_each(dry):
     assert found == [(added, 2, ['-u', *TARGET]) for added in ranks(0, 3, 3, '127.0.0.1', 2345)]
 
 
-def test_processes_of_one_machine_meet_on_one_free_port(dry):
+def test_processes_of_one_machine_meet_on_one_port(dry):
     found = dry({}, '--nproc-per-node', '2')
-    ports = {added['MASTER_PORT'] for added, _, _ in found}
-    assert len(ports) == 1 and 1024 < int(*ports) < 65536
-    assert [added for added, _, _ in found] == ranks(0, 2, 2, '127.0.0.1', *ports)
+    assert [added for added, _, _ in found] == ranks(0, 2, 2, '127.0.0.1', 29500)
 
 
 def test_one_process_that_may_be_restarted_is_started_beside_the_launcher(dry):
@@ -156,8 +156,9 @@ def test_auto_of_kubeflow_counts_gpus_and_restarts_come_along(monkeypatch):
     for name, value in {**KUBEFLOW, 'PET_NPROC_PER_NODE': 'auto', 'WORLD_SIZE': '2', 'PET_MAX_RESTARTS': '3'}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0,1,2')
-    found = launch.plan(TARGET)
-    assert (found.place.processes, found.place.world, found.max_restarts) == (3, 6, 3)
+    options = launch.read_options(TARGET)
+    found = place.find_place(options)
+    assert (found.processes, found.nodes, found.node, options.max_restarts) == (3, 2, 1, 3)
 
 
 def test_child_of_torchrun_does_not_start_others(dry):
@@ -180,7 +181,7 @@ TASK = {
 }
 NODE = {**TASK, 'SLURM_PROCID': 1, 'SLURM_LOCALID': 0, 'SLURM_STEP_NUM_TASKS': 2, 'SLURM_STEP_TASKS_PER_NODE': '1(x2)'}
 ONE = {**TASK, 'SLURM_NODEID': 0, 'SLURM_STEP_NUM_NODES': 1, 'SLURM_STEP_NODELIST': 'gpu07'}
-PORT = 20000 + 2 * (123456 % 10000)
+PORT = 20000 + 123456 % 10000
 
 
 def test_srun_with_one_task_a_device_is_a_rank_in_the_same_process(dry):
@@ -210,13 +211,12 @@ def test_srun_on_a_single_node_with_one_task(dry):
     ]
 
 
-def test_two_steps_of_a_job_meet_on_two_ports(monkeypatch):
+def test_two_steps_of_a_job_meet_on_two_ports(dry):
     ports = set()
     for job, step in [(123456, 0), (123456, 1), (123457, 0), (123457, 'batch')]:
-        monkeypatch.setenv('SLURM_JOB_ID', str(job))
-        monkeypatch.setenv('SLURM_STEP_ID', str(step))
-        ports.add(slurm.port_of_step())
-    assert len(ports) == 3 and all(20000 <= port < 40000 and port % 2 == 0 for port in ports)
+        [(added, _, _)] = dry({**TASK, 'SLURM_JOB_ID': job, 'SLURM_STEP_ID': step})
+        ports.add(int(added['MASTER_PORT']))
+    assert len(ports) == 3 and all(20000 <= port < 30000 for port in ports)
 
 
 def test_a_script_may_name_the_address_and_the_world_as_srun_does(dry):
@@ -231,36 +231,41 @@ def test_without_srun_the_other_nodes_stay_idle_and_that_is_said(monkeypatch, tm
     monkeypatch.setattr(sys, 'argv', [])
     (tmp_path / 'script.py').write_text('')
     assert launch.main([str(tmp_path / 'script.py')]) == 0
-    assert '2 more nodes of this allocation stay idle; srun starts' in capsys.readouterr().err
+    assert '2 more nodes stay idle; srun starts one launcher on each' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ('text', 'names'),
+    ('text', 'name'),
     [
-        ('node[01-03,07]', ['node01', 'node02', 'node03', 'node07']),
-        ('n1', ['n1']),
-        ('n1,n2', ['n1', 'n2']),
-        ('gpu[098-101],x', ['gpu098', 'gpu099', 'gpu100', 'gpu101', 'x']),
-        ('a[3,5]-ib,b', ['a3-ib', 'a5-ib', 'b']),
-        ('rack1-n[1-2]', ['rack1-n1', 'rack1-n2']),
-        ('r[1-2]n[3,5]', ['r1n3', 'r1n5', 'r2n3', 'r2n5']),
-        ('a[9-10],a[11],c.example', ['a9', 'a10', 'a11', 'c.example']),
-        ('', []),
+        ('node[01-03,07]', 'node01'),
+        ('n1', 'n1'),
+        ('n1,n2', 'n1'),
+        ('gpu[098-101],x', 'gpu098'),
+        ('x,gpu[098-101]', 'x'),
+        ('a[3,5]-ib,b', 'a3-ib'),
+        ('rack1-n[1-2]', 'rack1-n1'),
+        ('r[1-2]n[3,5]', 'r1n3'),
+        ('a[9-10],a[11],c.example', 'a9'),
     ],
 )
-def test_node_lists_are_expanded(text, names):
-    assert slurm.expand_nodes(text) == names
+def test_ranks_meet_on_the_first_node(text, name):
+    assert place.first_node(text) == name
 
 
-@pytest.mark.parametrize('text', ['n[1-', 'n1]', 'n[3-1]', 'n[a-b]', 'n[]'])
+@pytest.mark.parametrize('text', ['', 'n[1-', 'n1]', 'n[a-b]', 'n[]', 'n[[1]]'])
 def test_node_lists_that_are_none_are_refused(text):
-    with pytest.raises(UserError):
-        slurm.expand_nodes(text)
+    with pytest.raises(UserError, match='which names no nodes'):
+        place.first_node(text)
 
 
-@pytest.mark.parametrize(('text', 'tasks'), [('4(x2),3', [4, 4, 3]), ('8', [8]), ('1(x3)', [1, 1, 1]), ('2,1(x2)', [2, 1, 1])])
-def test_tasks_per_node_are_expanded(text, tasks):
-    assert slurm.expand_tasks(text) == tasks
+@pytest.mark.parametrize(
+    ('text', 'tasks'), [('4(x2),3', (4, 4, 3)), ('8,1', (8, 1)), ('1(x3)', (1, 1, 1)), ('2,1(x2)', (2, 1, 1))]
+)
+def test_tasks_per_node_are_expanded(dry, text, tasks):
+    for node, local_world in enumerate(tasks):
+        step = {'SLURM_STEP_NUM_TASKS': sum(tasks), 'SLURM_STEP_NUM_NODES': len(tasks), 'SLURM_STEP_TASKS_PER_NODE': text}
+        [(added, _, _)] = dry({**TASK, **step, 'SLURM_NODEID': node, 'SLURM_LOCALID': 0}, '--nproc-per-node', '1')
+        assert added['LOCAL_WORLD_SIZE'] == str(local_world)
 
 
 # TPU
@@ -297,13 +302,16 @@ def test_tpu_is_driven_by_one_process(dry, variables, added):
         ({}, ['--nnodes', '2', '--master-addr', 'a'], '2 nodes, and which of them this is was not said', 'Add --node-rank'),
         ({}, ['--nnodes', '2', '--master-addr', 'a', '--node-rank', '2'], '2 nodes, and --node-rank is 2', 'from 0 to 1'),
         ({}, ['--nnodes', '2', '--node-rank', '1'], 'MASTER_ADDR is not set', '--master-addr'),
+        ({}, ['--nnodes', '2', '--node-rank', '1', '--master-addr', ''], 'MASTER_ADDR is not set', '--master-addr'),
+        ({}, ['--nnodes', '2', '--node-rank', '1', '--rdzv-endpoint', ':99'], 'MASTER_ADDR is not set', '--master-addr'),
         ({}, ['--node-rank', '1'], 'not how many there are', 'Add --nnodes'),
-        ({}, ['--master-addr', 'a', '--rdzv-endpoint', 'b:1'], '--rdzv-endpoint is b and the address', 'Leave one'),
-        ({**KUBEFLOW, 'PET_NNODES': '1:4'}, [], 'PET_NNODES=1:4 is a range', 'least and the largest'),
+        ({}, ['--master-addr', 'a', '--rdzv-endpoint', 'b:1'], '--master-addr is a and --rdzv-endpoint is b', 'Leave one'),
+        ({}, ['--master-port', '2', '--rdzv-endpoint', 'b:1'], '--master-port is 2 and --rdzv-endpoint is 1', 'Leave one'),
+        ({**KUBEFLOW, 'PET_NNODES': '1:4'}, [], '--nnodes (PET_NNODES) is 1:4, a range', 'least and the largest'),
         ({**KUBEFLOW, 'MASTER_ADDR': 'other'}, [], 'PET_MASTER_ADDR is job-master-0 and MASTER_ADDR is other', 'Leave one'),
         ({**KUBEFLOW, 'WORLD_SIZE': '5'}, [], 'WORLD_SIZE=5 fits neither 2 nodes nor 4 processes', 'unset RANK'),
         ({**TASK, 'RANK': 1, 'WORLD_SIZE': 7}, [], 'RANK is 1 and what srun says is 5', 'Leave one'),
-        ({**TASK, 'SLURM_STEP_NODELIST': 'gpu[07-09]'}, [], 'contradict each other', 'by srun'),
+        ({**TASK, 'SLURM_STEP_NODELIST': 'gpu[07-'}, [], "is 'gpu[07-', which names no nodes", 'as srun does'),
         ({**TASK, 'SLURM_STEP_TASKS_PER_NODE': '4,4'}, [], 'contradict each other', 'by srun'),
         (TASK, ['--nproc-per-node', '4'], 'srun has started 3 tasks on this node, and each would', '--ntasks-per-node=1'),
         (NODE, ['--nnodes', '3'], '--nnodes is 3 and the number of nodes of the job step is 2', 'Leave one'),

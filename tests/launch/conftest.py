@@ -1,10 +1,13 @@
-"""An environment without any cluster in it."""
+"""An environment without any cluster in it, and launchers that start warm."""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
+
+from tests.launch.support import Launchers
 
 OTHERS = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'PJRT_DEVICE')
 OTHERS += ('JOB_COMPLETION_INDEX', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'VQ_FIRST_ERROR')
@@ -18,3 +21,8 @@ def bare_environment(monkeypatch):
         monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '')
+
+
+@pytest.fixture
+def launchers(tmp_path: Path, warm_programs: Path) -> Launchers:
+    return Launchers(tmp_path, warm_programs / 'python')

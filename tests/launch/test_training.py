@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_launch_nodes import ports_in_a_row
-from tests.cli.test_several import wait_for
+from tests.launch.support import free_port, wait_for
 from tests.ranks import GlooPool
 from tests.runners.support import REPOSITORY, assert_same, everything, logged, samples, start, train, write_config
 
@@ -73,23 +72,40 @@ def test_killed_before_the_first_checkpoint_it_begins_again(tmp_path: Path, stra
 
 @pytest.mark.parametrize('killed', [False, True])
 def test_two_launchers_are_two_nodes(tmp_path: Path, straight: Path, killed: bool) -> None:
-    config, port = str(write_config(tmp_path)), ports_in_a_row()
+    config, port = str(write_config(tmp_path)), free_port()
     config_options = options(kill_at=6, kill_rank=1, kill_times=1) if killed else options()
     nodes = []
     for rank in (0, 1):
         place = ['--nnodes', '2', '--node-rank', str(rank), '--rdzv-endpoint', f'127.0.0.1:{port}', '--nproc-per-node', '1']
         place += ['--max-restarts', '1'] if killed else []
-        nodes.append(begin(tmp_path, '-m', 'vq.cli.launch', *place, '-m', 'vq.train', 'run', config, *config_options))
+        nodes.append(begin(tmp_path, '-m', 'vq.launch.main', *place, '-m', 'vq.train', 'run', config, *config_options))
     said = [process.communicate(timeout=200)[1] for process in nodes]
     print(*said, sep='\n')
     assert [process.returncode for process in nodes] == [0, 0]
     compare(straight, tmp_path / 'work_dirs/run')
 
 
+def test_overwrite_deletes_no_checkpoint_of_a_launch_of_torchrun_on_two_nodes(
+    tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun itself: a rank of one node dies, and the other node starts its own again as if for the first time."""
+    monkeypatch.setenv('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')  # or restarts fail in most tries (pytorch#135712)
+    config, port, run = str(write_config(tmp_path)), free_port(), tmp_path / 'work_dirs/run'
+    place = ['--nnodes', '2', '--nproc-per-node', '1', '--max-restarts', '2', '--rdzv-id', 'of a test']
+    place += ['--rdzv-backend', 'c10d', '--rdzv-endpoint', f'127.0.0.1:{port}', '-m', 'vq.train']
+    arguments = ['run', config, '--overwrite', *options(kill_at=6, kill_rank=1, kill_times=1)]
+    nodes = [begin(tmp_path, '-m', 'torch.distributed.run', *place, *arguments) for _ in (0, 1)]
+    said = [process.communicate(timeout=280)[1] for process in nodes]
+    print(*said, sep='\n')
+    assert [process.returncode for process in nodes] == [0, 0]
+    assert 'resumed work_dirs/run/checkpoints/iter_4 at step 4' in (run / 'log.txt').read_text()
+    compare(straight, run)
+
+
 def test_sigterm_to_the_launcher_ends_with_a_checkpoint(tmp_path: Path) -> None:
     """And with no restart, although there are some left."""
     config, run = str(write_config(tmp_path)), tmp_path / 'work_dirs/run'
-    launch = ['-m', 'vq.cli.launch', '--nproc-per-node', '2', '--max-restarts', '3', '-m', 'vq.train']
+    launch = ['-m', 'vq.launch.main', '--nproc-per-node', '2', '--max-restarts', '3', '-m', 'vq.train']
     process = begin(tmp_path, *launch, 'run', config, *options(iters=100000, save_every=100000))
     wait_for(run / 'samples_0.txt', run / 'samples_1.txt')
     process.send_signal(signal.SIGTERM)

@@ -1,60 +1,21 @@
-"""Ranks under a launcher fail, and are stopped, like one command. No torch: small scripts stand for ranks."""
+"""Ranks under a launcher fail, and are stopped, like one command. Small scripts stand for ranks."""
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.runners.support import REPOSITORY, start, write_config
-from vq.cli import ports, several
+from tests.launch.support import Launchers, wait_for
+from tests.runners.support import start, write_config
+from vq.cli import errors
+from vq.launch import failures
 
 pytestmark = pytest.mark.slow
-
-HEAD = """
-import json, os, pathlib, signal, sys, time
-from vq.cli.several import leave
-rank, attempt = int(os.environ['RANK']), int(os.environ['TORCHELASTIC_RESTART_COUNT'])
-pathlib.Path(f'starting_{rank}_{attempt}').write_text(str(os.getpid()))
-os.rename(f'starting_{rank}_{attempt}', f'started_{rank}_{attempt}')
-while not all(pathlib.Path(f'started_{other}_{attempt}').exists() for other in range(int(os.environ['WORLD_SIZE']))):
-    time.sleep(0.01)
-"""
-
-
-def launcher(folder: Path, body: str, *options: str) -> subprocess.Popen[str]:
-    """``body`` on two ranks, or on what the options say."""
-    (folder / 'script.py').write_text(HEAD + body)
-    options = options if '--nnodes' in options else ('--nproc-per-node', '2', *options)
-    environment = {name: value for name, value in os.environ.items() if name not in ('RANK', 'WORLD_SIZE')}
-    return subprocess.Popen(
-        [sys.executable, '-m', 'vq.cli.launch', *options, 'script.py'],
-        cwd=folder,
-        env={**environment, 'PYTHONPATH': str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(folder: Path, body: str, *options: str) -> tuple[int, list[str]]:
-    """Exit code and lines of the launcher."""
-    process = launcher(folder, body, *options)
-    _, said = process.communicate(timeout=60)
-    return process.returncode, said.splitlines()
-
-
-def wait_for(*paths: Path) -> None:
-    deadline = time.monotonic() + 60
-    while not all(path.exists() for path in paths):
-        assert time.monotonic() < deadline, f'{paths} did not appear'
-        time.sleep(0.02)
 
 
 def is_running(pid: int) -> bool:
@@ -64,18 +25,18 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_a_message_is_said_last_and_its_code_is_the_launchers(tmp_path: Path) -> None:
-    code, said = run(tmp_path, "if rank: leave('wrong config', 'do this', 2); sys.exit(2)\ntime.sleep(60)")
+def test_a_message_is_said_last_and_its_code_is_the_launchers(launchers: Launchers, tmp_path: Path) -> None:
+    code, said = launchers.run("if rank: leave('wrong config', 'do this', 2); sys.exit(2)\ntime.sleep(60)")
     assert (code, said[-2:]) == (2, ['error: wrong config', 'do this'])
 
 
 @pytest.mark.parametrize(('code', 'expected'), [(3, 1), (2, 2), (1, 1)])
-def test_a_rank_without_a_message_is_named(tmp_path: Path, code: int, expected: int) -> None:
-    found, said = run(tmp_path, f'if rank: sys.exit({code})\ntime.sleep(60)')
+def test_a_rank_without_a_message_is_named(launchers: Launchers, tmp_path: Path, code: int, expected: int) -> None:
+    found, said = launchers.run(f'if rank: sys.exit({code})\ntime.sleep(60)')
     assert (found, said[-2]) == (expected, f'error: rank 1 ended with exit code {code}')
 
 
-def test_a_killed_rank_goes_before_those_that_noticed_it(tmp_path: Path) -> None:
+def test_a_killed_rank_goes_before_those_that_noticed_it(launchers: Launchers, tmp_path: Path) -> None:
     """Rank 0 stands for one whose connection broke: it leaves a message as soon as rank 1 is dead."""
     body = """
 if rank:
@@ -88,13 +49,13 @@ while state != 'Z':
         state = 'Z'
 leave('connection reset', 'no idea', 1); sys.exit(1)
 """
-    code, said = run(tmp_path, body)
+    code, said = launchers.run(body)
     assert (code, said[-2]) == (1, 'error: rank 1 was killed by SIGKILL')
 
 
-def test_all_are_started_again_until_they_are_done(tmp_path: Path) -> None:
-    code, said = run(
-        tmp_path, 'if rank and attempt < 2: os.kill(os.getpid(), 9)\nif attempt < 2: time.sleep(60)', '--max-restarts=2'
+def test_all_are_started_again_until_they_are_done(launchers: Launchers, tmp_path: Path) -> None:
+    code, said = launchers.run(
+        'if rank and attempt < 2: os.kill(os.getpid(), 9)\nif attempt < 2: time.sleep(60)', '--max-restarts=2'
     )
     assert code == 0
     assert sorted(path.name for path in tmp_path.glob('started_*')) == [
@@ -105,29 +66,29 @@ def test_all_are_started_again_until_they_are_done(tmp_path: Path) -> None:
     ]
 
 
-def test_restarts_that_are_used_up_end_with_the_last_attempts_first_error(tmp_path: Path) -> None:
+def test_restarts_that_are_used_up_end_with_the_last_attempts_first_error(launchers: Launchers, tmp_path: Path) -> None:
     body = "time.sleep(rank * 0.5); leave(f'rank {rank} in attempt {attempt}', 'see there', 1); sys.exit(1)"
-    code, said = run(tmp_path, body, '--max-restarts', '1')
+    code, said = launchers.run(body, '--max-restarts', '1')
     assert (code, said[-2:]) == (1, ['error: rank 0 in attempt 1', 'see there'])
     assert any(line.startswith('auto_torchrun: rank 0 in attempt 0; starting') for line in said)
 
 
-def test_bad_usage_is_not_tried_again(tmp_path: Path) -> None:
-    code, _ = run(tmp_path, "leave('wrong', 'right', 2); sys.exit(2)", '--max-restarts', '5')
+def test_bad_usage_is_not_tried_again(launchers: Launchers, tmp_path: Path) -> None:
+    code, _ = launchers.run("leave('wrong', 'right', 2); sys.exit(2)", '--max-restarts', '5')
     assert code == 2 and not list(tmp_path.glob('started_*_1'))
 
 
-def test_what_was_asked_to_stop_is_not_started_again(tmp_path: Path) -> None:
+def test_what_was_asked_to_stop_is_not_started_again(launchers: Launchers, tmp_path: Path) -> None:
     """Ranks that stop by themselves (a signal reached one of them) have all the time they need: rank 1 takes 7 s."""
     body = (
         "time.sleep(rank * 7); leave('stopped by a signal', 'go on', 1, stopped=True); open(f'end_{rank}', 'w'); sys.exit(1)"
     )
-    code, said = run(tmp_path, body, '--max-restarts', '5')
+    code, said = launchers.run(body, '--max-restarts', '5')
     assert (code, said[-2:]) == (1, ['error: stopped by a signal', 'go on'])
     assert not list(tmp_path.glob('started_*_1')) and (tmp_path / 'end_1').exists()
 
 
-def test_workers_of_a_rank_end_with_it(tmp_path: Path) -> None:
+def test_workers_of_a_rank_end_with_it(launchers: Launchers, tmp_path: Path) -> None:
     body = """
 import subprocess
 if rank:
@@ -138,14 +99,14 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)  # and one that hears nothing is k
 time.sleep(60)
 """
     begun = time.monotonic()
-    assert run(tmp_path, body)[0] == 1
+    assert launchers.run(body)[0] == 1
     assert time.monotonic() - begun < 50
     pids = [int((tmp_path / name).read_text()) for name in ('worker', 'started_0_0')]
     assert not any(is_running(pid) for pid in pids)
 
 
 @pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_reaches_all_and_nothing_starts_again(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_reaches_all_and_nothing_starts_again(launchers: Launchers, tmp_path: Path, number: signal.Signals) -> None:
     body = """
 def hear(number, frame):
     pathlib.Path(f'heard_{rank}').write_text(str(int(number)))
@@ -154,7 +115,7 @@ for number in (signal.SIGTERM, signal.SIGINT): signal.signal(number, hear)
 pathlib.Path(f'ready_{rank}').touch()
 time.sleep(60)
 """
-    process = launcher(tmp_path, body, '--max-restarts', '3')
+    process = launchers.start(body, '--max-restarts', '3')
     wait_for(tmp_path / 'ready_0', tmp_path / 'ready_1')
     process.send_signal(number)
     assert process.wait(30) == 1
@@ -163,21 +124,32 @@ time.sleep(60)
     assert not list(tmp_path.glob('started_*_1'))
 
 
+def test_nohup_keeps_the_launcher_and_its_ranks(launchers: Launchers, tmp_path: Path) -> None:
+    """torch's agent ends itself at the SIGHUP of a terminal that closes, ignored or not."""
+    body = "pathlib.Path(f'ready_{rank}').touch()\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
+    process = launchers.start(body, cold=True, before=('nohup',))
+    wait_for(tmp_path / 'ready_0', tmp_path / 'ready_1')
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    (tmp_path / 'go').touch()
+    assert process.wait(60) == 0
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='children are told of their parent by Linux only')
-def test_ranks_of_a_launcher_that_is_killed_are_asked_to_stop(tmp_path: Path) -> None:
+def test_ranks_of_a_launcher_that_is_killed_are_asked_to_stop(launchers: Launchers, tmp_path: Path) -> None:
     body = """
 signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(f'heard_{rank}').touch(), sys.exit(1)))
 pathlib.Path(f'ready_{rank}').touch()
 time.sleep(60)
 """
-    process = launcher(tmp_path, body)
+    process = launchers.start(body, cold=True)
     wait_for(tmp_path / 'ready_0', tmp_path / 'ready_1')
     process.kill()
     wait_for(tmp_path / 'heard_0', tmp_path / 'heard_1')
 
 
-def test_ranks_find_what_torch_asks_for(tmp_path: Path) -> None:
-    code, _ = run(tmp_path, "json.dump(dict(os.environ), open(f'env_{rank}', 'w'))", '--max-restarts', '4')
+def test_ranks_find_what_torch_asks_for(launchers: Launchers, tmp_path: Path) -> None:
+    code, _ = launchers.run("json.dump(dict(os.environ), open(f'env_{rank}', 'w'))", '--max-restarts', '4')
     assert code == 0
     found = [json.loads((tmp_path / f'env_{rank}').read_text()) for rank in (0, 1)]
     for rank, variables in enumerate(found):
@@ -189,26 +161,13 @@ def test_ranks_find_what_torch_asks_for(tmp_path: Path) -> None:
     assert found[0]['TORCHELASTIC_RUN_ID'] == found[1]['TORCHELASTIC_RUN_ID']
 
 
-# ports
-
-
-def test_a_reserved_port_can_be_listened_on_by_a_child_and_by_nobody_else_after_that() -> None:
-    with ports.reserved_port() as port, socket.socket() as child, socket.socket() as another:
-        for one in (child, another):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        child.bind(('', port))
-        child.listen()
-        with pytest.raises(OSError, match='in use'):
-            another.bind(('', port))
-
-
 # messages
 
 
 def test_the_first_message_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(several.VARIABLE, str(tmp_path / 'error.json'))
-    several.leave('first', 'do this', 2)
-    several.leave('second', 'do that', 1)
+    monkeypatch.setenv(failures.VARIABLE, str(tmp_path / 'error.json'))
+    errors.leave('first', 'do this', 2)
+    errors.leave('second', 'do that', 1)
     assert '"first"' in (tmp_path / 'error.json').read_text()
     assert 'second' not in (tmp_path / 'error.json').read_text()
 

@@ -1,0 +1,120 @@
+"""``auto_torchrun``: start a command the way this machine wants it.
+
+One device, or a TPU: the same Python process. Several GPUs, or --nproc-per-node N: one process each. A cluster is known by
+the variables of its tasks: srun's (one task a node or a device), RANK and WORLD_SIZE of a Kubernetes job, torchrun's, PET_*.
+"""
+
+import argparse
+import contextlib
+import functools
+import importlib.util
+import os
+import runpy
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from vq.core.environment import is_set, number, threads
+from vq.core.errors import UserError, require
+from vq.launch.place import PORT, find_place, must_agree, on_tpu
+
+USAGE = 'auto_torchrun [--dry] [--nproc-per-node N] [--max-restarts N] [...] (-m MODULE | SCRIPT) [ARGUMENTS ...]'
+HINT = f'Usage: {USAGE}'
+EXAMPLES = """
+examples:
+  auto_torchrun -m vq.train NAME CONFIG --config-options strategy::ddp                  all GPUs of this machine
+  auto_torchrun --nproc-per-node 2 --max-restarts 3 -m vq.train NAME CONFIG --config-options strategy::ddp
+  auto_torchrun --nnodes 2 --node-rank 1 --master-addr one -m vq.train NAME CONFIG      the second of two machines
+  srun --ntasks-per-node=1 auto_torchrun -m vq.train NAME CONFIG                        in an sbatch script
+"""
+OPTIONS = {  # how the value is called, the numbers that are allowed (None: text), meaning
+    'nproc-per-node': ('N', range(1, 10000), 'processes on this machine (default: one per visible GPU, or one)'),
+    'max-restarts': ('N', range(10000), 'when a process dies, stop the others and start all again, at most N times'),
+    'nnodes': ('N', range(1, 100000), 'machines, each with this command (default: as the cluster says, or one)'),
+    'node-rank': ('R', range(100000), 'which of them this is, from 0'),
+    'master-addr': ('HOST', None, 'the machine with node rank 0'),
+    'master-port': ('P', range(1, 65536), "its port, where launchers meet (default: 29500; by the job's id under SLURM)"),
+    'rdzv-endpoint': ('HOST[:P]', None, 'the two above in one'),
+}
+
+
+def read_options(argv: Sequence[str]) -> argparse.Namespace:
+    """The options, and what torchrun's PET_ variables say in their place; ``command`` is the target with its arguments."""
+    parser = argparse.ArgumentParser('auto_torchrun', usage=USAGE, description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.error = functools.partial(require, False, hint=HINT)  # type: ignore[assignment, method-assign]
+    parser.add_argument('--dry', action='store_true', help='print what would be started here, one line a process, and end')
+    fields, told = {name: name.replace('-', '_') for name in OPTIONS}, []
+    for name, (metavar, _, meaning) in OPTIONS.items():
+        option = parser.add_argument(*{f'--{name}': 0, f'--{fields[name]}': 0}, metavar=metavar, help=meaning)
+        option.option_strings = option.option_strings[:1]  # in the help
+        value = os.environ.get(f'PET_{fields[name].upper()}', '').strip()
+        told += [f'--{name}={value}'] if value and value not in ('auto', 'gpu') else []  # these two: one process per GPU
+    parser.add_argument('-m', dest='module', action='store_true', help='the target is a module, not a script')
+    parser.add_argument('command', nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    options = parser.parse_args([*told, *argv])
+    require(options.command, 'nothing to start', HINT)
+    if is_set('PET_MASTER_ADDR') and is_set('MASTER_ADDR'):
+        must_agree('PET_MASTER_ADDR', os.environ['PET_MASTER_ADDR'], 'MASTER_ADDR', os.environ['MASTER_ADDR'])
+    for name, value in zip(('master-addr', 'master-port'), (options.rdzv_endpoint or '').split(':', 1), strict=False):
+        said = getattr(options, fields[name])
+        must_agree(f'--{name}', said, '--rdzv-endpoint', value or said)
+        setattr(options, fields[name], value or said)
+    least, _, most = (options.nnodes or '').partition(':')
+    varying = f'--nnodes (PET_NNODES) is {options.nnodes}, a range, and a run has batches for a fixed number of nodes'
+    require(most in ('', least), varying, 'Set the least and the largest number of replicas to the same value.')
+    options.nnodes = least or options.nnodes
+    for name, (_, numbers, _) in OPTIONS.items():
+        if numbers and (text := getattr(options, fields[name])) is not None:
+            wrong = f"--{name} needs a number from {numbers[0]} to {numbers[-1]}, not '{text}'"
+            require(text.isdecimal() and int(text) in numbers, wrong, HINT)
+            setattr(options, fields[name], int(text))
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return start(read_options(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f'error: {error.message}', *([error.hint] if error.hint else []), sep='\n', file=sys.stderr, flush=True)
+        return error.exit_code
+
+
+def start(options: argparse.Namespace) -> int:
+    place, module = find_place(options), options.command[0] if options.module else None
+    target = ['-m', *options.command] if module else options.command
+    here = not options.max_restarts and place.processes == 1 and (place.nodes == 1 or place.task is not None)
+    settings = threads(int(place.variables(0, 0)['LOCAL_WORLD_SIZE'])) | ({'PJRT_DEVICE': 'TPU'} if on_tpu() else {})
+    ranks = [place.variables(index, place.port or PORT) for index in range(place.processes)]
+    ranks = [{}] if here and place.nodes == 1 else ranks
+    if options.dry:
+        for added in ranks:
+            told = {**settings, **added}.items()
+            new = [f'{name}={shlex.quote(value)}' for name, value in told if os.environ.get(name) != value]
+            print(*new, shlex.join([Path(sys.executable).name, *([] if here else ['-u']), *target]))
+        return 0
+    idle = 0 if is_set('SLURM_STEP_NUM_TASKS') or is_set('RANK') else number('SLURM_JOB_NUM_NODES', 1) - 1
+    if idle and place.nodes == 1:
+        print(f'auto_torchrun: {idle} more nodes stay idle; srun starts one launcher on each', file=sys.stderr)
+    sys.path.insert(0, os.getcwd())
+    there = not module and Path(target[0]).is_file()
+    with contextlib.suppress(ModuleNotFoundError):  # of its parent
+        there = there or bool(module and importlib.util.find_spec(module))
+    require(there, f'there is no {"module" if module else "file"} {options.command[0]}', HINT)
+    os.environ.update(settings | (ranks[0] if here else {}))  # before torch is imported, when OpenMP reads them
+    if not here:
+        from vq.launch.agent import run
+
+        return run(place, ['-u', *target], options.max_restarts or 0)
+    sys.argv = list(options.command)
+    if module:
+        runpy.run_module(module, run_name='__main__', alter_sys=True)
+    else:
+        sys.path.insert(0, str(Path(target[0]).resolve().parent))
+        runpy.run_path(target[0], run_name='__main__')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
