@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import struct
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ def train(tree: Path, runs: Sequence[Run], folder: Path, threads: int) -> dict[s
         python(tree, ['-m', 'vq.train', run.name, run.config, *given], folder, threads=threads, tiny=run.tiny)
         base = folder / 'work_dirs' / ('dry_run' if run.tiny else '')
         found[run.name] = digests(last_checkpoint(base / run.name))
+        print(f'{tree}: {run.name} is trained', file=sys.stderr, flush=True)
     return found
 
 

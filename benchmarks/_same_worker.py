@@ -27,7 +27,7 @@ PLAIN = (bool, int, float, str, Path)
 SECTIONS = ('model', 'dataset', 'dataloader', 'strategy', 'callbacks', 'metrics')
 
 
-def found_in_places(module: str, name: str) -> Any:
+def found_in_places(module: str, name: str, otherwise: Any = None) -> Any:
     """``name`` of the first ``PLACE.module`` that there is."""
     for place in PLACES:
         try:
@@ -35,7 +35,9 @@ def found_in_places(module: str, name: str) -> Any:
         except ModuleNotFoundError as error:
             if error.name not in (place, f'{place}.{module}'):
                 raise
-    raise SystemExit(f'{HOME} has {name} in none of {", ".join(f"{place}.{module}" for place in PLACES)}')
+    if otherwise is None:
+        raise SystemExit(f'{HOME} has {name} in none of {", ".join(f"{place}.{module}" for place in PLACES)}')
+    return otherwise
 
 
 def encoded(value: Any) -> Any:
@@ -203,15 +205,18 @@ def describe(tensor: Any) -> str:
 
 def built(case: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """(strict or loose, what is known) of the runners of a case; what keeps one from being built stands in their place."""
+    import torch
+
     from vq.core.errors import UserError
     from vq.registries import VQRunnerRegistry
 
     described, config = Described(), composed(case)
+    on_meta = found_in_places('counting', 'on_meta', lambda: torch.device('meta'))  # ours draws no values, torch's does
     for which in ('trainer', 'validator'):
         if which not in config:
             continue
         try:
-            with found_in_places('counting', 'on_meta')():
+            with on_meta():
                 runner = VQRunnerRegistry.build(found_in_places('compose', 'runner_config')(config, which), which)
             described.runner(runner, which)
         except UserError as error:
