@@ -35,13 +35,16 @@ def _count(text: str) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     environment.prepare()
-    from vq.cli.compose import compose
+    from vq.cli.compose import compose, find_config
+    from vq.core.composed import is_data
+    from vq.core.config import resolve_config
 
     started = time.perf_counter()
     config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     seconds = time.perf_counter() - started
     if options.diff:
-        other = compose(options.diff, options.config_options, {}, trusted=options.trust)
+        settled = is_data(resolve_config(find_config(options.diff)))  # the composed config of a run has no options
+        other = compose(options.diff, {} if settled else options.config_options, {}, trusted=options.trust)
         print(other.diff(config) or 'the two configs are equal')
         return 0
     if options.memory:

@@ -29,7 +29,7 @@ A sweep draws an image for each of the validation split (of its class), and meas
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.sample', 'Draw images by a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, required=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N')
     parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='in turn (default: all of them)')
@@ -50,7 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     if options.sweep:
         from vq.cli.sweep import sweep
@@ -58,9 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep(argv, options)
     from vq.cli import building, results
     from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.cli.compose import compose, config_of
     from vq.runners.sampler import ImageSampler
 
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)

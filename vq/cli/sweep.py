@@ -17,7 +17,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     """Every combination of the values, over the first ``--num-samples`` of the validation split."""
     from vq.cli import building, results
     from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.cli.compose import compose, config_of
     from vq.cli.sample import describe, set_drawing
     from vq.core import collectives
     from vq.io import atomic
@@ -25,6 +25,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     from vq.runners.validator import Validator
 
     grid = parse(options.sweep)
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)

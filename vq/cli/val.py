@@ -25,7 +25,7 @@ examples:
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.val', 'Validate checkpoints of a run, each of them once; a JSON file each and one table.')
     parser.epilog = EXAMPLES
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser)
     parser.add_argument(
         '--load-from',
@@ -40,15 +40,16 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.cli import building, results
     from vq.cli.building_upon import take_tokenizer
-    from vq.cli.compose import compose
+    from vq.cli.compose import compose, config_of
     from vq.io import checkpoints
     from vq.io.history import note_metrics
     from vq.runners.validator import Validator
 
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
