@@ -110,5 +110,6 @@ def test_value_that_cannot_be_written_is_named():
 
 def test_dump_writes_a_file_that_loads(tmp_path):
     config = PyConfig(a={'b': 1})
-    config.dump(tmp_path / 'config.py')
-    assert PyConfig.load(tmp_path / 'config.py') == config
+    for name in ('config.py', 'config.json'):
+        config.dump(tmp_path / name)
+        assert PyConfig.load(tmp_path / name) == config

@@ -53,6 +53,12 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def config_name(config: str) -> str:
+    """Under which name a run keeps its composed config: that of the file; of a checkpoint or run folder ``config.json``."""
+    path = Path(config)
+    return path.with_suffix('.json').name if path.suffix in ('.py', '.json') else 'config.json'
+
+
 def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: PyConfig, folder: Path) -> RunContext:
     """What the runner is told: the run's name, folder and seed, the composed config, the command as typed."""
     command = shlex.join(['python', '-m', prog, *(sys.argv[1:] if argv is None else argv)])
@@ -61,7 +67,7 @@ def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: Py
         work_dir=folder,
         seed=arguments.seed,
         config_text=config_json.dumps(config),
-        config_name=f'{Path(arguments.config).name.removesuffix(".json").removesuffix(".py")}.json',
+        config_name=config_name(arguments.config),
         preprocessing=preprocessing_of(config),
         command=command,
     )

@@ -12,7 +12,7 @@ from vq.assembly.callbacks import refuse_moved, settle_callbacks, settle_runner,
 from vq.core import trust
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError, UserError, listing, nearest
 
 logger = logging.getLogger('vq')
 
@@ -70,6 +70,22 @@ def find_config(file: str) -> str | Path:
     if found is None:
         raise ConfigError(f'{file} is a folder, and no run that has a config', 'Give a config file, or a run.')
     return found
+
+
+def config_of(options: Any) -> str:
+    """CONFIG of a command; where it is left out, that of the run whose weights are taken, the last one of several."""
+    from vq.io import runs
+
+    if options.config is not None:
+        return str(options.config)
+    name = [getattr(options, 'name', None), *options.load_model_from][-1]
+    try:
+        run = runs.find(name, getattr(options, 'work_dir', None) or runs.RUNS)
+    except UserError as error:
+        raise ConfigError(f'CONFIG is left out, and {error.message}', f'Give CONFIG. {error.hint}') from error
+    if run.checkpoint is None:
+        raise ConfigError(f'{run.weights} is a file, and does not say what config it belongs to', 'Give CONFIG.')
+    return str(run.checkpoint)
 
 
 def import_custom(config: PyConfig) -> None:

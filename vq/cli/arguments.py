@@ -8,7 +8,7 @@ from typing import Any
 
 from vq.core.environment import dry_run
 
-__all__ = ['DictAction', 'add_config', 'add_run', 'add_trust', 'add_weights', 'dry_run', 'parser']
+__all__ = ['DictAction', 'add_config', 'add_run', 'add_trust', 'add_weights', 'dry_run', 'parse', 'parser']
 
 
 class DictAction(argparse.Action):
@@ -46,13 +46,19 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def add_config(target: argparse.ArgumentParser, required: bool = True) -> None:
-    """CONFIG with options and overrides."""
+def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: with an optional CONFIG, ``parse_args`` would take none that stands after a flag."""
+    return target.parse_intermixed_args(argv)
+
+
+def add_config(target: argparse.ArgumentParser, optional: str = '') -> None:
+    """CONFIG with options and overrides. ``optional``: it may be left out, and what that means."""
+    also = f' ({optional})' if optional else ''
     target.add_argument(
         'config',
         metavar='CONFIG',
-        nargs=None if required else '?',
-        help='a config file, as a path or as its path among the packaged configs; or a run folder',
+        nargs='?' if optional else None,
+        help=f'a config file, as a path or as its path among the packaged configs; or a run folder{also}',
     )
     target.add_argument(
         '--config-options', action=DictAction, help='options the config files read as _kwargs_, e.g. strategy::ddp'
@@ -71,10 +77,10 @@ def add_trust(target: argparse.ArgumentParser) -> None:
     )
 
 
-def add_run(target: argparse.ArgumentParser) -> None:
+def add_run(target: argparse.ArgumentParser, config_optional: bool = False) -> None:
     """NAME, CONFIG and what every run takes."""
     target.add_argument('name', metavar='NAME', help='name of the run: its folder below work_dirs')
-    add_config(target)
+    add_config(target, 'default: that of the run' if config_optional else '')
     target.add_argument('--seed', type=int, default=3407)
     target.add_argument('--autocast', action='store_true', help='forward passes in bf16 (precision=bf16 of the strategy)')
     target.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')

@@ -16,7 +16,7 @@ from vq.core import environment
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.config', 'Print a composed config, check it, count its parameters and operations.')
-    arguments.add_config(parser, required=False)
+    arguments.add_config(parser, optional='not needed with --list')
     parser.add_argument('--options', action='store_true', help='list the options instead: type, default, value, meaning')
     parser.add_argument('--schema', action='store_true', help='print a JSON schema of the options instead')
     parser.add_argument('--list', nargs='?', const='', metavar='WORD', help='list the shipped configs (that say WORD)')
@@ -41,19 +41,22 @@ def _count(text: str) -> int:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
-    options = parser.parse_args(argv)
+    options = arguments.parse(parser, argv)
     if options.list is not None or options.options or options.schema or options.copy:
         return look(parser, options)
     if options.config is None:
         parser.error('CONFIG is missing; --list names the shipped ones')
     environment.prepare()
-    from vq.assembly.compose import compose
+    from vq.assembly.compose import compose, find_config
+    from vq.core.composed import is_data
+    from vq.core.config import resolve_config
 
     started = time.perf_counter()
     config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     seconds = time.perf_counter() - started
     if options.diff:
-        other = compose(options.diff, options.config_options, {}, trusted=options.trust)
+        settled = is_data(resolve_config(find_config(options.diff)))  # the composed config of a run has no options
+        other = compose(options.diff, {} if settled else options.config_options, {}, trusted=options.trust)
         print(other.diff(config) or 'the two configs are equal')
         return 0
     if options.memory:

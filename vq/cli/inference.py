@@ -17,7 +17,7 @@ logger = logging.getLogger('vq')
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.inference', 'Write input | reconstruction, token map and tokens (or latent) of each image.')
-    arguments.add_config(parser)
+    arguments.add_config(parser, optional='default: that of the run')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     arguments.add_weights(parser, required=True)
     parser.add_argument('--output', default='work_dirs/inference', metavar='DIR')
@@ -27,13 +27,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_intermixed_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     import numpy
     import torch
 
     from vq.assembly import building, logs
-    from vq.assembly.compose import compose, runner_config
+    from vq.assembly.compose import compose, config_of, runner_config
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.core.random import python_stream
     from vq.core.records import to_float
@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.runners.context import RunContext
 
     logs.start()
+    if options.config is not None and Path(options.config).is_file() and Path(options.config).suffix not in ('.py', '.json'):
+        options.images, options.config = [options.config, *options.images], None  # CONFIG may be left out
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = building.build_runner(config, 'validator', 0)

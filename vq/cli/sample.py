@@ -30,7 +30,7 @@ A sweep draws an image for each of the validation split (of its class), and meas
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.sample', 'Draw images by a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, required=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N')
     parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='in turn (default: all of them)')
@@ -51,18 +51,19 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     if options.sweep:
         from vq.cli.sweep import sweep
 
         return sweep(argv, options)
     from vq.assembly import building
-    from vq.assembly.compose import compose
+    from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.sampler import ImageSampler
 
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)

@@ -16,7 +16,7 @@ logger = logging.getLogger('vq')
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.test', 'Measure given weights; optionally write tokens and pictures.')
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, required=True)
     parser.add_argument('--tokenize', action='store_true', help='also write the tokens of the split as shards')
     parser.add_argument(
@@ -33,10 +33,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
-    from vq.assembly.compose import compose
+    from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if options.num_samples is not None and options.num_samples < 1:
         raise UserError(f'--num-samples is {options.num_samples}', 'Give 1 or more.')
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_test'

@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         'vq.tasks.image_tokenization.tokenize', 'Write the tokens of a split as shards; resumes by itself.'
     )
     parser.epilog = EXAMPLES
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, required=True)
     parser.add_argument(
         '--train', action='store_true', help="the trainer's split, with the validator's transform (no augmentation)"
@@ -35,14 +35,15 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
-    from vq.assembly.compose import compose
+    from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.tokenizer import TokenWriter
 
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = config.get('validator', {})

@@ -26,7 +26,7 @@ examples:
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.val', 'Validate checkpoints of a run, each of them once; a JSON file each and one table.')
     parser.epilog = EXAMPLES
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser)
     parser.add_argument(
         '--load-from',
@@ -41,16 +41,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
-    from vq.assembly.compose import compose
+    from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.io import checkpoints
     from vq.io.history import note_metrics
     from vq.runners.validator import Validator
 
+    options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name

@@ -32,8 +32,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
-from vq.core import composed
-from vq.core.config_json import read_text
+from vq.core import composed, config_json
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, nearest
 from vq.core.options import COMMAND_LINE, Namespace, Options, Record
@@ -144,7 +143,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
             )
         if composed.is_data(path):
             return cls._from_data(path)
-        return cls._execute(read_text(path), path, options)
+        return cls._execute(config_json.read_text(path), path, options)
 
     @classmethod
     def _from_data(cls, path: Path) -> Self:
@@ -160,7 +159,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
     @classmethod
     def execute(cls, path: Path) -> Self:
         """Compose a Python file without asking where it lies; for those who trust it."""
-        config = cls._execute(read_text(path), path, Options({}))
+        config = cls._execute(config_json.read_text(path), path, Options({}))
         config.settle()
         return config
 
@@ -244,6 +243,11 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         if all(isinstance(key, str) and _is_name(key) and key not in _WRITTEN for key in self):
             return ''.join(f'{key} = {_format(self[key], 0)}\n' for key in self)
         return f'_export_ = {_format(self, 0)}\n'
+
+    def dump(self, file: str | Path) -> None:
+        """Write the config to a file: JSON where its name ends with ``.json``, else Python text."""
+        path = Path(file)
+        path.write_text(config_json.dumps(self) if path.suffix == '.json' else self.dumps(), encoding='utf-8')
 
     def diff(self, other: PyConfig, html: bool = False) -> str:
         """The lines that differ from ``other``, in unified form (or as an HTML page)."""

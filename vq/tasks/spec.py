@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -60,14 +60,20 @@ def codes_of(tokenizer: Tokenizer, image: tuple[int, int]) -> tuple[TokenSpec | 
     height, width = image
     if height != width:
         return None, None
-    try:
-        latent = tokenizer.latent_shape(height)
-        shape = tokenizer.token_shape(height) if tokenizer.codebook_size else ()
-    except UserError:  # images of this size do not divide into its cells, and training will say so
-        return None, None
+    latent = _shape(tokenizer.latent_shape, height)
+    shape = _shape(tokenizer.token_shape, height) if tokenizer.codebook_size else ()
     sizes = tokenizer.codebook_sizes  # of the last axis of tokens, where a cell has several
     tokens = TokenSpec(shape[:-1], sizes) if sizes else TokenSpec(shape, (tokenizer.codebook_size,))
-    return tokens if shape else None, LatentSpec(latent[0], latent[1:])
+    return tokens if shape else None, LatentSpec(latent[0], latent[1:]) if latent else None
+
+
+def _shape(ask: Callable[[int], tuple[int, ...]], size: int) -> tuple[int, ...]:
+    """The shape for images of a size; () where the tokenizer has none, or where the size does not divide into its cells
+    (training will say so)."""
+    try:
+        return tuple(ask(size))
+    except (UserError, NotImplementedError):
+        return ()
 
 
 def image_shape(dataset: Dataset) -> tuple[int, int] | None:
