@@ -109,7 +109,7 @@ def steps_in_optimizers(config: Config) -> None:
 def callbacks_by_class(config: Config) -> None:
     for runner in ('trainer', 'validator'):
         callbacks = config.get(runner, {}).get('callbacks')
-        if callbacks is None:
+        if not isinstance(callbacks, dict | list):
             continue
         listed = list(callbacks.values()) if isinstance(callbacks, dict) else callbacks
         named: dict[str, Any] = {}

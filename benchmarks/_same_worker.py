@@ -49,7 +49,7 @@ def encoded(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else {'(float)': repr(value)}
     if isinstance(value, Mapping):
-        return {key if isinstance(key, str) else f'({type(key).__name__}) {key}': encoded(value[key]) for key in value}
+        return {key if isinstance(key, str) else f'({type(key).__name__}) {key}': encoded(item) for key, item in value.items()}
     if isinstance(value, list):
         return [encoded(item) for item in value]
     if isinstance(value, tuple):

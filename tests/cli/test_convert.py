@@ -289,7 +289,7 @@ class TestUntrustedMetadata:
             (dict(tokenizer='{"type": "VQGAN", "encoder": 3}'), '4 problems|3 problems|a part is needed'),
             (dict(image_size='-4'), 'cannot be read'),
             (dict(image_size='9' * 30), 'cannot be read'),
-            (dict(image_size='17'), 'do not divide'),
+            (dict(image_size='17'), r'images are \(16, 16\) in one place and \(17, 17\) in another'),
             (dict(format_version='99'), 'has format 99'),
         ],
     )

@@ -32,8 +32,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('trained')
     config = write_config(folder)
     text = config.read_text().replace("custom_imports = ['tests.runners.parts']\n", '')
-    for part in ('NoiseCallback', 'SampleRecorder'):
-        text = text.replace(f"dict(type='{part}'),", '')
+    for name, part in (('noise', 'NoiseCallback'), ('sample_recorder', 'SampleRecorder')):
+        text = text.replace(f"{name}=dict(type='{part}'),", '')
     config.write_text(text)
     with commands_here(dry=False):
         assert train(str(folder), 'run', 'tiny.py', '--override', '.trainer.iters:4') == 0

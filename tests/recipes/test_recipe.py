@@ -117,7 +117,8 @@ def test_alias_is_accepted_everywhere_with_one_warning(leaf, write, caplog, monk
     assert PyConfig.load(leaf('cart(_kwargs_, tyres=5)')).part.wheels == 5
     child = write('child.py', "_kwargs_.setdefault('num_wheels', 7)\n_base_ = ['leaf.py']")
     assert PyConfig.load(child).part.wheels == 7
-    assert [record.getMessage() for record in caplog.records] == [
+    told = {id(record): record for record in caplog.records}.values()  # a handler of an earlier test may hear it too
+    assert [record.getMessage() for record in told] == [
         "the option 'num_wheels' is called 'wheels' now; the old name still works"
     ]
 

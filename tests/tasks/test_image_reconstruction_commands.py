@@ -46,7 +46,10 @@ def test_the_side_that_learns_is_that_of_the_ir_config(name: str, loss: str, dep
     assert model.type == 'AdversarialReconstruction' and [*model.losses] == [loss, 'lpips']
     assert model.discriminator.depth == depth
     assert model.tokenizer.frozen.tokenizer.quantizer.codebook_size == 1024
-    assert config.validator.metrics.codebook.codebook_size == config.validator.metrics.window.codebook_size == 1024
+    assert (config.validator.metrics.codebook, config.validator.metrics.window) == (
+        {'type': 'CodebookMetric'},
+        {'type': 'WindowedCodebookMetric'},
+    )  # their sizes follow from the model
     assert model.tokenizer.decoder.type == 'ConvDecoder' and model.tokenizer.decoder.in_channels == 256
     assert 'CodebookAlarmCallback' not in {*types_in(config)}
     found = runner_config(config, 'validator')
@@ -72,7 +75,7 @@ def test_options_reach_the_side_they_mean() -> None:
     tokenizer = config.trainer.model.tokenizer
     assert tokenizer.decoder.width == 64 and tokenizer.frozen.tokenizer.encoder.width == 128
     assert tokenizer.decoder.multipliers == tokenizer.frozen.tokenizer.encoder.multipliers == (1, 2, 2, 4)
-    assert tokenizer.frozen.tokenizer.quantizer.codebook_size == config.validator.metrics.codebook.codebook_size == 300
+    assert tokenizer.frozen.tokenizer.quantizer.codebook_size == 300
     assert tokenizer.frozen.image_size == 512 and config.trainer.dataset.transform.image_size == 512
     with torch.device('meta'), pytest.raises(ConfigError, match='stands for 8 x 8 pixels, and the decoder makes 16 x 16'):
         VQRunnerRegistry.build(checked(composed(it_config=f8['it_config']), 'trainer'), 'trainer')
@@ -101,7 +104,8 @@ def test_a_tokenizer_with_its_decoder_is_frozen_as_one(tmp_path: Path) -> None:
     found = PyConfig.load(fragment, ir_config='configs/decoder/vqgan.py', **given)
     whole = found.part.tokenizer
     assert (found.part.weights, whole.type, whole.frozen.weights) == ('outer', 'TokenizerWithDecoder', 'inner')
-    assert whole.frozen.tokenizer.quantizer.codebook_size == found.metrics.codebook.codebook_size == 1024
+    assert whole.frozen.tokenizer.quantizer.codebook_size == 1024
+    assert found.metrics.codebook == {'type': 'CodebookMetric'}
     PyConfig.load('configs/decoder/vqgan.py', it_config=given['it_config'], it_state_dict='mine').dump(tmp_path / 'run.py')
     found = PyConfig.load(fragment, ir_config=str(tmp_path / 'run.py'), ir_state_dict='outer')
     assert (found.part.weights, found.part.tokenizer.frozen.weights) == ('outer', 'mine')
