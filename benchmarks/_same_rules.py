@@ -114,7 +114,7 @@ def callbacks_by_class(config: Config) -> None:
         listed = list(callbacks.values()) if isinstance(callbacks, dict) else callbacks
         named: dict[str, Any] = {}
         for part in listed:
-            name = snake(part['type'].removesuffix('Callback'))
+            name = snake(part['type'].removesuffix('Callback')) if isinstance(part, dict) else 'no part'
             taken = sum(key.partition('#')[0] == name for key in named)
             named[name + (f'#{taken}' if taken else '')] = part
         config[runner]['callbacks'] = dict(sorted(named.items()))
