@@ -75,6 +75,10 @@ def test_several_gpus_are_a_process_each(dry):
     assert found == [(added, 2, ['-u', *TARGET]) for added in ranks(0, 3, 3, '127.0.0.1', 2345)]
 
 
+def test_number_of_processes_goes_before_the_gpus(dry):
+    assert dry({'CUDA_VISIBLE_DEVICES': '0,1'}, '--nproc-per-node', '1') == [({}, 8, TARGET)]
+
+
 def test_processes_of_one_machine_meet_on_one_port(dry):
     found = dry({}, '--nproc-per-node', '2')
     assert [added for added, _, _ in found] == ranks(0, 2, 2, '127.0.0.1', 29500)
