@@ -38,6 +38,14 @@ BOUND = (  # paths of values that a model decides when it is built
 ADDED = (  # (entry, path of what only the new side has, why)
     ('digits/vqgan.py', 'trainer.callbacks.eval', 'it evaluates while it trains: its list of callbacks had lost that one'),
     ('digits/vqgan.py', 'trainer.callbacks.EvalCallback', 'the same, built'),
+    ('digits/decoder.py', 'trainer.callbacks.eval', 'with ir_config digits/vqgan.py, whose callbacks it takes'),
+    *(
+        (entry, f'trainer.callbacks.{name}', 'the runner has it by default; the list of the tiny form had left it out')
+        for entry in ('digits/vqgan.py', 'digits/decoder.py', 'vq/folder.py', 'vq/imagenet.py')
+        for name in ('git', 'progress', 'GitCallback', 'ProgressCallback')
+    ),
+    ('*', 'trainer.model.generator.network.rope', 'the network is told how to place tokens, and the grid follows from them'),
+    ('*', 'validator.model.generator.network.rope', 'the same'),
 )
 
 
@@ -114,6 +122,8 @@ def callbacks_by_class(config: Config) -> None:
         listed = list(callbacks.values()) if isinstance(callbacks, dict) else callbacks
         named: dict[str, Any] = {}
         for part in listed:
+            if part is None:  # where an OptimizeCallback stood
+                continue
             name = snake(part['type'].removesuffix('Callback')) if isinstance(part, dict) else 'no part'
             taken = sum(key.partition('#')[0] == name for key in named)
             named[name + (f'#{taken}' if taken else '')] = part
@@ -173,7 +183,9 @@ def is_default(difference: Difference, context: Context) -> bool:
 
 def is_added(difference: Difference, context: Context) -> bool:
     return any(
-        context.entry == entry and difference.old == ABSENT and re.fullmatch(rf'{re.escape(path)}(\..*)?', difference.path)
+        fnmatch.fnmatch(context.entry, entry)
+        and difference.old == ABSENT
+        and re.fullmatch(rf'{re.escape(path)}(\..*)?', difference.path)
         for entry, path, _ in ADDED
     )
 

@@ -123,6 +123,15 @@ def test_missing_base_names_the_file_that_wants_it_and_the_nearest_name(write):
         PyConfig.load(leaf)
 
 
+def test_an_optimizer_that_replaces_another_keeps_the_settings_of_the_step(write):
+    adam = "dict(type='Adam', lr=1.0, betas=(0, 1), clip=1.0, schedule=dict(type='CosineSchedule'))"
+    write('base.py', f'optimizers=dict(a={adam}, b={adam})')
+    child = "dict(a=dict(_delete_=True, type='SGD', lr=2.0), b=dict(_delete_=True, type='SGD', clip=None))"
+    found = PyConfig.load(write('leaf.py', f"_base_ = ['base.py']\noptimizers = {child}")).optimizers
+    assert found.a == {'type': 'SGD', 'lr': 2.0, 'clip': 1.0, 'schedule': {'type': 'CosineSchedule'}}
+    assert found.b == {'type': 'SGD', 'clip': None, 'schedule': {'type': 'CosineSchedule'}}
+
+
 # bases
 
 

@@ -37,6 +37,7 @@ from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, nearest
 from vq.core.options import COMMAND_LINE, Namespace, Options, Record
 from vq.core.paths import assign, parse_path
+from vq.core.phases import STEP_SETTINGS
 
 _PATCHES = ('tiny',)  # top-level names that hold changes to be applied later: ``_delete_`` and ``_override_`` stay in them
 _LEAVES = {str, int, float, bool, type(None)}  # most values of a config: nothing to copy, and no need to ask what they are
@@ -220,7 +221,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 if name == 'callbacks' and isinstance(present, list) and isinstance(value, Mapping):
                     present = self.data[name] = _named_parts(present)  # names are merged over those of the list
                 if isinstance(present, PyConfig) and isinstance(value, Mapping):
-                    present.update(value)
+                    present.update(_keeping_steps(present, value) if name == 'optimizers' else value)
                 else:
                     self.data[name] = self._adopt(value, name)
             if override is not None and empty:
@@ -268,6 +269,16 @@ def plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return tuple(plain(item) for item in value)
     return set(value) if isinstance(value, set) else value
+
+
+def _keeping_steps(present: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimizer that replaces another has its settings of the step still, which are the trainer's and no factory's."""
+    kept = dict(optimizers)
+    for name, optimizer in optimizers.items():
+        before = present.get(name)
+        if isinstance(optimizer, Mapping) and optimizer.get('_delete_') and isinstance(before, Mapping):
+            kept[name] = {**{key: before[key] for key in STEP_SETTINGS if key in before}, **optimizer}
+    return kept
 
 
 def _named_parts(parts: Any) -> PyConfig:

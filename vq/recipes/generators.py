@@ -130,7 +130,7 @@ def token_generator(
     tokens: Annotated[str | None, 'folder of tokens, to share between runs; None: in the run folder'] = None,
     variants: Annotated[tuple[str, ...], 'of each image: center, flip, ...'] = ('center', 'flip'),
     sampler: Annotated[Part, 'how a token is drawn of its logits'] = dict(type='Multinomial'),
-    guidance: Annotated[Part, 'of the class, when drawing'] = dict(type='ConstantGuidance', scale=1.75),
+    guidance: Annotated[Part | None, 'of the class, when drawing'] = dict(type='ConstantGuidance', scale=1.75),
     draws: Annotated[tuple[str, ...], 'what validation draws'] = PICTURES,
     label_smoothing: Annotated[float, 'share of the label spread over all ids in the cross entropy'] = 0.0,
     iters: Annotated[int, 'optimizer steps'] = 250_000,

@@ -160,10 +160,11 @@ def fsq(
     8,000 = 8 x 8 x 5 x 5 x 5        64,000 = 8 x 8 x 8 x 5 x 5 x 5
     """
     chosen = levels or LEVELS.get(codebook_size)
-    known = f'known for {sorted(LEVELS)}' if chosen is None else f'{chosen}, whose product is {math.prod(chosen)}'
-    if chosen is None or math.prod(chosen) != codebook_size:
+    said = levels is None or given.options.has('codebook_size')  # levels alone may stand against the number in a file's name
+    if chosen is None or (said and math.prod(chosen) != codebook_size):
+        known = f'known for {sorted(LEVELS)}' if chosen is None else f'{chosen}, whose product is {math.prod(chosen)}'
         raise ConfigError(
             f'the option codebook_size is {codebook_size}, and levels are {known}',
-            'Give one of these, or the levels of the channels as well: --config-options levels:[8,5,5,5] codebook_size:1000.',
+            'Give one of these, or the levels of the channels alone: --config-options levels:[8,5,5,5].',
         )
     return scalar_quantization(given, levels=chosen)
