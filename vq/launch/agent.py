@@ -151,18 +151,18 @@ class Agent(LocalElasticAgent):
         gently = self.failure is not None and self.failure.stopped  # they end by themselves
         for process in ranks.values() if self.asked or not gently else ():
             process.send_signal(death_sig)  # nothing happens to one that has ended
-        deadline = None
-        while (running := [process for process in ranks.values() if process.poll() is None]) and not self.hurried:
-            if deadline is None and (not self.asked or len(running) < len(ranks)):
-                deadline = time.monotonic() + (LONG if self.asked or gently else SHORT)
-            if deadline and time.monotonic() > deadline:
-                break
+        deadline, seconds = float('inf'), LONG if self.asked or gently else SHORT
+        while (left := [p for p in ranks.values() if p.poll() is None]) and not self.hurried and time.monotonic() < deadline:
+            if not self.asked or len(left) < len(ranks):
+                deadline = min(deadline, time.monotonic() + seconds)
             time.sleep(0.02)
         for process in ranks.values():
             if process.poll() != 0:  # what a rank that is done has left running may be meant to
                 with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody of the group is left
                     os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        # their process ids may soon be those of others
+        self._pcontext._close = lambda **_: None  # type: ignore[union-attr, method-assign]
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
