@@ -81,7 +81,8 @@ def recipe(config: Any) -> str:
                 tokenizer[side].pop(key, None)
     for key in ('type', 'quantizer', 'kl_weight'):
         tokenizer.pop(key, None)
-    trainer['callbacks'] = [callback for callback in trainer['callbacks'] if callback['type'] not in ACTS_ON_CODES]
+    callbacks = trainer['callbacks'].items()
+    trainer['callbacks'] = {name: part for name, part in callbacks if part and part['type'] not in ACTS_ON_CODES}
     return json.dumps(trainer, sort_keys=True)
 
 

@@ -18,6 +18,7 @@ from vq.assembly.counting import count
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
 from vq.core.errors import RunFailure
+from vq.core.parameters import parameters_of
 from vq.core.random import key_of, python_stream
 from vq.core.records import Batch, Outputs, to_float
 from vq.interfaces import Dataset, FeatureNetwork
@@ -142,13 +143,16 @@ def decode(detokenize: Callable[[Tensor], Tensor], tokens: NDArray[np.int64]) ->
 
 
 def measure(config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, tokens: NDArray[np.int64]) -> dict[str, Any]:
-    """The validator's own metrics on reconstructions from elsewhere; both are 8-bit already."""
+    """The validator's own metrics on reconstructions from elsewhere, which have as many codes; both are 8-bit already."""
+    sizes = {'codebook_size': config.trainer.model.tokenizer.quantizer.codebook_size}  # else bound to the validator's model
     ids = [dataset.id_of(index) for index in range(len(dataset))]
     batch = Batch(as_tensor(images), ids, torch.tensor([key_of(sample) for sample in ids]))
     outputs = Outputs(to_float(as_tensor(made)), torch.from_numpy(tokens))
     found: dict[str, Any] = {'samples': len(ids)}
     for name, described in config.validator.metrics.items():
-        metric = VQMetricRegistry.build(described, f'validator.metrics.{name}')
+        takes = parameters_of(VQMetricRegistry.parse(described.type)[1])
+        given = {key: value for key, value in sizes.items() if key in takes}
+        metric = VQMetricRegistry.build(described, f'validator.metrics.{name}', **given)
         metric.update(batch, outputs)
         found.update(metric.compute())
     return found
