@@ -337,8 +337,10 @@ def test_a_run_is_loaded_without_its_losses(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.chdir(tmp_path)
     write_config(tmp_path)
     assert train(str(tmp_path), 'run', 'tiny.py') == 0
-    for config in tmp_path.glob('work_dirs/run/checkpoints/*/config.py'):
+    configs = list(tmp_path.glob('work_dirs/run/checkpoints/*/config.json'))
+    assert configs
+    for config in configs:
         text = config.read_text()
-        assert "Loss'" in text
-        config.write_text(text.replace("Loss'", "Lost'"))  # of the same length: the checkpoint stays complete
+        assert 'Loss"' in text
+        config.write_text(text.replace('Loss"', 'Lost"'))  # of the same length: the checkpoint stays complete
     assert vq.load('run').codebook_size > 0

@@ -204,6 +204,34 @@ def test_the_message_has_the_command_to_repeat(home: Path, capsys: Any, main: An
     assert not (home / 'executed').exists() and MODULE not in sys.modules
 
 
+@pytest.mark.parametrize(
+    ('variables', 'shown'),
+    [
+        ({}, 'python -m vq.val run work_dirs/run/tiny.json --trust'),
+        ({'WORLD_SIZE': '2'}, 'auto_torchrun -m vq.val run work_dirs/run/tiny.json --trust'),
+        (
+            {'WORLD_SIZE': '2', 'VQ_COMMAND': 'auto_torchrun --nproc-per-node 2 -m vq.val run work_dirs/run/tiny.json'},
+            'auto_torchrun --nproc-per-node 2 -m vq.val run work_dirs/run/tiny.json --trust',
+        ),
+    ],
+)
+def test_the_command_is_that_of_the_process(
+    home: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], shown: str
+) -> None:
+    file = home / 'work_dirs/run/tiny.json'
+    file.write_text(json.dumps({**json.loads(file.read_text()), 'custom_imports': [MODULE]}))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, 'argv', ['vq/val.py', 'run', 'work_dirs/run/tiny.json'])
+    monkeypatch.setattr(sys, 'orig_argv', ['python', '-m', 'vq.val', 'run', 'work_dirs/run/tiny.json'])
+    assert val.main() == 2
+    assert capsys.readouterr().err.strip().endswith(f'repeat with --trust: {shown}')
+    if not variables:
+        monkeypatch.setattr(sys, 'orig_argv', ['python', 'bin/auto_torchrun', '--dry', '-m', 'vq.val', 'run', 'x'])
+        assert val.main() == 2
+        assert capsys.readouterr().err.strip().endswith('auto_torchrun --dry -m vq.val run x --trust')
+
+
 def test_with_trust_the_command_goes_on(home: Path, capsys: Any) -> None:
     file = home / 'work_dirs/run/tiny.json'
     file.write_text(json.dumps({**json.loads(file.read_text()), 'custom_imports': [MODULE]}))
@@ -237,5 +265,5 @@ def test_ranks_name_the_launcher(home: Path) -> None:
     done = start(home, 'run', 'work_dirs/run/tiny.json', module='vq.val', ranks=2)
     assert done.returncode == 2 and MODULE in done.stderr
     last = done.stderr.strip().splitlines()[-1]
-    assert 'auto_torchrun' in last and last.endswith('-m vq.val run work_dirs/run/tiny.json --trust')
+    assert last.endswith(': auto_torchrun --nproc-per-node 2 -m vq.val run work_dirs/run/tiny.json --trust')
     assert not (home / 'executed').exists()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vq.core.environment import COMMAND
 from vq.core.errors import UserError
 from vq.core.trust import Untrusted
 from vq.launch import failures
@@ -53,7 +54,9 @@ def command(body: Main) -> Main:
 
 
 def typed(body: Main, argv: Sequence[str] | None) -> str:
-    """The command line, to be repeated. Options of the launcher are known where it runs in this process."""
+    """The command line, to be repeated. Ranks are told by their launcher what it was typed as."""
+    if argv is None and os.environ.get(COMMAND):
+        return os.environ[COMMAND]
     if argv is None and [Path(word).name for word in sys.orig_argv[1:2]] == ['auto_torchrun']:
         return shlex.join(['auto_torchrun', *sys.orig_argv[2:]])
     program: str = sys.modules[body.__module__].make_parser().prog  # type: ignore[attr-defined]

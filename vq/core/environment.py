@@ -8,6 +8,8 @@ from pathlib import Path
 
 from vq.core.errors import UserError
 
+COMMAND = 'VQ_COMMAND'  # in the environment of ranks: the command line of their launcher, for messages that say what to repeat
+
 
 def dry_run() -> bool:
     """DRY_RUN=True in the environment: every command runs its config's tiny form."""

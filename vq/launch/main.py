@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vq.core.environment import is_set, number, threads
+from vq.core.environment import COMMAND, is_set, number, threads
 from vq.core.errors import UserError, require
 from vq.launch.place import PORT, find_place, must_agree, on_tpu
 
@@ -86,8 +86,8 @@ def start(options: argparse.Namespace) -> int:
     target = ['-m', *options.command] if module else options.command
     here = not options.max_restarts and place.processes == 1 and (place.nodes == 1 or place.task is not None)
     settings = threads(int(place.variables(0, 0)['LOCAL_WORLD_SIZE'])) | ({'PJRT_DEVICE': 'TPU'} if on_tpu() else {})
-    ranks = [place.variables(index, place.port or PORT) for index in range(place.processes)]
-    ranks = [{}] if here and place.nodes == 1 else ranks
+    alone = here and place.nodes == 1
+    ranks = [{}] if alone else [place.variables(index, place.port or PORT) for index in range(place.processes)]
     if options.dry:
         for added in ranks:
             told = {**settings, **added}.items()
@@ -102,8 +102,8 @@ def start(options: argparse.Namespace) -> int:
     with contextlib.suppress(ModuleNotFoundError):  # of its parent
         there = there or bool(module and importlib.util.find_spec(module))
     require(there, f'there is no {"module" if module else "file"} {options.command[0]}', HINT)
-    os.environ.update(settings | (ranks[0] if here else {}))  # before torch is imported, when OpenMP reads them
-    if not here:
+    os.environ.update(settings | (ranks[0] if here else {COMMAND: shlex.join(['auto_torchrun', *sys.argv[1:]])}))
+    if not here:  # OpenMP reads its variables when torch is imported, which happens only from here on
         from vq.launch.agent import run
 
         return run(place, ['-u', *target], options.max_restarts or 0)
