@@ -463,6 +463,22 @@ class Strategy:
         """Around evaluation in training: parameters are whole, and ranks may call the model as often as they like."""
         raise NotImplementedError
 
+    def as_input(self, value: float) -> float | Tensor:
+        """A number that changes from step to step, in the form that does not recompile the step."""
+        raise NotImplementedError
+
+    def before_reading(self) -> None:
+        """Called before the host reads several results."""
+        raise NotImplementedError
+
+    def joined(self, values: list[Tensor]) -> Tensor:
+        """Concatenate 1-d results that the host reads next."""
+        raise NotImplementedError
+
+    def adapt(self, optimizer: Optimizer) -> None:
+        """Set how a new optimizer computes on the device."""
+        raise NotImplementedError
+
     def autocast(self) -> AbstractContextManager[object]:
         """Around forward passes; backward stays outside."""
         raise NotImplementedError

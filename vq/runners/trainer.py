@@ -116,6 +116,8 @@ class Trainer(Runner):
         self.optimizers = {
             name: factory(self._groups(self.roots[name]), self.strategy.fused) for name, factory in self.factories.items()
         }
+        for optimizer in self.optimizers.values():
+            self.strategy.adapt(optimizer)
         self._prepare_steps()
         seed_everything(self.context.seed, self.strategy.rank)
         for callback in self.callbacks.values():
@@ -126,7 +128,7 @@ class Trainer(Runner):
 
     def _prepare_steps(self) -> None:
         """What ``train_step`` needs besides the optimizers."""
-        self.guard = FiniteGuard(self.strategy.device)
+        self.guard = FiniteGuard(self.strategy)
         self.stepped = {
             name: Stepped(optimizer, self.step_settings[name], self.iters, self.batch_size, self.strategy.clip)
             for name, optimizer in self.optimizers.items()
@@ -161,7 +163,7 @@ class Trainer(Runner):
         strategy, step = self.strategy, self.step + 1
         self._call('before_step')
         for stepped in self.stepped.values():
-            stepped.set_rates(step, strategy.device)
+            stepped.set_rates(step, strategy)
         if not self.model.training:  # walking through all modules in every step costs a percent
             self.model.train()
         for micro in range(strategy.accumulate):
