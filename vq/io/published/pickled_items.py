@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickletools
 import zipfile
 from pathlib import Path
+from typing import Any
 
 MARK = '('  # on the simulated stack
 OTHER = ''  # any object that has no class of a name
@@ -27,15 +28,16 @@ def _simulate(pickled: bytes) -> set[str]:
     stack: list[str] = []
     memo: dict[int, str] = {}
     for opcode, argument, _ in pickletools.genops(pickled):
+        key: Any = argument
         before = [item.name for item in opcode.stack_before]
         if opcode.name == 'GLOBAL':
-            stack.append(str(argument).replace(' ', '.'))
+            stack.append(str(key).replace(' ', '.'))
         elif opcode.name in ('PUT', 'BINPUT', 'LONG_BINPUT'):
-            memo[int(argument)] = stack[-1]  # type: ignore[call-overload]
+            memo[key] = stack[-1]
         elif opcode.name == 'MEMOIZE':
             memo[len(memo)] = stack[-1]
         elif opcode.name in ('GET', 'BINGET', 'LONG_BINGET'):
-            stack.append(memo[int(argument)])  # type: ignore[call-overload]
+            stack.append(memo[key])
         elif opcode.name in ('REDUCE', 'NEWOBJ', 'BUILD', 'APPEND'):
             stack.pop()  # arguments, state or item; an object is named as its class, which was there before it
         elif opcode.name == 'SETITEM':
