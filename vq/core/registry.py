@@ -57,12 +57,12 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
             for registry in start.tree():
                 registry.load_package()
             found = _below(start, name)
-        fitting = [registry for registry in found if cls.accepts(registry, registry.data[name])]
-        if len(fitting) == 1:
-            return fitting[0], fitting[0].data[name]
-        if fitting:
+        accepted = [registry for registry in found if cls.accepts(registry, registry.data[name])]
+        if len(accepted) == 1:
+            return accepted[0], accepted[0].data[name]
+        if accepted:
             raise ConfigError(
-                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in fitting)}",
+                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in accepted)}",
                 'Write one of the dotted names.',
             )
         if found:
