@@ -100,13 +100,16 @@ class Predicted(NamedTuple):
 
 
 @dataclasses.dataclass
-class Wanted:
-    """Images to draw. Each has streams of random numbers of its own, derived from ``seed`` and its id: see sampling/."""
+class SampleRequest:
+    """The images to sample: their ids, the seed, and the conditions (a category, given tokens).
 
-    ids: list[int]  # of the B images
+    Every image has random streams of its own, derived from ``seed`` and its id: see sampling/.
+    """
+
+    ids: list[int]  # B of them, one an image
     seed: int
     category: Tensor | None = None  # (B,) int64, on the device
-    given: Tensor | None = None  # (B, *token_shape) int64: tokens that stay as they are, where ``keep`` says so
+    given: Tensor | None = None  # (B, *token_shape) int64: tokens to keep where ``keep`` is True
     keep: Tensor | None = None  # (*token_shape) bool
 
 
