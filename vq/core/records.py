@@ -115,12 +115,12 @@ class SampleRequest:
 
 @dataclasses.dataclass
 class Losses:
-    """Named scalar losses with their weights. Nobody sums by hand: ``total`` does."""
+    """Named scalar losses with their weights. ``total`` is their weighted sum."""
 
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
-    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars that are logged, and no part of the total
-    carriers: list[Tensor] = dataclasses.field(default_factory=list)
+    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
+    gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
 
     def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
         if name in self.values:
@@ -128,17 +128,18 @@ class Losses:
         self.values[name] = value
         self.weights[name] = weight
 
-    def carry(self, tensor: Tensor, gradient: Tensor) -> None:
-        """``gradient`` at ``tensor`` is known already: it belongs to values that were added detached."""
-        self.carriers.append(_Carrier.apply(tensor, gradient))  # type: ignore[no-untyped-call]
+    def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Make backward add ``gradient`` at ``tensor``. For values added detached, with a gradient computed by the caller."""
+        self.gradient_terms.append(_GradientTerm.apply(tensor, gradient))  # type: ignore[no-untyped-call]
 
     @property
     def total(self) -> Tensor:
-        return torch.stack([*((self.values[name] * self.weights[name]).float() for name in self.values), *self.carriers]).sum()
+        weighted = ((self.values[name] * self.weights[name]).float() for name in self.values)
+        return torch.stack([*weighted, *self.gradient_terms]).sum()
 
 
-class _Carrier(torch.autograd.Function):
-    """A zero whose derivative by ``tensor`` is ``gradient``."""
+class _GradientTerm(torch.autograd.Function):
+    """A zero with the derivative ``gradient`` with respect to ``tensor``."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, gradient: Tensor) -> Tensor:
