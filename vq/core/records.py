@@ -32,7 +32,7 @@ class Batch:
     boxes: Tensor | None = None
     mask: Tensor | None = None
     path: list[str] | None = None
-    tokens: Tensor | None = None  # (B, *token_shape) int64, of datasets of tokens, whose images are empty
+    tokens: Tensor | None = None  # (B, *token_shape) int64, from datasets of tokens, where ``image`` is empty
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -46,11 +46,11 @@ class Batch:
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Self:
-        """Called by torch's loader when it pins batches."""
+        """Called by torch's DataLoader when it pins batches."""
         return dataclasses.replace(self, **self._tensors(Tensor.pin_memory))
 
     def _tensors(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """The fields that hold tensors, each changed; those in ``extra`` too."""
+        """``change`` applied to every tensor field, and to the tensors in ``extra``."""
         changed: dict[str, Any] = {
             field.name: change(value)
             for field in dataclasses.fields(self)
@@ -62,7 +62,7 @@ class Batch:
 
 @dataclasses.dataclass
 class Latent:
-    """What an encoder says of an image: a point, or the mean and log variance of a Gaussian."""
+    """The output of an encoder: a point, or the mean and log variance of a Gaussian."""
 
     mean: Tensor  # (B, C, h, w)
     logvar: Tensor | None = None  # (B, C, h, w)
@@ -71,7 +71,7 @@ class Latent:
 
 @dataclasses.dataclass
 class Quantized:
-    """What a quantizer makes of features: code vectors (straight-through in training), tokens, named losses."""
+    """The output of a quantizer: code vectors (straight-through in training), tokens, named losses."""
 
     z: Tensor  # quantizers: (..., C); tokenizers: (B, C, h, w)
     tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *token_shape)
@@ -81,7 +81,7 @@ class Quantized:
 
 @dataclasses.dataclass
 class Prediction:
-    """What a denoiser predicts, with the tag that says how to read it."""
+    """The output of a denoiser. ``kind`` says what ``value`` is an estimate of."""
 
     value: Tensor
     kind: Literal['epsilon', 'x0', 'v', 'velocity', 'score']
@@ -89,14 +89,14 @@ class Prediction:
 
 
 class Predicted(NamedTuple):
-    """What a generator says of tokens it was shown. L positions, in the order of the sequence; V logits.
+    """The output of a generator for given tokens. L positions in the order of the sequence, V logits each.
 
-    A tuple: wrappers of modules (DDP, FSDP) look for the tensors in what ``forward`` gives, and know no classes of ours.
+    A tuple, because DDP and FSDP search the output of ``forward`` for tensors and do not look into custom classes.
     """
 
     logits: Tensor  # (B, L, V)
     targets: Tensor  # (B, L) int64, below V
-    mask: Tensor | None = None  # (B, L) bool: positions that were hidden and are learned; None: all
+    mask: Tensor | None = None  # (B, L) bool: masked positions, those with a loss; None: all
 
 
 @dataclasses.dataclass
@@ -155,11 +155,11 @@ class _GradientTerm(torch.autograd.Function):
 
 @dataclasses.dataclass
 class Outputs:
-    """What one validation step gives to metrics and pictures."""
+    """The results of one validation step, for metrics and pictures."""
 
     reconstruction: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
     tokens: Tensor | None = None  # (B, *token_shape) int64
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
     logits: Tensor | None = None  # (B, classes)
-    predicted: Predicted | None = None  # of the tokens of the images
+    predicted: Predicted | None = None  # for the tokens of the images
     pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # name -> (B, 3, H, W) float in [-1, 1]
