@@ -149,7 +149,7 @@ def test_wrong_folders_and_references(home: Path, capsys: pytest.CaptureFixture[
     rows = features_of(REAL)
     np.savez(home / 'both.npz', mu=rows.mean(0), sigma=np.cov(rows, rowvar=False), arr_0=REAL[:9])
     said = complaint(capsys, home, 'both.npz', 'made', '--figures', 'fid', 'precision_recall')
-    assert '9 images that are part of it' in said and '--reference-images' in said
+    assert '9 images of that set' in said and '--reference-images' in said
     assert 'Only inception_score does without' in complaint(capsys, home, 'none', 'made')
 
 
