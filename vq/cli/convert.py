@@ -217,11 +217,11 @@ def _fit_generator(converted: Any, prefix: str) -> Any:
 
 def _convert_tokens(converter: Any, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
     report = converter.convert(file, output, **options)
-    doubles = f'{report.duplicates} samples that were there twice'
+    doubles = f'{report.duplicates} duplicate samples'
     return [
         ('read', f'{file} ({report.files} token files)'),
         ('samples', f'{report.samples}, tokens {" x ".join(map(str, report.token_shape))}'),
-        ('left out', doubles + (f', {report.differing} of them with other tokens' if report.differing else '')),
+        ('left out', doubles + (f', {report.differing} of them with different tokens' if report.differing else '')),
         ('written', f'{output} ({report.shards} shards, sorted by id)'),
         ('to use it', f"vq.io.shards.ShardSet('{output}')"),
     ]

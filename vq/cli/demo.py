@@ -48,7 +48,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar='KEY:EXPR|KEY::TEXT',
         help="values of the tokenizer's config, passed to each of its commands, e.g. .trainer.iters:200",
     )
-    parser.add_argument('--generator-iters', type=int, default=None, metavar='N', help="steps of the generator (its config's)")
+    parser.add_argument(
+        '--generator-iters', type=int, default=None, metavar='N', help="steps of the generator (default: its config's)"
+    )
     return parser
 
 

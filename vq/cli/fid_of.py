@@ -27,7 +27,7 @@ OF_ROWS = ('kid', 'precision_recall', 'density_coverage', 'cmmd')
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/fid.py', 'Compare images with a reference set. Each image counts once, whatever the batch size and the ranks.'
+        'tools/fid.py', 'Compare images with a reference set. Each image counts once, for any batch size and number of ranks.'
     )
     parser.epilog = EXAMPLES
     parser.add_argument(
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='statistics by name (imagenet_validation: pretrained/fid/imagenet_validation.npz) or file, or images',
     )
     parser.add_argument(
-        'images', metavar='IMAGES', help="a folder of images, however deep, or an .npz file of samples (ADM's)"
+        'images', metavar='IMAGES', help="a folder of images, with subfolders, or an .npz file of samples (ADM's)"
     )
     parser.add_argument(
         '--figures',

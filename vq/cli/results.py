@@ -88,7 +88,7 @@ def encode(value: Any) -> Any:
 
 
 def print_table(found: Mapping[str, Mapping[str, Any]], most: int = 8) -> None:
-    """Metrics as rows, checkpoints as columns, at most ``most`` of them side by side."""
+    """Print metrics as rows, checkpoints as columns, at most ``most`` of them side by side."""
     labels = [*found]
     for start in range(0, len(labels), most):
         part = {label: found[label]['results'] for label in labels[start : start + most]}

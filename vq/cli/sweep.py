@@ -14,7 +14,7 @@ SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
 
 
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
-    """Every combination of the values, over the first ``--num-samples`` of the validation split."""
+    """Sample and measure every combination of the values, over the first ``--num-samples`` of the validation split."""
     from vq.assembly import building
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer

@@ -67,7 +67,7 @@ class Target(NamedTuple):
 
 @functools.cache
 def bindings_of(item: Any) -> tuple[Binding, ...]:
-    """What a class declares in ``binds``."""
+    """The entries of ``binds`` of a class."""
     found = []
     for target, source in getattr(item, 'binds', {}).items():
         part, *between, key = target.split('.')
@@ -89,7 +89,7 @@ def without_open(item: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filled(item: Any, values: Mapping[str, Any]) -> set[str]:
-    """The targets ('part.key', 'parts.*.key') that building will fill, as far as a config can tell."""
+    """The targets ('part.key', 'parts.*.key') that building will fill, as far as the config shows."""
     bindings = (binding for binding in bindings_of(item) if not binding.sibling or values.get(binding.sibling) is not None)
     return {f'{binding.part}.*.{binding.key}' if binding.each else f'{binding.part}.{binding.key}' for binding in bindings}
 

@@ -1,4 +1,4 @@
-"""Composed configs as runs keep them: JSON now, Python text of ``PyConfig.dumps`` in older runs. Read as data."""
+"""Composed configs in run folders, read as data: JSON, or Python text of ``PyConfig.dumps`` in older runs."""
 
 from __future__ import annotations
 

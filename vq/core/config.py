@@ -1,9 +1,9 @@
 """Python config files: todd's conventions, with our own loader and dumper.
 
 Conventions kept from todd: ``_base_`` (parents, merged recursively, later wins), ``_kwargs_`` (options), ``_export_``
-(limits what leaves the file), ``_delete_`` (replace instead of merge), ``_override_`` (patch by path).
+(the names that the file exports), ``_delete_`` (replace instead of merge), ``_override_`` (patch by path).
 
-What ours does differently, and why:
+Differences, with reasons:
 
 - one namespace, so that comprehensions and functions in a config see its top-level names;
 - ``__file__`` is defined and tracebacks name the config file and line;

@@ -1,4 +1,4 @@
-"""Composed configs as strict JSON: what run folders and checkpoints keep. Reading one executes nothing.
+"""Composed configs as strict JSON, the form in run folders and checkpoints. Reading a file executes nothing.
 
 Types that JSON lacks are written as an object with one key that begins with ``!``:
 

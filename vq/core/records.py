@@ -26,7 +26,7 @@ class Batch:
 
     image: Tensor  # (B, 3, H, W) uint8
     id: list[str]  # stable and unique within a dataset split
-    key: Tensor  # (B,) int64, core.random.key_of(id): what metrics compare across ranks
+    key: Tensor  # (B,) int64, core.random.key_of(id), which metrics compare across ranks
     category: Tensor | None = None  # (B,) int64
     text: list[str] | None = None
     boxes: Tensor | None = None
@@ -39,7 +39,7 @@ class Batch:
         return len(self.id)
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
-        """The batch on a device; copies are asynchronous where the memory is pinned."""
+        """The batch on a device; copies from pinned memory are asynchronous."""
         moved = self._tensors(lambda tensor: tensor.to(device, non_blocking=True))
         if channels_last:
             moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
@@ -106,7 +106,7 @@ class SampleRequest:
     Every image has random streams of its own, derived from ``seed`` and its id: see sampling/.
     """
 
-    ids: list[int]  # B of them, one an image
+    ids: list[int]  # one per image, B in all
     seed: int
     category: Tensor | None = None  # (B,) int64, on the device
     given: Tensor | None = None  # (B, *token_shape) int64: tokens to keep where ``keep`` is True

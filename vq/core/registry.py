@@ -26,7 +26,7 @@ _owners: dict[int, dict[str, list[TreeMeta]]] = {}  # id of a root -> name of an
 
 
 def is_registry(value: Any) -> bool:
-    """``isinstance(value, TreeMeta)``, which todd's metaclass cannot answer: it is an ABC that overrides __subclasses__."""
+    """``isinstance(value, TreeMeta)``, which does not work: todd's metaclass is an ABC that overrides __subclasses__."""
     return TreeMeta in type(value).__mro__
 
 
