@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vq.core.phases import MOVED_SETTINGS
-from vq.core.records import Batch, Latent, Losses, Outputs, Predicted, Quantized, Wanted
+from vq.core.records import Batch, Latent, Losses, Outputs, Predicted, Quantized, SampleRequest
 
 R = TypeVar('R')  # what a callback knows of its runner, see vq/runners/protocol.py
 
@@ -207,17 +207,14 @@ class Tokenizer(nn.Module):
 
 
 class CausalNetwork(nn.Module):
-    """Embeddings (B, T, dim) -> logits (B, T, vocabulary) of what comes next: position t sees the positions 0 to t.
-
-    Embeddings come in and not ids, for a sequence may begin with what is no token: a class.
-    """
+    """Embeddings (B, T, dim) -> logits (B, T, vocabulary) of the next token: position t sees the positions 0 to t."""
 
     dim: int
     vocabulary: int  # ids that can be embedded, and logits
     length: int  # positions at most
 
     def embed(self, ids: Tensor) -> Tensor:
-        """int64 (B, T) -> (B, T, dim)."""
+        """ids (B, T) -> (B, T, dim). Apart from ``forward``: a sequence can begin with a class, which is not a token."""
         raise NotImplementedError
 
     def forward(self, embedded: Tensor) -> Tensor:
@@ -248,8 +245,10 @@ class Generator(nn.Module):
         """Of the logits, those of the tokens that each position may hold, (B, L, K)."""
         return predicted.logits
 
-    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
-        """New tokens (B, *token_shape) int64: see ``Wanted``, ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
+    def generate(
+        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
+    ) -> Tensor:
+        """New tokens (B, *token_shape) int64. See also ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
         raise NotImplementedError
 
 

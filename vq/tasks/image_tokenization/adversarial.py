@@ -151,7 +151,7 @@ class AdversarialTokenization(ImageTokenization):
         if self.ramp > 1:  # a tensor, also once it is 1: another number, or none, would be another program for a compiler
             weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
-        losses.carry(coded.reconstruction, (pixels + weight * pull) / scale)
+        losses.add_gradient(coded.reconstruction, (pixels + weight * pull) / scale)
         self._add_quantizer_losses(losses, coded)
         if isinstance(weight, Tensor):
             losses.notes['generator_weight'] = weight.detach()
