@@ -55,7 +55,7 @@ class GumbelQuantizer(Quantizer):
     that forward reads lies on the device: as a number it would be part of a compiled program, and every value a new one.
     """
 
-    warmth: Tensor  # () the temperature
+    temperature_tensor: Tensor  # ()
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class GumbelQuantizer(Quantizer):
             raise ConfigError(f'temperature is {temperature}', 'Give a number above 0.')
         self.codebook_size = codebook_size
         self.embedding_dim = embedding_dim
-        self.register_buffer('warmth', torch.empty(()), persistent=False)
+        self.register_buffer('temperature_tensor', torch.empty(()), persistent=False)
         self.temperature = float(temperature)
         self.kl_weight = float(kl_weight)
         self.straight_through = straight_through
@@ -87,7 +87,7 @@ class GumbelQuantizer(Quantizer):
     def temperature(self, value: float) -> None:
         self._temperature = value
         with torch.no_grad():
-            self.warmth.fill_(value)
+            self.temperature_tensor.fill_(value)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:  # type: ignore[override]
@@ -122,9 +122,11 @@ class GumbelQuantizer(Quantizer):
                 if not torch.is_grad_enabled():
                     return Quantized(self.lookup(tokens), tokens, losses)
                 return Quantized(
-                    straight_through_codes(torch.softmax(logits / self.warmth, dim=-1), tokens, codes), tokens, losses
+                    straight_through_codes(torch.softmax(logits / self.temperature_tensor, dim=-1), tokens, codes),
+                    tokens,
+                    losses,
                 )
-            weights = relaxed_weights(logits, gumbel_noise(logits), self.warmth)
+            weights = relaxed_weights(logits, gumbel_noise(logits), self.temperature_tensor)
             tokens = weights.argmax(-1)
             z = straight_through_codes(weights, tokens, codes) if self.straight_through else weights @ codes
             return Quantized(z, tokens, losses)
