@@ -1,4 +1,4 @@
-"""By what token files know the tokenizer they belong to."""
+"""Hash of the weights that determine the tokens; token files record it to name their tokenizer."""
 
 from __future__ import annotations
 
