@@ -10,8 +10,8 @@ from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
 from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.registries import VQModelRegistry
-from vq.tokenizers.joins import check_join
 from vq.tokenizers.sizes import check_image_size
+from vq.tokenizers.width_check import check_join
 
 
 @VQModelRegistry.register_()

@@ -13,7 +13,7 @@ from vq.core.records import Latent, Quantized
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
 from vq.registries import VQModelRegistry
-from vq.tokenizers.joins import check_join
+from vq.tokenizers.width_check import check_join
 
 
 @VQModelRegistry.register_()

@@ -1,4 +1,4 @@
-"""Whether parts of a tokenizer fit each other."""
+"""Check that the channel widths of neighbouring parts of a tokenizer match."""
 
 from __future__ import annotations
 
