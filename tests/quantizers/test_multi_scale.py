@@ -197,5 +197,5 @@ def test_maps_and_tokens_of_another_size():
     with pytest.raises(ConfigError, match='make maps of 5 x 5'):
         quantizer.token_shape((8, 8))
     for count in (0, 3, 40):
-        with pytest.raises(UserError, match='no whole scales'):
+        with pytest.raises(UserError, match='not a whole number of the scales'):
             quantizer.lookup(torch.zeros(1, count, dtype=torch.int64))
