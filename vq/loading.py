@@ -58,7 +58,7 @@ class LoadedTokenizer:
         if low < 0 or high >= self.codebook_size:
             raise UserError(
                 f'tokens reach from {low} to {high}, and the codebook has {self.codebook_size} codes',
-                'These are tokens of another tokenizer.',
+                'Use the tokenizer that made these tokens.',
             )
         return to_uint8(self.model.detokenize(tokens.to(self.device).long()))
 

@@ -102,7 +102,7 @@ class FrozenTokenizer(Encoder, Pretrained):
     def _source(self) -> Run:
         if self.weights is None:
             raise UserError(
-                'the config does not say which tokenizer to build upon',
+                'the config does not say which tokenizer to use',
                 'Name a trained tokenizer: --config-options tokenizer_run::NAME, or, with it_config, --load-model-from.',
             )
         return find(self.weights)

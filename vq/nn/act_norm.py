@@ -46,7 +46,7 @@ class ActNorm(nn.Module):
     def _start(self, x: Tensor) -> None:
         if x.numel() == x.shape[1] and collectives.size() == 1:
             raise UserError(
-                f'activation norm cannot start from one value per channel: a batch of shape {tuple(x.shape)}',
+                f'ActNorm cannot be initialised from one value per channel: the batch has the shape {tuple(x.shape)}',
                 'Use larger batches or images.',
             )
         with no_autocast(x.device):

@@ -40,7 +40,7 @@ class EntropyLoss:
             raise ConfigError(f'the temperature of the entropy is {self.temperature}', 'Give a number above 0.')
         if self.target not in ('soft', 'argmax') or self.floor not in ('add', 'clamp'):
             raise ConfigError(
-                f"an entropy with target '{self.target}' and floor '{self.floor}'",
+                f"the entropy loss has target '{self.target}' and floor '{self.floor}'",
                 "target is 'soft' or 'argmax', floor is 'add' or 'clamp'.",
             )
         if self.target == 'argmax' and self.floor == 'clamp':

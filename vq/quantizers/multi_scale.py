@@ -94,7 +94,7 @@ class MultiScaleQuantizer(Quantizer):
     def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
         if cells != (self.size, self.size):
             raise ConfigError(
-                f'features come as {" x ".join(map(str, cells)) or "single vectors"}, and scales {self.scales} make maps of '
+                f'features come as {" x ".join(map(str, cells)) or "single vectors"}, and scales {self.scales} need maps of '
                 f'{self.size} x {self.size}',
                 f'Choose image_size so that the encoder gives {self.size} x {self.size} cells, or other scales.',
             )

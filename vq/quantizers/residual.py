@@ -39,7 +39,7 @@ class ResidualQuantizer(Composite):
         if len(widths) > 1:
             raise ConfigError(f'the stages quantize {widths} channels', 'Give all of them the same embedding_dim.')
         if not 0 <= dropout <= 1:
-            raise ConfigError(f'dropout is {dropout}', 'It is the share of examples that lose stages: from 0 to 1.')
+            raise ConfigError(f'dropout is {dropout}', 'It is the fraction of examples that lose stages: from 0 to 1.')
         self.embedding_dim = widths[0]
         self.dropout = dropout
 

@@ -24,7 +24,7 @@ class Update(CodebookUpdate):
         raise NotImplementedError
 
     def reset(self, codebook: Tensor) -> None:
-        """Back to the initial state, for a codebook that was filled anew."""
+        """Back to the initial state, after the codebook was re-initialised."""
         raise NotImplementedError
 
     def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor, images: int) -> None:
