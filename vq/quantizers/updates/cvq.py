@@ -23,7 +23,7 @@ class CVQUpdate(Update):
 
     - ``anchor``: 'nearest', the feature nearest to the code; 'multinomial', a feature drawn with the probability softmax of
       the similarity, -|x - e_k|^2 or the cosine (the authors' 'probrandom'; takes K x N random numbers, drawn in tiles);
-      'cached', a random feature, or with fewer features than codes for some codes that of an earlier step.
+      'cached', a random feature; with fewer features than codes, some codes keep the feature of an earlier step.
     - ``seed``: the seed of the draws.
 
     Two collectives per step.
