@@ -207,17 +207,14 @@ class Tokenizer(nn.Module):
 
 
 class CausalNetwork(nn.Module):
-    """Embeddings (B, T, dim) -> logits (B, T, vocabulary) of the next token: position t attends to positions 0 to t.
-
-    The input is embeddings and not ids, because a sequence can begin with a class, which is not a token.
-    """
+    """Embeddings (B, T, dim) -> logits (B, T, vocabulary) of the next token: position t sees the positions 0 to t."""
 
     dim: int
     vocabulary: int  # number of ids that can be embedded, and of logits
     length: int  # largest number of positions
 
     def embed(self, ids: Tensor) -> Tensor:
-        """int64 (B, T) -> (B, T, dim)."""
+        """ids (B, T) -> (B, T, dim). Apart from ``forward``: a sequence can begin with a class, which is not a token."""
         raise NotImplementedError
 
     def forward(self, embedded: Tensor) -> Tensor:
