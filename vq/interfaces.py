@@ -1,4 +1,4 @@
-"""What each kind of part promises. Annotations import these, never implementations; registries build by them."""
+"""The interface of each kind of part. Annotations import these classes, never implementations; registries build by them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from torch.optim import Optimizer
 from vq.core.phases import MOVED_SETTINGS
 from vq.core.records import Batch, Latent, Losses, Outputs, Predicted, Quantized, SampleRequest
 
-R = TypeVar('R')  # what a callback knows of its runner, see vq/runners/protocol.py
+R = TypeVar('R')  # the protocol by which a callback uses its runner, see vq/runners/protocol.py
 
 
 class Pretrained:
     """Two phases: constructors never read a file; ``load_pretrained`` does, once, after building."""
 
-    frozen: bool = True  # never trained: stays out of checkpoints, which record the hashes of its files instead
+    frozen: bool = True  # not trained: checkpoints leave the part out, and record the hashes of its files instead
 
     def load_pretrained(self) -> None:
         raise NotImplementedError
 
     def pretrained_files(self) -> list[Path]:
-        """The files it reads; checkpoints that leave the part out record their hashes."""
+        """The files that ``load_pretrained`` reads. Checkpoints record their hashes if the part is frozen."""
         raise NotImplementedError
 
 
@@ -48,13 +48,13 @@ class Connector(nn.Module):
 class Decoder(nn.Module):
     """code vectors (B, in_channels, h, w) -> image (B, 3, H, W), about [-1, 1]: a body, then one last layer.
 
-    The last layer stands apart because adversarial losses are balanced by the gradients at its weight.
+    The last layer is separate because ``AdaptiveWeight`` compares gradients at the weight of this layer.
     """
 
     in_channels: int
 
     def features(self, z: Tensor) -> Tensor:
-        """What the last layer takes."""
+        """The input of the last layer."""
         raise NotImplementedError
 
     def project(self, features: Tensor) -> Tensor:
@@ -62,8 +62,8 @@ class Decoder(nn.Module):
         raise NotImplementedError
 
     def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
-        """Gradients of n losses at the image, (n, B, 3, H, W) -> at the last layer's weight, (n, *weight.shape): in closed
-        form, from what the layer took and gave, all detached. No graph is walked; the weight, maybe a shard, is not read."""
+        """Gradients of n losses at the image (n, B, 3, H, W) -> at the last layer's weight (n, *weight.shape): in closed form,
+        from the detached input and output of the layer. Without autograd; the weight, which can be a shard, is not read."""
         raise NotImplementedError
 
     def forward(self, z: Tensor) -> Tensor:
@@ -72,29 +72,29 @@ class Decoder(nn.Module):
 
 class Discriminator(nn.Module):
     """image (B, 3, H, W) float in [-1, 1] -> logits, one per image or per patch: high for real images. Real and
-    reconstructed images come in separate calls, so that nothing couples the two batches."""
+    reconstructed images are passed in separate calls, so that the two batches do not influence each other."""
 
 
 class DiscriminatorPenalty(nn.Module):
-    """What the discriminator's loss is regularised by, every ``interval`` steps; its weight is multiplied by the interval."""
+    """A regulariser of the discriminator, added every ``interval`` steps with its weight multiplied by the interval."""
 
     weight: float
     interval: int = 1
-    second_order: bool = False  # differentiates a gradient
+    second_order: bool = False  # whether it needs second derivatives
 
     def forward(self, discriminator: Discriminator, real: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """``real`` are the images (B, 3, H, W), detached."""
         raise NotImplementedError
 
     def update(self, ok: Tensor | None = None) -> None:
-        """Once per step: state that moves without gradients, unless ``ok`` (a bool on the device) is false."""
+        """Called once per step: update state without gradients, unless ``ok`` (a bool on the device) is false."""
 
 
 class GeneratorWeight(nn.Module):
-    """The weight of the adversarial term beside the losses on pixels."""
+    """The weight of the adversarial term relative to the pixel losses."""
 
-    by_gradients: bool = False  # whether it is asked with gradients at the decoder's last layer
-    losses: Sequence[str] | None = None  # which pixel losses are in the numerator, None for all
+    by_gradients: bool = False  # whether ``forward`` needs gradients at the decoder's last layer
+    losses: Sequence[str] | None = None  # the pixel losses in the numerator, None for all
 
     def forward(self, gradients: Tensor | None) -> Tensor | float:
         """``gradients`` (2, *weight.shape): of the pixel losses and of the adversarial term, averaged over ranks."""
@@ -102,21 +102,21 @@ class GeneratorWeight(nn.Module):
 
 
 class Quantizer(nn.Module):
-    """features (..., C) -> code vectors (..., C) and tokens (...); fp32 inside whatever the autocast.
+    """features (..., C) -> code vectors (..., C) and tokens (...); computed in fp32, also under autocast.
 
-    ``forward`` in training only *observes* (sums, counts); ``update`` changes codes once per optimizer step, with one
-    all-reduce, and leaves every rank with the same bits. ``eval`` issues no collective.
+    In training ``forward`` only *observes* (sums, counts), unless ``updates_in_forward``. ``update`` changes the codes once
+    per optimizer step, by all-reduces, bitwise equally on every rank. In eval mode no collective is issued.
     """
 
     embedding_dim: int
     codebook_size: int  # tokens are below it
-    codebook_sizes: tuple[int, ...] = ()  # where the last axis of tokens has several codebooks: the size of each
+    codebook_sizes: tuple[int, ...] = ()  # if the last axis of tokens has several codebooks: the size of each
     updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
-    loss_weights: Mapping[str, float] = {}  # of the raw losses in Quantized.losses; a name that is missing weighs 1
+    loss_weights: Mapping[str, float] = {}  # of the losses in Quantized.losses; 1 for names that are missing
 
     @property
     def feature_dim(self) -> int:
-        """Channels of the features it takes, where they are not those of the codes."""
+        """Channels of the input features, by default those of the codes."""
         return self.embedding_dim
 
     def forward(self, features: Tensor) -> Quantized:
@@ -127,11 +127,11 @@ class Quantizer(nn.Module):
         raise NotImplementedError
 
     def update(self, ok: Tensor | None = None) -> None:
-        """Apply what was observed since the last call, unless ``ok`` (a bool on the device) is false."""
+        """Update the codes by the observations since the last call, unless ``ok`` (a bool on the device) is false."""
 
     @property
     def bits(self) -> float:
-        """Bits per token; where a feature has several, of all of them."""
+        """Bits per token; with several tokens per feature, the sum over them."""
         raise NotImplementedError
 
     def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
@@ -140,7 +140,7 @@ class Quantizer(nn.Module):
 
 
 class CodebookUpdate(nn.Module):
-    """How a codebook moves besides by gradient: see ``vq/quantizers/updates/``."""
+    """A rule that moves a codebook outside of gradient descent: see ``vq/quantizers/updates/``."""
 
     in_forward: bool = False
 
@@ -148,18 +148,18 @@ class CodebookUpdate(nn.Module):
 class Tokenizer(nn.Module):
     """image -> latent -> tokens -> image. Continuous tokenizers stop at the latent."""
 
-    codebook_size: int  # 0: continuous, there are no tokens
+    codebook_size: int  # 0: continuous, without tokens
     can_decode: bool
-    decoder: Decoder  # of those that can decode
+    decoder: Decoder  # only if ``can_decode``
 
     @property
     def codebook_sizes(self) -> tuple[int, ...]:
-        """Where the last axis of tokens has several codebooks: the size of each."""
+        """If the last axis of tokens has several codebooks: the size of each."""
         return ()
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """Of the raw losses in Quantized.losses; a name that is missing weighs 1."""
+        """The weights of the losses in Quantized.losses; 1 for names that are missing."""
         return {}
 
     def encode(self, image: Tensor) -> Latent:
@@ -169,7 +169,7 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def code(self, latent: Latent) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """What the decoder learns from, (B, C, h, w); tokens, if there are any; losses, bare."""
+        """(the input z of ``decode`` (B, C, h, w), tokens or None, unweighted losses)."""
         quantized = self.quantize(latent)
         return quantized.z, quantized.tokens, quantized.losses
 
@@ -178,7 +178,7 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def decoder_features(self, z: Tensor) -> Tensor:
-        """Code vectors -> what ``decoder.project`` makes the image of, for tokenizers trained adversarially."""
+        """Code vectors -> the input of ``decoder.project``, for tokenizers trained adversarially."""
         raise NotImplementedError
 
     def lookup(self, tokens: Tensor) -> Tensor:
@@ -189,11 +189,11 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def latent_shape(self, image_size: int) -> tuple[int, ...]:
-        """(C, h, w) of what is decoded."""
+        """(C, h, w) of the input z of ``decode``."""
         raise NotImplementedError
 
     def update(self, ok: Tensor | None = None) -> None:
-        """Once per optimizer step: codebook updates."""
+        """Called once per optimizer step: updates codebooks."""
 
     @torch.no_grad()
     def tokenize(self, image: Tensor) -> Tensor:
@@ -210,8 +210,8 @@ class CausalNetwork(nn.Module):
     """Embeddings (B, T, dim) -> logits (B, T, vocabulary) of the next token: position t sees the positions 0 to t."""
 
     dim: int
-    vocabulary: int  # ids that can be embedded, and logits
-    length: int  # positions at most
+    vocabulary: int  # number of ids that can be embedded, and of logits
+    length: int  # largest number of positions
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, dim). Apart from ``forward``: a sequence can begin with a class, which is not a token."""
@@ -221,28 +221,28 @@ class CausalNetwork(nn.Module):
         raise NotImplementedError
 
     def make_cache(self, rows: int, length: int) -> Any:
-        """Room for the keys and values of ``length`` positions, on the device and in the precision of the network."""
+        """An empty cache for keys and values of ``length`` positions, with the device and precision of the network."""
         raise NotImplementedError
 
     def step(self, embedded: Tensor, start: int, cache: Any) -> Tensor:
-        """Embeddings (B, t, dim) of the positions from ``start`` on, those before are cached -> logits (B, V) of the last."""
+        """Embeddings (B, t, dim) from position ``start`` on, earlier positions in ``cache`` -> logits (B, V) of the last."""
         raise NotImplementedError
 
 
 class Generator(nn.Module):
-    """Learns the tokens (B, *token_shape) of images of a category, and draws new ones."""
+    """Learns the tokens (B, *token_shape) of images of a category, and samples new tokens."""
 
     token_shape: tuple[int, ...]
     codebook_size: int  # tokens are below it
-    classes: int  # categories are below it; 0: it knows of none
-    network: nn.Module  # does the work, in training by its ``forward``
+    classes: int  # categories are below it; 0: unconditional
+    network: nn.Module  # the transformer; training calls its ``forward``
 
     def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
-        """In training it draws what the method draws (labels to drop, positions to mask) from torch's global generator."""
+        """In training, random choices (labels to drop, positions to mask) are drawn from torch's global generator."""
         raise NotImplementedError
 
     def drawable(self, predicted: Predicted) -> Tensor:
-        """Of the logits, those of the tokens that each position may hold, (B, L, K)."""
+        """The logits of the tokens that each position can take, (B, L, K)."""
         return predicted.logits
 
     def generate(
@@ -262,38 +262,38 @@ class Loss(nn.Module):
 
 
 class Task(nn.Module):
-    """The model a runner drives: a training step per optimizer, a validation step, roots to optimize.
+    """The model that a runner trains: a training step per optimizer, a validation step, roots to optimize.
 
-    ``outputs`` holds what the last training step made, detached, for callbacks that count tokens or draw pictures.
+    ``outputs`` holds the detached outputs of the last training step, for callbacks that count tokens or save images.
     """
 
     outputs: Outputs
     evaluated_as: ClassVar[str | None] = None  # the task a validator builds in place of this one
 
     def roots(self) -> dict[str, nn.Module]:
-        """Optimizer name -> the module it owns. Each is wrapped on its own, and called through ``forward`` only."""
+        """Optimizer name -> the module it trains. Each module is wrapped separately, and called through ``forward`` only."""
         raise NotImplementedError
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
-        """Yield (optimizer name, losses) in order; each is stepped before the next is asked for."""
+        """Yield (optimizer name, losses) in order; each optimizer is stepped before the generator resumes."""
         raise NotImplementedError
 
     def validation_step(self, batch: Batch) -> Outputs:
         raise NotImplementedError
 
     def forward_once(self, batch: Batch) -> None:
-        """What is counted as the operations for an image."""
+        """The computation that is counted as the operations per image."""
         self.validation_step(batch)
 
     def update(self, ok: Tensor | None = None) -> None:
-        """After all optimizers of a step: codebooks and other state that moves without gradients."""
+        """Called after all optimizers of a step: updates codebooks and other state without gradients."""
 
     def frozen_prefixes(self) -> tuple[str, ...]:
-        """Key prefixes of parts that stay out of checkpoints (their files are recorded by hash instead)."""
+        """Key prefixes of parts that stay out of checkpoints (the hashes of their files are recorded instead)."""
         return tuple(f'{name}.' for name, part in self.named_modules() if isinstance(part, Pretrained) and part.frozen)
 
     def training_only_prefixes(self) -> tuple[str, ...]:
-        """Key prefixes of parts that only training needs: not averaged, and files of weights may come without them."""
+        """Key prefixes of parts that only training needs: left out of the EMA, and optional in files of weights."""
         return ()
 
 
@@ -302,7 +302,7 @@ class Sample(dict[str, Any]):
 
 
 class Dataset:
-    """A split of a collection of images. ``load`` may raise ``vq.data.decode.BadImage``."""
+    """A split of a collection of images. ``load`` can raise ``vq.data.decode.BadImage``."""
 
     name: str
     split: str
@@ -320,12 +320,12 @@ class Dataset:
         raise NotImplementedError
 
     def fingerprint(self) -> str:
-        """A short digest of what the split holds: changes when files come, go or are renamed."""
+        """A short digest of the contents of the split: it changes if files are added, removed or renamed."""
         raise NotImplementedError
 
 
 class Features(NamedTuple):
-    """What a feature network says of images; metrics read from it, whatever the network was."""
+    """The output of a feature network, in one form for all networks; metrics read it."""
 
     pooled: Tensor  # (B, D) fp32
     logits: Tensor | None = None  # (B, classes)
@@ -333,13 +333,13 @@ class Features(NamedTuple):
 
 
 class FeatureNetwork(nn.Module, Pretrained):
-    """uint8 images (B, 3, H, W) of any size -> ``Features``. Frozen, and always in evaluation."""
+    """uint8 images (B, 3, H, W) of any size -> ``Features``. Frozen, and always in eval mode."""
 
     dimension: int  # D
 
     @property
     def description(self) -> dict[str, str]:
-        """What its figures depend on besides the weights: the network, its preprocessing, its precision."""
+        """What metric values depend on besides the weights: the network, its preprocessing, its precision."""
         raise NotImplementedError
 
     def train(self, mode: bool = True) -> FeatureNetwork:
@@ -350,9 +350,9 @@ class FeatureNetwork(nn.Module, Pretrained):
 
 
 class Metric:
-    """Accumulates over a validation pass. ``update`` never waits for the device; ``compute`` may communicate."""
+    """Accumulates over a validation pass. ``update`` makes no host sync; ``compute`` may call collectives."""
 
-    network: nn.Module | None = None  # a frozen one that it looks through: the runner loads it and moves it to the device
+    network: nn.Module | None = None  # its frozen feature network: the runner loads it and moves it to the device
 
     def reset(self) -> None:
         raise NotImplementedError
@@ -364,7 +364,7 @@ class Metric:
         raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
-        """After ``compute``: what its figures depend on beyond their names, for whoever reads the result later."""
+        """Called after ``compute``: the settings that the values depend on, to be recorded with the result."""
         return {}
 
 
@@ -372,16 +372,16 @@ class Schedule:
     """A factor on a base value over the steps of a run."""
 
     def bind(self, iters: int) -> None:
-        """Lengths that were left open become the length of the run."""
+        """Set the lengths that were not given to ``iters``, the length of the run."""
 
     def __call__(self, step: int) -> float:
         raise NotImplementedError
 
 
 class Callback(Generic[R]):
-    """What happens around the steps of a runner R and may be left out. Hooks run in the order of the callbacks."""
+    """Optional work around the steps of a runner R. Hooks run in the order of the callbacks."""
 
-    phase: ClassVar[str | None] = None  # where it stands among them: see vq/core/phases.py
+    phase: ClassVar[str | None] = None  # its place in that order: see vq/core/phases.py
     elsewhere: ClassVar[Mapping[str, str]] = MOVED_SETTINGS
     runner: R
 
@@ -393,25 +393,25 @@ class Callback(Generic[R]):
     def after_losses(self, name: str, losses: Losses) -> None: ...
     def optimize(self, name: str) -> None: ...  # gradients are complete; their norm, clipping and the step follow
     def after_batch(self, batch: Batch, outputs: Outputs) -> None: ...
-    def after_step(self) -> None: ...  # what a checkpoint holds may change here, and no later
-    def save(self) -> None: ...  # after ``after_step`` of all: checkpoints
-    def inspect(self) -> None: ...  # after ``save`` of all: pictures, evaluations; no trace in the state of the run
+    def after_step(self) -> None: ...  # the last hook that can change the state in a checkpoint
+    def save(self) -> None: ...  # after all ``after_step``: checkpoints
+    def inspect(self) -> None: ...  # after all ``save``: images, evaluations; must not change the state of the run
     def after_run(self) -> None: ...
     def on_error(self, error: BaseException) -> None: ...
 
-    def state_dict(self) -> dict[str, Any]:  # survives a restart, the same on all ranks; loads with ``weights_only=True``
+    def state_dict(self) -> dict[str, Any]:  # in checkpoints, equal on all ranks; loads with ``weights_only=True``
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
-    def rank_state_dict(self) -> dict[str, Any]:  # survives a restart, this rank's own; lost when their number changes
+    def rank_state_dict(self) -> dict[str, Any]:  # in checkpoints, one per rank; dropped if the number of ranks changes
         return {}
 
     def load_rank_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class Strategy:
-    """Device, precision, wrapping, collectives, launch. Models and runners never ask which one it is."""
+    """Device, precision, wrapping, collectives, launch. Models and runners do not depend on the kind of strategy."""
 
     name: ClassVar[str]
     device: torch.device
@@ -421,18 +421,18 @@ class Strategy:
     clip: float | None
     scaler: Any  # of fp16, with state_dict and load_state_dict; None otherwise
     fused: bool  # whether torch's fused optimizers work on the device
-    gradients_may_overflow: bool  # fp16: an infinite gradient is the scaler's business, not an error
+    gradients_may_overflow: bool  # fp16: the scaler handles infinite gradients, they are not errors
 
     def start(self) -> None:
-        """Take the device and set up communication; every other method comes after this one."""
+        """Take the device and set up communication; called before every other method."""
         raise NotImplementedError
 
     def stop(self) -> None:
-        """Give back what ``start`` took."""
+        """Release the resources of ``start``."""
         raise NotImplementedError
 
     def shard(self, roots: Mapping[str, nn.Module]) -> None:
-        """Split parameters over ranks where the strategy does that: before ``place`` and ``trainable``, only to train."""
+        """Shard parameters over ranks, if the strategy does: before ``place`` and ``trainable``, for training only."""
         raise NotImplementedError
 
     def place(self, task: Task) -> None:
@@ -440,11 +440,11 @@ class Strategy:
         raise NotImplementedError
 
     def trainable(self, root: nn.Module) -> list[nn.Parameter]:
-        """What the optimizer of a root gets: its parameters that learn, or this rank's parts of them, in their order."""
+        """The parameters for the optimizer of a root: those that are trained, or this rank's shards of them, in order."""
         raise NotImplementedError
 
     def origin(self, parameter: Tensor) -> Tensor:
-        """The distributed tensor of which an optimizer's parameter is this rank's part; the parameter itself if whole."""
+        """The distributed tensor that ``parameter`` of an optimizer is a shard of; ``parameter`` itself if not sharded."""
         raise NotImplementedError
 
     def gradient_norm(self, parameters: list[Tensor]) -> Tensor:
@@ -452,14 +452,14 @@ class Strategy:
         raise NotImplementedError
 
     def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        """What the task calls in place of its roots."""
+        """The wrapped roots, which the task calls in place of its roots."""
         raise NotImplementedError
 
     def to_device(self, batch: Batch) -> Batch:
         raise NotImplementedError
 
     def whole(self) -> AbstractContextManager[None]:
-        """Around evaluation in training: parameters are whole, and ranks may call the model as often as they like."""
+        """Around evaluation in training: parameters are unsharded, and each rank can call the model any number of times."""
         raise NotImplementedError
 
     def as_input(self, value: float) -> float | Tensor:
@@ -483,31 +483,31 @@ class Strategy:
         raise NotImplementedError
 
     def micro_step(self, wrapped: Mapping[str, nn.Module], last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of one micro-batch; only the last one communicates gradients."""
+        """Around forward and backward of one micro-batch; gradients are reduced over ranks only for the last one."""
         raise NotImplementedError
 
     def backward(self, loss: Tensor) -> None:
         raise NotImplementedError
 
     def unscale(self, optimizer: Optimizer) -> None:
-        """Make gradients final: of the unscaled loss, of all ranks, where the optimizer looks for them."""
+        """Make gradients final: unscaled, reduced over ranks, and stored where the optimizer reads them."""
         raise NotImplementedError
 
     def step(self, optimizer: Optimizer, ok: Tensor) -> None:
-        """Step if ``ok`` (a bool on the device), then forget the gradients. Never waits for the device."""
+        """Step if ``ok`` (a bool on the device), then clear the gradients. No host sync."""
         raise NotImplementedError
 
     def finish_step(self) -> None:
-        """After all optimizers of a step."""
+        """Called after all optimizers of a step."""
         raise NotImplementedError
 
     def agree(self, flag: bool) -> bool:
-        """Whether any rank raised its flag, the same answer on all; may come a step late, never waits for the device."""
+        """Whether ``flag`` is true on any rank, equal on all ranks. Can be one step late; no host sync."""
         raise NotImplementedError
 
 
 class Runner:
-    """Something a command runs: ``run`` does its whole work under ``work_dir``."""
+    """The object that a command runs: ``run`` does all its work under ``work_dir``."""
 
     work_dir: Path
 
