@@ -1,6 +1,6 @@
 """The tree of all registries. A child holds special kinds of parts. A registry imports its package at the first unknown name.
 
-``interface`` names the base class in ``vq/interfaces.py``: a constructor parameter annotated with it takes a nested
+``interface`` names the base class in ``vq/interfaces/``: a constructor parameter annotated with it takes a nested
 ``dict(type=...)`` from that registry. Nothing here imports torch.
 """
 
