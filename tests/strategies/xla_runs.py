@@ -82,9 +82,7 @@ def recorded(trainer: Any) -> Iterator[dict[str, list[Any]]]:
     def observed_step() -> None:
         train_step()
         if trainer.strategy.name == 'xla':
-            from vq.strategies.xla import cut_graph
-
-            cut_graph()
+            trainer.strategy.before_reading()
             found['compiled'].append(compilations())
             found['on_host'].append(host_operations())
 
