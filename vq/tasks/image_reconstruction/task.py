@@ -10,7 +10,7 @@ from vq.core.errors import ConfigError
 from vq.encoders.frozen_tokenizer import besides_digests
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
-from vq.tasks.image_tokenization.task import Coded, ImageTokenization
+from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
 from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
 
@@ -45,10 +45,10 @@ class OnFrozenTokenizer(ImageTokenization):
             )
         return Decoding(self.tokenizer, with_features)
 
-    def _code(self, root: nn.Module, image: Tensor) -> Coded:
+    def _code(self, root: nn.Module, image: Tensor) -> AutoEncoderOutput:
         z, tokens, losses = self.tokenizer.code(self.tokenizer.encode(image))
         reconstruction, features = root(z)
-        return Coded(reconstruction, tokens, losses, features)
+        return AutoEncoderOutput(reconstruction, tokens, losses, features)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         return besides_digests(self, super().frozen_prefixes())

@@ -16,7 +16,7 @@ from vq.interfaces import Discriminator, DiscriminatorPenalty, GeneratorWeight, 
 from vq.nn.precision import no_autocast
 from vq.nn.running_statistics import join_running_statistics, unjoined_norms
 from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
-from vq.tasks.image_tokenization.task import Coded, ImageTokenization
+from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
 
 GeneratorLoss = Annotated[Callable[[Tensor], Tensor], VQGeneratorLossRegistry]
 DiscriminatorLoss = Annotated[Callable[[Tensor, Tensor], Tensor], VQDiscriminatorLossRegistry]
@@ -132,7 +132,7 @@ class AdversarialTokenization(ImageTokenization):
 
     # the tokenizer's step
 
-    def _tokenizer_losses(self, image: Tensor, coded: Coded, strength: float) -> Losses:
+    def _tokenizer_losses(self, image: Tensor, coded: AutoEncoderOutput, strength: float) -> Losses:
         if strength == 0:
             return self._collect(image, coded)
         losses = Losses()
@@ -158,7 +158,7 @@ class AdversarialTokenization(ImageTokenization):
         return losses
 
     def _adaptive_weight(
-        self, losses: Losses, leaf: Tensor, ends: Mapping[str, Ends], pull: Tensor, coded: Coded, scale: float
+        self, losses: Losses, leaf: Tensor, ends: Mapping[str, Ends], pull: Tensor, coded: AutoEncoderOutput, scale: float
     ) -> tuple[Tensor | float, Tensor]:
         """The weight, and the gradient of all pixel losses at the reconstruction (times ``scale``)."""
         assert coded.features is not None

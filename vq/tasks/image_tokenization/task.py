@@ -16,7 +16,7 @@ from vq.registries import VQTaskRegistry
 from vq.tasks.counted import counted_codes
 
 
-class Coded(NamedTuple):
+class AutoEncoderOutput(NamedTuple):
     """What one forward of an autoencoder makes."""
 
     reconstruction: Tensor  # (B, 3, H, W)
@@ -32,13 +32,13 @@ class AutoEncoding(nn.Module):
         super().__init__()
         self.tokenizer, self.with_features = tokenizer, with_features
 
-    def forward(self, image: Tensor) -> Coded:
+    def forward(self, image: Tensor) -> AutoEncoderOutput:
         tokenizer = self.tokenizer
         z, tokens, losses = tokenizer.code(tokenizer.encode(image))
         if not (self.with_features and tokenizer.training):
-            return Coded(tokenizer.decode(z), tokens, losses, None)
+            return AutoEncoderOutput(tokenizer.decode(z), tokens, losses, None)
         features = tokenizer.decoder_features(z)
-        return Coded(tokenizer.decoder.project(features), tokens, losses, features)
+        return AutoEncoderOutput(tokenizer.decoder.project(features), tokens, losses, features)
 
 
 @VQTaskRegistry.register_()
@@ -62,9 +62,9 @@ class ImageTokenization(Task):
         """What the optimizer ``tokenizer`` owns."""
         return AutoEncoding(self.tokenizer, with_features)
 
-    def _code(self, root: nn.Module, image: Tensor) -> Coded:
+    def _code(self, root: nn.Module, image: Tensor) -> AutoEncoderOutput:
         """One forward through the root, wrapped or not."""
-        coded: Coded = root(image)
+        coded: AutoEncoderOutput = root(image)
         return coded
 
     @property
@@ -89,7 +89,7 @@ class ImageTokenization(Task):
         self.outputs = Outputs(coded.reconstruction.detach(), coded.tokens)
         yield 'tokenizer', self._collect(image, coded)
 
-    def _collect(self, image: Tensor, coded: Coded) -> Losses:
+    def _collect(self, image: Tensor, coded: AutoEncoderOutput) -> Losses:
         losses = Losses()
         self._add_pixel_losses(losses, coded.reconstruction, image)
         self._add_quantizer_losses(losses, coded)
@@ -100,7 +100,7 @@ class ImageTokenization(Task):
             assert isinstance(loss, Loss)
             losses.add(name, loss(reconstruction, image), loss.weight)
 
-    def _add_quantizer_losses(self, losses: Losses, coded: Coded) -> None:
+    def _add_quantizer_losses(self, losses: Losses, coded: AutoEncoderOutput) -> None:
         weights = self.tokenizer.loss_weights
         for name, value in coded.losses.items():
             losses.add(name, value, weights.get(name, 1.0))
