@@ -127,8 +127,8 @@ class AdversarialTokenization(ImageTokenization):
 
     def _strength(self, step: int) -> float:
         """The share of its weight that the adversarial term has in this step (counted from 1)."""
-        heard = step - self.discriminator_start - self.warmup
-        return 0.0 if heard <= 0 else min(1.0, heard / max(self.ramp, 1))
+        active_steps = step - self.discriminator_start - self.warmup
+        return 0.0 if active_steps <= 0 else min(1.0, active_steps / max(self.ramp, 1))
 
     # the tokenizer's step
 
