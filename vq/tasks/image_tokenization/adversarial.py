@@ -141,24 +141,30 @@ class AdversarialTokenization(ImageTokenization):
         adversarial = self.generator_loss(self._critic[0](leaf).fake)
         self._add_pixel_losses(losses, leaf if self.weight.by_gradients else coded.reconstruction, image)
         scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: without it they would vanish in fp16
-        pull = gradient_at(leaf, adversarial, scale)
+        adversarial_gradient = gradient_at(leaf, adversarial, scale)
         if self.weight.by_gradients:
             ends = {name: gradient_ends(value, leaf, self.losses) for name, value in losses.values.items()}
-            weight, pixels = self._adaptive_weight(losses, leaf, ends, pull, coded, scale)
+            weight, pixels = self._adaptive_weight(losses, leaf, ends, adversarial_gradient, coded, scale)
             losses.values = {name: value if ends[name].elsewhere else value.detach() for name, value in losses.values.items()}
         else:
             weight, pixels = self.weight(None), torch.zeros((), device=leaf.device)
         if self.ramp > 1:  # a tensor, also once it is 1: another number, or none, would be another program for a compiler
             weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
-        losses.carry(coded.reconstruction, (pixels + weight * pull) / scale)
+        losses.carry(coded.reconstruction, (pixels + weight * adversarial_gradient) / scale)
         self._add_quantizer_losses(losses, coded)
         if isinstance(weight, Tensor):
             losses.notes['generator_weight'] = weight.detach()
         return losses
 
     def _adaptive_weight(
-        self, losses: Losses, leaf: Tensor, ends: Mapping[str, Ends], pull: Tensor, coded: AutoEncoderOutput, scale: float
+        self,
+        losses: Losses,
+        leaf: Tensor,
+        ends: Mapping[str, Ends],
+        adversarial_gradient: Tensor,
+        coded: AutoEncoderOutput,
+        scale: float,
     ) -> tuple[Tensor | float, Tensor]:
         """The weight, and the gradient of all pixel losses at the reconstruction (times ``scale``)."""
         assert coded.features is not None
@@ -175,7 +181,7 @@ class AdversarialTokenization(ImageTokenization):
         others = [terms[name] for name in terms if name not in balanced]
         pixels = numerator + gradient_at(leaf, torch.stack(others).sum(), scale, again) if others else numerator
         gradients = self.tokenizer.decoder.last_layer_gradients(
-            coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, pull])
+            coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, adversarial_gradient])
         )
         averaged = collectives.all_reduce(gradients) / (collectives.size() * scale)
         return self.weight(averaged), pixels
