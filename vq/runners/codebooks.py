@@ -109,7 +109,7 @@ def _caught(module: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]
         handle.remove()
 
 
-def follow(runner: TrainerLike, names: Sequence[str], rows: Tensor | None = None) -> None:
+def copy_to_averages(runner: TrainerLike, names: Sequence[str], rows: Tensor | None = None) -> None:
     """Moving averages take over what the quantizers ``names`` hold now; of tables, only ``rows`` (K,) bool, if given."""
     state = model_state(runner.model)
     for callback in averages_of(runner.callbacks.values()):

@@ -17,7 +17,7 @@ from vq.interfaces import Callback, Quantizer
 from vq.quantizers.updates.kmeans import kmeans, mean_lengths
 from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQCallbackRegistry
-from vq.runners.codebooks import codebooks, features_of, find_quantizer, follow, forget_moments, inputs_of
+from vq.runners.codebooks import codebooks, copy_to_averages, features_of, find_quantizer, forget_moments, inputs_of
 from vq.runners.evaluating import evaluating
 from vq.runners.protocol import TrainerLike
 
@@ -76,7 +76,7 @@ class KMeansInitCallback(Callback[TrainerLike]):
                 features = features_of(runner, self.top, batches)
             for name, part in self.parts.items():
                 self._start(name, part, self.top, features)
-        follow(runner, list(self.parts))
+        copy_to_averages(runner, list(self.parts))
 
     def _start(self, name: str, part: VectorQuantizer, top: Quantizer, features: list[Tensor]) -> None:
         uses = len(inputs_of(part, top, features[:1])[0])

@@ -23,9 +23,9 @@ from vq.registries import VQCallbackRegistry
 from vq.runners.codebooks import (
     books,
     codebooks,
+    copy_to_averages,
     features_of,
     find_quantizer,
-    follow,
     forget_moments,
     inputs_of,
 )
@@ -127,7 +127,7 @@ class ReinitCallback(Callback[TrainerLike]):
             if part.codebook_update is not None:
                 part.codebook_update.restarted(codebook, changed)
             forget_moments(self.runner, codebook, changed)
-            follow(self.runner, [name], changed)
+            copy_to_averages(self.runner, [name], changed)
             self._tell(name, int(changed.sum()), len(codebook))
 
     def _from_features(
