@@ -33,7 +33,7 @@ def find_quantizer(task: Task, asker: str) -> tuple[str, Quantizer]:
     return next(iter(found.items()))
 
 
-def codebooks(task: Task, asker: str) -> dict[str, VectorQuantizer]:
+def vector_quantizers(task: Task, asker: str) -> dict[str, VectorQuantizer]:
     """The quantizers of a task that look for the nearest code of a codebook, by their paths, the first stages first."""
     top, quantizer = find_quantizer(task, asker)
     inner = [(name, part) for name, part in quantizer.named_modules(prefix=top) if isinstance(part, Quantizer)]
@@ -44,7 +44,7 @@ def codebooks(task: Task, asker: str) -> dict[str, VectorQuantizer]:
     return found
 
 
-def books(quantizer: Quantizer) -> list[tuple[int, Quantizer]]:
+def codebook_owners(quantizer: Quantizer) -> list[tuple[int, Quantizer]]:
     """The codebooks that tokens come from, as ``codebook_sizes`` counts them: the size of each, and whose it is."""
     owners = _owners(quantizer)
     sizes = quantizer.codebook_sizes or (quantizer.codebook_size,)

@@ -62,19 +62,19 @@ class CodebookAlarmCallback(Callback[TrainerLike]):
             if 'entropy' not in name
         }
         self.runner.journal.write(self.runner.step, 'codebook', {**line, 'tokens': int(counts.sum())})
-        books = torch.split(counts, self.sizes)
-        shares = [float((book > 0).double().mean()) for book in books]
-        reachable = [1 - (1 - 1 / len(book)) ** float(book.sum()) for book in books]
-        worst = min(range(len(books)), key=lambda book: shares[book] / max(reachable[book], 1e-12))
+        split_counts = torch.split(counts, self.sizes)
+        shares = [float((count > 0).double().mean()) for count in split_counts]
+        reachable = [1 - (1 - 1 / len(count)) ** float(count.sum()) for count in split_counts]
+        worst = min(range(len(split_counts)), key=lambda index: shares[index] / max(reachable[index], 1e-12))
         if shares[worst] < self.threshold * reachable[worst] and collectives.is_main():
             logger.warning(
                 'codebook alarm at step %d: %.1f %% of %d codes%s were used in the last %d steps (perplexity %.1f). %s',
                 self.runner.step,
                 100 * shares[worst],
-                len(books[worst]),
-                f' of codebook {worst + 1}' if len(books) > 1 else '',
+                len(split_counts[worst]),
+                f' of codebook {worst + 1}' if len(split_counts) > 1 else '',
                 self.interval,
-                usage(books[worst])['perplexity'],
+                usage(split_counts[worst])['perplexity'],
                 REMEDIES,
             )
 

@@ -17,7 +17,7 @@ from vq.interfaces import Callback, Quantizer
 from vq.quantizers.updates.kmeans import kmeans, mean_lengths
 from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQCallbackRegistry
-from vq.runners.codebooks import codebooks, copy_to_averages, features_of, find_quantizer, forget_moments, inputs_of
+from vq.runners.codebooks import copy_to_averages, features_of, find_quantizer, forget_moments, inputs_of, vector_quantizers
 from vq.runners.evaluating import evaluating
 from vq.runners.protocol import TrainerLike
 
@@ -57,7 +57,7 @@ class KMeansInitCallback(Callback[TrainerLike]):
 
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        self.parts = codebooks(runner.model, 'KMeansInitCallback')
+        self.parts = vector_quantizers(runner.model, 'KMeansInitCallback')
         _, self.top = find_quantizer(runner.model, 'KMeansInitCallback')
 
     def before_run(self) -> None:

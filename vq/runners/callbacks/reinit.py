@@ -21,13 +21,13 @@ from vq.quantizers.updates.reinitialize import from_codes, from_features
 from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQCallbackRegistry
 from vq.runners.codebooks import (
-    books,
-    codebooks,
+    codebook_owners,
     copy_to_averages,
     features_of,
     find_quantizer,
     forget_moments,
     inputs_of,
+    vector_quantizers,
 )
 from vq.runners.evaluating import evaluating
 from vq.runners.protocol import TrainerLike
@@ -74,10 +74,10 @@ class ReinitCallback(Callback[TrainerLike]):
 
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        self.parts = codebooks(runner.model, 'ReinitCallback')
+        self.parts = vector_quantizers(runner.model, 'ReinitCallback')
         _, self.top = find_quantizer(runner.model, 'ReinitCallback')
-        self.books = books(self.top)
-        self.sizes = [size for size, _ in self.books]
+        self.owners = codebook_owners(self.top)
+        self.sizes = [size for size, _ in self.owners]
         self.counts = torch.zeros(sum(self.sizes), dtype=torch.int64, device=runner.strategy.device)
 
     def _due(self, step: int) -> bool:
@@ -114,7 +114,7 @@ class ReinitCallback(Callback[TrainerLike]):
     @torch.no_grad()
     def _reinitialize(self, shares: tuple[Tensor, ...], features: list[Tensor]) -> None:
         for name, part in self.parts.items():
-            mine = [share for share, (_, owner) in zip(shares, self.books, strict=True) if owner is part]
+            mine = [share for share, (_, owner) in zip(shares, self.owners, strict=True) if owner is part]
             counts = torch.stack(mine).sum(0)
             unused = counts < self.least
             codebook = part.codebook.weight
