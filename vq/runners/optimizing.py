@@ -1,4 +1,4 @@
-"""Settings of an optimizer's step, and what the trainer holds of an optimizer in a run."""
+"""The step settings of an optimizer, and an optimizer with its settings in a run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vq.runners.optimizers import learning_rate
 
 @dataclasses.dataclass
 class StepSettings:
-    """Stand in the dict of an optimizer, beside what its factory takes: ``dict(type='AdamW', lr=2e-3, clip=1.0)``.
+    """Written into the dict of an optimizer, next to the arguments of its factory: ``dict(type='AdamW', lr=2e-3, clip=1.0)``.
 
-    clip        bound on the norm of its gradients; None takes the strategy's
+    clip        bound on the norm of its gradients; None takes the clip of the strategy
     schedule    factor on its learning rate over the run
-    scale_lr    the learning rate in the config is for ``base_batch`` samples per step and is scaled to the real number,
-                linearly (MAE's ``blr``) or by the square root
+    scale_lr    how the learning rate of the config, given for ``base_batch`` samples per step, is scaled to the actual
+                number of samples: not at all, linearly (MAE's ``blr``) or by the square root
     """
 
     clip: float | None = None
@@ -38,7 +38,7 @@ class StepSettings:
 
 
 class Stepped:
-    """An optimizer of a run: its parameters, and the learning rates of the config that its schedule is a factor on."""
+    """An optimizer of a run: its parameters, and the learning rates of the config, which its schedule multiplies."""
 
     def __init__(self, optimizer: Optimizer, settings: StepSettings, iters: int, batch_size: int, clip: float | None) -> None:
         self.optimizer, self.schedule = optimizer, settings.schedule
@@ -51,7 +51,7 @@ class Stepped:
             self.schedule.bind(iters)
 
     def set_rates(self, step: int, device: torch.device) -> None:
-        """The learning rates of step 1, 2, ..."""
+        """Set the learning rates of step 1, 2, ..."""
         factor = self.scale * (self.schedule(step) if self.schedule else 1.0)
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             group['lr'] = learning_rate(base * factor, device)
