@@ -1,4 +1,4 @@
-"""Watches how much of the codebook training uses, and says what to do when it dies."""
+"""Logs the codebook usage of a training, and warns with remedies if it is low."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ REMEDIES = (
 
 @VQCallbackRegistry.register_()
 class CodebookAlarmCallback(Callback[TrainerLike]):
-    """Counts tokens on the device; every ``interval`` steps writes usage, perplexity and dead codes of that window.
+    """Counts tokens on the device. Every ``interval`` steps it writes usage, perplexity and dead codes of these steps.
 
-    Below ``threshold`` usage a warning names the remedies. A window too short to hit every code is judged by what it
-    could hit: with M tokens drawn evenly from K codes, 1 - (1 - 1/K)^M of them appear. Where tokens come from several
-    codebooks, the worst of them is warned of.
+    If usage is below ``threshold``, a warning names remedies. A few steps cannot hit every code of a large codebook, so
+    usage is compared with the share that M tokens drawn uniformly from K codes would hit, 1 - (1 - 1/K)^M. If tokens come
+    from several codebooks, the warning is about the worst one.
     """
 
     phase = 'alarm'
@@ -53,7 +53,7 @@ class CodebookAlarmCallback(Callback[TrainerLike]):
     def after_step(self) -> None:
         if self.counts is None or self.runner.step % self.interval:
             return
-        counts = collectives.all_reduce(self.counts).clone().cpu()  # one rank gets its own tensor back
+        counts = collectives.all_reduce(self.counts).clone().cpu()  # with one rank all_reduce returns its input
         self.counts.zero_()
         figures = usage(counts, self.sizes)
         line = {
