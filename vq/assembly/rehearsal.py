@@ -1,8 +1,8 @@
-"""One training step rehearsed on the meta device: nothing is allocated, and every tensor's life is followed.
+"""Rehearses one training step on the meta device: nothing is allocated, and the lifetime of every tensor is tracked.
 
-The step is the trainer's own (``Trainer.train_step``), so tensors live and die as they do in a run. Four things stand
-in for the device: ``MetaStrategy`` for its strategy, ``DeviceRules`` for its autocast, ``FusedAttention``, ``LiveBytes``
-for its allocator. What kernels take for themselves while they run is not seen.
+The step is the trainer's own (``Trainer.train_step``), so tensors are made and freed as in a run. Four classes simulate the
+device: ``MetaStrategy`` its strategy, ``DeviceRules`` its autocast, ``FusedAttention`` its attention kernels, ``LiveBytes``
+its allocator. Workspace memory of kernels is not counted.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def _names(*texts: str) -> frozenset[str]:
     return frozenset(' '.join(texts).split())
 
 
-# What autocast does on CUDA, by the names of operations (ATen/autocast_mode.h). On the CPU torch has other lists, on the meta
-# device none. The last line of each is of functions that are made of listed ones.
+# The lists of CUDA's autocast, by names of operations (ATen/autocast_mode.h). torch has other lists for the CPU, and none for
+# the meta device. The last line of each list has functions that are composed of listed ones.
 IN_HALF = _names(
     'conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution linear prelu einsum',
     'matmul mm mv bmm addmm addmv addr addbmm baddbmm chain_matmul linalg_multi_dot linalg_vecdot',
@@ -58,7 +58,7 @@ IN_FP32 = _names(
     'upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d',
     '__pow__ __rpow__ __rdiv__ square cross_entropy interpolate normalize',
 )
-FP32_RESULT = _names(  # without a wide copy of what goes in
+FP32_RESULT = _names(  # without an fp32 copy of the input
     'cumprod cumsum linalg_matrix_norm linalg_vector_norm log_softmax norm prod softmax sum',
     'softmin',
 )
@@ -69,9 +69,9 @@ IN_WIDEST = _names(
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors on ``device`` that are made while it is on, and the most there were at once.
+    """Bytes of the tensors on ``device`` that are made while this mode is active: now, and at the peak.
 
-    A storage counts from the operation that makes it until nobody refers to it, once however many views it has.
+    A storage counts from the operation that makes it until its last reference is gone, once for all of its views.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -99,7 +99,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._sizes.pop(key, 0)
 
     def leave_out(self, *values: Tensor) -> None:
-        """They are counted elsewhere."""
+        """Exclude these tensors, which are counted elsewhere."""
         for value in values:
             key = value.untyped_storage()._cdata
             self.now -= self._sizes.get(key, 0)
@@ -107,15 +107,15 @@ class LiveBytes(TorchDispatchMode):
 
 
 class DeviceRules(TorchFunctionMode):
-    """What a GPU does and the meta device does not: autocast by CUDA's lists.
+    """Autocast by CUDA's lists, which the meta device does not have.
 
-    As in torch a parameter is cast once per autocast region; these copies are told to ``casted``.
+    As in torch, a parameter is cast once per autocast region. ``casted`` is called with the parameter and its copy.
     """
 
     def __init__(self, half: torch.dtype | None, casted: Callable[[nn.Parameter, Tensor], None]) -> None:
         super().__init__()
         self.half, self._casted = half, casted
-        self.exact = 0  # how many parts that compute in fp32 are being called
+        self.exact = 0  # number of running calls of parts that compute in fp32
         self.depth = 0
         self._copies: dict[int, Tensor] = {}
 
@@ -159,19 +159,19 @@ class DeviceRules(TorchFunctionMode):
 
 
 class FusedAttention(TorchFunctionMode):
-    """Attention without its matrix of scores, in backward as well: activations that are computed again must be the same."""
+    """Attention without its matrix of scores. It is active in backward too, where activation checkpointing recomputes it."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if func is torch.nn.functional.scaled_dot_product_attention and _is_fused(args, kwargs):
-            # q, k, v, the result and one number per row are kept; the meta device would keep the scores too
+            # this kernel saves q, k, v, the result and one number per row; on the meta device torch would also save the scores
             kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
             return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
         return func(*args, **kwargs)
 
 
 def _is_fused(args: Any, kwargs: Any) -> bool:
-    """Whether GPUs have a kernel for this attention: they want the channels of a head side by side in memory."""
+    """Whether GPUs have a fused kernel for this attention: it needs the channels of a head contiguous in memory."""
     return len(args) == 3 and set(kwargs) <= {'is_causal'} and all(value.is_meta and value.stride(-1) == 1 for value in args)
 
 
@@ -180,7 +180,7 @@ def _to_fp32(value: Tensor) -> Tensor:
 
 
 class MetaStrategy(BaseStrategy):
-    """One device that computes nothing. Optimizers step unseen: what they keep is counted from their state."""
+    """One device that computes nothing. Optimizer steps are not tracked: their memory is counted from their state."""
 
     def __init__(self, like: Strategy, live: LiveBytes, rules: DeviceRules) -> None:
         super().__init__(
@@ -206,16 +206,16 @@ class MetaStrategy(BaseStrategy):
 
 @dataclasses.dataclass
 class Rehearsal:
-    """What one step showed."""
+    """The memory of one rehearsed step."""
 
-    activations: int = 0  # the most bytes that forward and backward held at once, beside what is counted below
-    casts: dict[nn.Parameter, int] = dataclasses.field(default_factory=dict)  # bytes of autocast's copy of it
-    gradients: dict[str, list[nn.Parameter]] = dataclasses.field(default_factory=dict)  # optimizer -> who got one
-    states: dict[nn.Parameter, list[Tensor]] = dataclasses.field(default_factory=dict)  # what its optimizer keeps for it
+    activations: int = 0  # peak bytes in forward and backward, without the entries below
+    casts: dict[nn.Parameter, int] = dataclasses.field(default_factory=dict)  # bytes of autocast's copy of a parameter
+    gradients: dict[str, list[nn.Parameter]] = dataclasses.field(default_factory=dict)  # optimizer -> with a gradient
+    states: dict[nn.Parameter, list[Tensor]] = dataclasses.field(default_factory=dict)  # its optimizer's state tensors
 
 
 class _Notes(Callback[TrainerLike]):
-    """What the optimizers get and keep."""
+    """Records the parameters that get gradients, and their optimizer states."""
 
     def __init__(self, seen: Rehearsal) -> None:
         self.seen = seen
@@ -234,9 +234,9 @@ class _Notes(Callback[TrainerLike]):
 
 
 def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
-    """The heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch."""
+    """Rehearse the heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch."""
     model, seen, live = trainer.model, Rehearsal(), LiveBytes(META)
-    trainer = copy.copy(trainer)  # what a set-up would make is set below
+    trainer = copy.copy(trainer)  # the attributes that ``setup`` makes are set below
 
     def casted(parameter: nn.Parameter, half: Tensor) -> None:
         live.leave_out(half)
@@ -272,7 +272,7 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
 
 
 def heaviest_step(model: Task) -> int:
-    """A step (from 1) in which everything is at work: the discriminator, its voice, all of its penalties."""
+    """A step (from 1) with the most work: the discriminator, the adversarial loss and all penalties are active."""
     if not isinstance(model, AdversarialTokenization):
         return 1
     every = math.lcm(1, *(int(penalty.interval) for penalty in model.penalties.values()))  # type: ignore[arg-type]
@@ -287,10 +287,11 @@ def _batches(images: int, image_size: int) -> Iterator[Batch]:
 
 
 def _follow(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, RemovableHandle]:
-    """Tell the rules of calls of a part.
+    """Apply the rules to calls of a part.
 
-    Quantizers and penalties turn autocast off themselves, which leaves no trace on the meta device. A call outside of any
-    autocast is backward computing something again, under the autocast of the first time: torch sees to it for its own only.
+    Quantizers and penalties turn autocast off themselves, which has no effect on the meta device. A forward call outside of
+    autocast is activation checkpointing recomputing in backward. torch restores its own autocast for it but not ours, so
+    ours is entered again.
     """
     exact = isinstance(part, (Quantizer, DiscriminatorPenalty))
     entered: list[bool] = []
@@ -306,5 +307,5 @@ def _follow(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, Remov
         if entered.pop():
             rules.__exit__(None, None, None)
 
-    # also when the call breaks off, as computing again does once it has what backward needs
+    # always_call: recomputation ends with an exception as soon as it has the tensors that backward needs
     return part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)
