@@ -37,7 +37,7 @@ def settle_callbacks(config: PyConfig) -> list[str]:
 def tell_moved(paths: Sequence[str]) -> None:
     if paths and os.environ.get('RANK', '0') in ('', '0'):
         logger.warning(
-            'the trainer steps, so settings of %s moved to %s, in place of the settings there: write them there',
+            'the trainer steps the optimizers: settings of %s moved to %s and replace those there. Write them there',
             RETIRED,
             listing(dict.fromkeys(paths)),
         )

@@ -92,7 +92,7 @@ class Autoregressive(Generator):
         if not 0 <= label_drop < 1:
             raise ConfigError(f'label_drop is {label_drop}', 'It is a probability below 1.')
         if vocabulary == 'joint' and not classes:
-            raise ConfigError('a joint vocabulary has no classes', "Set classes=..., or vocabulary='prefix'.")
+            raise ConfigError('a joint vocabulary needs classes', "Set classes=..., or vocabulary='prefix'.")
         if codebook_sizes and (len(sizes) != token_shape[-1] or max(sizes) != codebook_size):
             raise ConfigError(
                 f'codebook_sizes {sizes} do not fit token_shape {tuple(token_shape)} and codebook_size {codebook_size}',

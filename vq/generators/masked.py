@@ -86,7 +86,7 @@ class MaskedGenerator(Generator):
         if order not in ('confidence', 'halton'):
             raise ConfigError(f"order is '{order}'", "Write 'confidence' or 'halton'.")
         if steps < 1:
-            raise ConfigError(f'steps is {steps}', 'Tokens are drawn in one step at least.')
+            raise ConfigError(f'steps is {steps}', 'Give 1 or more decoding steps.')
         if not 0 <= label_drop <= 1:
             raise ConfigError(f'label_drop is {label_drop}', 'Choose a share between 0 and 1; 0.1 is usual.')
         if choice_temperature < 0:

@@ -179,11 +179,13 @@ class LlamaNetwork(BlockStack):
         if dim % heads or heads % kv_heads or (dim // heads) % pairs:
             raise ConfigError(
                 f'LlamaNetwork of {dim} channels with {heads} heads, {kv_heads} of them for keys and values',
-                f'Heads divide dim, kv_heads divide heads, and {pairs} divides the channels of a head.',
+                f'heads must divide dim, kv_heads must divide heads, and {pairs} must divide the channels of a head.',
             )
         most = None if grid is None else prefix + grid[0] * grid[1]
         if length is None and most is None:
-            raise ConfigError('LlamaNetwork has neither length nor grid', 'Say how many positions a sequence has at most.')
+            raise ConfigError(
+                'LlamaNetwork has neither length nor grid', 'Give length, the largest number of positions of a sequence.'
+            )
         self.length = length if length is not None else most or 0
         if most is not None and self.length > most:
             raise ConfigError(

@@ -46,7 +46,7 @@ class EvalCallback(Callback[TrainerLike]):
         super().bind(runner)
         self.average = next((found for found in runner.callbacks.values() if isinstance(found, EMACallback)), None)
         if self.weights == 'ema' and self.average is None:
-            raise ConfigError('EvalCallback is to evaluate a moving average, and there is none', 'Add an EMACallback.')
+            raise ConfigError('EvalCallback evaluates the moving average, and there is none', 'Add an EMACallback.')
 
     def before_run(self) -> None:
         validation = self.runner.context.validation

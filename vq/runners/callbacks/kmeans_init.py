@@ -64,7 +64,7 @@ class KMeansInitCallback(Callback[TrainerLike]):
     def before_run(self) -> None:
         if 'loaded' in self.runner.context.meta and not self.after_loading:
             self.idle = True
-            logger.info('weights were loaded: their codebook stays, no k-means')
+            logger.info('weights were loaded: their codebook is kept, and k-means is skipped')
 
     def before_step(self) -> None:
         runner = self.runner
