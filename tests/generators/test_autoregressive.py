@@ -441,7 +441,7 @@ def test_what_cannot_be_drawn_is_refused():
         (dict(token_shape=(4, 4)), CODES, 'at least 16 positions'),
         (dict(vocabulary='joint'), CODES + CLASSES, 'a vocabulary of 18'),
         (dict(vocabulary='joint', label_drop=0.0), CODES + CLASSES + 1, 'a vocabulary of 17'),
-        (dict(vocabulary='joint', classes=0), CODES, 'has no classes'),
+        (dict(vocabulary='joint', classes=0), CODES, 'needs classes'),
         (dict(vocabulary='both'), CODES, "'both'"),
         (dict(predicts='all'), CODES, "'all'"),
         (dict(label_drop=1.0), CODES, 'label_drop'),
