@@ -18,7 +18,7 @@ from _gpu_clock import copy_rate, peak_mib, release, timed
 from _gpu_running import Aim, Record
 from torch import Tensor, nn
 
-from vq.core.records import Wanted
+from vq.core.records import SampleRequest
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.networks.llama import LlamaNetwork
 
@@ -31,8 +31,8 @@ REGRET = 0.2  # standard deviations of the logits: bf16 moves them by 0.04 in 12
 def ours(network: LlamaNetwork, tokens: int, codes: int, rows: int) -> partial[Tensor]:
     """Draws (rows, tokens) greedily, the whole of ``generate``."""
     model = Autoregressive(network, (tokens,), codes, peers.CLASSES, vocabulary='joint').eval()
-    wanted = Wanted(list(range(rows)), 0, labels(network, rows))
-    return partial(model.generate, wanted, peers.greedy, peers.constant)
+    request = SampleRequest(list(range(rows)), 0, labels(network, rows))
+    return partial(model.generate, request, peers.greedy, peers.constant)
 
 
 def labels(network: LlamaNetwork, rows: int) -> Tensor:

@@ -46,7 +46,7 @@ from transformers import (  # noqa: E402
     LogitsProcessorList,
 )
 
-from vq.core.records import Wanted  # noqa: E402
+from vq.core.records import SampleRequest  # noqa: E402
 from vq.generators.autoregressive import Autoregressive  # noqa: E402
 from vq.generators.networks.llama import LlamaNetwork  # noqa: E402
 from vq.nn.packed import product_of  # noqa: E402
@@ -189,8 +189,8 @@ def measure(model: Autoregressive, rows: int, guided: bool) -> tuple[str, dict[s
     network, tokens = model.network, model.positions
     label = torch.arange(rows, device=network.head.weight.device) % CLASSES
     guidance = partial(constant, scale=SCALE if guided else 1.0)
-    wanted = Wanted(list(range(rows)), 0, label)
-    sides: dict[str, Callable[[], Any]] = {OURS: lambda: model.generate(wanted, greedy, guidance)}
+    request = SampleRequest(list(range(rows)), 0, label)
+    sides: dict[str, Callable[[], Any]] = {OURS: lambda: model.generate(request, greedy, guidance)}
     sides |= their_sides(their_model(network), label, tokens, guided)
     expected = sides[OURS]()
     for name, work in sides.items():
@@ -209,8 +209,8 @@ def recomputation(depth: int, codes: int, tokens: int) -> dict[str, Any]:
     """Batch 1 with a cache and without."""
     model = our_model(depth, 384, 6, codes, tokens)
     label = torch.zeros(1, dtype=torch.int64)
-    wanted = Wanted([0], 0, label)
-    sides = {OURS: lambda: model.generate(wanted, greedy, constant), UNCACHED: lambda: without_cache(model, label)}
+    request = SampleRequest([0], 0, label)
+    sides = {OURS: lambda: model.generate(request, greedy, constant), UNCACHED: lambda: without_cache(model, label)}
     must_be_equal('ours with a cache and without', torch.equal(sides[OURS](), sides[UNCACHED]()), f'{tokens} greedy tokens')
     times = in_turns(sides, 7, warmup=0)
     ratio = paired_ratio(times[UNCACHED].wall, times[OURS].wall)

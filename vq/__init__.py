@@ -1,4 +1,4 @@
-"""vq: image tokenizers and the generators that run on their tokens. ``vq.load('NAME')`` gives a trained one."""
+"""vq: image tokenizers, and generators of their tokens. ``vq.load('NAME')`` loads a trained model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ['__version__', 'load']
 
 
 def __getattr__(name: str) -> Any:
-    # torch is imported on first use only, so that command lines answer at once
+    # torch is imported on first use only, so that commands start fast
     if name == 'load':
         from vq.loading import load
 

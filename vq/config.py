@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.config``. The body is in ``vq/cli/config.py``."""
+"""Entry point of ``python -m vq.config``; the code is in ``vq/cli/config.py``."""
 
 import sys
 

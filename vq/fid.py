@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.fid``. The body is in ``vq/cli/fid.py``."""
+"""Entry point of ``python -m vq.fid``; the code is in ``vq/cli/fid.py``."""
 
 import sys
 

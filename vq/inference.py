@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.inference``. The body is in ``vq/cli/inference.py``."""
+"""Entry point of ``python -m vq.inference``; the code is in ``vq/cli/inference.py``."""
 
 import sys
 

@@ -20,7 +20,7 @@ from vq.tasks.sequence_modeling.loaded import load_generator
 
 
 class LoadedTokenizer:
-    """A tokenizer in eval on one device. Images are uint8 (B, 3, H, W), or float in [-1, 1]."""
+    """A tokenizer in eval mode on one device. Images are uint8 (B, 3, H, W), or float in [-1, 1]."""
 
     def __init__(self, tokenizer: Tokenizer, device: torch.device, image_size: int, source: str) -> None:
         self.model = tokenizer.to(device).eval()
@@ -32,12 +32,12 @@ class LoadedTokenizer:
 
     @property
     def continuous(self) -> bool:
-        """Whether it has latents and no tokens."""
+        """Whether the tokenizer has latents and no tokens."""
         return self.model.codebook_size == 0
 
     @property
     def token_shape(self) -> tuple[int, ...]:
-        """For images of ``image_size``."""
+        """The shape of the tokens of an image of ``image_size``."""
         return self.model.token_shape(self.image_size)
 
     def _float(self, images: Tensor) -> Tensor:
@@ -58,13 +58,13 @@ class LoadedTokenizer:
         if low < 0 or high >= self.codebook_size:
             raise UserError(
                 f'tokens reach from {low} to {high}, and the codebook has {self.codebook_size} codes',
-                'These are tokens of another tokenizer.',
+                'Use the tokenizer that made these tokens.',
             )
         return to_uint8(self.model.detokenize(tokens.to(self.device).long()))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Images -> latents float (B, C, h, w): of discrete tokenizers before they are quantized, else the means."""
+        """Images -> latents float (B, C, h, w): before quantization, or the mean if ``continuous``."""
         return self.model.encode(self._float(images)).mean
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class LoadedTokenizer:
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor) -> Tensor:
-        """Images -> images uint8, through the tokens, or through the means where there are none."""
+        """Images -> images uint8, through the tokens, or through the mean if ``continuous``."""
         return self.decode(self.encode(images)) if self.continuous else to_uint8(self.model.detokenize(self.tokenize(images)))
 
     def __repr__(self) -> str:
@@ -89,10 +89,10 @@ def load(
     work_dir: str | Path = 'work_dirs',
     trust: bool = False,
 ) -> Any:
-    """The tokenizer of a run (its NAME, its folder, or one of its checkpoint folders), of a converted file, or a published
-    one by its name in the catalog. Of the run of a generator, the generator with its tokenizer: a ``LoadedGenerator``.
+    """The tokenizer of a run (its NAME, its folder, or one of its checkpoint folders), of a converted file, or of the catalog
+    of published tokenizers, by its name. For the run of a generator, the generator with its tokenizer: a ``LoadedGenerator``.
 
-    Nothing that lies in a run is executed. ``trust``: import the modules that the run names in ``custom_imports``.
+    No code in a run is executed. ``trust``: import the modules that the run names in ``custom_imports``.
     """
     run = find(name, work_dir, trust)
     import_modules(run.custom_imports)
@@ -104,7 +104,7 @@ def load(
         )
     if run.checkpoint is None:
         check_converted(run)
-    # no more than the tokenizer: losses and discriminators would only be thrown away, and may want files of their own
+    # only the tokenizer: losses and discriminators are not needed, and can require files of their own
     tokenizer = VQModelRegistry.build(run.model['tokenizer'], 'model.tokenizer')
     fill(tokenizer, run, weights)
     image_size = 256 if run.spec.image is None else run.spec.image[0]
@@ -112,7 +112,7 @@ def load(
 
 
 def check_converted(run: Run) -> None:
-    """A file comes from outside: its tensors must be those of its config, before any memory is taken for them."""
+    """Check that the tensors of a file from outside match its config, before memory is allocated for them."""
     from vq.assembly.matching import fit
 
     about = run.about
@@ -124,7 +124,7 @@ def check_converted(run: Run) -> None:
 
 
 def fill(tokenizer: Tokenizer, run: Run, weights: Weights = 'auto') -> None:
-    """Load what stands under ``tokenizer.`` in a run; frozen parts read their own files."""
+    """Load the keys under ``tokenizer.`` of a run; frozen parts read their own files."""
     task = Task()
     task.tokenizer = tokenizer
     load_model_from(task, [run], weights=weights)

@@ -1,6 +1,6 @@
-"""The whole tree of registries. A child stands below what it is a kind of; each imports its package on the first miss.
+"""The tree of all registries. A child holds special kinds of parts. A registry imports its package at the first unknown name.
 
-``interface`` names the base class in ``vq/interfaces.py``: a constructor parameter annotated with it takes a nested
+``interface`` names the base class in ``vq/interfaces/``: a constructor parameter annotated with it takes a nested
 ``dict(type=...)`` from that registry. Nothing here imports torch.
 """
 
@@ -32,7 +32,7 @@ class VQTransformRegistry(VQRegistry):
 
 
 class VQModelRegistry(VQRegistry):
-    """Tokenizers, and below it every kind of network."""
+    """Tokenizers; its child registries hold every kind of network."""
 
     package = 'vq.tokenizers'
     interface = 'vq.interfaces:Tokenizer'
@@ -69,7 +69,7 @@ class VQDiscriminatorRegistry(VQModelRegistry):
 
 
 class VQGeneratorRegistry(VQModelRegistry):
-    """What learns and draws tokens."""
+    """Models that learn and sample tokens."""
 
     package = 'vq.generators'
     interface = 'vq.interfaces:Generator'
@@ -105,14 +105,14 @@ class VQGeneratorLossRegistry(VQLossRegistry):
     """Functions ``fake_logits -> scalar``."""
 
     package = 'vq.losses.adversarial'
-    interface = ''  # functions: they are no Loss
+    interface = ''  # functions, not ``Loss`` modules
 
 
 class VQDiscriminatorLossRegistry(VQLossRegistry):
     """Functions ``(real_logits, fake_logits) -> scalar``."""
 
     package = 'vq.losses.adversarial'
-    interface = ''  # functions: they are no Loss
+    interface = ''  # functions, not ``Loss`` modules
 
 
 class VQPenaltyRegistry(VQLossRegistry):
@@ -131,14 +131,14 @@ class VQGeneratorWeightRegistry(VQLossRegistry):
 
 
 class VQTaskRegistry(VQRegistry):
-    """What a runner drives."""
+    """Models with the steps that a runner calls."""
 
     package = 'vq.tasks'
     interface = 'vq.interfaces:Task'
 
 
 class VQFeatureNetworkRegistry(VQRegistry):
-    """Frozen networks whose features metrics compare."""
+    """Frozen networks, whose features metrics compare."""
 
     package = 'vq.teachers'
     interface = 'vq.interfaces:FeatureNetwork'

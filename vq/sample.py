@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.sample``. The body is in ``vq/cli/sample.py``."""
+"""Entry point of ``python -m vq.sample``; the code is in ``vq/cli/sample.py``."""
 
 import sys
 

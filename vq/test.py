@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.test``. The body is in ``vq/cli/test.py``."""
+"""Entry point of ``python -m vq.test``; the code is in ``vq/cli/test.py``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.train``. The body is in ``vq/cli/train.py``."""
+"""Entry point of ``python -m vq.train``; the code is in ``vq/cli/train.py``."""
 
 import sys
 

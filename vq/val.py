@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.val``. The body is in ``vq/cli/val.py``."""
+"""Entry point of ``python -m vq.val``; the code is in ``vq/cli/val.py``."""
 
 import sys
 

@@ -56,9 +56,9 @@ def test_nothing_is_kept_from_one_parse_to_the_next():
     [
         ('nothing', "--override: 'nothing' is neither KEY:EXPR nor KEY::TEXT"),
         (':1', "':1' is neither KEY:EXPR nor KEY::TEXT"),
-        ('a:ddp', "'ddp' is no Python expression (NameError: name 'ddp' is not defined); for text write a::ddp"),
-        ('a:', "'' is no Python expression"),
-        ('a:1 +', "'1 +' is no Python expression (SyntaxError"),
+        ('a:ddp', "'ddp' is not a Python expression (NameError: name 'ddp' is not defined); for text write a::ddp"),
+        ('a:', "'' is not a Python expression"),
+        ('a:1 +', "'1 +' is not a Python expression (SyntaxError"),
         ('a:1/0', 'ZeroDivisionError'),
     ],
 )

@@ -70,7 +70,7 @@ def test_a_missing_config(command: Callable[..., Outcome]) -> None:
     code, found, last = command('run', 'tinny.py')
     assert code == 2
     assert "config file 'tinny.py' does not exist; did you mean 'tiny.py'?" in found
-    assert last.startswith('Looked at: ')
+    assert last.startswith('Searched: ')
 
 
 def test_an_unknown_option(command: Callable[..., Outcome]) -> None:

@@ -91,8 +91,8 @@ def write_other(tmp_path):
             "trainer: Trainer has no parameter 'itres'; did you mean 'iters'?",
             'It takes',
         ),
-        ('x = 1 +', 'other.py:1: invalid syntax', 'Mend the syntax'),
-        ('x = [][1]', 'other.py:1: IndexError', 'Mend this line'),
+        ('x = 1 +', 'other.py:1: invalid syntax', 'Fix the syntax'),
+        ('x = [][1]', 'other.py:1: IndexError', 'Fix this line'),
         (
             "custom_imports = ['no_such_module_of_a_user']",
             "'no_such_module_of_a_user' cannot be imported",

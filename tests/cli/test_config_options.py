@@ -52,7 +52,7 @@ def test_list_finds_configs_by_name_and_by_claim(capsys):
     assert 'configs/digits/fsq.py' in said(capsys, '--list', 'scalar quantization')
     assert len(said(capsys, '--list').splitlines()) == len(entries())
     assert command.main(['--list', 'nonesuch']) == 2
-    assert "no shipped config says 'nonesuch'" in capsys.readouterr().err
+    assert "no shipped config contains 'nonesuch'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['digits/vq_ema.py', 'vqgan/1024_r1_lecam_imagenet_ddp.py', 'digits/maskgit.py'])

@@ -157,7 +157,7 @@ def test_tokens_and_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str
         {'id_': ['b', 'a'], 'category': torch.arange(2), 'tokens': torch.arange(8).view(2, 2, 2)}, tmp_path / 'tokens/0_0.pth'
     )
     assert main(['tokens', str(tmp_path / 'tokens'), '--options', 'codebook_size:8']) == 0
-    assert '0 samples that were there twice' in capsys.readouterr().out
+    assert '0 duplicate samples' in capsys.readouterr().out
     from vq.io.shards import ShardSet
 
     shards = ShardSet(tmp_path / 'tokens.converted')

@@ -94,10 +94,10 @@ def test_generate_draws_image_tokens_only(vocabulary, tmp_path):
 
 def test_what_has_no_llama_layout_is_refused(tmp_path):
     grid = Autoregressive(LlamaNetwork(CODES, 24, 1, 3, grid=SHAPE, prefix=1), SHAPE, CODES, CLASSES)
-    with pytest.raises(UserError, match='positions are those of a grid') as caught:
+    with pytest.raises(UserError, match='has two-dimensional positions') as caught:
         export(grid, tmp_path / 'out')
     assert 'grid=None' in caught.value.hint
-    with pytest.raises(UserError, match='some that have none'):
+    with pytest.raises(UserError, match='a prefix without positions'):
         export(generator_of('prefix', CLASSES, 0.1, None, prefix=1), tmp_path / 'out')
     other = Autoregressive(GPT2Network(CODES, 24, 1, 3, COUNT), SHAPE, CODES, CLASSES)
     with pytest.raises(UserError, match='GPT2Network has no Hugging Face Llama layout'):

@@ -149,8 +149,8 @@ def test_wrong_folders_and_references(home: Path, capsys: pytest.CaptureFixture[
     rows = features_of(REAL)
     np.savez(home / 'both.npz', mu=rows.mean(0), sigma=np.cov(rows, rowvar=False), arr_0=REAL[:9])
     said = complaint(capsys, home, 'both.npz', 'made', '--figures', 'fid', 'precision_recall')
-    assert '9 images that are part of it' in said and '--reference-images' in said
-    assert 'Only inception_score does without' in complaint(capsys, home, 'none', 'made')
+    assert '9 images of that set' in said and '--reference-images' in said
+    assert 'Only inception_score needs none' in complaint(capsys, home, 'none', 'made')
 
 
 def test_shards_are_said_to_be_none(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -398,7 +398,7 @@ def test_batch_is_per_device_whatever_the_config_says(tmp_path, capsys):
 def test_numbers_that_are_none_are_refused(wrong, capsys):
     with pytest.raises(SystemExit) as ended:
         command.main(['digits/vq_ema.py', '--memory', *wrong])
-    assert ended.value.code == 2 and 'is no whole number from 1 up' in capsys.readouterr().err
+    assert ended.value.code == 2 and 'is not a whole number from 1 up' in capsys.readouterr().err
 
 
 def test_without_a_trainer_there_is_nothing_to_say(tmp_path, capsys):

@@ -90,7 +90,7 @@ def test_fetched_once_and_checked_afterwards(command, server):
     assert (code, err) == (0, '') and 'first: pretrained/some/first.pth fetched' in out
     assert Path('pretrained/some/first.pth').read_bytes() == FIRST
     code, out, _ = command('eins', 'first')
-    assert code == 0 and out.count('is there, checked') == 1 and len(server.requests) == 1
+    assert code == 0 and out.count('is present, checked') == 1 and len(server.requests) == 1
     assert command('first', '--force')[0] == 0 and len(server.requests) == 2
 
 
@@ -112,7 +112,7 @@ def test_a_digest_that_nobody_publishes_is_recorded_and_said(command, server):
     assert recorded['some/second.pth']['url'] == f'{server.address}/copy/files/second.pth?dl=1'
     assert re.fullmatch(r'\d{4}-\d\d-\d\d', recorded['some/second.pth']['date'])
     _, out, _ = command('second')
-    assert 'is there, checked' in out and 'no digest' not in out
+    assert 'is present, checked' in out and 'no digest' not in out
 
 
 @pytest.mark.parametrize('name', ['first', 'second'])

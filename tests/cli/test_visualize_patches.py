@@ -284,7 +284,7 @@ class TestWhatDoesNotBelongTogether:
     def test_tokens_that_are_no_grid(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         save_pictures(40, 32)
         write_tokens(np.zeros((COUNT, 30), int), 16)
-        assert 'are no grid' in self.said(capsys)
+        assert 'are not on a grid' in self.said(capsys)
 
     def test_cells_that_do_not_fit(self, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
         save_pictures(40, 32)

@@ -125,7 +125,7 @@ def test_what_the_settings_refuse_has_a_path() -> None:
 
 def test_a_part_that_takes_such_a_key_itself_is_refused() -> None:
     config = dict(type='Clash', kept=dict(type='Sitter'))
-    message = "clash.kept: Sitter has a parameter 'hours', and so has Care beside it"
+    message = "clash.kept: Sitter has a parameter 'hours', also a field of Care beside it"
     assert next(iter(find_problems(KeeperRegistry, config, 'clash')))[0] == message
     with pytest.raises(ConfigError, match='Sitter has a parameter'):
         KeeperRegistry.build(config, 'clash')

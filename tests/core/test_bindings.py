@@ -231,14 +231,14 @@ def test_values_that_a_function_gives_are_compared():
     writer = dict(type='Writer', network=dict(type='Network', ids=8))
     assert (
         refused(model_of(writer))
-        == 'top.writer.network.ids is 8 in the config, and the other settings of top.writer ask for 7'
+        == 'top.writer.network.ids is 8 in the config, and the other settings of top.writer require 7'
     )
 
 
 def test_further_values_may_be_accepted():
     model = build(model_of(dict(type='Writer', network=dict(type='Network', length=50))))
     assert model.writer.network.length == 50
-    assert refused(model_of(dict(type='Writer', network=dict(type='Network', length=4)))).endswith('ask for 5 or more')
+    assert refused(model_of(dict(type='Writer', network=dict(type='Network', length=4)))).endswith('require 5 or more')
     book = dict(BOOK, sizes=(5, 5))
     watch = build(dict(type='Watch', model=model_of(None, book), counters=dict(a=dict(type='Counter', codes=[5, 5]))))
     assert watch.counters['a'].codes == [5, 5]

@@ -113,7 +113,7 @@ def test_all_problems_are_reported_at_once_in_order():
         lines[1:], ("home: House has no parameter 'frist'", 'home.herd[0]', 'home.herd[1]', 'home.on'), strict=True
     ):
         assert line.strip().startswith(start)
-    assert error.value.hint.startswith('Mend these')
+    assert error.value.hint.startswith('Fix these')
 
 
 def test_a_single_problem_is_said_as_it_is():

@@ -72,7 +72,7 @@ def test_in_a_run_folder_json_comes_first_and_python_is_read_as_data(here: Path)
         PyConfig.load('work_dirs/x/mine.py')
     (run / 'mine.py').write_text(PyConfig(CONTENT).dumps())
     assert PyConfig.load('work_dirs/x/mine.py') == CONTENT
-    with pytest.raises(ConfigError, match='whose options are settled'):
+    with pytest.raises(ConfigError, match='whose options are fixed'):
         PyConfig.load('work_dirs/x/mine.py', iters=3)
     (run / 'mine.py').write_text("open('gone', 'w')\n")
     (run / 'mine.json').write_text(config_json.dumps({'trainer': {}}))
@@ -108,6 +108,6 @@ def test_modules_that_it_names_need_trust(here: Path) -> None:
 def test_it_loads_no_other_file(here: Path, name: str) -> None:
     (here / 'parent.py').write_text("open('gone', 'w')\n")
     (here / 'run.json').write_text(json.dumps({name: ['parent.py']}))
-    with pytest.raises(ConfigError, match=f"has '{name}', and a composed config has none"):
+    with pytest.raises(ConfigError, match=f"has '{name}', which a composed config cannot have"):
         PyConfig.load('run.json')
     assert not Path('gone').exists()

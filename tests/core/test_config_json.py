@@ -83,10 +83,10 @@ def test_what_cannot_be_written_is_named() -> None:
     ('text', 'message'),
     [
         ('{"a": 1, "a": 2}', 'a key twice'),
-        ('{"a": NaN}', 'NaN is no JSON'),
-        ('{"a": -Infinity}', '-Infinity is no JSON'),
+        ('{"a": NaN}', 'NaN is not valid JSON'),
+        ('{"a": -Infinity}', '-Infinity is not valid JSON'),
         ('{"a": 1e999}', 'beyond the range'),
-        ('{"a": {"!tuple": [1], "b": 2}}', "tag '!tuple' does not stand alone"),
+        ('{"a": {"!tuple": [1], "b": 2}}', "tag '!tuple' is not the only key"),
         ('{"a": {"!tuple": 1}}', "tag '!tuple' has 1"),
         ('{"a": {"!list": [1]}}', "tag '!list'"),
         ('{"a": {"!float": "1.5"}}', "tag '!float'"),
@@ -101,11 +101,11 @@ def test_what_cannot_be_written_is_named() -> None:
         ('{"a": {"!text": [-1]}}', 'chr'),
         ('{"a": {"!text": [99999999999999999999]}}', 'too large'),
         ('{"a": 1', 'delimiter'),
-        ('{"a": ' + '[' * 100_000, 'nested too deep'),
+        ('{"a": ' + '[' * 100_000, 'nested too deeply'),
         ('[1]', 'holds a list'),
         ('{"!dict": [[1, 2]]}', 'holds a dict'),
         ('x' * 10_000_001, 'more than 10,000,000 bytes'),
-        ("a = 1\n__import__('os')", 'no config in JSON'),
+        ("a = 1\n__import__('os')", 'not a JSON config'),
     ],
 )
 def test_what_is_not_strict_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -74,5 +74,5 @@ def test_number_reads_a_variable(monkeypatch, text, value):
 @pytest.mark.parametrize('text', ['', 'one', '-1', '1.5'])
 def test_number_says_what_is_none(monkeypatch, text):
     monkeypatch.setenv('SOME_COUNT', text)
-    with pytest.raises(UserError, match=f"SOME_COUNT is '{text}', which is no number"):
+    with pytest.raises(UserError, match=f"SOME_COUNT is '{text}', which is not a number"):
         environment.number('SOME_COUNT')

@@ -111,7 +111,7 @@ def test_parts_are_inserted_where_a_list_would_have_them(config: PyConfig) -> No
     parts.append(dict(type='GitCallback'))  # the one that was switched off
     assert list(parts.keys())[-1] == 'git' and parts.git == {'type': 'GitCallback'}
     for wrong in ({'interval': 3}, 'LogCallback', None):
-        with pytest.raises(ConfigError, match='parts with names'):
+        with pytest.raises(ConfigError, match='named parts'):
             parts.append(wrong)
 
 

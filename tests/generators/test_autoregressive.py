@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Wanted
+from vq.core.records import SampleRequest
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.decoding import Decoding
 from vq.generators.networks.llama import LlamaNetwork
@@ -53,9 +53,9 @@ def model_of(kind: str = 'prefix', **options) -> Autoregressive:
     return model
 
 
-def wanted_of(model: Autoregressive, ids: list[int], **fields) -> Wanted:
+def request_of(model: Autoregressive, ids: list[int], **fields) -> SampleRequest:
     category = torch.tensor([sample % model.classes for sample in ids]) if model.classes else None
-    return Wanted(ids, 7, category, **fields)
+    return SampleRequest(ids, 7, category, **fields)
 
 
 def logits_of(model: Autoregressive, tokens: Tensor, label: Tensor | None, position: int) -> Tensor:
@@ -77,18 +77,18 @@ def logits_of(model: Autoregressive, tokens: Tensor, label: Tensor | None, posit
 
 
 @torch.no_grad()
-def by_hand(model: Autoregressive, wanted: Wanted, sampler, guidance) -> Tensor:
+def by_hand(model: Autoregressive, request: SampleRequest, sampler, guidance) -> Tensor:
     """Two passes from scratch per token."""
-    rows, length = len(wanted.ids), model.positions
-    numbers = uniforms(wanted.seed, wanted.ids, length)
+    rows, length = len(request.ids), model.positions
+    numbers = uniforms(request.seed, request.ids, length)
     null = torch.full((rows,), model.classes)
     tokens = torch.zeros(rows, length, dtype=torch.int64)
-    kept = None if wanted.keep is None else wanted.keep.flatten()
+    kept = None if request.keep is None else request.keep.flatten()
     for t in range(length):
         if kept is not None and kept[t]:
-            tokens[:, t] = wanted.given.flatten(1)[:, t]
+            tokens[:, t] = request.given.flatten(1)[:, t]
             continue
-        logits, scale = logits_of(model, tokens, wanted.category, t), guidance(t, length)
+        logits, scale = logits_of(model, tokens, request.category, t), guidance(t, length)
         if scale != 1:
             unconditional = logits_of(model, tokens, null, t)
             logits = unconditional + scale * (logits - unconditional)
@@ -110,10 +110,10 @@ SCHEDULES = {
 @pytest.mark.parametrize('sampler', [greedy, partial(multinomial, top_k=5, temperature=1.5)], ids=['greedy', 'multinomial'])
 def test_cached_generation_is_full_recomputation(kind, sampler):
     model = model_of(kind)
-    wanted = wanted_of(model, [3, 0, 12, 5])
-    tokens = model.generate(wanted, sampler, NONE)
+    request = request_of(model, [3, 0, 12, 5])
+    tokens = model.generate(request, sampler, NONE)
     assert tokens.shape == (4, *model.token_shape) and tokens.dtype == torch.int64 and not tokens.is_inference()
-    assert torch.equal(tokens, by_hand(model, wanted, sampler, NONE))
+    assert torch.equal(tokens, by_hand(model, request, sampler, NONE))
     assert len(tokens.unique()) > 3
 
 
@@ -121,10 +121,10 @@ def test_cached_generation_is_full_recomputation(kind, sampler):
 @pytest.mark.parametrize('schedule', SCHEDULES)
 def test_guided_generation_is_two_passes(kind, schedule):
     model, sampler = model_of(kind), partial(multinomial, temperature=1.2)
-    wanted = wanted_of(model, [4, 1, 7])
-    tokens = model.generate(wanted, sampler, SCHEDULES[schedule])
-    assert torch.equal(tokens, by_hand(model, wanted, sampler, SCHEDULES[schedule]))
-    assert not torch.equal(tokens, model.generate(wanted, sampler, NONE)), 'guidance does something'
+    request = request_of(model, [4, 1, 7])
+    tokens = model.generate(request, sampler, SCHEDULES[schedule])
+    assert torch.equal(tokens, by_hand(model, request, sampler, SCHEDULES[schedule]))
+    assert not torch.equal(tokens, model.generate(request, sampler, NONE)), 'guidance does something'
 
 
 def test_scale_1_is_conditional_and_costs_nothing(monkeypatch):
@@ -132,15 +132,15 @@ def test_scale_1_is_conditional_and_costs_nothing(monkeypatch):
     seen = []
     step = LlamaNetwork.step
     monkeypatch.setattr(LlamaNetwork, 'step', lambda self, x, *rest: seen.append(tuple(x.shape[:2])) or step(self, x, *rest))
-    tokens = model.generate(wanted_of(model, [0, 1]), multinomial, NONE)
-    assert torch.equal(tokens, by_hand(model, wanted_of(model, [0, 1]), multinomial, NONE))
+    tokens = model.generate(request_of(model, [0, 1]), multinomial, NONE)
+    assert torch.equal(tokens, by_hand(model, request_of(model, [0, 1]), multinomial, NONE))
     assert seen == [(2, 1)] * 15
 
 
 def test_the_null_half_is_left_out_once_guidance_is_over(monkeypatch):
     model, seen, step = model_of(), [], LlamaNetwork.step
     monkeypatch.setattr(LlamaNetwork, 'step', lambda self, x, *rest: seen.append(tuple(x.shape[:2])) or step(self, x, *rest))
-    model.generate(wanted_of(model, [0, 1]), greedy, SCHEDULES['until 6'])
+    model.generate(request_of(model, [0, 1]), greedy, SCHEDULES['until 6'])
     assert seen == [(4, 1)] * 7 + [(2, 1)] * 8
 
 
@@ -149,10 +149,10 @@ def test_a_sample_is_the_same_in_every_batch_and_place(kind):
     model, ids = model_of(kind), [11, 3, 8, 0, 25, 6, 2, 9]
     guidance = STRONG if model.classes else NONE
     sampler = partial(multinomial, top_p=0.9)
-    whole = model.generate(wanted_of(model, ids), sampler, guidance)
+    whole = model.generate(request_of(model, ids), sampler, guidance)
     for row, sample in enumerate(ids):
-        assert torch.equal(model.generate(wanted_of(model, [sample]), sampler, guidance)[0], whole[row])
-    assert torch.equal(model.generate(wanted_of(model, ids[::-1]), sampler, guidance), whole.flip(0))
+        assert torch.equal(model.generate(request_of(model, [sample]), sampler, guidance)[0], whole[row])
+    assert torch.equal(model.generate(request_of(model, ids[::-1]), sampler, guidance), whole.flip(0))
 
 
 def test_step_of_a_batch_is_that_of_its_rows():
@@ -190,15 +190,15 @@ def test_half_an_image_is_completed(kind, guidance, monkeypatch):
     model = model_of(kind)
     half = model.positions // 2
     keep = (torch.arange(model.positions) < half).view(model.token_shape)
-    other = model.generate(wanted_of(model, [40, 41]), multinomial, NONE)
+    other = model.generate(request_of(model, [40, 41]), multinomial, NONE)
     given = torch.where(keep, other, -1)  # what is not kept is not looked at
-    wanted = wanted_of(model, [2, 5], given=given, keep=keep)
-    expected = by_hand(model, wanted, multinomial, guidance)
+    request = request_of(model, [2, 5], given=given, keep=keep)
+    expected = by_hand(model, request, multinomial, guidance)
     steps, step = [], LlamaNetwork.step
     monkeypatch.setattr(
         LlamaNetwork, 'step', lambda self, x, at, cache: steps.append((at, x.shape[1])) or step(self, x, at, cache)
     )
-    tokens = model.generate(wanted, multinomial, guidance)
+    tokens = model.generate(request, multinomial, guidance)
     assert torch.equal(tokens[:, keep], other[:, keep])
     assert torch.equal(tokens, expected)
     assert not torch.equal(tokens, other)
@@ -209,13 +209,13 @@ def test_chosen_positions_are_painted_in(monkeypatch):
     model = model_of()
     keep = torch.tensor([0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 1, 1, 1, 1], dtype=torch.bool).view(SHAPE)
     given = torch.randint(CODES, (3, *SHAPE), generator=torch.Generator().manual_seed(2))
-    wanted = wanted_of(model, [1, 2, 3], given=given, keep=keep)
-    expected = by_hand(model, wanted, multinomial, STRONG)
+    request = request_of(model, [1, 2, 3], given=given, keep=keep)
+    expected = by_hand(model, request, multinomial, STRONG)
     steps, step = [], LlamaNetwork.step
     monkeypatch.setattr(
         LlamaNetwork, 'step', lambda self, x, at, cache: steps.append((at, x.shape[1])) or step(self, x, at, cache)
     )
-    tokens = model.generate(wanted, multinomial, STRONG)
+    tokens = model.generate(request, multinomial, STRONG)
     assert torch.equal(tokens[:, keep], given[:, keep]) and torch.equal(tokens, expected)
     assert steps == [(0, 1), (1, 3), (4, 1), (5, 2), (7, 4)], 'nothing after the last that is drawn'
 
@@ -223,11 +223,11 @@ def test_chosen_positions_are_painted_in(monkeypatch):
 def test_all_or_nothing_kept():
     model = model_of()
     given = torch.randint(CODES, (2, *SHAPE), generator=torch.Generator().manual_seed(2))
-    every = wanted_of(model, [1, 2], given=given, keep=torch.ones(SHAPE, dtype=torch.bool))
+    every = request_of(model, [1, 2], given=given, keep=torch.ones(SHAPE, dtype=torch.bool))
     assert torch.equal(model.generate(every, multinomial, STRONG), given)
-    none = wanted_of(model, [1, 2], given=given, keep=torch.zeros(SHAPE, dtype=torch.bool))
+    none = request_of(model, [1, 2], given=given, keep=torch.zeros(SHAPE, dtype=torch.bool))
     assert torch.equal(
-        model.generate(none, multinomial, STRONG), model.generate(wanted_of(model, [1, 2]), multinomial, STRONG)
+        model.generate(none, multinomial, STRONG), model.generate(request_of(model, [1, 2]), multinomial, STRONG)
     )
 
 
@@ -263,7 +263,7 @@ def test_no_token_leaves_the_segment_of_its_position(kind):
     model.__dict__.pop('class_embedding', None)
     if not model.joint:
         model.start_of = lambda label: torch.zeros(len(label), 1, 1)
-    tokens = model.generate(wanted_of(model, list(range(40))), multinomial, NONE).flatten(1)
+    tokens = model.generate(request_of(model, list(range(40))), multinomial, NONE).flatten(1)
     for depth, size in enumerate(sizes):
         found = tokens[:, depth :: len(sizes)].unique().tolist()
         assert found == list(range(size)), 'each of its segment occurs, none besides'
@@ -372,23 +372,23 @@ def test_the_null_class_learns_when_labels_are_dropped_and_only_it():
 
 def test_images_of_no_class_are_those_of_the_null_class():
     model = model_of()
-    null = Wanted([1, 2], 7, torch.tensor([CLASSES] * 2))
-    assert torch.equal(model.generate(Wanted([1, 2], 7), greedy, NONE), by_hand(model, null, greedy, NONE))
+    null = SampleRequest([1, 2], 7, torch.tensor([CLASSES] * 2))
+    assert torch.equal(model.generate(SampleRequest([1, 2], 7), greedy, NONE), by_hand(model, null, greedy, NONE))
 
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_bf16_runs_and_stays_inside(kind):
     model = model_of(kind).to(torch.bfloat16)
     guidance = STRONG if model.classes else NONE
-    tokens = model.generate(wanted_of(model, [0, 1, 2]), partial(multinomial, top_k=4), guidance)
+    tokens = model.generate(request_of(model, [0, 1, 2]), partial(multinomial, top_k=4), guidance)
     assert tokens.shape == (3, *model.token_shape) and (tokens >= 0).all() and (tokens < CODES).all()
     with torch.autocast('cpu', torch.bfloat16):
-        tokens = model_of(kind).generate(wanted_of(model, [0, 1, 2]), multinomial, guidance)
+        tokens = model_of(kind).generate(request_of(model, [0, 1, 2]), multinomial, guidance)
     assert (tokens >= 0).all() and (tokens < CODES).all()
 
 
 def test_an_empty_batch_has_no_tokens():
-    assert model_of().generate(Wanted([], 0, torch.zeros(0, dtype=torch.int64)), greedy, STRONG).shape == (0, *SHAPE)
+    assert model_of().generate(SampleRequest([], 0, torch.zeros(0, dtype=torch.int64)), greedy, STRONG).shape == (0, *SHAPE)
 
 
 def test_it_builds_on_the_meta_device_and_starts_anew_after_it():
@@ -405,7 +405,7 @@ def test_broken_logits_are_reported():
     nn.init.constant_(model.network.norm.weight, float('nan'))
     for sampler in (greedy, multinomial, partial(multinomial, top_k=3)):
         with pytest.raises(RunFailure, match='NaN'):
-            model.generate(wanted_of(model, [0, 1]), sampler, NONE)
+            model.generate(request_of(model, [0, 1]), sampler, NONE)
 
 
 def test_what_cannot_be_drawn_is_refused():
@@ -414,23 +414,23 @@ def test_what_cannot_be_drawn_is_refused():
     model = model_of()
     for category in ([0, CLASSES], [-1, 0]):
         with pytest.raises(UserError, match='among the 4 classes'):
-            model.generate(Wanted([0, 1], 0, torch.tensor(category)), greedy, NONE)
+            model.generate(SampleRequest([0, 1], 0, torch.tensor(category)), greedy, NONE)
     with pytest.raises(UserError, match='one category per image'):
-        model.generate(Wanted([0, 1], 0, torch.tensor([0])), greedy, NONE)
+        model.generate(SampleRequest([0, 1], 0, torch.tensor([0])), greedy, NONE)
     with pytest.raises(UserError, match='both'):
-        model.generate(wanted_of(model, [0, 1], given=tokens), greedy, NONE)
+        model.generate(request_of(model, [0, 1], given=tokens), greedy, NONE)
     with pytest.raises(UserError, match='shape'):
-        model.generate(wanted_of(model, [0, 1], given=tokens[:1], keep=keep), greedy, NONE)
+        model.generate(request_of(model, [0, 1], given=tokens[:1], keep=keep), greedy, NONE)
     for wrong in (-1, CODES):
         with pytest.raises(UserError, match='not in the codebook'):
-            model.generate(wanted_of(model, [0, 1], given=torch.full_like(tokens, wrong), keep=keep), greedy, NONE)
+            model.generate(request_of(model, [0, 1], given=torch.full_like(tokens, wrong), keep=keep), greedy, NONE)
     with pytest.raises(UserError, match='label_drop'):
-        model_of(label_drop=0.0).generate(wanted_of(model, [0, 1]), greedy, STRONG)
+        model_of(label_drop=0.0).generate(request_of(model, [0, 1]), greedy, STRONG)
     free = model_of('free')
     with pytest.raises(UserError, match='guidance needs classes'):
-        free.generate(Wanted([0], 0), greedy, STRONG)
+        free.generate(SampleRequest([0], 0), greedy, STRONG)
     with pytest.raises(UserError, match='has no classes'):
-        free.generate(Wanted([0], 0, torch.tensor([0])), greedy, NONE)
+        free.generate(SampleRequest([0], 0, torch.tensor([0])), greedy, NONE)
 
 
 @pytest.mark.parametrize(

@@ -190,12 +190,12 @@ def test_places_that_the_config_gives_stay(more, found):
         ),
         (
             generator_of(dict(LLAMA, vocabulary=14)),
-            'generator.network.vocabulary is 14 in the config, and the other settings of trainer.model.generator ask for 13',
+            'generator.network.vocabulary is 14 in the config, and the other settings of trainer.model.generator require 13',
         ),
         (
             generator_of(dict(LLAMA, length=15)),
             'generator.network.length is 15 in the config, '
-            'and the other settings of trainer.model.generator ask for 16 or more',
+            'and the other settings of trainer.model.generator require 16 or more',
         ),
         (
             generator_of(dict(LLAMA, vocabulary=512, length=16), codebook_size=512, codebook_sizes=(), token_shape=(4, 4)),

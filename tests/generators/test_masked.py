@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from scipy.stats import truncnorm
 
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Wanted
+from vq.core.records import SampleRequest
 from vq.generators.masked import MaskedGenerator
 from vq.registries import VQGeneratorRegistry
 from vq.sampling.masked import halton_order, hidden_counts
@@ -49,8 +49,8 @@ def scale_of(scale):
 
 
 def draw(model, ids=(0, 1, 2), scale=1.0, sampler=inverse, seed=5, **more):
-    wanted = Wanted(list(ids), seed, **more)
-    return model.generate(wanted, sampler, scale_of(scale))
+    request = SampleRequest(list(ids), seed, **more)
+    return model.generate(request, sampler, scale_of(scale))
 
 
 # the network
@@ -206,21 +206,21 @@ def test_bfloat16_gives_logits_gradients_and_codes(shape):
 # drawing
 
 
-def by_loops(model, wanted, scale, counts):
+def by_loops(model, request, scale, counts):
     """Decoding of one image at a time, two passes for guidance, lists and sorted() in place of tensors."""
     length = model.length
-    noise = uniforms(wanted.seed, wanted.ids, len(counts), length, purpose='tokens').double()
-    luck = uniforms(wanted.seed, wanted.ids, len(counts), length, purpose='confidence').double()
+    noise = uniforms(request.seed, request.ids, len(counts), length, purpose='tokens').double()
+    luck = uniforms(request.seed, request.ids, len(counts), length, purpose='confidence').double()
     images = []
-    for row in range(len(wanted.ids)):
+    for row in range(len(request.ids)):
         tokens = [0] * length
         hidden = set(range(length))
-        if wanted.keep is not None:
-            hidden = {place for place, kept in enumerate(wanted.keep.flatten().tolist()) if not kept}
-            tokens = [0 if place in hidden else int(wanted.given[row].flatten()[place]) for place in range(length)]
+        if request.keep is not None:
+            hidden = {place for place, kept in enumerate(request.keep.flatten().tolist()) if not kept}
+            tokens = [0 if place in hidden else int(request.given[row].flatten()[place]) for place in range(length)]
         for step, after in enumerate(counts):
             mask = torch.tensor([[place in hidden for place in range(length)]])
-            conditional = model.network(torch.tensor([tokens]), mask, wanted.category[row : row + 1])[0]
+            conditional = model.network(torch.tensor([tokens]), mask, request.category[row : row + 1])[0]
             unconditional = model.network(torch.tensor([tokens]), mask, None)[0]
             logits = unconditional + scale * (conditional - unconditional)
             scores, drawn = {}, {}
@@ -258,10 +258,10 @@ def test_decoding_is_the_plain_loop(settings, inside, scale):
         keep = torch.zeros(shape, dtype=torch.bool)
         keep.view(-1)[[1, 2, 6]] = True
         more |= {'given': draw_tokens(3, shape), 'keep': keep}
-    wanted = Wanted([4, 0, 11], 9, **more)
+    request = SampleRequest([4, 0, 11], 9, **more)
     free = model.length - (3 if inside else 0)
-    found = model.generate(wanted, inverse, scale_of(scale))
-    assert torch.equal(found, by_loops(model, wanted, scale, hidden_counts(free, model.steps, model.schedule)))
+    found = model.generate(request, inverse, scale_of(scale))
+    assert torch.equal(found, by_loops(model, request, scale, hidden_counts(free, model.steps, model.schedule)))
 
 
 def test_tokens_are_of_the_sample_not_of_its_batch():
@@ -283,8 +283,8 @@ def test_counts_of_hidden_tokens_are_the_schedule(steps, order, schedule):
     model = make(steps=steps, order=order, schedule=schedule)
     met, asked = [], []
     model.network.register_forward_hook(lambda module, given, logits: met.append(given[:2]))
-    wanted = Wanted([0, 1], 3, category=torch.tensor([0, 1]))
-    last = model.generate(wanted, inverse, lambda step, steps: asked.append((step, steps)) or 1.0).flatten(1)
+    request = SampleRequest([0, 1], 3, category=torch.tensor([0, 1]))
+    last = model.generate(request, inverse, lambda step, steps: asked.append((step, steps)) or 1.0).flatten(1)
     counts = hidden_counts(15, steps, schedule)
     assert asked == [(step, len(counts)) for step in range(len(counts))]
     for (tokens, hidden), count in zip(met, [15, *counts[:-1]], strict=True):
@@ -298,7 +298,7 @@ def test_guidance_is_one_batch_of_twice_the_rows_and_one_is_none():
     model.network.register_forward_hook(lambda module, given, logits: rows.append(len(logits)))
     plain = draw(model, category=torch.tensor([0, 1, 2]))
     assert rows == [3] * 4
-    model.generate(Wanted([0, 1, 2], 5, torch.tensor([0, 1, 2])), inverse, lambda step, steps: 1.0 + step // 2)
+    model.generate(SampleRequest([0, 1, 2], 5, torch.tensor([0, 1, 2])), inverse, lambda step, steps: 1.0 + step // 2)
     assert rows[4:] == [3, 3, 6, 6]
     none = draw(model, scale=0.0, category=torch.tensor([0, 1, 2]))
     assert torch.equal(none, draw(model))  # scale 0: as without a category

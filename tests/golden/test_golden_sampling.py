@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from tests.published import Golden
-from vq.core.records import Wanted
+from vq.core.records import SampleRequest
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.networks.llama import LlamaNetwork
 from vq.sampling.guidance import constant, interval
@@ -63,7 +63,7 @@ def test_llamagen_greedy_generation(golden, scale, last):
     peer = golden('llamagen_gpt_a')
     guidance = partial(constant, scale=scale) if last is None or scale == 1 else partial(interval, scale=scale, last=last + 1)
     name = f'out/greedy_cfg{scale}' + ('' if last is None or scale == 1 else f'_interval{last}')
-    tokens = llamagen_model(peer).generate(Wanted([0, 1, 2], 0, peer['in/generate_labels']), greedy, guidance)
+    tokens = llamagen_model(peer).generate(SampleRequest([0, 1, 2], 0, peer['in/generate_labels']), greedy, guidance)
     assert torch.equal(tokens.flatten(1), peer[name])
 
 

@@ -96,8 +96,8 @@ def test_lightning_checkpoint(tmp_path: Path) -> None:
     (key,) = whole['callbacks']
     assert issubclass(key, StandIn)
     assert key.origin == 'pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint'
-    assert whole['hyper_parameters'].items['numbers'] == [1, 2]
-    assert whole['hyper_parameters'].items['config'].state == {'_content': {'ch': 128}}
+    assert whole['hyper_parameters']['numbers'] == [1, 2]
+    assert whole['hyper_parameters']['config'].state == {'_content': {'ch': 128}}
     assert whole['args'].state == {'seed': 3}
 
 

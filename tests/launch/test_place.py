@@ -297,7 +297,7 @@ def test_tpu_is_driven_by_one_process(dry, variables, added):
         ({'RANK': 3, 'WORLD_SIZE': 3, 'MASTER_ADDR': 'a'}, [], 'RANK=3 and WORLD_SIZE=3 contradict', 'count from 0'),
         ({'WORLD_SIZE': 3}, [], 'WORLD_SIZE is set and RANK is not', 'Set both'),
         ({'RANK': 1}, [], 'RANK is set and WORLD_SIZE is not', 'Set both'),
-        ({'RANK': 'one', 'WORLD_SIZE': 3}, [], "RANK is 'one', which is no number", 'Unset RANK'),
+        ({'RANK': 'one', 'WORLD_SIZE': 3}, [], "RANK is 'one', which is not a number", 'Unset RANK'),
         ({'RANK': 1, 'WORLD_SIZE': 3}, [], 'MASTER_ADDR is not set', '--master-addr'),
         ({'RANK': 1, 'WORLD_SIZE': 3, 'LOCAL_RANK': 0}, [], 'MASTER_ADDR is not set', '--master-addr'),
         ({**POD, 'LOCAL_RANK': 2, 'LOCAL_WORLD_SIZE': 2}, [], 'LOCAL_RANK=2 and LOCAL_WORLD_SIZE=2', 'Unset'),

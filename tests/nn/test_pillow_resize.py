@@ -14,7 +14,9 @@ from vq.nn.pillow_resize import crop_centre, resize_like_pillow
 @pytest.mark.parametrize('target', [(224, 224), (28, 42)])
 def test_equals_pillow_to_a_level(size, target):
     image = torch.randint(0, 256, (1, 3, *size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    peer = Image.fromarray(image[0].permute(1, 2, 0).numpy()).resize(target[::-1], Image.Resampling.BICUBIC)
+    # rows first, as Pillow did up to 12; from 13 on the cheaper direction is first
+    rows = Image.fromarray(image[0].permute(1, 2, 0).numpy()).resize((target[1], size[0]), Image.Resampling.BICUBIC)
+    peer = rows.resize(target[::-1], Image.Resampling.BICUBIC)
     found = resize_like_pillow(image, *target)
     difference = (found[0].permute(1, 2, 0).int() - torch.from_numpy(np.array(peer)).int()).abs()
     assert found.dtype == torch.uint8 and difference.max() <= 1

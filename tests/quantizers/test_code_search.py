@@ -40,11 +40,11 @@ def by_two_passes(features: Tensor, codebook: Tensor, metric: str, budget: int) 
     return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=True)
 
 
-def by_xla_path(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
-    return search._search_xla(features, search.Codes(codebook, metric == 'cosine'), budget)
+def by_lazy_path(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
+    return search._search_lazy(features, search.Codes(codebook, metric == 'cosine'), budget)
 
 
-ROUTES = pytest.mark.parametrize('route', [by_one_pass, by_two_passes, by_xla_path])
+ROUTES = pytest.mark.parametrize('route', [by_one_pass, by_two_passes, by_lazy_path])
 
 
 @ROUTES

@@ -200,6 +200,6 @@ def test_tokens_that_are_no_stages():
     nested = dict(type='GroupedQuantizer', quantizer=inner(), groups=2)
     quantizer = build(type='ResidualQuantizer', quantizer=nested, stages=2)
     for width in (0, 1, 3, 5):
-        with pytest.raises(ConfigError, match='no stages'):
+        with pytest.raises(ConfigError, match='the stages have'):
             quantizer.lookup(torch.zeros(2, width, dtype=torch.int64))
     assert quantizer.lookup(torch.zeros(2, 2, dtype=torch.int64)).shape == (2, 8)

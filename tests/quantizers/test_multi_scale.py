@@ -194,8 +194,8 @@ def test_maps_and_tokens_of_another_size():
     for shape in ((2, 4, 5, 3), (2, 5, 4, 3), (5, 3)):
         with pytest.raises(UserError, match='features'):
             quantizer(torch.zeros(shape))
-    with pytest.raises(ConfigError, match='make maps of 5 x 5'):
+    with pytest.raises(ConfigError, match='need maps of 5 x 5'):
         quantizer.token_shape((8, 8))
     for count in (0, 3, 40):
-        with pytest.raises(UserError, match='no whole scales'):
+        with pytest.raises(UserError, match='not a whole number of the scales'):
             quantizer.lookup(torch.zeros(1, count, dtype=torch.int64))

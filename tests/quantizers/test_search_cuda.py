@@ -15,14 +15,14 @@ from vq.quantizers.search_cuda import BLOCK_K, BLOCK_N, parts_of, search_by_kern
 
 SHAPES = [(1, 1, 1), (37, 300, 5), (65, 513, 8), (70, 257, 24), (33, 520, 256), (20, 100, 300)]
 
-# Triton 3.5 cannot turn its one-element arrays into loop bounds under numpy 2.4 and later; ``item`` can.
+# Triton cannot turn its one-element arrays into loop bounds under numpy 2.4 and later; ``item`` can. Triton 3.8 has a scope.
 INTERPRETED = """
 import torch
 import triton.runtime.interpreter as interpreter
 
 patch = interpreter._patch_lang_tensor
-def patch_and_mend(tensor):
-    patch(tensor)
+def patch_and_mend(tensor, *scope):
+    patch(tensor, *scope)
     tensor.__index__ = lambda self: int(self.handle.data.item())
 interpreter._patch_lang_tensor = patch_and_mend
 

@@ -14,6 +14,7 @@ from tests.runners.support import assert_same, build_trainer, quiet, train, writ
 from vq.core.errors import RunFailure
 from vq.core.records import Losses
 from vq.runners.guard import FiniteGuard
+from vq.strategies.base import BaseStrategy
 from vq.strategies.stepping import _masked_step, guarded_step
 
 
@@ -70,7 +71,7 @@ def test_a_bad_loss_on_one_rank_stops_all(tmp_path: Path, gloo_pool: GlooPool) -
 
 
 def test_gradients_are_judged_too() -> None:
-    guard = FiniteGuard(torch.device('cpu'))
+    guard = FiniteGuard(BaseStrategy('cpu'))
     guard.observe('generator', Losses({'l2': torch.tensor(1.0)}, {'l2': 1.0}))
     guard.decide('generator', 7, torch.tensor(math.inf))
     with pytest.raises(RunFailure, match='the gradient of generator became nan or infinite at step 7'):
@@ -78,7 +79,7 @@ def test_gradients_are_judged_too() -> None:
 
 
 def test_only_the_first_bad_step_is_reported() -> None:
-    guard = FiniteGuard(torch.device('cpu'))
+    guard = FiniteGuard(BaseStrategy('cpu'))
     for step, values in enumerate(((1.0, 2.0), (math.nan, 1.0), (1.0, math.inf)), start=1):
         guard.observe('g', Losses(dict(zip('ab', map(torch.tensor, values), strict=True)), {'a': 1.0, 'b': 1.0}))
         guard.decide('g', step)

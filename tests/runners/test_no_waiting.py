@@ -74,7 +74,7 @@ def nobody_waits(device: torch.device) -> Iterator[None]:
             torch.cuda.set_sync_debug_mode(before)
     else:
         # the search looks at values where that costs nothing, on a CPU; here the CPU stands for a device
-        with mock.patch('vq.quantizers.search.may_ask', return_value=False), _Operations(), _Methods():
+        with mock.patch('vq.quantizers.search.reads_are_free', return_value=False), _Operations(), _Methods():
             yield
 
 

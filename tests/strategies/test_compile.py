@@ -220,7 +220,7 @@ def test_a_changing_temperature_is_no_new_program(programs: list[str]) -> None:
     assert len(programs) == 1
     assert all(not torch.allclose(one, other) for one, other in itertools.pairwise(seen)), 'it is really used'
     assert quantizer.temperature == 0.125
-    assert 'warmth' not in quantizer.state_dict()
+    assert 'temperature_tensor' not in quantizer.state_dict()
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tests.runners.gan import STEP, write_gan_config
 from tests.runners.support import build_trainer
+from vq.strategies.base import BaseStrategy
 
 SGD = dict(type='SGD', lr=0.1)
 SMALL: dict[str, Any] = {
@@ -219,46 +220,48 @@ def options(folder: str) -> dict[str, Any]:
 RATES = (0.1, 0.2, 0.3, 0.1, 0.0, 1.0, 0.05)
 
 
-def steps_of(name: str, device: torch.device, **settings: Any) -> tuple[Any, nn.Parameter, list[int]]:
+def steps_of(name: str, strategy: BaseStrategy, **settings: Any) -> tuple[Any, nn.Parameter, list[int]]:
     """An optimizer after one step of each rate, the fourth of them refused; compilations after each."""
     from vq.registries import VQOptimizerRegistry
     from vq.runners.optimizers import learning_rate
     from vq.strategies.stepping import guarded_step
 
     generator = torch.Generator().manual_seed(0)
-    parameter = nn.Parameter(torch.randn(3, 5, generator=generator).to(device))
+    parameter = nn.Parameter(torch.randn(3, 5, generator=generator).to(strategy.device))
     factory = VQOptimizerRegistry.build(dict(type=name, **settings))
-    optimizer = factory([{'params': [parameter]}], device.type == 'cpu')
+    optimizer = factory([{'params': [parameter]}], strategy.fused)
+    strategy.adapt(optimizer)
     counts = []
     for step, rate in enumerate(RATES):
         gradient = torch.randn(3, 5, generator=generator)
         gradient[0] = 0  # second moments that stay 0 must not be divided by a rate of 0
-        parameter.grad = gradient.to(device)
-        optimizer.param_groups[0]['lr'] = learning_rate(rate, device)
-        guarded_step(optimizer, torch.tensor([step != 3]).to(device)[0])
-        if device.type == 'xla':
-            from vq.strategies.xla import cut_graph
-
-            cut_graph()
+        parameter.grad = gradient.to(strategy.device)
+        optimizer.param_groups[0]['lr'] = learning_rate(rate, strategy)
+        guarded_step(optimizer, torch.tensor([step != 3]).to(strategy.device)[0])
+        strategy.finish_step()
+        if strategy.name == 'xla':
             counts.append(compilations())
     return optimizer, parameter, counts
 
 
 def optimizers() -> dict[str, Any]:
     """Every optimizer on XLA, its state carried to the CPU and back."""
-    import torch_xla
+    from vq.strategies.xla import XLAStrategy
 
+    device, host = XLAStrategy(), BaseStrategy('cpu')
+    device.start()
+    host.start()
     found = {}
     for name, settings in (
         ('SGD', dict(momentum=0.9, weight_decay=0.1, nesterov=True)),
         ('Adam', dict(weight_decay=0.1)),
         ('AdamW', dict(weight_decay=0.1)),
     ):
-        ours, parameter, counts = steps_of(name, torch_xla.device(), **settings)
-        theirs, expected, _ = steps_of(name, torch.device('cpu'), **settings)
-        there = steps_of(name, torch.device('cpu'), **settings)[0]
+        ours, parameter, counts = steps_of(name, device, **settings)
+        theirs, expected, _ = steps_of(name, host, **settings)
+        there = steps_of(name, host, **settings)[0]
         there.load_state_dict(ours.state_dict())
-        back = steps_of(name, torch_xla.device(), **settings)[0]
+        back = steps_of(name, device, **settings)[0]
         back.load_state_dict(theirs.state_dict())
         found[name] = {
             'compiled': counts,

@@ -217,7 +217,7 @@ def test_what_runs_when():
 def test_without_adversarial_term_the_step_is_the_plain_one():
     task, batch = make_task(discriminator_start=1), make_batch()
     _, losses = next(steps(task, batch, 1))
-    assert list(losses.values) == ['l1', 'l2', 'slanted', 'codebook', 'commitment'] and not losses.carriers
+    assert list(losses.values) == ['l1', 'l2', 'slanted', 'codebook', 'commitment'] and not losses.gradient_terms
     losses.total.backward()
     assert all(value is not None for value in gradients(task.tokenizer).values())
 

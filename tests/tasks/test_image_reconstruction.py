@@ -241,7 +241,7 @@ def test_what_does_not_fit_says_so() -> None:
     frozen, decoder = FrozenTokenizer(make_tokenizer()), ConvDecoder(**SHAPE, residual_blocks=1, in_channels=8)
     with pytest.raises(ConfigError, match='the tokenizer gives 6 channels and the decoder takes 8'):
         TokenizerWithDecoder(frozen=frozen, decoder=decoder)
-    with pytest.raises(ConfigError, match='learns from the code vectors'):
+    with pytest.raises(ConfigError, match='trains a decoder on the code vectors'):
         make_whole(gives='features')
     with pytest.raises(ConfigError, match='was given a VQGAN'):
         ImageReconstruction(make_tokenizer(), {'l1': L1Loss()})

@@ -233,7 +233,7 @@ def test_commands_as_other_documents_give_them(folder: Path, capsys: Any) -> Non
     assert results(runs / 'made_test')['psnr'] == results(runs / 'made' / 'val' / 'iter_8')['psnr']
     assert 'Name both' in said_by(capsys, test_command.main, 'made', *mine, *tokens, code=2)
     message = said_by(capsys, test_command.main, 'made', *mine, '--load-model-from', 'work_dirs/made', code=2)
-    assert 'which tokenizer to build upon' in message
+    assert 'which tokenizer to use' in message
     assert take_tokenizer(PyConfig(), ['a', 'b']) == ['a', 'b'], 'other configs are left alone'
 
 

@@ -27,7 +27,7 @@ from vq.io.spec import preprocessing_of
 from vq.io.weights import load_model_from, state_hash
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
-from vq.tokenizers.identity import tokens_hash
+from vq.tokenizers.hashing import tokens_hash
 
 logger = logging.getLogger('vq')
 

@@ -1,8 +1,8 @@
 """Rehearses one training step on the meta device: nothing is allocated, and the lifetime of every tensor is tracked.
 
-The step is the trainer's own (``Trainer.train_step``), so tensors are made and freed as in a run. Four classes simulate the
-device: ``MetaStrategy`` its strategy, ``DeviceRules`` its autocast, ``FusedAttention`` its attention kernels, ``LiveBytes``
-its allocator. Workspace memory of kernels is not counted.
+The step is the trainer's own (``Trainer.train_step``), so tensors are made and freed as in a run. Three classes simulate the
+device: ``MetaStrategy`` its strategy, ``DeviceRules`` its autocast and its fused attention, ``LiveBytes`` its allocator.
+Workspaces that kernels allocate while they run are not counted.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from torch.utils.hooks import RemovableHandle
 
 from vq.core.records import Batch
 from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy, Task
+from vq.nn.recompute import Recomputed
 from vq.runners.guard import FiniteGuard
 from vq.runners.optimizing import Stepped, StepSettings
 from vq.runners.protocol import TrainerLike
@@ -51,7 +52,7 @@ IN_HALF = _names(
 )
 IN_FP32 = _names(
     'acos asin cosh erfinv exp expm1 log log10 log1p log2 pow reciprocal renorm rsqrt sinh tan logsumexp softplus',
-    'group_norm layer_norm native_layer_norm frobenius_norm nuclear_norm cosine_similarity cdist dist pdist',
+    'group_norm layer_norm native_layer_norm rms_norm frobenius_norm nuclear_norm cosine_similarity cdist dist pdist',
     'mse_loss l1_loss smooth_l1_loss huber_loss kl_div nll_loss nll_loss2d poisson_nll_loss binary_cross_entropy_with_logits',
     'cosine_embedding_loss hinge_embedding_loss margin_ranking_loss multi_margin_loss multilabel_margin_loss',
     'soft_margin_loss triplet_margin_loss upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_linear1d',
@@ -107,7 +108,7 @@ class LiveBytes(TorchDispatchMode):
 
 
 class DeviceRules(TorchFunctionMode):
-    """Autocast by CUDA's lists, which the meta device does not have.
+    """Two things that the meta device lacks: autocast by CUDA's lists, and attention without a matrix of scores.
 
     As in torch, a parameter is cast once per autocast region. ``casted`` is called with the parameter and its copy.
     """
@@ -132,9 +133,7 @@ class DeviceRules(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = dict(kwargs or {}), getattr(func, '__name__', '')
-        if self.exact:
-            return func(*args, **kwargs)
-        if self.half is not None and 'out' not in kwargs:
+        if self.half is not None and 'out' not in kwargs and not self.exact:
             if name in IN_HALF:
                 args, kwargs = tree_map_only(Tensor, self._to_half, (args, kwargs))
             elif name in IN_FP32:
@@ -143,6 +142,10 @@ class DeviceRules(TorchFunctionMode):
                 kwargs.setdefault('dtype', torch.float32)
             elif name in IN_WIDEST and torch.float32 in {getattr(value, 'dtype', None) for value in args}:
                 args, kwargs = tree_map_only(Tensor, _to_fp32, (args, kwargs))
+        if func is torch.nn.functional.scaled_dot_product_attention and _is_fused(args, kwargs):
+            # the fused kernel saves q, k, v, the result and one number per row; on the meta device torch saves the scores too
+            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+            return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
         return func(*args, **kwargs)
 
     def _to_half(self, value: Tensor) -> Tensor:
@@ -156,18 +159,6 @@ class DeviceRules(TorchFunctionMode):
             if isinstance(value, nn.Parameter):
                 self._casted(value, self._copies[id(value)])
         return self._copies[id(value)]
-
-
-class FusedAttention(TorchFunctionMode):
-    """Attention without its matrix of scores. It is active in backward too, where activation checkpointing recomputes it."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.nn.functional.scaled_dot_product_attention and _is_fused(args, kwargs):
-            # this kernel saves q, k, v, the result and one number per row; on the meta device torch would also save the scores
-            kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-            return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
-        return func(*args, **kwargs)
 
 
 def _is_fused(args: Any, kwargs: Any) -> bool:
@@ -254,18 +245,21 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
         for name, factory in trainer.factories.items()
     }
     trainer.stepped = {name: Stepped(found, StepSettings(), 1, images, None) for name, found in trainer.optimizers.items()}
-    trainer.guard, trainer.batches = FiniteGuard(META), _batches(images, image_size)  # type: ignore[assignment]
+    trainer.guard, trainer.batches = FiniteGuard(trainer.strategy), _batches(images, image_size)  # type: ignore[assignment]
     trainer.step = heaviest_step(model) - 1
     with contextlib.ExitStack() as stack:
         for part in model.modules():
-            for watch in _follow(part, rules):
-                stack.callback(watch.remove)
+            if isinstance(part, (Quantizer, DiscriminatorPenalty)):
+                for watch in _exact_calls(part, rules):
+                    stack.callback(watch.remove)
+            if isinstance(part, Recomputed):  # backward calls ``compute`` without any hook
+                part.compute = _under(rules, part.compute)  # type: ignore[method-assign, assignment]
+                stack.callback(delattr, part, 'compute')
         for parameter in model.parameters():
             if parameter.requires_grad:
                 hook = parameter.register_post_accumulate_grad_hook(lambda found: live.leave_out(found.grad))  # type: ignore[no-untyped-call]
                 stack.callback(hook.remove)
         stack.enter_context(live)
-        stack.enter_context(FusedAttention())
         trainer.train_step()
     seen.activations = live.peak
     return seen
@@ -286,26 +280,24 @@ def _batches(images: int, image_size: int) -> Iterator[Batch]:
         yield Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
 
 
-def _follow(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, RemovableHandle]:
-    """Apply the rules to calls of a part.
+def _under(rules: DeviceRules, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """``compute`` under the rules. If backward calls it to recompute, torch restores its own autocast, but not our mode."""
 
-    Quantizers and penalties turn autocast off themselves, which has no effect on the meta device. A forward call outside of
-    autocast is activation checkpointing recomputing in backward. torch restores its own autocast for it but not ours, so
-    ours is entered again.
-    """
-    exact = isinstance(part, (Quantizer, DiscriminatorPenalty))
-    entered: list[bool] = []
+    def computed(x: Tensor) -> Tensor:
+        with contextlib.nullcontext() if rules.depth else rules:
+            return compute(x)
+
+    return computed
+
+
+def _exact_calls(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, RemovableHandle]:
+    """Suspend the rules in calls of quantizers and penalties: turning autocast off has no effect on the meta device."""
 
     def enter(*_: Any) -> None:
-        rules.exact += exact
-        entered.append(rules.depth == 0)
-        if entered[-1]:
-            rules.__enter__()
+        rules.exact += 1
 
     def leave(*_: Any) -> None:
-        rules.exact -= exact
-        if entered.pop():
-            rules.__exit__(None, None, None)
+        rules.exact -= 1
 
     # always_call: recomputation ends with an exception as soon as it has the tensors that backward needs
     return part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)

@@ -1,1 +1,1 @@
-"""What the commands share; their bodies. The doors (``python -m vq.train``) are one line each."""
+"""The bodies of the commands and their shared code. The modules that users start (``vq.train``) are one line each."""

@@ -1,4 +1,4 @@
-"""The arguments commands share. Nothing here imports torch or todd: ``--help`` answers at once."""
+"""The arguments that commands share. Imports neither torch nor todd, so that ``--help`` answers at once."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ['DictAction', 'add_config', 'add_run', 'add_trust', 'add_weights', 'd
 
 
 class DictAction(argparse.Action):
-    """todd's ``KEY:EXPR`` (a Python expression) and ``KEY::TEXT`` (text as it stands); repeated flags add up.
+    """todd's ``KEY:EXPR`` (a Python expression) and ``KEY::TEXT`` (literal text); repeated flags add up.
 
-    Not todd's own class: importing todd takes longer than all of ``--help`` may, and its class forgets earlier flags
-    and fails on a pair without a colon.
+    Todd's own class is not used: importing todd is too slow for ``--help``, and its class forgets earlier flags and fails
+    on a pair without a colon.
     """
 
     def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
@@ -36,7 +36,7 @@ class DictAction(argparse.Action):
                 pairs[key.strip()] = eval(value, {})
             except Exception as error:
                 parser.error(
-                    f"{option_string}: '{value}' is no Python expression ({type(error).__name__}: {error}); "
+                    f"{option_string}: '{value}' is not a Python expression ({type(error).__name__}: {error}); "
                     f'for text write {key}::{value}'
                 )
         setattr(namespace, self.dest, pairs)
@@ -47,12 +47,12 @@ def parser(command: str, description: str) -> argparse.ArgumentParser:
 
 
 def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments in any order: with an optional CONFIG, ``parse_args`` would take none that stands after a flag."""
+    """Parse arguments in any order: ``parse_args`` would not find an optional CONFIG after a flag."""
     return target.parse_intermixed_args(argv)
 
 
 def add_config(target: argparse.ArgumentParser, optional: str = '') -> None:
-    """CONFIG with options and overrides. ``optional``: it may be left out, and what that means."""
+    """CONFIG with options and overrides. ``optional``: CONFIG can be left out; the text says what that means."""
     also = f' ({optional})' if optional else ''
     target.add_argument(
         'config',
@@ -73,12 +73,12 @@ def add_config(target: argparse.ArgumentParser, optional: str = '') -> None:
 
 def add_trust(target: argparse.ArgumentParser) -> None:
     target.add_argument(
-        '--trust', action='store_true', help='import the modules that an opened run names: whoever wrote it is trusted'
+        '--trust', action='store_true', help='trust the author of an opened run: import the modules that the run names'
     )
 
 
 def add_run(target: argparse.ArgumentParser, config_optional: bool = False) -> None:
-    """NAME, CONFIG and what every run takes."""
+    """NAME, CONFIG and the options of every run."""
     target.add_argument('name', metavar='NAME', help='name of the run: its folder below work_dirs')
     add_config(target, 'default: that of the run' if config_optional else '')
     target.add_argument('--seed', type=int, default=3407)
@@ -93,11 +93,11 @@ def add_weights(target: argparse.ArgumentParser, required: bool = False) -> None
         default=[],
         metavar='F',
         required=required,
-        help='weights: files, checkpoint folders or run folders; several are merged, later ones win',
+        help='weights: files, checkpoint folders or run folders; several are merged, later ones override',
     )
     target.add_argument(
         '--weights',
         choices=('auto', 'model', 'ema'),
         default='auto',
-        help='which weights of a checkpoint: auto takes the moving average where there is one',
+        help='which weights of a checkpoint: auto takes the moving average if there is one',
     )

@@ -1,4 +1,4 @@
-"""Results side by side: ``python tools/compare.py A.json B.json ...``; what is no comparison is not ranked."""
+"""Results side by side: ``python tools/compare.py A.json B.json ...``; only comparable figures are ranked."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ LOWER = r'(.*_)?(fid|sfid|kid|cmmd|l1|l2|mse)|lpips.*'
 HIGHER = r'(.*_)?(inception_score|precision|recall|density|coverage|psnr|ssim|ssim_uniform)|(top|accuracy).*'
 NO_FIGURES = ('seconds', 'skipped')
 
-Conditions = dict[str, Any]  # what a figure depends on -> how it was
+Conditions = dict[str, Any]  # what a figure depends on -> its value
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
         'tools/compare.py',
-        'Results of vq.val, vq.test, tools/fid.py and tools/pairs.py in tables. The best of what compares is marked *;\n'
-        'figures of other references, counts, networks, preprocessing or data stand in tables of their own, with the reason.',
+        'Results of vq.val, vq.test, tools/fid.py and tools/pairs.py in tables. The best of comparable figures is marked *;\n'
+        'figures of other references, counts, networks, preprocessing or data get tables of their own, with the reason.',
     )
     parser.epilog = EXAMPLES
     parser.add_argument('files', nargs='+', metavar='FILE', help='results.json, fid.json or pairs.json')
@@ -61,16 +61,16 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def labels_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """File -> the name of its run; the file itself where names repeat."""
+    """File -> the name of its run; the file itself if names repeat."""
     names = {file: str(record.get('name', file)) for file, record in records.items()}
     return {file: name if [*names.values()].count(name) == 1 else file for file, name in names.items()}
 
 
-Tables = list[dict[str, dict[str, Any]]]  # groups that compare: label -> figures
+Tables = list[dict[str, dict[str, Any]]]  # groups of comparable records: label -> figures
 
 
 def compare(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Tables, list[str]]]:
-    """Figures that depend on the same things, their groups, and what keeps the groups apart."""
+    """(title of a family of figures, its groups of comparable records, the differences between the groups)."""
     families: dict[str, dict[str, tuple[dict[str, Any], Conditions]]] = {}
     for label, record in records.items():
         for title, figures, conditions in families_of(record):
@@ -93,7 +93,7 @@ def compare(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Tables,
 
 
 def families_of(record: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], Conditions]]:
-    """Each metric that says what it depends on, with its figures; all other figures depend on the data."""
+    """(title, figures, conditions) for each metric that describes its conditions, then for all other figures."""
     left = {name: value for name, value in record['results'].items() if value is not None and name not in NO_FIGURES}
     count = left.pop('samples', None)
     data = record.get('dataset') or {}
@@ -106,10 +106,10 @@ def families_of(record: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], Co
         left = {name: value for name, value in left.items() if name not in figures}
         reference = said.get('reference') or {}
         conditions = {key: said.get(key) for key in ('network', 'preprocessing', 'precision', 'network_hash', 'count')}
-        # statistics that were made on the way hold rounding, as of more ranks, and so does their hash: their images count
+        # the hash of statistics computed in this run depends on rounding (number of ranks): compare their images
         identity = 'fingerprint' if record.get('reference_is_images') else 'hash'
         conditions |= {f'reference {key}': reference.get(key) for key in (identity, 'count')}
-        if not reference.get('hash') and not is_of_images(record):  # its own images
+        if not reference.get('hash') and not is_of_images(record):  # the reference is the dataset itself
             conditions['dataset fingerprint'] = data.get('fingerprint')
         elif not is_of_images(record):
             conditions |= {f'dataset {key}': data.get(key) for key in ('name', 'split', 'fingerprint')}
@@ -122,12 +122,12 @@ def families_of(record: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], Co
 
 
 def is_of_images(record: Mapping[str, Any]) -> bool:
-    """Whether the dataset is what was judged, and not what a model was judged on: samples differ by nature."""
+    """Whether the dataset itself was measured, not a model on this dataset: datasets of samples always differ."""
     return record.get('measures') == 'images'
 
 
 def figures_of(metric: str, said: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the results that come from a metric of features: it lists them, or they go by its name."""
+    """The results that come from a metric of features: those it lists, or those with its name as prefix."""
     if 'figures' in said:
         return {name: results[name] for name in said['figures'] if name in results}
     own = {name: value for name, value in results.items() if re.fullmatch(rf'{re.escape(metric)}_{OF_FEATURES}', name)}
@@ -139,7 +139,7 @@ def difference(a: Conditions, b: Conditions) -> str:
 
 
 def best(name: str, values: Mapping[str, Any]) -> set[str]:
-    """Labels of the best value; none where it is not known which way is better, or there is nothing to compare."""
+    """Labels of the best value; none if the better direction is unknown, or fewer than two values are finite."""
     numbers = {
         label: float(value)
         for label, value in values.items()

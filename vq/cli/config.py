@@ -1,4 +1,4 @@
-"""Look at a config: ``python -m vq.config CONFIG``. Composes, judges, counts on the meta device, prints."""
+"""Print and check a config: ``python -m vq.config CONFIG``. Counts its parameters on the meta device."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_config(parser, optional='not needed with --list')
     parser.add_argument('--options', action='store_true', help='list the options instead: type, default, value, meaning')
     parser.add_argument('--schema', action='store_true', help='print a JSON schema of the options instead')
-    parser.add_argument('--list', nargs='?', const='', metavar='WORD', help='list the shipped configs (that say WORD)')
+    parser.add_argument('--list', nargs='?', const='', metavar='WORD', help='list the shipped configs (that contain WORD)')
     parser.add_argument('--copy', type=Path, metavar='FILE', help='write a config of your own that starts from CONFIG')
     parser.add_argument('--diff', metavar='OTHER', help='print only what differs from another config')
     parser.add_argument('--no-check', action='store_true', help='print without building anything')
     memory = parser.add_argument_group('memory')
-    memory.add_argument('--memory', action='store_true', help='print what one device holds in training instead, in MiB')
+    memory.add_argument('--memory', action='store_true', help='print the memory of one device in training instead, in MiB')
     memory.add_argument(
         '--devices', type=_count, nargs='+', default=[1, 8, 64], metavar='N', help='numbers of devices (1 8 64)'
     )
@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 up")
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from 1 up")
     return int(text)
 
 
@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def look(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    """What needs no part and no torch: the list of configs, and the options of one."""
+    """The list of configs, and the options of one: without torch, and without building a part."""
     from vq.cli import options as looks
 
     if options.list is not None:
@@ -90,7 +90,7 @@ def look(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def report(config: Any, seconds: float) -> None:
-    """Judge every runner of the config and count its model on the meta device."""
+    """Check every runner of the config and count its model on the meta device."""
     from rich.console import Console
     from rich.table import Table
 

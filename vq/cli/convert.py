@@ -1,4 +1,4 @@
-"""Convert what others have published: ``python tools/convert_checkpoints.py KIND FILE``."""
+"""Convert published checkpoints: ``python tools/convert_checkpoints.py KIND FILE``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EPILOG = """
 kinds:
 {kinds}
 
-options, KEY:VALUE (what the tensors themselves cannot say):
+options, KEY:VALUE (settings that the tensors do not show):
   taming       image_size:256 legacy:True beta:0.25 temperature:1.0 kl_weight:5e-4 discriminator:True
   llamagen     image_size:256 normalize:True commitment_weight:0.25
   llamagen_gpt image_size:256 heads:N label_drop:0.1
@@ -44,20 +44,20 @@ options, KEY:VALUE (what the tensors themselves cannot say):
   simvq        image_size:128 ema:True commitment_weight:0.25
   tokens       codebook_size:N (needed) image_size:256 dataset::NAME split::NAME shard_size:8192
 
-Nothing in a file is run: it is read as tensors and plain values only.
+No code in a file is executed: files are read as tensors and plain values only.
 """
 
-Lines = list[tuple[str, str]]  # of the table that is printed
+Lines = list[tuple[str, str]]  # rows of the printed table: name, text
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('tools/convert_checkpoints.py', 'Convert files that others have published into our formats.')
+    parser = arguments.parser('tools/convert_checkpoints.py', 'Convert published checkpoints into the formats of vq.')
     parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<12} {about}' for name, about in KINDS.items()))
     parser.add_argument('kind', metavar='KIND', choices=KINDS, help=', '.join(KINDS))
     parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens')
     parser.add_argument('--options', action=arguments.DictAction, help='settings of the kind, see below')
     parser.add_argument('--suffix', default='.converted', help='the result is FILE with this added (default: %(default)s)')
-    parser.add_argument('--output', metavar='PATH', help='or write the result here')
+    parser.add_argument('--output', metavar='PATH', help='write the result here instead')
     return parser
 
 
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
-    """Convert ``file`` to ``output``; what became of it, line by line. Errors name the file."""
+    """Convert ``file`` to ``output``; returns a report, line by line. Errors name the file."""
     if kind not in KINDS:
         raise UserError(f"there is no kind '{kind}'{nearest(kind, KINDS)}", f'There are: {listing(KINDS)}.')
     converter = importlib.import_module(f'vq.io.published.{kind}')
@@ -158,7 +158,7 @@ def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[s
 
 
 def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
-    """A file of weights for --load-model-from; its metadata has the config that they belong to."""
+    """Write a file of weights for --load-model-from, with the config of the generator in its metadata."""
     import json
 
     from vq.assembly.counting import count
@@ -197,7 +197,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
 
 
 def _fit_generator(converted: Any, prefix: str) -> Any:
-    """The generator on the meta device, once the tensors are known to be its own, all of them."""
+    """The generator on the meta device; an error unless the tensors have exactly its names and shapes."""
     import torch
 
     from vq.registries import VQGeneratorRegistry
@@ -217,11 +217,11 @@ def _fit_generator(converted: Any, prefix: str) -> Any:
 
 def _convert_tokens(converter: Any, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
     report = converter.convert(file, output, **options)
-    doubles = f'{report.duplicates} samples that were there twice'
+    doubles = f'{report.duplicates} duplicate samples'
     return [
         ('read', f'{file} ({report.files} token files)'),
         ('samples', f'{report.samples}, tokens {" x ".join(map(str, report.token_shape))}'),
-        ('left out', doubles + (f', {report.differing} of them with other tokens' if report.differing else '')),
+        ('left out', doubles + (f', {report.differing} of them with different tokens' if report.differing else '')),
         ('written', f'{output} ({report.shards} shards, sorted by id)'),
         ('to use it', f"vq.io.shards.ShardSet('{output}')"),
     ]

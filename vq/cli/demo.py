@@ -1,6 +1,6 @@
-"""Show what the toolkit does, from images to tokens and on to new images: ``make demo``, or ``python -m vq.demo``.
+"""A demo of the toolkit, from images to tokens and to new images: ``make demo``, or ``python -m vq.demo``.
 
-Runs the commands a user would type, on the handwritten digits that scikit-learn ships, and writes one page about it.
+Runs the commands of a user on the handwritten digits that scikit-learn ships, and writes one page with the results.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BODIES = {
     'vq.test': 'vq.cli.test',
     'vq.sample': 'vq.cli.sample',
     'vq.tasks.image_tokenization.tokenize': 'vq.cli.tokenize',
-}  # module a user starts -> module of its body
+}  # module that a user starts -> module of its body
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -46,16 +46,20 @@ def make_parser() -> argparse.ArgumentParser:
         nargs='*',
         default=[],
         metavar='KEY:EXPR|KEY::TEXT',
-        help="values of the tokenizer's config, handed to each of its commands, e.g. .trainer.iters:200",
+        help="values of the tokenizer's config, passed to each of its commands, e.g. .trainer.iters:200",
     )
-    parser.add_argument('--generator-iters', type=int, default=None, metavar='N', help="steps of the generator (its config's)")
+    parser.add_argument(
+        '--generator-iters', type=int, default=None, metavar='N', help="steps of the generator (default: its config's)"
+    )
     return parser
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
-    os.environ.setdefault('OMP_NUM_THREADS', '1')  # networks so small learn no faster with two: each waits for the other
+    os.environ.setdefault(
+        'OMP_NUM_THREADS', '1'
+    )  # two threads are no faster for networks this small: they wait for each other
     environment.prepare()
     from vq.assembly.building import runs_folder
 
@@ -67,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         beside: dict[str, Beside] = {}
         for line, module, words in steps:
             if may_run_beside(line):
-                print(f'\nOn a core of its own, shown below when it is done: {line}', flush=True)
+                print(f'\nRunning in parallel on another core, shown below when done: {line}', flush=True)
                 beside[line] = stack.enter_context(Beside(module, words))
         for line, module, words in steps:
             print(f'\n$ {line}', flush=True)
@@ -110,7 +114,7 @@ def plan(options: argparse.Namespace, runs: Path) -> list[tuple[str, list[str]]]
 
 
 def plan_generator(options: argparse.Namespace, runs: Path, common: list[str]) -> list[tuple[str, list[str]]]:
-    """The commands of the generator: it learns the tokens of the last command, and draws with guidance and without."""
+    """The commands that train the generator on the tokens of the last command, and sample with and without guidance."""
     settings = [f'tokenizer_run::{runs / NAME}', f'tokens::{runs / f"{NAME}_tokenize_train"}']
     if options.generator_iters is not None:
         settings.append(f'iters:{options.generator_iters}')
@@ -125,19 +129,19 @@ def plan_generator(options: argparse.Namespace, runs: Path, common: list[str]) -
 
 
 def may_run_beside(line: str) -> bool:
-    """The classifier learns while the tokenizer does, where there is a core for it; a dry run is over too soon for that."""
+    """Train the classifier while the tokenizer trains, if there is a second core; not in a dry run, which is too short."""
     return f' vq.train {CLASSIFIER} ' in line and environment.usable_cores() > 1 and not arguments.dry_run()
 
 
 def run(module: str, words: list[str]) -> tuple[int, float]:
-    """Exit code and seconds of a command, run in this process: that saves importing torch again."""
+    """Exit code and seconds of a command, run in this process to save importing torch again."""
     started = time.perf_counter()
     code = int(importlib.import_module(BODIES[module]).main(words))
     return code, time.perf_counter() - started
 
 
 def clear(folders: Sequence[Path]) -> None:
-    """Tokens of an earlier demo belong to another tokenizer, and the command that writes them would refuse the folder."""
+    """Remove tokens of an earlier demo: they are of another tokenizer, and the tokenize command would refuse the folder."""
     old = [str(folder) for folder in folders if folder.is_dir()]
     if old:
         print(f'$ {shlex.join(["rm", "-r", *old])}', flush=True)
@@ -146,7 +150,7 @@ def clear(folders: Sequence[Path]) -> None:
 
 
 def overrides_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What the commands make of ``--override``."""
+    """``--override`` as the commands parse it."""
     parser = arguments.parser('vq.demo', '')
     arguments.add_config(parser)
     parsed = parser.parse_args([CONFIG, *(['--override', *options.override] if options.override else [])])
@@ -155,7 +159,7 @@ def overrides_of(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[str, float]]) -> tuple[str, Path]:
-    """The page, and its headline in a sentence."""
+    """Write the page. Returns its summary and its path."""
     import platform
 
     import torch
@@ -183,11 +187,11 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     page = build_page(
         facts,
         'vq demo: handwritten digits as 16 tokens, and new ones',
-        f'A small convolutional tokenizer, trained from nothing on {facts.train_images:,} handwritten digits (those of '
-        f'scikit-learn, enlarged from 8 to {facts.image_size} pixels). Its codebook is a moving average of what the encoder '
-        'makes, and codes that fall out of use move to where they are needed. A small transformer then learned these tokens, '
-        'and draws new digits of a class that is asked for. A classifier, trained for this page on the same digits, looks at '
-        'what comes back. Everything on this page was measured by the commands at its end.',
+        f'A small convolutional tokenizer, trained from scratch on {facts.train_images:,} handwritten digits (those of '
+        f'scikit-learn, enlarged from 8 to {facts.image_size} pixels). Its codebook is a moving average of encoder '
+        'outputs, and unused codes are reset to such outputs. A small transformer then learned these tokens, and samples '
+        'new digits of a given class. A classifier, trained for this page on the same digits, names the '
+        'reconstructions. Everything on this page was measured by the commands at its end.',
     )
     path = runs / NAME / 'report.html'
     page.save(path)

@@ -22,7 +22,7 @@ from vq.launch.failures import Failure
 
 
 class Main(Protocol):
-    """The body of a command: arguments (those of the process if None) -> exit code."""
+    """The body of a command: arguments (``sys.argv`` if None) -> exit code."""
 
     __name__: str
 
@@ -39,7 +39,7 @@ def command(body: Main) -> Main:
         except UserError as error:
             hint = error.hint
             if isinstance(error, Untrusted):
-                hint = f'If you trust whoever wrote it, repeat with --trust: {typed(body, argv)} --trust'
+                hint = f'If you trust the author of the run, repeat with --trust: {typed(body, argv)} --trust'
             say(error.message, hint, error.exit_code)
             return error.exit_code
         except KeyboardInterrupt:
@@ -54,7 +54,7 @@ def command(body: Main) -> Main:
 
 
 def typed(body: Main, argv: Sequence[str] | None) -> str:
-    """The command line, to be repeated. Ranks are told by their launcher what it was typed as."""
+    """The command line to repeat. A rank reads it from the environment, where its launcher has put it."""
     if argv is None and os.environ.get(COMMAND):
         return os.environ[COMMAND]
     if argv is None and [Path(word).name for word in sys.orig_argv[1:2]] == ['auto_torchrun']:
@@ -66,7 +66,7 @@ def typed(body: Main, argv: Sequence[str] | None) -> str:
 
 
 def leave(message: str, hint: str, code: int, stopped: bool = False) -> None:
-    """A rank's message for its launcher. The first message of an attempt stays; without a launcher nothing happens."""
+    """Write a rank's message for its launcher. Only the first message of an attempt is kept. No effect without a launcher."""
     path = os.environ.get(failures.VARIABLE)
     if path:
         with contextlib.suppress(FileExistsError), open(path, 'x') as file:
@@ -74,7 +74,7 @@ def leave(message: str, hint: str, code: int, stopped: bool = False) -> None:
 
 
 def say(message: str, hint: str, code: int = 1) -> None:
-    """The error on the terminal and in the run's log; the hint stands last. ``code`` is what the process will exit with."""
+    """Print an error, hint last, and write it to the run's log. ``code`` is the exit code that the process will have."""
     leave(message, hint, code)
     logger = logging.getLogger('vq')
     written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]

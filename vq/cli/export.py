@@ -1,4 +1,4 @@
-"""Write a trained generator for others: ``python tools/export_hugging_face.py RUN FOLDER``."""
+"""Write a trained generator in the Hugging Face layout: ``python tools/export_hugging_face.py RUN FOLDER``."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vq.core import environment
 
 EPILOG = """
 transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load
-FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one stands
-for no class in particular (as the negative prompt of guidance), and which are image tokens. Ids that are no image tokens
-must not be drawn: generation_config.json suppresses them, and servers that do not read it must be told.
+FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one is
+the null class (the negative prompt of guidance), and which are image tokens. Only image tokens may be sampled:
+generation_config.json suppresses all other ids; a server that does not read this file needs the list as a setting.
 
-Only networks whose positions are those of a line can be written (a LlamaNetwork without grid).
+Only networks with one-dimensional positions can be written (a LlamaNetwork without grid).
 """
 
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any, str]:
-    """The generator of a run in eval on the CPU, and the checkpoint it was read from."""
+    """The generator of a run, in eval mode on the CPU, and the checkpoint it was read from."""
     from vq.core.errors import UserError
     from vq.core.trust import import_modules
     from vq.interfaces import Task
@@ -55,11 +55,11 @@ def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any,
 
     run = find(name, trust=trusted)
     if run.checkpoint is None:
-        raise UserError(f'{run.weights} is a file, which does not say what generator it is of', 'Give a run or a checkpoint.')
+        raise UserError(f'{run.weights} is a file, which does not name its generator', 'Give a run or a checkpoint.')
     if 'generator' not in run.model:
         raise UserError(f'{name} holds a {run.model.get("type")}, which has no generator', 'Give the run of a generator.')
     import_modules(run.custom_imports)
-    task = Task()  # nothing but the generator: the tokenizer stays where it is
+    task = Task()  # only the generator: the tokenizer is not loaded
     generator = VQGeneratorRegistry.build(run.model['generator'], 'model.generator')
     task.generator = generator
     load_model_from(task, [run], weights=weights)
@@ -67,7 +67,7 @@ def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any,
 
 
 def export(generator: Any, folder: Path) -> dict[str, Any]:
-    """Write a generator; what the ids mean."""
+    """Write a generator. Returns the meaning of the ids."""
     from vq.core.errors import UserError
     from vq.generators.autoregressive import Autoregressive
     from vq.generators.networks.llama import LlamaNetwork
@@ -81,8 +81,8 @@ def export(generator: Any, folder: Path) -> dict[str, Any]:
         )
     if network.grid is not None or network.prefix:
         raise UserError(
-            'its positions are those of a grid, or begin with some that have none: Hugging Face Llama knows a line alone',
-            'Train with positions on a line: grid=None and prefix=0 of LlamaNetwork, with its length.',
+            'the network has two-dimensional positions, or a prefix without positions; Hugging Face Llama has neither',
+            'Train with one-dimensional positions: grid=None and prefix=0 of LlamaNetwork, with its length.',
         )
     extra = None
     if not generator.joint:

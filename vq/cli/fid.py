@@ -19,7 +19,7 @@ examples:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'vq.fid', 'Statistics of a dataset for FID, in pretrained/fid/DATASET_SPLIT.npz; goes on where it was stopped.'
+        'vq.fid', 'Statistics of a dataset for FID, in pretrained/fid/DATASET_SPLIT.npz; resumes by itself.'
     )
     parser.epilog = EXAMPLES
     parser.add_argument('dataset', metavar='DATASET', help='digits, imagenet, folder, or a dataset config of your own')

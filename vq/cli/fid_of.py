@@ -1,4 +1,4 @@
-"""FID and its relatives of images that are there: ``auto_torchrun tools/fid.py REFERENCE IMAGES``."""
+"""FID and related figures of existing images: ``auto_torchrun tools/fid.py REFERENCE IMAGES``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OF_ROWS = ('kid', 'precision_recall', 'density_coverage', 'cmmd')
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/fid.py', 'Compare images with a reference set. Each image counts once, whatever the batch size and the ranks.'
+        'tools/fid.py', 'Compare images with a reference set. Each image counts once, for any batch size and number of ranks.'
     )
     parser.epilog = EXAMPLES
     parser.add_argument(
@@ -36,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='statistics by name (imagenet_validation: pretrained/fid/imagenet_validation.npz) or file, or images',
     )
     parser.add_argument(
-        'images', metavar='IMAGES', help="a folder of images, however deep, or an .npz file of samples (ADM's)"
+        'images', metavar='IMAGES', help="a folder of images, with subfolders, or an .npz file of samples (ADM's)"
     )
     parser.add_argument(
         '--figures',
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--reference-images',
         action='store_true',
-        help='take the images of a reference file that has statistics as well, for figures that need them',
+        help='use the images of a reference file that also has statistics, for figures that need images',
     )
     images.add_common(parser, 'work_dirs/fid_of/IMAGES')
     return parser
@@ -76,24 +76,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def reference_choices(name: str, figures: Sequence[str], of_images: bool, folder: Path) -> dict[str, Any]:
-    """What REFERENCE stands for, as options of the config."""
+    """Options of the config for the argument REFERENCE."""
     path = Path(name).expanduser()
     if name == 'none':
-        raise UserError('there is no reference', 'Only inception_score does without one: --figures inception_score.')
+        raise UserError('there is no reference', 'Only inception_score needs none: --figures inception_score.')
     if path.is_dir() or (path.is_file() and path.suffix == '.npz' and is_images(path, figures, of_images)):
         return {'reference_images': str(path), 'reference': str(folder / 'reference' / f'{path.stem}.npz')}
     if path.is_file() and path.suffix in ('.npz', '.pt', '.pth'):
         return {'reference': str(path.absolute())}
     if path.suffix or len(path.parts) > 1:
         raise UserError(
-            f'the reference {path} {"is no file of statistics" if path.exists() else "does not exist"}',
+            f'the reference {path} {"is not a file of statistics" if path.exists() else "does not exist"}',
             'Give a name in pretrained/fid, a file of statistics (.npz, .pt), or a folder or .npz file of images.',
         )
     return {'reference': cached(name)}
 
 
 def is_images(path: Path, figures: Sequence[str], of_images: bool) -> bool:
-    """Whether the images of a file are the reference, or the statistics in it."""
+    """True if the reference is the images in a file, False if it is the statistics in the file."""
     from vq.io.adm import SAMPLES, arrays_in
 
     arrays = arrays_in(path)
@@ -102,9 +102,9 @@ def is_images(path: Path, figures: Sequence[str], of_images: bool) -> bool:
         needy = [figure for figure in figures if figure in OF_ROWS]
         if needy and 'features_pooled' not in arrays:
             raise UserError(
-                f'{path} has statistics of one set of images and {arrays[SAMPLES][0][0]:,} images that are part of it; '
-                f'{listing(needy)} can only be of the latter',
-                'Ask for them in a call of their own with --reference-images, and for fid without it.',
+                f'{path} has statistics of a set of images and {arrays[SAMPLES][0][0]:,} images of that set; '
+                f'{listing(needy)} can only be measured against the images',
+                'Measure these figures in another call with --reference-images, and fid without it.',
             )
         return False
     if of_images and not has_images:
@@ -127,9 +127,9 @@ def summary(record: dict[str, Any]) -> str:
     reference = said.get('reference')
     against = ''
     if reference:
-        count = f'{reference["count"]:,} images' if reference['count'] else 'count not said'
+        count = f'{reference["count"]:,} images' if reference['count'] else 'count unknown'
         against = f', against {reference["name"]} ({count}, {reference["hash"]})'
-    weights = ' WITH RANDOM WEIGHTS, WHICH MEANS NOTHING' if record['random_weights'] else ''
+    weights = ' WITH RANDOM WEIGHTS: MEANINGLESS' if record['random_weights'] else ''
     network = f'{said["network"]}, {said["preprocessing"]}, {said["precision"]}'
     return f'{figures} of {said["count"]:,} images{against}; {network}{weights}'
 

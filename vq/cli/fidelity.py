@@ -39,12 +39,12 @@ def make_parser() -> argparse.ArgumentParser:
         'FID, Inception Score and KID by torch-fidelity, on one device, with the weights tools/fid.py uses.',
     )
     parser.epilog = EXAMPLES
-    parser.add_argument('reference', metavar='REFERENCE', help='a dataset (imagenet, digits, a config of yours), or images')
+    parser.add_argument('reference', metavar='REFERENCE', help='a dataset (imagenet, digits, or a config file), or images')
     parser.add_argument('images', metavar='IMAGES', help='a folder of images, or an .npz file of samples')
     parser.add_argument('--train', action='store_true', help='the training split of the dataset')
     parser.add_argument('--ours', action='store_true', help='measure with tools/fid.py too, and print both')
     parser.add_argument('--figures', nargs='+', choices=[*THEIRS], default=['fid', 'inception_score'], metavar='FIGURE')
-    parser.add_argument('--splits', type=int, default=10, help='of the Inception Score; only with 1 it is free of the order')
+    parser.add_argument('--splits', type=int, default=10, help='of the Inception Score; with 1, image order has no effect')
     images.add_common(parser, 'work_dirs/fidelity/IMAGES')
     return parser
 
@@ -92,13 +92,14 @@ def torch_fidelity() -> Any:
         import torch_fidelity as package
     except ImportError as error:
         raise UserError(
-            f'torch-fidelity cannot be imported: {error}', 'Install it: pip install torch-fidelity. tools/fid.py needs it not.'
+            f'torch-fidelity cannot be imported: {error}',
+            'Install it: pip install torch-fidelity. tools/fid.py works without it.',
         ) from error
     return package
 
 
 def weights_file() -> Path:
-    """The file both networks read; it is looked through first, because torch-fidelity would run what is in it."""
+    """The weights of both networks. Checked first to hold only tensors, because torch-fidelity unpickles the file."""
     from vq.io.plain import read_torch
     from vq.io.pretrained import pretrained_file
     from vq.teachers.inception import FILE
@@ -120,7 +121,7 @@ def choices_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def build(options: argparse.Namespace, choices: Mapping[str, Any]) -> Any:
-    """Both datasets, in the runner that would measure them."""
+    """The runner with both datasets, as tools/fid.py builds it."""
     from vq.assembly.building import build_runner
     from vq.assembly.compose import compose
 
@@ -140,7 +141,7 @@ def measure(package: Any, options: argparse.Namespace, validator: Any, file: Pat
     wanted = {switch: name in options.figures for name, (switch, _) in THEIRS.items()}
     size = min([1000, *counts])
     if options.figures.count('kid') and size < 1000:
-        logger.warning('kid: subsets of %d in place of 1000, there are no more images', size)
+        logger.warning('kid: subsets of %d instead of 1000, because there are no more images', size)
     spoken = io.StringIO()
     with contextlib.redirect_stdout(spoken):
         found = package.calculate_metrics(

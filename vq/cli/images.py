@@ -1,4 +1,4 @@
-"""What the commands share that measure images which are there already."""
+"""The shared code of commands that measure existing images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger('vq')
 
 def add_common(parser: argparse.ArgumentParser, work_dir: str) -> None:
     parser.add_argument('--work-dir', default=None, help=f'folder of the results (default: {work_dir})')
-    parser.add_argument('--batch-size', type=int, default=None, help='images of one rank at a time; no figure depends on it')
+    parser.add_argument('--batch-size', type=int, default=None, help='images per rank and step; does not change the figures')
     parser.add_argument('--config-options', action=arguments.DictAction, help='options of the config, e.g. num_workers:8')
     parser.add_argument(
         '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .metrics.features.splits:1'
@@ -35,7 +35,7 @@ def add_common(parser: argparse.ArgumentParser, work_dir: str) -> None:
 
 @dataclasses.dataclass
 class Measured:
-    """One pass, and what is known of it."""
+    """The results of one pass, with its validator and folder."""
 
     record: dict[str, Any]
     validator: ImagesValidator
@@ -85,7 +85,7 @@ def measure(
 
 
 def append_line(file: Path, record: dict[str, Any]) -> None:
-    """Date, figures and command of a measurement at the end of a text that people read."""
+    """Append the date, figures and command of a measurement to a text file."""
     from vq.cli.results import show
     from vq.io import atomic
 
@@ -96,5 +96,5 @@ def append_line(file: Path, record: dict[str, Any]) -> None:
 
 
 def figures_of(record: dict[str, Any]) -> dict[str, Any]:
-    """The results without what is no figure."""
+    """The results without run times and counts."""
     return {name: value for name, value in record['results'].items() if name not in ('seconds', 'skipped', 'samples')}

@@ -1,4 +1,4 @@
-"""Look at what a tokenizer makes of image files: ``python -m vq.inference CONFIG IMAGE... --load-model-from F``."""
+"""Reconstruct image files with a tokenizer: ``python -m vq.inference CONFIG IMAGE... --load-model-from F``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     logs.start()
     if options.config is not None and Path(options.config).is_file() and Path(options.config).suffix not in ('.py', '.json'):
-        options.images, options.config = [options.config, *options.images], None  # CONFIG may be left out
+        options.images, options.config = [options.config, *options.images], None  # CONFIG was left out
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tokenizer = getattr(validator.model, 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{type(validator.model).__name__} has no tokenizer', 'Give the config of an image tokenization task.')
-    building.load_frozen(tokenizer, context)  # the losses stay as they are: nothing here asks them
+    building.load_frozen(tokenizer, context)  # not those of the losses, which are not used here
     building.load_weights(validator.model, options.load_model_from, options.weights, context)
     validator.strategy.device_name = options.device
     device = validator.strategy.choose_device()
@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def unique_names(images: Sequence[str]) -> list[tuple[str, str]]:
-    """(file, stem for its outputs): files of one name from several folders do not overwrite each other."""
+    """(file, stem of its outputs): files with the same name in several folders do not overwrite each other's outputs."""
     seen: dict[str, int] = {}
     found = []
     for image in images:

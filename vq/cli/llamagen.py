@@ -1,4 +1,4 @@
-"""Ten crops of a training set as tokens, for LlamaGen's code and for ours: ``auto_torchrun tools/llamagen.py NAME CONFIG``."""
+"""Tokens of ten crops per training image, for LlamaGen and vq: ``auto_torchrun tools/llamagen.py NAME CONFIG``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ KIND = 'VQITRunnerRegistry.Tokenizer'
 PROG = 'tools/llamagen.py'
 
 EXAMPLES = """
-Files: work_dirs/llamagen/NAME/llamagen_tokens/imagenet{S}_codes/{i}.npy (1, 10, h * w) and imagenet{S}_labels/{i}.npy, which
-LlamaGen's training takes as its --code-path; and token shards with ten variants in work_dirs/llamagen/NAME/tokens.
+Files: work_dirs/llamagen/NAME/llamagen_tokens/imagenet{S}_codes/{i}.npy (1, 10, h * w) and imagenet{S}_labels/{i}.npy, the
+--code-path of LlamaGen's training; and token shards with ten variants in work_dirs/llamagen/NAME/tokens.
 
 examples:
   auto_torchrun tools/llamagen.py vqgan configs/vqgan/8192_imagenet_ddp.py --load-model-from work_dirs/vqgan
@@ -46,13 +46,13 @@ def make_parser() -> argparse.ArgumentParser:
         '--crop-range',
         type=float,
         default=1.1,
-        help='crops are of the central square after the short side became this times the image size (1.1; LlamaGen adds 1.05)',
+        help='side of the central square to crop from, in image sizes (1.1; LlamaGen adds 1.05)',
     )
     parser.add_argument(
-        '--format', choices=('both', 'shards', 'llamagen'), default='both', help='what is left in the end (default: both)'
+        '--format', choices=('both', 'shards', 'llamagen'), default='both', help='files kept at the end (default: both)'
     )
     parser.add_argument(
-        '--from-codes', metavar='FOLDER', help="the other way: LlamaGen's folders of codes and labels become token shards"
+        '--from-codes', metavar='FOLDER', help="the reverse: convert LlamaGen's folders of codes and labels to token shards"
     )
     return parser
 
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
     if bool(options.load_model_from) == bool(options.from_codes):
-        parser.error('give the weights of the tokenizer (--load-model-from), or codes that are there already (--from-codes)')
+        parser.error('give the weights of the tokenizer (--load-model-from), or existing codes (--from-codes)')
     if options.crop_range < 1 or (options.image_size is not None and options.image_size < 1):
-        parser.error('--crop-range is 1 or more, and --image-size a number of pixels')
+        parser.error('--crop-range must be 1 or more, and --image-size a number of pixels')
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.compose import compose
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def extract(config: PyConfig, options: argparse.Namespace, argv: Sequence[str] | None, folder: Path) -> dict[str, Any]:
-    """Shards first, since these can be gone on with after a kill; LlamaGen's files are made of them."""
+    """Write shards first, because they resume after a kill; LlamaGen's files are made from the shards."""
     from vq.assembly import building
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.runners.tokenizer import TokenWriter
@@ -105,7 +105,7 @@ def extract(config: PyConfig, options: argparse.Namespace, argv: Sequence[str] |
 
 
 def prepare(config: PyConfig, options: argparse.Namespace) -> None:
-    """The config's validator, as a writer of crops of the training split."""
+    """Turn the config's validator into a writer of tokens of crops of the training split."""
     from vq.data.crops import CROPS
     from vq.io.spec import size_of
 
@@ -127,16 +127,16 @@ def prepare(config: PyConfig, options: argparse.Namespace) -> None:
 
 
 def check_layout(writer: TokenWriter) -> None:
-    """What LlamaGen's files cannot say is found out before anything is computed."""
+    """Raise before anything is computed if LlamaGen's files cannot hold the tokens."""
     if writer.dataset.categories is None:
         raise UserError(
-            f'the dataset {writer.dataset.name} ({writer.dataset.split}) has no classes, and LlamaGen wants one of each image',
-            'Sort the images into class folders, or write shards alone: --format shards.',
+            f'the dataset {writer.dataset.name} ({writer.dataset.split}) has no classes, and LlamaGen needs one per image',
+            'Sort the images into class folders, or write only shards: --format shards.',
         )
     if writer.tokenizer.codebook_sizes or len(writer.tokenizer.token_shape(writer.crop_size or 0)) > 2:
         raise UserError(
             f'{type(writer.tokenizer).__name__} has several codes for each cell, and LlamaGen reads one',
-            'Write shards alone: --format shards.',
+            'Write only shards: --format shards.',
         )
 
 
@@ -168,7 +168,7 @@ def with_codes(writer: TokenWriter, producer: dict[str, Any], folder: Path, keep
 
 
 def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """The tokenizer is built without memory or weights: it says how many codes there are, and their shape."""
+    """Convert LlamaGen's codes to shards. The tokenizer, on the meta device, gives the codebook size and token shape."""
     import torch
 
     from vq.assembly import building, logs

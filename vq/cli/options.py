@@ -1,4 +1,4 @@
-"""Options of a config as a list, as a JSON schema, as a file to start from; and the shipped configs."""
+"""The options of a config as a list, as a JSON schema or as a file to start from; the list of shipped configs."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vq.core.recipe import REQUIRED
 from vq.io import atomic
 
 SIMPLE = {bool: 'boolean', int: 'integer', float: 'number', str: 'string', type(None): 'null', dict: 'object'}
-SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments that users' files build upon
+SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments for the configs of users
 
 
 def recorded(file: str, options: Mapping[str, Any]) -> Record:
-    """Compose a config for what became of its options."""
+    """Compose a config and return the record of its options."""
     return PyConfig.load_recorded(file, options)[1]
 
 
 def rows(record: Record) -> Iterator[tuple[Declared | None, str, Any, str]]:
-    """Option, name, value, where it was set. Options that this config does not use have no value: the origin is ''.
+    """(option, name, value, origin) of each option. The origin is '' if this config does not use the option.
 
-    Options that a config named by an option declares come as they are declared there; those that a file reads without a
-    recipe have no declaration.
+    An option of another config, which an option of this one names, has its declaration there. An option that a file reads
+    without a recipe has no declaration: None.
     """
     declared = {option.name: option for option in record.declared.values()}
     for name, option in declared.items():
@@ -50,7 +50,7 @@ def rows(record: Record) -> Iterator[tuple[Declared | None, str, Any, str]]:
 
 
 def print_options(record: Record) -> None:
-    """Two lines an option: name, type, value, default, who set it; and what it means. Those in use come first."""
+    """Two lines per option: name, type, value, default, origin; then the meaning. Options in use come first."""
     unused = []
     for option, name, value, origin in rows(record):
         if option is None:
@@ -83,7 +83,7 @@ def _short(origin: str) -> str:
 
 
 def schema(record: Record) -> dict[str, Any]:
-    """A JSON schema of the options: an editor, a shell or a page can complete and check them by it."""
+    """A JSON schema of the options, with which an editor, a shell or a page can complete and check them."""
     properties: dict[str, Any] = {}
     required: list[str] = []
     for option, name, value, origin in rows(record):
@@ -132,7 +132,7 @@ def _plain_json(value: Any) -> Any:
 
 
 def shipped(word: str = '') -> list[tuple[str, str]]:
-    """Configs of whole experiments whose name or claim holds ``word``, each with the first line of its header."""
+    """(config, first line of its header) of experiments; ``word`` must be in one of the two."""
     root, found = packaged_configs(), []
     for path in sorted(root.rglob('*.py')):
         name = path.relative_to(root)
@@ -148,16 +148,16 @@ def print_list(word: str) -> None:
     found = shipped(word)
     if not found:
         names = [name for name, _ in shipped()]
-        raise UserError(f"no shipped config says '{word}'{nearest(word, names)}", 'Without a word, all are listed.')
+        raise UserError(f"no shipped config contains '{word}'{nearest(word, names)}", 'Leave out WORD to list all of them.')
     width = max(len(name) for name, _ in found)
     for name, claim in found:
         print(f'{name:{width}}  {claim}')
 
 
 def copy(file: str, target: Path, record: Record) -> None:
-    """Write a config of one's own that composes to the same, with the other options as comments."""
+    """Write a new config that composes to the same result, with the other options as comments."""
     if target.suffix != '.py':
-        raise UserError(f'{target} is no name of a config file', 'Give a name that ends in .py.')
+        raise UserError(f'{target} is not the name of a config file', 'Give a name that ends in .py.')
     if target.exists():
         raise UserError(f'{target} exists already', 'Choose another name, or remove that file.')
     source = resolve_config(file)
@@ -174,4 +174,4 @@ def copy(file: str, target: Path, record: Record) -> None:
         lines += ['# Other options, with their defaults; each is a keyword of the call above:']
         lines += [f'#   {option.name}={show(value)}  {option.meaning}' for option, value in others]
     atomic.write_text(target, '\n'.join(lines).rstrip() + '\n')
-    print(f'wrote {target}: look at it with python -m vq.config {target}')
+    print(f'wrote {target}: print it with python -m vq.config {target}')

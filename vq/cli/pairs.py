@@ -18,7 +18,7 @@ EXAMPLES = """
 examples:
   auto_torchrun tools/pairs.py originals/ reconstructions/
   python tools/pairs.py originals/ reconstructions/ --lpips none --common
-  python tools/pairs.py photos/ decoded/ --batch-size 1                        pairs of several sizes
+  python tools/pairs.py photos/ decoded/ --batch-size 1                        pairs of different sizes
 """
 
 
@@ -29,7 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.epilog = EXAMPLES
     parser.add_argument('first', metavar='A', help='a folder of images, or an .npz file of samples')
     parser.add_argument('second', metavar='B', help='another')
-    parser.add_argument('--common', action='store_true', help='measure the names that both have, and list the others')
+    parser.add_argument('--common', action='store_true', help='measure the names that are in both, and list the others')
     parser.add_argument(
         '--lpips', choices=('vgg', 'alex', 'squeeze', 'none'), default='vgg', help='network of LPIPS (default: vgg)'
     )

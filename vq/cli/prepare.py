@@ -1,4 +1,4 @@
-"""Fetch what others have published: ``python tools/prepare_checkpoints.py NAME ...``; checked, and converted to ours."""
+"""Fetch, check and convert published checkpoints: ``python tools/prepare_checkpoints.py NAME ...``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = r"""
 examples:
-  python tools/prepare_checkpoints.py                          # what there is, and what is here
+  python tools/prepare_checkpoints.py                          # the catalog, and which files are here
   python tools/prepare_checkpoints.py lpips torchvision-vgg16
   python tools/prepare_checkpoints.py taming-f16-16384 --root /data/pretrained
 """
@@ -29,19 +29,19 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
         'prepare_checkpoints',
         'Fetch published files to the folder of pretrained files, check them, and convert the tokenizers among them.\n'
-        'What is there and right is not fetched again; what broke off goes on where it stopped.',
+        'Files that are present and correct are not fetched again; interrupted downloads resume.',
     )
     parser.epilog = EXAMPLES
-    parser.add_argument('names', metavar='NAME', nargs='*', help='what to fetch; without a name: the list')
-    parser.add_argument('--list', action='store_true', help='print what there is, its size, and whether it is here')
+    parser.add_argument('names', metavar='NAME', nargs='*', help='entry to fetch; without a name: print the list')
+    parser.add_argument('--list', action='store_true', help='print each entry, its size, and whether it is here')
     parser.add_argument('--root', metavar='DIR', help='folder of pretrained files (default: VQ_PRETRAINED, or pretrained)')
     parser.add_argument(
         '--mirror',
         metavar='URL',
-        help='take the files from here: https://HOST/FOLDER takes the place of https://HOST in every address',
+        help='fetch the files from here: https://HOST/FOLDER replaces https://HOST in every address',
     )
-    parser.add_argument('--no-convert', action='store_true', help='leave tokenizers as they were published')
-    parser.add_argument('--force', action='store_true', help='fetch and convert again what is there')
+    parser.add_argument('--no-convert', action='store_true', help='keep tokenizers in their published format')
+    parser.add_argument('--force', action='store_true', help='fetch and convert again, even if files are present')
     return parser
 
 
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(chosen, root))
         return 0
     if options.mirror:
-        on_another_host(chosen[0].files[0].url, options.mirror)  # a bad one is an error before anything is done
+        on_another_host(chosen[0].files[0].url, options.mirror)  # raise for a bad address before anything is fetched
     logs.start()
     codes = [attempt(entry, root, options) for entry in sorted(chosen, key=lambda entry: entries.index(entry.name))]
     return 1 if 1 in codes else max(codes)
@@ -79,14 +79,14 @@ def known(name: str) -> Published:
 
 
 def attempt(entry: Published, root: Path, options: argparse.Namespace) -> int:
-    """Prepare one entry; what goes wrong with it does not keep the others from being fetched."""
+    """Prepare one entry. Its errors are printed, not raised, so that the other entries are still fetched."""
     try:
         prepare(entry, root, options)
     except UserError as error:
         say(f'{entry.name}: {error.message}', error.hint, error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
-        say('interrupted', 'What has arrived is kept: the same call goes on where it stopped.')
+        say('interrupted', 'The part that has arrived is kept: the same command goes on where it stopped.')
         raise SystemExit(1) from None
     return 0
 
@@ -99,11 +99,11 @@ def prepare(entry: Published, root: Path, options: argparse.Namespace) -> None:
         with Bar(Path(remote.path).name) as bar:
             outcome = obtain(remote, root, options.mirror, options.force, bar.show, tell)
         renewed = renewed or outcome != 'present'
-        tell(f'{entry.name}: {root / remote.path} {"is there, checked" if outcome == "present" else outcome}')
+        tell(f'{entry.name}: {root / remote.path} {"is present, checked" if outcome == "present" else outcome}')
     if entry.kind is not None and not options.no_convert:
         output = root / entry.converted
         if output.exists() and not renewed:
-            tell(f'{entry.name}: {output} is there')
+            tell(f'{entry.name}: {output} is present')
             return
         convert(entry.kind, entry, root / entry.files[0].path, output)
 
@@ -121,7 +121,7 @@ def tell(text: str) -> None:
 
 
 class Bar:
-    """A progress bar in megabytes, made when the size is known."""
+    """A progress bar in megabytes, created when the size is known."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -145,7 +145,7 @@ class Bar:
 
 
 def table(entries: Sequence[Published], root: Path) -> str:
-    """Name, size, state and meaning of each entry. States go by what lies in the folder; nothing is read."""
+    """Name, size, state and meaning of each entry. The state depends on which files exist; no file is read."""
     rows = [('NAME', 'SIZE', 'STATE', 'WHAT')]
     for entry in entries:
         names = ', '.join((entry.name, *entry.aliases))

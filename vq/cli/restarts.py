@@ -1,11 +1,11 @@
-"""A launch that starts its ranks again must not begin its run again.
+"""Tell a restart of a launch from its first start: a restart must resume the run, not begin it again.
 
-The first process writes the launch into the run's folder once the folder is its own. A later start that finds its launch
-there goes on from the newest checkpoint, whatever the command line said for the first one: ``--overwrite``,
-``--load-from``, or nothing.
+The first process claims the run's folder, then writes the id of the launch into it. A later start that finds the id of its
+launch there resumes from the newest checkpoint. The options of the command line for the first start (``--overwrite``,
+``--load-from``, or none) no longer apply.
 
-Whether a start is a later one is not read from TORCHELASTIC_RESTART_COUNT. torchrun's agents count each on their own, so
-the count on node 0 stays 0 when a rank of node 1 dies, and ``--overwrite`` would delete what the launch has written.
+TORCHELASTIC_RESTART_COUNT cannot tell a restart. Each agent of torchrun counts on its own, so the count on node 0 stays 0
+when a rank of node 1 dies, and ``--overwrite`` would delete the files that the launch has written.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ WAIT = datetime.timedelta(seconds=60)
 
 
 def find_launch() -> str | None:
-    """The launch of this process, the same for all its attempts and nodes; None without an elastic agent.
+    """The id of this process's launch, the same for all attempts and nodes; None without an elastic agent.
 
-    The agents serve a store in which the first process that asks leaves an id. Where they keep the store to themselves
-    (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), the launch is known by torchrun's ``--rdzv-id`` alone.
+    The agents share a TCP store, in which the first process to call this puts a random id. If the agents do not share it
+    (TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1), the id is torchrun's ``--rdzv-id`` alone.
     """
     run = os.environ.get('TORCHELASTIC_RUN_ID')
     if run is None or os.environ.get('TORCHELASTIC_USE_AGENT_STORE') != 'True':
@@ -39,20 +39,20 @@ def find_launch() -> str | None:
 
 
 def has_begun(folder: Path, launch: str | None) -> bool:
-    """Whether an earlier start of this launch has got as far as making the run its own."""
+    """Whether an earlier start of this launch has claimed the run's folder."""
     if launch is None:
         return False
     try:
         return (folder / FILE).read_text().strip() == launch
-    except OSError:  # the earlier start died before that, or there was none
+    except OSError:  # the earlier start died before claiming the folder, or there was none
         return False
 
 
 def note(folder: Path, launch: str | None, load_from: str | None) -> None:
-    """The run is this launch's now. ``--load-from`` makes the newest checkpoint the one that a restart goes on from.
+    """Write the id of the launch into the run's folder. With ``--load-from``, that checkpoint becomes the latest.
 
-    That pointer moves first: a rank that is slower than this one may find the launch in the folder already, and must then
-    go on from the same checkpoint as if it had not.
+    The pointer to the latest checkpoint moves first. A slower rank can find the id in the folder, take this start for a
+    restart and resume from the latest checkpoint, which must then be the one of ``--load-from``.
     """
     if launch is None:
         return

@@ -1,4 +1,4 @@
-"""Results as JSON that can be traced: what was measured, of which weights, by which command, with which versions."""
+"""Results as traceable JSON: the figures, the weights, the command, the versions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vq.runners.validator import Validator
 
 
 def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any]:
-    """What makes two measurements the same measurement."""
+    """The identity of a measurement: ``read_same`` reuses a result if its description is equal."""
     return {
         'contents': [identity(file) for file in files],
         'config_hash': digest(runner_config(config, 'validator')),
@@ -34,7 +34,7 @@ def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, 
 
 
 def identity(name: str) -> str:
-    """What a checkpoint or file holds, so that a retrained one of the same name is another."""
+    """A digest of the content of a checkpoint or file: a retrained one of the same name has another."""
     run = find(name)
     if run.weights == run.checkpoint:
         files = run.marker['files']
@@ -51,7 +51,7 @@ def write(
     files: Sequence[str],
     validator: Validator,
 ) -> dict[str, Any]:
-    """Save one result; every rank gets it back."""
+    """Save one result on the first rank; return it on every rank."""
     import torch
 
     dataset = validator.dataset
@@ -75,7 +75,7 @@ def write(
 
 
 def read_same(file: Path, config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any] | None:
-    """An earlier result of the very same measurement."""
+    """An earlier result of the same measurement, or None."""
     if not file.is_file():
         return None
     record: dict[str, Any] = json.loads(file.read_text())
@@ -83,12 +83,12 @@ def read_same(file: Path, config: PyConfig, options: Any, files: Sequence[str]) 
 
 
 def encode(value: Any) -> Any:
-    """JSON knows no infinity."""
+    """Infinite and NaN floats as text: JSON has neither."""
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(found: Mapping[str, Mapping[str, Any]], most: int = 8) -> None:
-    """Metrics as rows, checkpoints as columns, at most ``most`` of them side by side."""
+    """Print metrics as rows, checkpoints as columns, at most ``most`` of them side by side."""
     labels = [*found]
     for start in range(0, len(labels), most):
         part = {label: found[label]['results'] for label in labels[start : start + most]}

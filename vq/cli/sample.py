@@ -1,4 +1,4 @@
-"""Draw images: ``auto_torchrun -m vq.sample NAME CONFIG [--num-samples N] [--guidance 4] --load-model-from F``."""
+"""Sample images: ``auto_torchrun -m vq.sample NAME CONFIG [--num-samples N] [--guidance 4] --load-model-from F``."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ examples:
   auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --num-samples 180 --sweep guidance=1:3:0.5 temperature=0.8,1 \\
       --load-model-from work_dirs/digits_ar
 
-Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and goes on where it stopped.
-A sweep draws an image for each of the validation split (of its class), and measures them by the config's FeatureMetric.
+Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and resumes after a stop.
+A sweep samples one image per image of the validation split, of its class, and measures them by the config's FeatureMetric.
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.sample', 'Draw images by a trained generator: PNG files or one npz; resumes by itself.')
+    parser = arguments.parser('vq.sample', 'Sample images from a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, required=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N')
-    parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='in turn (default: all of them)')
+    parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='classes, in turn (default: all)')
     parser.add_argument('--batch-size', type=int, default=None, metavar='B', help="(default: the validator's)")
-    parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file as ADM has it')
-    parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1 is none')
+    parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file in the format of ADM')
+    parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1: no guidance')
     parser.add_argument('--temperature', type=float, default=None)
     parser.add_argument('--top-k', type=int, default=None)
     parser.add_argument('--top-p', type=float, default=None)
     parser.add_argument('--min-p', type=float, default=None)
-    parser.add_argument('--greedy', action='store_true', help='the likeliest token each time')
-    parser.add_argument('--overwrite', action='store_true', help='begin anew where other samples are')
+    parser.add_argument('--greedy', action='store_true', help='always take the most probable token')
+    parser.add_argument('--overwrite', action='store_true', help='delete earlier samples of this name')
     parser.add_argument(
         '--sweep', nargs='+', default=None, metavar='SETTING=VALUES', help='a:b:step or a,b,c of the settings above: a table'
     )
@@ -100,14 +100,14 @@ def forget(folder: Path) -> None:
 
 
 def describe(model: Any) -> dict[str, Any]:
-    """What the images depend on besides how they are drawn: samples of other weights are not gone on with."""
+    """The weights the samples depend on: a run with samples of other weights is not resumed."""
     from vq.io.weights import state_hash
 
     return {'weights_hash': state_hash(model)}
 
 
 def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Put what the command line says of sampler and guidance into the config; what they are then."""
+    """Apply the command line's sampler and guidance settings to the config. Returns the resulting settings."""
     from vq.core.config import plain
 
     model = model_of(config)
@@ -116,7 +116,7 @@ def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
     }
     if options.greedy:
         if settings:
-            raise UserError(f'--greedy knows no {", ".join(settings)}', 'Leave one of the two out.')
+            raise UserError(f'--greedy does not use {", ".join(settings)}', 'Leave one of the two out.')
         model['sampler'] = {'type': 'Greedy'}
     elif settings:
         before = model['sampler'] if str(model['sampler'].get('type', '')).split('.')[-1] == 'Multinomial' else {}
@@ -127,7 +127,7 @@ def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def model_of(config: Any) -> Any:
-    """The task's config, where a validator finds it."""
+    """The config of the task, from the validator or else from the trainer."""
     for which in ('validator', 'trainer'):
         model = config.get(which, {}).get('model')
         if model is not None:

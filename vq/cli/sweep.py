@@ -1,4 +1,4 @@
-"""``vq.sample --sweep``: the same generator drawn from in several ways, each measured; a table, a page, a JSON file."""
+"""``vq.sample --sweep``: sample a generator with several settings and measure each; a table, a page, a JSON file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
 
 
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
-    """Every combination of the values, over the first ``--num-samples`` of the validation split."""
+    """Sample and measure every combination of the values, over the first ``--num-samples`` of the validation split."""
     from vq.assembly import building
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
@@ -40,7 +40,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     }
     if not validator.metrics:
         raise UserError(
-            'a sweep has nothing to measure: no metric of the validator looks at generated images',
+            'a sweep has nothing to measure: no metric of the validator is of generated images',
             "Give the validator a FeatureMetric with images='generated'.",
         )
     validator.callbacks, validator.limit, validator.model.draws = {}, options.num_samples, ('generated',)  # type: ignore[assignment]
@@ -84,12 +84,12 @@ def parse(words: Sequence[str]) -> dict[str, tuple[float, ...]]:
         name, equals, text = word.partition('=')
         name = name.replace('-', '_')
         if name not in SETTINGS or not equals:
-            raise UserError(f"--sweep: '{word}' is no SETTING=VALUES", f'Settings are {listing(SETTINGS)}.')
+            raise UserError(f"--sweep: '{word}' is not SETTING=VALUES", f'Settings are {listing(SETTINGS)}.')
         try:
             found[name] = values_of(text)
         except ValueError as error:
             raise UserError(
-                f"--sweep: '{text}' says no values for {name}", f'Write {name}=1:4:0.25 (both ends count) or {name}=1,2,3.'
+                f"--sweep: '{text}' gives no values for {name}", f'Write {name}=1:4:0.25 (both ends count) or {name}=1,2,3.'
             ) from error
     return found
 
@@ -109,7 +109,7 @@ def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
 
 
 def change(model: Any, how: Mapping[str, Any], point: Mapping[str, float]) -> None:
-    """Draw as the config says, but for what is swept."""
+    """Set the sampler and guidance of the config, with the swept settings of ``point``."""
     from vq.registries import VQGuidanceRegistry, VQSamplerRegistry
 
     sampler = {name: int(value) if name == 'top_k' else value for name, value in point.items() if name != 'guidance'}
@@ -121,7 +121,7 @@ def change(model: Any, how: Mapping[str, Any], point: Mapping[str, float]) -> No
 
 
 def show(grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float]]) -> None:
-    """One row per point, best of each figure in bold."""
+    """Print one row per point, with the best value of each figure in bold."""
     from rich.console import Console
     from rich.table import Table
 
@@ -140,7 +140,7 @@ def show(grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float
 
 
 def best_of(figure: str, values: Sequence[float]) -> float:
-    """Distances are best when small, scores and shares when large."""
+    """The lowest value of a distance, the highest of a score or share."""
     is_distance = any(word in figure for word in ('fid', 'kid', 'cmmd', '_std'))
     return min(values) if is_distance else max(values)
 
@@ -148,12 +148,12 @@ def best_of(figure: str, values: Sequence[float]) -> float:
 def write_page(
     path: Path, grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float]], samples: int, command: str
 ) -> None:
-    """Each figure over the first setting, a line for each value of the others."""
+    """Write a page with a chart per figure over the first setting, and a line per combination of the other settings."""
     from vq.io.pages.charts import Series, line_chart
     from vq.io.pages.page import Page, shell
 
     across, *others = grid
-    page = Page('Sweep', f'{len(found)} ways to draw {samples} images each, of the classes of the validation split.')
+    page = Page('Sweep', f'{len(found)} settings, {samples} images each, of the classes of the validation split.')
     charts = []
     for figure in (name for name in found[0] if name not in grid):
         series = []
@@ -163,5 +163,5 @@ def write_page(
             series.append(Series(label, [row[across] for row in rows], [row[figure] for row in rows]))
         charts.append(line_chart(figure, series, across))
     page.section('figures', f'Over {across}', 'One point per value; nothing is averaged over seeds.', charts)
-    page.section('command', 'Command', 'What was typed.', [shell([(command, '')])])
+    page.section('command', 'Command', 'The command line.', [shell([(command, '')])])
     page.save(path)

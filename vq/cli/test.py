@@ -15,7 +15,7 @@ logger = logging.getLogger('vq')
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.test', 'Measure given weights; optionally write tokens and pictures.')
+    parser = arguments.parser('vq.test', 'Measure one set of weights; optionally write tokens and pictures.')
     arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, required=True)
     parser.add_argument('--tokenize', action='store_true', help='also write the tokens of the split as shards')

@@ -28,15 +28,15 @@ examples:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.train', 'Train what a config describes.')
+    parser = arguments.parser('vq.train', 'Train the model that a config describes.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser)
     arguments.add_weights(parser)
-    parser.add_argument('--load-from', metavar='iter_N', help='go on from this checkpoint of the run')
+    parser.add_argument('--load-from', metavar='iter_N', help='resume from this checkpoint of the run')
     parser.add_argument(
-        '--auto-resume', action='store_true', help='go on from the newest checkpoint, or start if there is none'
+        '--auto-resume', action='store_true', help='resume from the newest checkpoint, or start if there is none'
     )
-    parser.add_argument('--overwrite', action='store_true', help='forget an earlier run of this name')
+    parser.add_argument('--overwrite', action='store_true', help='delete an earlier run of this name')
     return parser
 
 
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
     launch = restarts.find_launch()
-    restarted = restarts.has_begun(folder, launch)  # then none of the options below is meant a second time
+    restarted = restarts.has_begun(folder, launch)  # then the options below, of the first start, do not apply
     if building.is_first_process():
         if not restarted:
             claim(folder, options.auto_resume or options.load_from is not None, options.overwrite)
@@ -67,14 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if trainer.stop_requested:
         message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
         hint = 'Go on with the same command and --auto-resume.'
-        leave(message, hint, 1, stopped=True)  # or the launcher would start it again
+        leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
     return 0
 
 
 def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
-    """Refuse to mix two runs in one folder."""
+    """Raise if the folder holds another run, or delete that run with ``overwrite``."""
     traces = [folder / 'checkpoints', folder / 'log.jsonl']
     if resuming or not any(trace.exists() for trace in traces):
         return
@@ -91,7 +91,7 @@ def claim(folder: Path, resuming: bool, overwrite: bool) -> None:
 
 
 def forget_lines_without_checkpoint(folder: Path) -> None:
-    """A run that ended before its first checkpoint begins anew, and its log with it."""
+    """Delete the log of a run that ended before its first checkpoint: the run begins again."""
     from vq.io import checkpoints
 
     if checkpoints.latest(folder / 'checkpoints') is None:
@@ -99,7 +99,7 @@ def forget_lines_without_checkpoint(folder: Path) -> None:
 
 
 def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer, restarted: bool) -> Resume | None:
-    """The checkpoint to go on from, if any."""
+    """The checkpoint to resume from, if any."""
     from vq.assembly import building
     from vq.io import checkpoints
     from vq.runners.callbacks.checkpoint import CheckpointCallback

@@ -24,7 +24,7 @@ examples:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.val', 'Validate checkpoints of a run, each of them once; a JSON file each and one table.')
+    parser = arguments.parser('vq.val', 'Validate checkpoints of a run, each once; a JSON file per checkpoint, one table.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser)
@@ -33,9 +33,9 @@ def make_parser() -> argparse.ArgumentParser:
         nargs='+',
         default=[],
         metavar='iter_N',
-        help='checkpoints of the run, brace patterns allowed; all of them if not given',
+        help='checkpoints of the run, brace patterns allowed (default: all)',
     )
-    parser.add_argument('--again', action='store_true', help='validate again what has results already')
+    parser.add_argument('--again', action='store_true', help='validate again the checkpoints that have results')
     return parser
 
 
@@ -100,5 +100,5 @@ def find_targets(folder: Path, options: argparse.Namespace, checkpoints: Any) ->
 
 
 def numbers(measured: Mapping[str, Any]) -> dict[str, float]:
-    """What a checkpoint can be judged by."""
+    """The figures by which checkpoints can be compared."""
     return {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}

@@ -1,4 +1,4 @@
-"""For each code the image patches that map to it: ``python tools/visualize_patches.py CONFIG TOKENS``."""
+"""For each code, the image patches that map to it: ``python tools/visualize_patches.py CONFIG TOKENS``."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.epilog = EXAMPLES
     arguments.add_config(parser)
-    parser.add_argument('tokens', metavar='TOKENS', help='a folder of token shards, or what the tokenize command wrote')
+    parser.add_argument('tokens', metavar='TOKENS', help='a folder of token shards, or the output of the tokenize command')
     parser.add_argument('--train', action='store_true', help="the tokens are of the trainer's split")
-    parser.add_argument('--codes', type=int, default=32, help='so many of the most used codes, and of the least used (32)')
-    parser.add_argument('--patches', type=int, default=16, help='of each code (16)')
+    parser.add_argument('--codes', type=int, default=32, help='number of the most used codes, and of the least used (32)')
+    parser.add_argument('--patches', type=int, default=16, help='patches per code (16)')
     parser.add_argument('--context', type=int, default=0, metavar='N', help='N pixels of the image around each patch')
-    parser.add_argument('--codebook', type=int, default=0, metavar='K', help='of tokens with several codes for each cell (0)')
+    parser.add_argument('--codebook', type=int, default=0, metavar='K', help='codebook, if each cell has several codes (0)')
     parser.add_argument('--variant', default=None, help='center, flip, crop0, ...: which tokens of an image (the first)')
-    parser.add_argument('--output', default=None, metavar='DIR', help='default: visualize_patches beside the tokens')
-    parser.add_argument('--seed', type=int, default=3407, help='patches are drawn from; as it was for the tokens')
+    parser.add_argument('--output', default=None, metavar='DIR', help='default: visualize_patches next to the tokens')
+    parser.add_argument('--seed', type=int, default=3407, help='seed of the drawn patches; must be the seed of the tokens')
     return parser
 
 
@@ -85,9 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     shown = patch_pages.Shown(counts, most, least, patches, about)
     save_png(folder / f'{name}.png', patch_pages.sheet(shown, options.patches))
     title = 'Patches of codes' if tokens.codebook is None else f'Patches of codes of codebook {tokens.codebook}'
-    lead = f'{Path(options.config).name}, tokens {about}, {producer["variants"][variant]}: what is under the cells of a code.'
+    lead = f'{Path(options.config).name}, tokens {about}, {producer["variants"][variant]}: image patches by their code.'
     if producer.get('random_weights'):
-        lead = f'Random weights: nothing below means anything. {lead}'
+        lead = f'Random weights: the results below are meaningless. {lead}'
     patch_pages.page(shown, title, lead).save(folder / f'{name}.html')
     record = {
         'tokens': str(shards.folder),
@@ -111,7 +111,9 @@ def variant_of(options: argparse.Namespace, shards: ShardSet) -> int:
 
     names = shards.manifest.producer.get('variants', [])
     if shards.manifest.kind != 'tokens' or not names:
-        raise UserError(f'{shards.folder} holds {shards.manifest.kind}, not tokens', 'Give what the tokenize command wrote.')
+        raise UserError(
+            f'{shards.folder} holds {shards.manifest.kind}, not tokens', 'Give the output of the tokenize command.'
+        )
     name = options.variant or names[0]
     if name not in names or name not in VIEWS:
         known = [known for known in names if known in VIEWS]
@@ -120,12 +122,12 @@ def variant_of(options: argparse.Namespace, shards: ShardSet) -> int:
 
 
 def codebook_of(options: argparse.Namespace, config: PyConfig, shards: ShardSet) -> tuple[int | None, int]:
-    """Which codebook, None where there is but one for each cell, and its size."""
+    """(index of the codebook, its size). The index is None if each cell has one code."""
     producer = shards.manifest.producer
     shape, size = producer['token_shape'], int(producer['codebook_size'])
     if len(shape) not in (2, 3):
         raise UserError(
-            f'tokens of the shape {tuple(shape)} are no grid, so no part of an image belongs to one of them',
+            f'tokens of the shape {tuple(shape)} are not on a grid, so a token belongs to no part of the image',
             'Give tokens (h, w), or (h, w, n) with --codebook.',
         )
     if options.codebook >= (shape[2] if len(shape) == 3 else 1):
@@ -138,7 +140,7 @@ def codebook_of(options: argparse.Namespace, config: PyConfig, shards: ShardSet)
 
 
 def codebook_sizes(config: PyConfig) -> tuple[int, ...]:
-    """As the config's tokenizer has them; built without memory or weights."""
+    """The codebook sizes of the config's tokenizer, built on the meta device."""
     import torch
 
     from vq.assembly.compose import checked
@@ -150,7 +152,7 @@ def codebook_sizes(config: PyConfig) -> tuple[int, ...]:
 
 
 def build_dataset(options: argparse.Namespace, config: PyConfig, producer: dict[str, Any]) -> Dataset:
-    """The config's dataset, with the transform the tokenizer saw; not another than the tokens were made of."""
+    """The config's dataset, with the tokenizer's transform; an error if the tokens are of another dataset."""
     from vq.assembly.compose import checked
     from vq.registries import VQDatasetRegistry
 
@@ -159,9 +161,11 @@ def build_dataset(options: argparse.Namespace, config: PyConfig, producer: dict[
     settings = config['validator']['dataset']
     if options.train:
         if 'split' not in config.get('trainer', {}).get('dataset', {}):
-            raise UserError('--train needs a trainer whose dataset names a split', 'Leave it out, or mend the config.')
+            raise UserError(
+                '--train needs a trainer whose dataset names a split', 'Leave --train out, or add the split to the config.'
+            )
         settings['split'] = config['trainer']['dataset']['split']
-    if 'cropped_from' in producer:  # as tools/llamagen.py has it
+    if 'cropped_from' in producer:  # tokens of tools/llamagen.py
         settings['transform'] = {'type': 'VQTransformRegistry.none', 'image_size': producer['cropped_from']}
     dataset: Dataset = VQDatasetRegistry.build(checked(config, 'validator')['dataset'], 'validator.dataset')
     for what, there, here in (
@@ -172,13 +176,13 @@ def build_dataset(options: argparse.Namespace, config: PyConfig, producer: dict[
         if there and there != here:
             hint = 'Give the config the tokens were made with, and its data.'
             if what == 'split':
-                hint = f'{"Leave out" if options.train else "Add"} --train, if they are of the same dataset.'
+                hint = f'{"Leave out" if options.train else "Add"} --train, if the tokens are of the same dataset.'
             raise UserError(f'{options.tokens} holds tokens of other images: the {what} is {there} there, {here} here', hint)
     return dataset
 
 
 class Source:
-    """The samples of rows of the shards, by their ids."""
+    """The dataset's samples for rows of the shards, found by id."""
 
     def __init__(self, dataset: Dataset, shards: ShardSet, variant: str, seed: int) -> None:
         self.dataset, self.shards, self.variant, self.seed = dataset, shards, variant, seed
@@ -187,7 +191,7 @@ class Source:
         self.indices: dict[int, int] = {}
 
     def find(self, rows: set[int]) -> None:
-        """Where the dataset has the rows. Shards that name no dataset by its fingerprint are looked through whole."""
+        """Find the dataset index of each row. Shards without a dataset fingerprint are searched for all their ids."""
         column = self.shards.column('id')
         self.ids = {row: column[row].decode() for row in sorted(rows)}
         wanted = dict.fromkeys(self.ids.values() if self.producer.get('dataset_fingerprint') else self.shards.ids(), -1)
@@ -216,7 +220,7 @@ class Source:
         try:
             sample = self.dataset.load(index, python_stream('sample', self.seed, 0, index))
         except BadImage as error:
-            raise UserError(f'bad image {error}', 'It could be read when the tokens were made: bring it again.') from error
+            raise UserError(f'bad image {error}', 'It could be read when the tokens were made: restore the file.') from error
         size = int(self.producer['image_size'])
         image = torch.from_numpy(sample['image'].copy()).permute(2, 0, 1)
         image = view(image, self.variant, size if 'cropped_from' in self.producer else None)

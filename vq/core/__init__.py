@@ -1,7 +1,7 @@
-"""What everything else stands on: config, registry, records, collectives, random streams.
+"""The base of all other packages: config, registry, records, collectives, random streams.
 
 The only package that imports todd. ``from vq.core import PyConfig`` works in config files; it is loaded on first use,
-so that a command line that only wants ``--help`` pays for neither todd nor torch.
+so that ``--help`` imports neither todd nor torch.
 """
 
 from __future__ import annotations

@@ -2,12 +2,12 @@
 
     binds = {'generator.codebook_size': 'tokenizer.codebook_size', 'metrics.*.codebook_size': 'model.counted_codes'}
 
-A target is 'part.key', or 'parts.*.key' for each part of a dict or list. It counts where the class of the part has a
-parameter ``key``. A source is 'sibling.attribute', or a function of the owner's own settings, defaults included. Both may
-give a ``Bound`` in place of the bare value, or None: nothing is bound then.
+A target is 'part.key', or 'parts.*.key' for each part of a dict or list. It applies to parts whose class has a parameter
+``key``. A source is 'sibling.attribute', or a function of the owner's own settings, defaults included. Either can give a
+``Bound`` in place of the plain value, or None to bind nothing.
 
-A target that is absent from the config, or None there, is filled. A value in the config must be equal: lists and tuples are
-alike, and a number is equal to a list of that number alone. Parts that were given built are left as they are.
+A target that is absent from the config, or None there, is filled. A value in the config must equal the bound value; a list
+equals a tuple, and a number equals a list of that one number. Parts that are built already are not changed.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ Source = str | Callable[[Mapping[str, Any]], Any]
 
 
 class Bound(NamedTuple):
-    """A value that follows from other settings, where further values may stand in a config."""
+    """A value that follows from other settings, with a test for other values that a config may give."""
 
     value: Any  # what is filled in
-    accepts: Callable[[Any], bool] | None = None  # whether another value may stand in the config
-    words: str = ''  # for errors, in place of the value
+    accepts: Callable[[Any], bool] | None = None  # whether a config may give this value instead
+    words: str = ''  # describes the value in errors
 
 
 class Binding(NamedTuple):
     """One entry of ``binds``."""
 
     part: str  # the owner's parameter that holds the target
-    each: bool  # that parameter holds several parts, and each of them is a target
+    each: bool  # that parameter holds several parts, and each is a target
     key: str
     source: Source
 
     @property
     def sibling(self) -> str:
-        """'' where the source is a function."""
+        """'' if the source is a function."""
         return self.source.partition('.')[0] if isinstance(self.source, str) else ''
 
     @property
@@ -56,7 +56,7 @@ class Target(NamedTuple):
     """A bound setting of a nested part."""
 
     binding: Binding
-    place: Any  # of the part among several; None: there is one
+    place: Any  # key or index of the part among several; None: a single part
     part: Mapping[str, Any]
     path: str  # of the setting
 
@@ -67,7 +67,7 @@ class Target(NamedTuple):
 
 @functools.cache
 def bindings_of(item: Any) -> tuple[Binding, ...]:
-    """What a class declares in ``binds``."""
+    """The entries of ``binds`` of a class."""
     found = []
     for target, source in getattr(item, 'binds', {}).items():
         part, *between, key = target.split('.')
@@ -78,7 +78,7 @@ def bindings_of(item: Any) -> tuple[Binding, ...]:
 
 
 def without_open(item: Any, values: Mapping[str, Any]) -> dict[str, Any]:
-    """An owner's settings without the bound ones that are None: these are filled as if they were absent."""
+    """An owner's settings without bound settings that are None, so that these are filled like absent ones."""
     found = dict(values)
     for binding in bindings_of(item):
         for place, part in _places(binding, found.get(binding.part)).items():
@@ -89,7 +89,7 @@ def without_open(item: Any, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filled(item: Any, values: Mapping[str, Any]) -> set[str]:
-    """The targets ('part.key', 'parts.*.key') that building will fill, as far as a config can tell."""
+    """The targets ('part.key', 'parts.*.key') that building will fill, as far as the config shows."""
     bindings = (binding for binding in bindings_of(item) if not binding.sibling or values.get(binding.sibling) is not None)
     return {f'{binding.part}.*.{binding.key}' if binding.each else f'{binding.part}.{binding.key}' for binding in bindings}
 
@@ -103,11 +103,11 @@ class Binder:
         self._rest: list[Target] = []
 
     def fill(self, name: str, values: dict[str, Any]) -> None:
-        """Before part ``name`` is built: fill its settings, and compare those that the config gives.
+        """Before part ``name`` is built: fill its bound settings, and compare those that the config gives.
 
-        A sibling that is built later is asked on the meta device, since building it early would change the order of random
-        draws; its config must be complete without ``wires``. Where the config gives all that comes from such a sibling, nobody
-        is asked: ``finish`` compares.
+        The attributes of a sibling that is built later are read from a copy on the meta device: building the sibling itself
+        early would change the order of random draws. Its config must be complete without ``wires``. No copy is built if the
+        config gives all settings bound to this sibling; ``finish`` compares them.
         """
         targets = [target for binding in self.bindings if binding.part == name for target in self._targets(binding, values)]
         facts = self._facts(targets, values)
@@ -124,14 +124,14 @@ class Binder:
                 values[name] = _put(values[name], target.place, {**current, binding.key: bound.value})
 
     def finish(self, values: Mapping[str, Any]) -> None:
-        """Once all parts are built."""
+        """After all parts are built: compare the settings bound to siblings that were built later."""
         for target in self._rest:
             bound = self._bound(target, values, None)
             if bound is not None:
                 self._compare(target, bound)
 
     def _targets(self, binding: Binding, values: Mapping[str, Any]) -> Iterator[Target]:
-        """The settings that a binding names, where parts have them."""
+        """The targets of a binding, among parts whose class has the parameter."""
         value, annotation = values[binding.part], parameters_of(self.item)[binding.part].annotation
         registry = registry_for(elements_of(annotation, value) if binding.each else annotation, self.root)
         for place, part in _places(binding, value).items():
@@ -142,14 +142,14 @@ class Binder:
                 yield Target(binding, place, part, f'{where}.{binding.key}')
 
     def _facts(self, targets: list[Target], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-        """Of siblings that are built later and must be asked now: what they say."""
+        """Sibling -> its attributes, for siblings that are built later and from which settings must be filled now."""
         found: dict[str, dict[str, Any]] = {}
         for sibling in dict.fromkeys(target.binding.sibling for target in targets if not target.given):
             if not is_part(values.get(sibling)):
                 continue
             registry = registry_for(parameters_of(self.item)[sibling].annotation, self.root)
             if registry is not None:
-                from vq.core.meta import facts_of  # imports torch, which judging a config does not need
+                from vq.core.meta import facts_of  # imports torch, which checking a config does not need
 
                 names = dict.fromkeys(other.binding.attribute for other in targets if other.binding.sibling == sibling)
                 where = f'{self.path}.{sibling}'
@@ -180,7 +180,7 @@ class Binder:
 
     @contextlib.contextmanager
     def _saying(self, where: str) -> Iterator[None]:
-        """Errors of sources open with a path."""
+        """Put a path in front of the errors of a source."""
         try:
             yield
         except UserError as error:
@@ -193,10 +193,10 @@ class Binder:
         if same(given, bound.value) or (bound.accepts is not None and bound.accepts(given)):
             return
         sibling = target.binding.sibling
-        source = f'{self.path}.{sibling} has' if sibling else f'the other settings of {self.path} ask for'
+        source = f'{self.path}.{sibling} has' if sibling else f'the other settings of {self.path} require'
         raise ConfigError(
             f'{target.path} is {given!r} in the config, and {source} {bound.words or repr(bound.value)}',
-            'Leave it out: it follows from the other.',
+            'Leave the setting out of the config: it is filled in.',
         )
 
 
@@ -209,7 +209,7 @@ def attribute_of(part: Any, name: str) -> Any:
 
 
 def same(given: Any, value: Any) -> bool:
-    """Whether two settings are equal, lists and tuples alike, a number alike to a list of that number alone."""
+    """Whether two settings are equal. A list equals a tuple, and a number equals a list of that one number."""
     one, other = _plain(given), _plain(value)
     if isinstance(one, tuple) != isinstance(other, tuple):
         one, other = (side if isinstance(side, tuple) else (side,) for side in (one, other))
@@ -221,7 +221,7 @@ def _plain(value: Any) -> Any:
 
 
 def _places(binding: Binding, value: Any) -> dict[Any, Any]:
-    """What a binding may fill, by its place in the value of the owner's parameter."""
+    """The parts in the owner's parameter that a binding applies to, by key or index; a single part has the key None."""
     if not binding.each:
         return {None: value}
     if isinstance(value, Mapping):
@@ -230,7 +230,7 @@ def _places(binding: Binding, value: Any) -> dict[Any, Any]:
 
 
 def _put(value: Any, place: Any, part: Any) -> Any:
-    """A copy of ``value`` with another part at a place."""
+    """A copy of ``value`` with ``part`` at ``place``."""
     if place is None:
         return part
     if isinstance(value, Mapping):

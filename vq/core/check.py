@@ -1,6 +1,6 @@
-"""Judge a config against the signatures of the parts it names, without building anything.
+"""Check a config against the signatures of the parts it names, without building anything.
 
-Every problem is found at once, each with its path: unknown types, misspelt keys, missing keys, values of another type.
+All problems are found in one pass, each with its path: unknown types, misspelt keys, missing keys, values of another type.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import Parameter, describe, fits, parameters_of
 from vq.core.registry import TreeMeta, entries_of, open_part, slot_of, unknown_keys
 
-Problem = tuple[str, str]  # what is wrong (opens with its path), what to do
+Problem = tuple[str, str]  # message (begins with the path), hint
 
 
 def find_problems(registry: TreeMeta, config: Any, path: str, beside: type | None = None) -> Iterator[Problem]:
@@ -89,5 +89,5 @@ def check_config(registry: TreeMeta, config: Any, path: str) -> None:
         lines = [f'{message}. {hint}' for message, hint in problems]
         raise ConfigError(
             f'{len(problems)} problems in the config:\n  ' + '\n  '.join(lines),
-            'Mend these, then look at the whole with python -m vq.config CONFIG.',
+            'Fix these, then print the whole config with python -m vq.config CONFIG.',
         )

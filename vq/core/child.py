@@ -1,8 +1,8 @@
 """A child that ends with its parent.
 
-Linux sends a process SIGTERM when its parent dies if the process has asked for that, and ``execv`` keeps the request. So the
-child is a Python that imports no packages, asks, and becomes the wanted one; this detour costs milliseconds. Elsewhere
-children outlive a parent that was killed.
+On Linux a process can request SIGTERM for the death of its parent (PR_SET_PDEATHSIG), and ``execv`` keeps the request. So
+the child starts as a Python that imports no packages, makes the request and executes the real command; this detour costs
+milliseconds. On other systems children outlive a killed parent.
 """
 
 from __future__ import annotations
@@ -22,5 +22,5 @@ os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
 
 
 def command(*arguments: str) -> list[str]:
-    """What starts ``python ARGUMENTS`` as such a child of this process."""
+    """The command line that runs ``python ARGUMENTS`` as a child that ends with this process."""
     return [sys.executable, '-ISc', BECOME, str(os.getpid()), *arguments]

@@ -1,7 +1,7 @@
-"""The few collective operations models and metrics use, without knowing what runs them.
+"""The collective operations of models and metrics, independent of the back end.
 
-One process by default; a strategy installs another back end. Under XLA's SPMD one program sees the whole batch, so
-there too every operation is the identity.
+The default back end is a single process, where every operation is the identity; a strategy installs another one. XLA's
+SPMD keeps the default: one program sees the whole batch.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Operation = Literal['sum', 'max', 'min']
 
 
 class Collectives(Protocol):
-    """What a back end offers."""
+    """The operations of a back end."""
 
     rank: int
     size: int
@@ -90,7 +90,7 @@ _installed: Collectives = SingleProcess()
 
 
 def install(collectives: Collectives | None) -> None:
-    """Make a back end the one all models use; ``None`` goes back to a single process."""
+    """Set the back end of this process; ``None`` restores the single process."""
     global _installed
     _installed = SingleProcess() if collectives is None else collectives
 
@@ -108,17 +108,17 @@ def is_main() -> bool:
 
 
 def all_reduce(value: Tensor, operation: Operation = 'sum') -> Tensor:
-    """The elementwise sum, max or min over ranks, equal bits everywhere; the input is left alone."""
+    """The elementwise sum, max or min over ranks, bitwise equal on all of them; the input is not changed."""
     return _installed.all_reduce(value, operation)
 
 
 def all_gather(value: Tensor) -> list[Tensor]:
-    """The tensors of all ranks, which must have one shape, in order of rank."""
+    """The tensors of all ranks, in order of rank; all must have the same shape."""
     return _installed.all_gather(value)
 
 
 def all_gather_object(value: Any) -> list[Any]:
-    """Small picklable objects of all ranks. Between processes of one run only: never used on files."""
+    """Small objects of all ranks, by pickle: between the processes of one run only, never for files."""
     return _installed.all_gather_object(value)
 
 

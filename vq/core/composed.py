@@ -1,4 +1,4 @@
-"""Composed configs as runs keep them: JSON now, Python text of ``PyConfig.dumps`` in older runs. Read as data."""
+"""Composed configs in run folders, read as data: JSON, or Python text of ``PyConfig.dumps`` in older runs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 
 from vq.core import config_json, config_text, trust
 
-_MARKER = 'COMPLETE'  # of a checkpoint, see vq/io/atomic.py
+_MARKER = 'COMPLETE'  # the file that marks a checkpoint as complete, see vq/io/atomic.py
 
 
 def in_run_folder(path: Path) -> bool:
-    """Whether a file lies in a checkpoint, or beside the checkpoints of a run."""
+    """Whether a file lies in a checkpoint, or next to the checkpoints of a run."""
     folder = path.parent
     return (folder / _MARKER).is_file() or next((folder / 'checkpoints').glob(f'iter_*/{_MARKER}'), None) is not None
 
 
 def json_twin(path: Path) -> Path | None:
-    """The JSON file that stands for ``NAME.py`` of a run: in its place, or, in a run folder, before an older ``NAME.py``."""
+    """``NAME.json`` to read for ``NAME.py``: if ``NAME.py`` does not exist, or is an older file in a run folder."""
     twin = path.with_suffix('.json')
     if path.suffix == '.py' and twin.is_file() and (not path.is_file() or in_run_folder(path)):
         return twin
@@ -30,7 +30,7 @@ def is_data(path: Path) -> bool:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The config in a JSON file or in an older run's Python file. What is more than data needs trust, and is executed."""
+    """The config in a JSON file or in an older run's Python file. A Python file with code is executed, which needs trust."""
     if path.suffix == '.json':
         return config_json.read(path)
     try:
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_trusted(path: Path) -> dict[str, Any]:
-    """The config in a file, once its ``custom_imports`` are trusted."""
+    """The config in a file; an error if its ``custom_imports`` are not trusted."""
     content = read(path)
     trust.trusted_modules(content.get('custom_imports', []), str(path))
     return content

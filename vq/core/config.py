@@ -1,21 +1,21 @@
-"""Python config files: todd's conventions with a loader and a dumper of ours.
+"""Python config files: todd's conventions, with our own loader and dumper.
 
 Conventions kept from todd: ``_base_`` (parents, merged recursively, later wins), ``_kwargs_`` (options), ``_export_``
-(limits what leaves the file), ``_delete_`` (replace instead of merge), ``_override_`` (patch by path).
+(the names that the file exports), ``_delete_`` (replace instead of merge), ``_override_`` (patch by path).
 
-What ours does differently, and why:
+Differences, with reasons:
 
 - one namespace, so that comprehensions and functions in a config see its top-level names;
-- ``__file__`` is known and tracebacks name the config file and line;
-- options reach every base and every explicitly loaded file; what an outer file or the command line says wins over what
-  an inner ``PyConfig.load(path, name=default)`` says; ``_kwargs_.setdefault`` gives the bases of a file a default;
+- ``__file__`` is defined and tracebacks name the config file and line;
+- options reach every base and every explicitly loaded file; an option from an outer file or the command line overrides
+  the default of an inner ``PyConfig.load(path, name=default)``; ``_kwargs_.setdefault`` sets a default for the bases;
 - an option that no file reads is an error, with the nearest name that was read;
 - paths resolve relative to the file, to the working directory and to the packaged ``configs``;
 - modules, functions and classes of a file without ``_export_`` stay in the file;
-- ``_delete_`` and ``_override_`` work wherever they stand in a dict, and never stay behind in a composed config;
+- ``_delete_`` and ``_override_`` work at any position in a dict, and are removed from composed configs;
 - overrides are parsed paths, not ``exec``; parents must exist;
 - dumping takes a millisecond and keeps ``inf`` and ``nan``;
-- a composed config in JSON, as run folders hold it, is a config too: it is data, has no options, and is never executed.
+- a composed config in JSON, as run folders hold it, is accepted too: it is data, has no options, and is never executed.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from vq.core.options import COMMAND_LINE, Namespace, Options, Record
 from vq.core.paths import assign, parse_path
 from vq.core.phases import STEP_SETTINGS
 
-_PATCHES = ('tiny',)  # top-level names that hold changes to be applied later: ``_delete_`` and ``_override_`` stay in them
-_LEAVES = {str, int, float, bool, type(None)}  # most values of a config: nothing to copy, and no need to ask what they are
+_PATCHES = ('tiny',)  # top-level names of patches that are applied later: ``_delete_`` and ``_override_`` stay in them
+_LEAVES = {str, int, float, bool, type(None)}  # most values of a config; used as they are, without further type checks
 _WRITTEN = {'dict', 'set', 'frozenset', 'float', 'complex'}  # builtins that dumped text uses
 _frames: ContextVar[tuple[dict[str, Any], ...]] = ContextVar('vq_config_frames', default=())
 
 
 def packaged_configs() -> Path:
-    """The ``configs`` folder: inside the installed package, or beside it in a checkout."""
+    """The ``configs`` folder: inside the installed package, or next to it in a checkout."""
     spec = importlib.util.find_spec('vq')
     assert spec is not None and spec.submodule_search_locations
     package = Path(next(iter(spec.submodule_search_locations)))
@@ -55,7 +55,7 @@ def packaged_configs() -> Path:
 
 
 def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
-    """Find a config: beside the file that names it, from the working directory, then among the packaged ones."""
+    """Find a config: relative to the file that names it, to the working directory, then among the packaged ones."""
     path = Path(file).expanduser()
     candidates = [path] if path.is_absolute() else []
     if not candidates:
@@ -81,7 +81,7 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
     }
     raise ConfigError(
         f"{where}config file '{file}' does not exist{nearest(path.name, beside)}",
-        f'Looked at: {", ".join(map(str, candidates))}.',
+        f'Searched: {", ".join(map(str, candidates))}.',
     )
 
 
@@ -92,7 +92,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
     def load(cls, file: str | Path, **defaults: Any) -> Self:
         """Compose a config file with its bases.
 
-        Inside a config file, ``defaults`` yield to the options that file itself was given.
+        Inside a config file, options given to that file override ``defaults``.
         """
         frames = _frames.get()
         if frames:
@@ -109,7 +109,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
     @classmethod
     def load_recorded(cls, file: str | Path, options: Mapping[str, Any]) -> tuple[Self, Record]:
-        """Compose a config file with the options of a command line; also what became of each option."""
+        """Compose a config file with the options of a command line. Also return the record of how they were used."""
         record = Record(str(file), origins=dict.fromkeys(options, COMMAND_LINE))
         path = resolve_config(file)
         _check_options(path, options)
@@ -120,7 +120,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
     @classmethod
     def load_beside(cls, file: str | Path, options: Mapping[str, Any]) -> tuple[Self, Record]:
-        """Compose another config from within one, with just these options. The caller judges what became of them."""
+        """Compose another config from inside a config file, with only these options. The caller checks the record."""
         frames = _frames.get()
         record = Record(str(file))
         folder = Path(frames[-1]['__file__']).parent if frames else None
@@ -128,7 +128,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
     @classmethod
     def loads(cls, s: str, **kwargs: Any) -> Self:
-        """Compose a config given as text; bases resolve from the working directory."""
+        """Compose a config given as text; bases are relative to the working directory."""
         config = cls._execute(s, Path.cwd() / '<text>', Options(kwargs))
         if not _frames.get():
             config.settle()
@@ -148,18 +148,18 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
     @classmethod
     def _from_data(cls, path: Path) -> Self:
-        """A composed config of a run: complete in itself."""
+        """A composed config of a run: it has no bases and takes no options."""
         content = composed.read_trusted(path)
         for name in ('_base_', '_kwargs_', '_export_'):
             if name in content:
-                raise ConfigError(f"{path} has '{name}', and a composed config has none", 'Give it as a Python file.')
+                raise ConfigError(f"{path} has '{name}', which a composed config cannot have", 'Give it as a Python file.')
         config = cls()
         config.update(content)
         return config
 
     @classmethod
     def execute(cls, path: Path) -> Self:
-        """Compose a Python file without asking where it lies; for those who trust it."""
+        """Compose a Python file even in a run folder, where files are read as data. Only for trusted files."""
         config = cls._execute(config_json.read_text(path), path, Options({}))
         config.settle()
         return config
@@ -173,7 +173,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
             _run(source, path, namespace)
             config = cls()
             for base in _bases(namespace, path):
-                if isinstance(base, str | Path):  # options are copied: a default that one base sets is not for the next
+                if isinstance(base, str | Path):  # a copy: defaults set by one base do not reach the next
                     given = Options(namespace['_kwargs_'], options.record)
                     base = cls._compose(resolve_config(base, path.parent), given)
                 config.update(base)
@@ -196,7 +196,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
     @classmethod
     def _adopt(cls, value: Any, name: str | None = None) -> Any:
-        """A copy of our own: dicts as configs, named tuples as tuples. ``name`` is the key it will stand under."""
+        """A copy: dicts become configs, named tuples become tuples. ``name`` is the key of the value."""
         if type(value) in _LEAVES:
             return value
         if isinstance(value, Mapping):
@@ -208,18 +208,18 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         return set(value) if isinstance(value, set) else value
 
     def update(self, *others: Mapping[str, Any], **names: Any) -> None:  # type: ignore[override]
-        """Merge recursively, later wins. ``_delete_`` first clears what is here, ``_override_`` comes last; with nothing
-        here yet, both are kept for the config this one will be merged into."""
+        """Merge recursively; later values win. ``_delete_`` clears this config first, ``_override_`` is applied last. An empty
+        config keeps both keys, for the config it will be merged into."""
         for other in (*others, names):
             items, empty = dict(other), not self
             delete, override = items.pop('_delete_', False), items.pop('_override_', None)
-            pending = empty or '_delete_' in self.data  # what was here is a patch that would itself replace something
+            pending = empty or '_delete_' in self.data  # this config is itself a patch with ``_delete_``
             if delete:
                 self.clear()
             for name, value in ({'_delete_': True, **items} if delete and pending else items).items():
                 present = self.data.get(name)
                 if name == 'callbacks' and isinstance(present, list) and isinstance(value, Mapping):
-                    present = self.data[name] = _named_parts(present)  # names are merged over those of the list
+                    present = self.data[name] = _named_parts(present)  # a list becomes named parts, to merge by name
                 if isinstance(present, PyConfig) and isinstance(value, Mapping):
                     present.update(_keeping_steps(present, value) if name == 'optimizers' else value)
                 else:
@@ -230,23 +230,23 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 self.override(override)
 
     def settle(self) -> None:
-        """Nothing more will be merged: apply and remove what is left of ``_delete_`` and ``_override_``."""
+        """After the last merge: apply and remove the remaining ``_delete_`` and ``_override_``."""
         _settle({name: value for name, value in self.data.items() if name not in _PATCHES})
         _settle_here(self)
 
     def override(self, other: Mapping[str, Any]) -> None:
-        """Apply ``{'.a.b[-1]': value}``. A new last key is allowed here; ``vq.core.check`` judges it afterwards."""
+        """Apply ``{'.a.b[-1]': value}``. The last key may be new: ``vq.core.check`` checks it later."""
         for path, value in other.items():
             assign(self, parse_path(path), self._adopt(value), path)
 
     def dumps(self) -> str:
-        """Python text that ``loads`` back to an equal config."""
+        """Python text from which ``loads`` makes an equal config."""
         if all(isinstance(key, str) and _is_name(key) and key not in _WRITTEN for key in self):
             return ''.join(f'{key} = {_format(self[key], 0)}\n' for key in self)
         return f'_export_ = {_format(self, 0)}\n'
 
     def dump(self, file: str | Path) -> None:
-        """Write the config to a file: JSON where its name ends with ``.json``, else Python text."""
+        """Write the config to a file: JSON if its name ends with ``.json``, else Python text."""
         path = Path(file)
         path.write_text(config_json.dumps(self) if path.suffix == '.json' else self.dumps(), encoding='utf-8')
 
@@ -259,7 +259,7 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
 
 
 def plain(value: Any) -> Any:
-    """A copy in plain dicts and lists: what ``json`` and C code can read (a Config looks empty to them)."""
+    """A copy in plain dicts and lists, for ``json`` and other C code, to which a Config looks empty."""
     if type(value) in _LEAVES:
         return value
     if isinstance(value, Mapping):
@@ -272,7 +272,7 @@ def plain(value: Any) -> Any:
 
 
 def _keeping_steps(present: Mapping[str, Any], optimizers: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimizer that replaces another has its settings of the step still, which are the trainer's and no factory's."""
+    """Keep the step settings of an optimizer that is replaced: they belong to the trainer, not to the optimizer's factory."""
     kept = dict(optimizers)
     for name, optimizer in optimizers.items():
         before = present.get(name)
@@ -290,7 +290,7 @@ def _named_parts(parts: Any) -> PyConfig:
 def _check_options(path: Path, options: Mapping[str, Any]) -> None:
     if options and composed.is_data(path):
         raise ConfigError(
-            f"{path} has no option '{min(options)}': it is the composed config of a run, whose options are settled",
+            f"{path} has no option '{min(options)}': it is the composed config of a run, whose options are fixed",
             'Change its values by path, --override .trainer.iters:100, or give the config that the run was started with.',
         )
 
@@ -315,7 +315,7 @@ def _settle_here(config: PyConfig) -> None:
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(source: str, file: str) -> types.CodeType:
-    """Bases are run again for every config upon them, and for each set of options; their text stays what it is."""
+    """Cached, because a base is executed for every child and every set of options, always with the same text."""
     return compile(source, file, 'exec', dont_inherit=True)
 
 
@@ -325,11 +325,11 @@ def _run(source: str, path: Path, namespace: dict[str, Any]) -> None:
     except ConfigError:
         raise
     except SyntaxError as error:
-        raise ConfigError(f'{path}:{error.lineno}: {error.msg}', 'Mend the syntax of the config file.') from error
+        raise ConfigError(f'{path}:{error.lineno}: {error.msg}', 'Fix the syntax of the config file.') from error
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f'{path}:{lines[-1]}' if lines else str(path)
-        raise ConfigError(f'{where}: {type(error).__name__}: {error}', 'Mend this line of the config file.') from error
+        raise ConfigError(f'{where}: {type(error).__name__}: {error}', 'Fix this line of the config file.') from error
 
 
 def _bases(namespace: dict[str, Any], path: Path) -> Iterable[Any]:
@@ -351,12 +351,12 @@ def _public(namespace: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_name(key: str) -> bool:
-    """Whether ``key = 1`` and ``dict(key=1)`` keep the key as it is (Python rewrites some letters beyond ASCII)."""
+    """Whether ``key = 1`` and ``dict(key=1)`` keep the key unchanged (Python normalizes some non-ASCII letters)."""
     return key.isidentifier() and key.isascii() and not key.startswith('_') and not keyword.iskeyword(key)
 
 
 def _format(value: Any, depth: int) -> str:
-    """``repr`` that breaks long containers over lines and writes every number so that it reads back."""
+    """``repr`` that breaks long containers over lines and writes every number so that it can be read back."""
     if isinstance(value, Mapping):
         names = all(isinstance(key, str) and (_is_name(key) or key in ('_delete_', '_override_')) for key, _ in value.items())
         items = [
@@ -374,7 +374,7 @@ def _format(value: Any, depth: int) -> str:
         return _wrap(f'{"set" if isinstance(value, set) else "frozenset"}([', items, '])', depth)
     if value is None or isinstance(value, bool):
         return repr(value)
-    for kind in (int, str, bytes):  # by the kind's own repr: that of enums and NumPy scalars does not read back
+    for kind in (int, str, bytes):  # by ``repr`` of the base type: that of enums and NumPy scalars cannot be read back
         if isinstance(value, kind):
             return kind.__repr__(value)
     if isinstance(value, float):
@@ -384,7 +384,7 @@ def _format(value: Any, depth: int) -> str:
     if isinstance(value, Path):
         return repr(str(value))
     raise ConfigError(
-        f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be written down',
+        f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be saved',
         'Keep numbers, strings, lists and dicts in configs; name classes and functions by type.',
     )
 

@@ -1,14 +1,14 @@
-"""Composed configs as strict JSON: what run folders and checkpoints keep. Reading one executes nothing.
+"""Composed configs as strict JSON, the form in run folders and checkpoints. Reading a file executes nothing.
 
-What JSON lacks is written as an object with one key that begins with ``!``:
+Types that JSON lacks are written as an object with one key that begins with ``!``:
 
     (1, 2)          {"!tuple": [1, 2]}          float('inf')    {"!float": "inf"}
     {1, 2}          {"!set": [1, 2]}            1 + 2j          {"!complex": [1.0, 2.0]}
     frozenset({1})  {"!frozenset": [1]}         b'ab'           {"!bytes": "ab"}      (latin-1)
-    {1: 'one'}      {"!dict": [[1, "one"]]}     so is any dict with a key that is no text or begins with ``!``
-    '\\ud800'        {"!text": [55296]}           what UTF-8 cannot hold
+    {1: 'one'}      {"!dict": [[1, "one"]]}     so is any dict with a key that is not a string or begins with ``!``
+    '\\ud800'        {"!text": [55296]}           strings that UTF-8 cannot encode
 
-Keys keep their order, which is the order in which parts are built.
+Keys keep their order, because parts are built in this order.
 """
 
 from __future__ import annotations
@@ -21,43 +21,43 @@ from typing import Any
 
 from vq.core.errors import ConfigError
 
-LARGEST = 10_000_000  # bytes; composed configs of ours take some thousand
+LARGEST = 10_000_000  # bytes; our composed configs take a few thousand
 _WIDTH = 110
-_HINT = 'Write the run again, or give its config as a Python file.'
+_HINT = 'Start the run again, or give its config as a Python file.'
 
 
 def dumps(value: Any) -> str:
-    """JSON that ``loads`` back to an equal value, types included."""
+    """JSON from which ``loads`` makes an equal value of equal types."""
     return pretty(_encode(value))
 
 
 def pretty(value: Any) -> str:
-    """JSON of plain values for people: containers on one line where they fit."""
+    """Readable JSON of plain values: containers are on one line if they fit."""
     return f'{_pretty(value, 0)}\n'
 
 
 def loads(text: str, where: str) -> Any:
-    """The value that ``dumps`` wrote; ``where`` is named in errors."""
+    """The value that ``dumps`` wrote; ``where`` is the file named in errors."""
     try:
         return _decode(json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        reason = 'it is nested too deep' if isinstance(error, RecursionError) else str(error)
-        raise ConfigError(f'{where} is no config in JSON: {reason}', _HINT) from error
+        reason = 'it is nested too deeply' if isinstance(error, RecursionError) else str(error)
+        raise ConfigError(f'{where} is not a JSON config: {reason}', _HINT) from error
 
 
 def read(path: Path) -> dict[str, Any]:
     """The composed config in a file."""
     content = loads(read_text(path), str(path))
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise ConfigError(f'{path} is no config: it holds a {type(content).__name__}', _HINT)
+        raise ConfigError(f'{path} is not a config: it holds a {type(content).__name__}', _HINT)
     return content
 
 
 def read_text(path: Path) -> str:
-    """A config's text; an error for what is too large, unreadable or no text."""
+    """The text of a config file; an error if it is too large, unreadable or not text."""
     try:
         if path.stat().st_size > LARGEST:
-            raise ConfigError(f'{path} has more than {LARGEST:,} bytes, which no config has', 'Give the config of a run.')
+            raise ConfigError(f'{path} has more than {LARGEST:,} bytes, too many for a config', 'Give the config of a run.')
         return path.read_text(encoding='utf-8')
     except (OSError, UnicodeError) as error:
         raise ConfigError(f'{path} cannot be read: {error}', 'A config is a text file.') from error
@@ -69,7 +69,7 @@ def read_text(path: Path) -> str:
 def _encode(value: Any) -> Any:
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, str):  # by the kind's own method: enums and NumPy scalars become what they stand for
+    if isinstance(value, str):  # by the base type's method: enums and NumPy scalars become plain values
         return str.__str__(value) if _is_encodable(value) else {'!text': [ord(character) for character in value]}
     if isinstance(value, int):
         return int.__int__(value)
@@ -91,7 +91,7 @@ def _encode(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     raise ConfigError(
-        f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be written down',
+        f'a config holds a {type(value).__name__} ({value!r:.60}), which cannot be saved',
         'Keep numbers, strings, lists and dicts in configs; name classes and functions by type.',
     )
 
@@ -103,7 +103,7 @@ def _encode_mapping(value: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def _is_encodable(text: str) -> bool:
-    """Whether UTF-8 has bytes for it: not for half of a surrogate pair."""
+    """Whether UTF-8 can encode the text: it cannot encode half of a surrogate pair."""
     return text.isascii() or not any('\ud800' <= character <= '\udfff' for character in text)
 
 
@@ -131,7 +131,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f'{name} is no JSON')
+    raise ValueError(f'{name} is not valid JSON')
 
 
 def _finite(text: str) -> float:
@@ -150,7 +150,7 @@ def _decode(value: Any) -> Any:
     if not tags:
         return {key: _decode(item) for key, item in value.items()}
     if len(value) > 1:
-        raise ValueError(f"the tag '{tags[0]}' does not stand alone")
+        raise ValueError(f"the tag '{tags[0]}' is not the only key of its object")
     return _decode_tag(tags[0], value[tags[0]])
 
 

@@ -1,8 +1,8 @@
-"""Reading the Python text that ``PyConfig.dumps`` writes, without executing it: what older runs keep as ``config.py``.
+"""Read the Python text of ``PyConfig.dumps``, the ``config.py`` of older runs, without executing it.
 
 The text is parsed to a syntax tree. Allowed are ``name = value`` lines, or a single ``_export_ = value``, where a value is a
 literal, a list, tuple or dict of values, ``dict(name=value)``, ``set([...])``, ``frozenset([...])``, ``float('inf')`` and
-``complex(a, b)``. Anything else is refused: reading it would mean executing it.
+``complex(a, b)``. Anything else is refused, because only execution could tell its value.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def loads(text: str, where: str) -> dict[str, Any]:
-    """The config that was dumped as ``text``; ``where`` is named in errors."""
+    """The config that was dumped as ``text``; ``where`` is the file named in errors."""
     try:
         if len(text) > LARGEST:
             raise _refused(None, 'it is too long')
         return _config(ast.parse(text).body)
     except SyntaxError as error:
-        raise NotDumped(f'{where}:{error.lineno}: {error.msg}', 'Mend the syntax of the config file.') from error
+        raise NotDumped(f'{where}:{error.lineno}: {error.msg}', 'Fix the syntax of the config file.') from error
     except _Refused as error:
         raise NotDumped(
-            f'{where}{error.line}: {error}, which is not what a run keeps as its config',
-            'A composed config holds literals alone: what is more would have to be executed.',
+            f'{where}{error.line}: {error}, which the config of a run cannot contain',
+            'A composed config holds only literals: anything else would have to be executed.',
         ) from error
     except (RecursionError, MemoryError) as error:
-        raise NotDumped(f'{where}: it is nested too deep', 'A composed config is not nested that deep.') from error
+        raise NotDumped(f'{where}: it is nested too deeply', 'A composed config is not nested that deeply.') from error
     except (ValueError, TypeError) as error:  # a null byte, a dict as a key
-        raise NotDumped(f'{where}: {error}', 'A composed config holds literals alone.') from error
+        raise NotDumped(f'{where}: {error}', 'A composed config holds only literals.') from error
 
 
 class _Refused(Exception):
-    """What stands in the way, and its line."""
+    """Why the text is refused, and the line."""
 
     line: str
 
@@ -103,7 +103,7 @@ def _dict(node: ast.expr, items: list[tuple[Any, ast.expr]]) -> dict[Any, Any]:
 
 
 def _call(node: ast.Call, name: str) -> Any:
-    """The few calls that dumped text has."""
+    """The value of a call: only those that ``PyConfig.dumps`` writes."""
     if name == 'dict' and not node.args and all(keyword.arg is not None for keyword in node.keywords):
         return _dict(node, [(keyword.arg, keyword.value) for keyword in node.keywords])
     arguments = [] if node.keywords else [_value(argument) for argument in node.args]

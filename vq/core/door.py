@@ -1,6 +1,6 @@
-"""The one import of todd. Importing it must not change the process: todd closes and replaces the root log handlers, and
-replaces ``breakpoint`` where ipdb is installed; all of it is put back here. It also asserts that DRY_RUN is a Python bool,
-so ``DRY_RUN=1`` would end in an AssertionError: the variable is hidden from it.
+"""The only import of todd, without its side effects. Todd closes and replaces the root log handlers, and replaces
+``breakpoint`` if ipdb is installed; this module restores both. Todd also asserts that DRY_RUN is a Python bool, so
+``DRY_RUN=1`` would end in an AssertionError: the variable is hidden during the import.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _root = logging.getLogger()
 _flag = os.environ.pop('DRY_RUN', None)
 _handlers, _level = list(_root.handlers), _root.level
 _hook, _breakpoint = sys.breakpointhook, builtins.breakpoint
-_root.handlers.clear()  # out of todd's reach: a file handler that was closed would drop every later record
+_root.handlers.clear()  # hidden from todd: a file handler that it closed would drop every later record
 
 try:
     from todd.configs import Config

@@ -1,4 +1,4 @@
-"""What this process may use and finds in its environment, and what must be set there before torch is imported."""
+"""Environment variables of vq, the cores and GPUs of this process, and the variables to set before torch is imported."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vq.core.errors import UserError
 
-COMMAND = 'VQ_COMMAND'  # in the environment of ranks: the command line of their launcher, for messages that say what to repeat
+COMMAND = 'VQ_COMMAND'  # a variable of ranks: the launcher's command line, for messages that say which command to repeat
 
 
 def dry_run() -> bool:
-    """DRY_RUN=True in the environment: every command runs its config's tiny form."""
+    """DRY_RUN=True in the environment: every command runs the ``tiny`` form of its config."""
     return os.environ.get('DRY_RUN', '').lower() in ('1', 'true', 'yes')
 
 
@@ -26,12 +26,12 @@ def number(name: str, default: int | None = None) -> int:
     if not text and default is not None:
         return default
     if not text.isdecimal():
-        raise UserError(f"{name} is '{text}', which is no number", f'Unset {name}, or set it as the cluster does.')
+        raise UserError(f"{name} is '{text}', which is not a number", f'Unset {name}, or set it as the cluster does.')
     return int(text)
 
 
 def usable_cores() -> int:
-    """Cores this process may use: affinity, and the quota of a container."""
+    """Cores this process can use, by its CPU affinity and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     try:
         with open('/sys/fs/cgroup/cpu.max') as file:
@@ -42,7 +42,7 @@ def usable_cores() -> int:
 
 
 def usable_gpus() -> int:
-    """NVIDIA GPUs this process may use, without importing torch."""
+    """NVIDIA GPUs this process can use, counted without importing torch."""
     visible = os.environ.get('CUDA_VISIBLE_DEVICES')
     if visible is not None:  # CUDA ignores everything from the first invalid entry on
         entries = [entry.strip() for entry in visible.split(',')]
@@ -52,10 +52,10 @@ def usable_gpus() -> int:
 
 
 def threads(local_processes: int) -> dict[str, str]:
-    """OpenMP variables for each of the processes of this machine, without those that the user has set.
+    """OpenMP variables for each of ``local_processes`` on this machine, except those that the user has set.
 
-    An OpenMP thread that waits by spinning keeps its core from other processes: with one other busy core a training
-    step took seven times as long. ``passive`` makes waiting threads sleep.
+    An OpenMP thread that waits by spinning occupies its core: with one core busy with another process, a training step
+    took seven times as long. ``passive`` makes waiting threads sleep.
     """
     count = max(1, usable_cores() // max(1, local_processes))
     wanted = {'OMP_NUM_THREADS': str(count), 'OMP_WAIT_POLICY': 'passive'}
@@ -63,5 +63,5 @@ def threads(local_processes: int) -> dict[str, str]:
 
 
 def prepare() -> None:
-    """Set the OpenMP variables of this process; where there are several, a launcher has set LOCAL_WORLD_SIZE."""
+    """Set the OpenMP variables of this process. A launcher of several processes has set LOCAL_WORLD_SIZE."""
     os.environ.update(threads(int(os.environ.get('LOCAL_WORLD_SIZE', '1') or 1)))

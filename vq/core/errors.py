@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read: what is wrong, where, and what to do about it."""
+"""The exceptions whose text is written for the user: what is wrong, where, and what to do about it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ConfigError(UserError):
 
 
 class RunFailure(UserError):
-    """A run cannot go on (a loss that is not finite, a full disk): not the command line's fault, so exit code 1."""
+    """A run cannot continue (a loss that is not finite, a full disk). The usage is correct, so the exit code is 1."""
 
     exit_code = 1
 

@@ -23,7 +23,7 @@ _known: dict[tuple[int, str, str, tuple[str, ...]], dict[str, Any]] = {}
 
 
 class _Unfilled(TorchFunctionMode):
-    """Tensors on the meta device have no values: what would fill them takes half the time that building takes there."""
+    """Skip initializers of tensors on the meta device: these have no values, and initializers take half the building time."""
 
     def __torch_function__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         if function in _FILLING:
@@ -35,7 +35,7 @@ class _Unfilled(TorchFunctionMode):
 
 @contextlib.contextmanager
 def on_meta() -> Iterator[None]:
-    """Build modules on the meta device, without drawing initial values that nothing could hold."""
+    """Build modules on the meta device, without running initializers."""
     with torch.device('meta'), _Unfilled():
         yield
 
@@ -43,12 +43,12 @@ def on_meta() -> Iterator[None]:
 def facts_of(registry: TreeMeta, config: Mapping[str, Any], attributes: tuple[str, ...], path: str = '') -> dict[str, Any]:
     """Attributes (dotted names) of the part that ``config`` describes, read from a copy on the meta device.
 
-    ``MISSING`` stands for an attribute that the part does not have. A config is asked several times in one process, so the
-    answers are remembered by the text of the config. The state of torch's random generator stays as it is.
+    ``MISSING`` marks an attribute that the part does not have. The same config is read several times in one process, so the
+    results are cached, with the text of the config as the key. The state of torch's random generator is restored.
     """
     try:
         text = PyConfig(part=config).dumps()
-    except ConfigError:  # the config holds built parts or classes, which have no text
+    except ConfigError:  # the config holds built parts or classes, which cannot be dumped
         return _ask(registry, config, attributes, path)
     key = (TreeMeta.changes, registry.__name__, text, attributes)
     if key not in _known:

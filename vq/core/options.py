@@ -1,8 +1,8 @@
-"""Options of a config: where each was set, who read it, and which ones nobody knows.
+"""Options of a config: where each was set, which file read it, and which are unknown.
 
-A name may be set on the command line or by a file (``_kwargs_.setdefault``, ``PyConfig.load(path, name=default)``). It counts
-as known if a file reads it or a recipe on the way declares it. An unknown name is an error wherever it was set; a name that
-is declared and not used is an error on the command line only, since a file may set defaults for several kinds of model.
+An option is set on the command line or by a file (``_kwargs_.setdefault``, ``PyConfig.load(path, name=default)``). It is known
+if a file reads it or a recipe that runs declares it. An unknown option is an error wherever it was set. An option that is
+declared but not used is an error on the command line only: a file may set defaults for several kinds of model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Declared:
     meaning: str
     owner: str
     aliases: tuple[str, ...] = ()
-    side: str = ''  # of an option that names another config file: NAME.option addresses options of that file
+    side: str = ''  # SIDE of an option that names another config file: SIDE.NAME is an option of that file
 
     def names(self) -> tuple[str, ...]:
         return (self.name, *self.aliases)
@@ -37,14 +37,14 @@ class Declared:
 
 @dataclasses.dataclass
 class Record:
-    """What is known of the options of one composition."""
+    """How the options of one composition were set, declared and used."""
 
     file: str = ''
     read: set[str] = dataclasses.field(default_factory=set)
     origins: dict[str, str] = dataclasses.field(default_factory=dict)  # name -> the command line, or the file that set it
     declared: dict[str, Declared] = dataclasses.field(default_factory=dict)  # by names and aliases
-    values: dict[str, tuple[Any, str]] = dataclasses.field(default_factory=dict)  # name -> what a recipe took, and its origin
-    others: dict[str, Record] = dataclasses.field(default_factory=dict)  # side -> options of the config it names
+    values: dict[str, tuple[Any, str]] = dataclasses.field(default_factory=dict)  # name -> value used by a recipe, origin
+    others: dict[str, Record] = dataclasses.field(default_factory=dict)  # side -> record of the config it names
 
     def declare(self, declared: Iterable[Declared]) -> None:
         for option in declared:
@@ -55,7 +55,7 @@ class Record:
         return self.read | set(self.declared)
 
     def judge(self) -> None:
-        """Raise for the first option that nobody knows, or that the command line sets and nothing uses."""
+        """Raise for the first option that is unknown, or that the command line sets and nothing uses."""
         for name, origin in self.origins.items():
             if name in self.read:
                 continue
@@ -66,7 +66,7 @@ class Record:
                 option = self.declared[name]
                 raise ConfigError(
                     f"{self.file} does not use the option '{name}' here: {option.owner} does ({option.meaning})",
-                    f'Leave it out, or choose what {option.owner} builds; vq.config CONFIG --options lists what is in use.',
+                    f'Leave it out, or choose what {option.owner} builds; vq.config CONFIG --options lists those in use.',
                 )
 
     def _unknown(self, name: str, origin: str) -> ConfigError:
@@ -81,7 +81,7 @@ class Record:
 
 
 class Options(dict[str, Any]):
-    """``_kwargs_`` of a config file: a dict that remembers which names were asked for, and which file set a default."""
+    """``_kwargs_`` of a config file: a dict that records which names were read, and which file set a default."""
 
     def __init__(self, values: Mapping[str, Any], record: Record | None = None, file: str = '') -> None:
         super().__init__(values)
@@ -103,7 +103,7 @@ class Options(dict[str, Any]):
         return super().get(key, default)
 
     def has(self, key: str) -> bool:
-        """Whether the option is given; asking is no reading."""
+        """Whether the option is given; this does not count as a read."""
         return super().__contains__(key)
 
     def peek(self, key: str) -> Any:
@@ -111,7 +111,7 @@ class Options(dict[str, Any]):
         return super().__getitem__(key)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """A default for the bases of this file. It is no reading: a name that no base knows stays unknown."""
+        """Set a default for the bases of this file. This is not a read: a name that no base reads stays unknown."""
         if not self.has(key):
             self.record.origins.setdefault(key, self.file)
         return super().setdefault(key, default)
@@ -122,7 +122,7 @@ class Options(dict[str, Any]):
 
 
 class Namespace(dict[str, Any]):
-    """The names of a config file. A file may replace ``_kwargs_`` by a plain dict: what is read of that counts as well."""
+    """The names of a config file. A file may replace ``_kwargs_`` by a plain dict; reads of that dict are recorded too."""
 
     def __setitem__(self, name: str, value: Any) -> None:
         if name == '_kwargs_' and isinstance(value, Mapping) and not isinstance(value, Options):
@@ -131,7 +131,7 @@ class Namespace(dict[str, Any]):
 
 
 def _reads_default(file: Path, name: str) -> bool:
-    """Whether ``file`` uses what its ``_kwargs_.setdefault(name, ...)`` returns. A bare statement only sets a default."""
+    """Whether ``file`` uses the value of its ``_kwargs_.setdefault(name, ...)``. A bare statement only sets a default."""
     try:
         tree = ast.parse(file.read_text(encoding='utf-8'))
     except (OSError, ValueError, SyntaxError):

@@ -1,4 +1,4 @@
-"""What a constructor takes: its parameters, which of them are parts, and whether a value fits an annotation."""
+"""The parameters of a constructor, with their annotations, and whether a value fits an annotation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REQUIRED: Any = inspect.Parameter.empty
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One constructor parameter; ``default`` is ``REQUIRED`` when there is none."""
+    """One constructor parameter; without a default, ``default`` is ``REQUIRED``."""
 
     name: str
     annotation: Any
@@ -33,8 +33,8 @@ class Parameter:
 def parameters_of(item: Callable[..., Any]) -> dict[str, Parameter]:
     """The explicit parameters of a class or function, in order, annotations evaluated.
 
-    A function becomes a partial: what stands before ``*`` in its signature is given when it is called, so only what
-    stands behind is for configs (all of it, none required, where there is no ``*``).
+    A config turns a function into a ``functools.partial`` and sets only its keyword-only parameters: the caller gives the
+    others. Without ``*`` in the signature, a config can set every parameter, and none is required.
     """
     function = item.__init__ if isinstance(item, type) else item  # type: ignore[misc]
     if isinstance(item, type) and function is object.__init__:
@@ -51,7 +51,7 @@ def parameters_of(item: Callable[..., Any]) -> dict[str, Parameter]:
         if index == 0 and isinstance(item, type):
             continue  # self
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue  # the registry refuses these for its own items; foreign ones (torch's) are judged by the rest
+            continue  # our own classes have none (a test checks); of others (torch's) only named parameters are checked
         found[parameter.name] = Parameter(parameter.name, hints.get(parameter.name, Any), parameter.default)
     if isinstance(item, type):
         return found
@@ -68,7 +68,7 @@ def takes_any_keyword(item: Callable[..., Any]) -> bool:
 
 
 def strip(annotation: Any) -> Any:
-    """``Annotated[X, ...]`` -> ``X``; a generic class of ours with what it is of, ``Callback[X]`` -> ``Callback``."""
+    """``Annotated[X, ...]`` -> ``X``; a generic class with its arguments, ``Callback[X]`` -> ``Callback``."""
     bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
     origin = get_origin(bare)
     return origin if isinstance(origin, type) and issubclass(origin, Generic) else bare  # type: ignore[arg-type]
@@ -82,12 +82,12 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
 
 
 def dataclass_in(annotation: Any) -> type | None:
-    """The dataclass among an annotation's alternatives: such a parameter takes a dict without ``type``."""
+    """The dataclass among an annotation's alternatives: in a config it is a dict without ``type``."""
     return next((kind for kind in alternatives(annotation) if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a plain config value can be what the annotation says. Unknown annotations accept everything."""
+    """Whether a plain config value fits an annotation. Unknown annotations accept every value."""
     bare = strip(annotation)
     origin = get_origin(bare)
     if bare is Any or isinstance(bare, str | typing.TypeVar):
@@ -113,7 +113,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if isinstance(bare, type) and issubclass(bare, list | tuple | dict | set):
         return isinstance(value, Mapping if issubclass(bare, dict) else list | tuple | set)
     if isinstance(bare, type):
-        # a part: given built, or as a dict that the registry judges
+        # a part: built already, or a dict, which the registry checks
         return isinstance(value, bare) or isinstance(value, Mapping)
     return True
 

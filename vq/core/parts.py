@@ -1,4 +1,4 @@
-"""Parts by name: a dict in a config that can be changed like a list as well."""
+"""Named parts: a dict in a config that also has the methods of a list."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vq.core.phases import name_of
 
 
 class NamedParts(PyConfig):
-    """``callbacks`` of a runner: names -> parts. None under a name switches an inherited part off.
+    """``callbacks`` of a runner: names -> parts. The value None switches an inherited part off.
 
-    ``insert``, ``append``, ``pop(-1)``, ``[0]`` and iteration work as with a list of the parts that are on, and name new
-    parts after their types. ``keys``, ``values``, ``items``, ``in`` and ``len`` are those of a dict.
+    ``insert``, ``append``, ``pop(-1)``, ``[0]`` and iteration work as on a list of the parts that are switched on; new
+    parts are named after their types. ``keys``, ``values``, ``items``, ``in`` and ``len`` are those of a dict.
     """
 
     @classmethod
@@ -33,11 +33,11 @@ class NamedParts(PyConfig):
         return PyConfig._adopt(value, name)
 
     def names(self) -> list[str]:
-        """Of the parts that are on."""
+        """The names of the parts that are switched on."""
         return [name for name, part in self.data.items() if isinstance(part, Mapping) and name != '_override_']
 
     def name_at(self, index: int) -> str:
-        """The name of the part at a position, which may be counted from the end."""
+        """The name of the part at a position; a negative one counts from the end."""
         return self.names()[index]
 
     def __iter__(self) -> Iterator[Any]:
@@ -65,16 +65,16 @@ class NamedParts(PyConfig):
         del self.data[self.name_at(key) if isinstance(key, int) else key]
 
     def pop(self, key: str | int = -1, *default: Any) -> Any:
-        """The part of a name or at a position, which then is gone."""
+        """Remove and return the part with a name or at a position."""
         return self.data.pop(self.name_at(key) if isinstance(key, int) else key, *default)
 
     def append(self, part: Mapping[str, Any]) -> None:
         self.insert(len(self.data), part)
 
     def insert(self, index: int, part: Mapping[str, Any]) -> None:
-        """Before the part at ``index``, as ``list.insert`` counts."""
+        """Insert before the part at ``index``, counted as in ``list.insert``."""
         if not isinstance(part, Mapping) or 'type' not in part:
-            raise ConfigError(f'{part!r:.60} is inserted into parts with names', 'Give dict(type=...).')
+            raise ConfigError(f'{part!r:.60} cannot be inserted into named parts', 'Give dict(type=...).')
         name = name_of(part['type'], self.names())
         names = [known for known in self.names() if known != name]
         behind = names[index:] if index < len(names) else []

@@ -36,12 +36,12 @@ def parse_path(path: str) -> list[Step]:
 
 
 def format_path(steps: list[Step]) -> str:
-    """What ``parse_path`` reads."""
+    """The inverse of ``parse_path``."""
     return ''.join(f'.{step}' if isinstance(step, str) and _NAME.fullmatch(step) else f'[{step!r}]' for step in steps)
 
 
 def descend(root: Any, steps: list[Step], whole: str) -> Any:
-    """Follow ``steps`` from ``root``; every one of them must exist. ``whole`` is the path as the user wrote it."""
+    """Follow ``steps`` from ``root``; all of them must exist. ``whole`` is the path as the user wrote it."""
     node = root
     for depth, step in enumerate(steps):
         here = format_path(steps[:depth]) or 'the config'
@@ -65,14 +65,14 @@ def descend(root: Any, steps: list[Step], whole: str) -> Any:
 
 
 def _positions(node: Any) -> int | None:
-    """How many entries can be reached by position: of a list, or of parts that have names (``vq.core.parts``)."""
+    """The number of entries that an index can reach, in a list or in named parts (``vq.core.parts``)."""
     if hasattr(type(node), 'name_at'):
         return len(node.names())
     return len(node) if isinstance(node, list | tuple) else None
 
 
 def assign(root: Any, steps: list[Step], value: Any, whole: str) -> bool:
-    """Set what ``steps`` lead to; True if the last key is new (its legality is for the caller to judge)."""
+    """Set the value at ``steps``; True if the last key is new (the caller checks whether it is allowed)."""
     parent, step = descend(root, steps[:-1], whole), steps[-1]
     here = format_path(steps[:-1]) or 'the config'
     if isinstance(parent, MutableMapping) and (isinstance(step, str) or step in parent):

@@ -1,7 +1,7 @@
-"""What callbacks are called in configs, and the order in which they stand. Imports no torch, for configs are composed without.
+"""The names of callbacks in configs, and the order in which they run. Imports no torch, so that composing a config does not.
 
-A callback class declares its ``phase``. The table repeats what the built-in ones declare (a test compares), so that only
-classes of users are imported to compose a config.
+A callback class declares its ``phase``. The table repeats the phases of the built-in classes (a test compares them), so that
+composing a config imports only the classes of users.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PHASES = (
     'evaluate',
     'checkpoint',
 )
-DEFAULT_PHASE = 'own'  # of a class that declares none
+DEFAULT_PHASE = 'own'  # of a class without a ``phase``
 
 # type -> (name, phase)
 BUILT_IN = {
@@ -52,14 +52,14 @@ BUILT_IN = {
     'CheckpointCallback': ('checkpoint', 'checkpoint'),
 }
 
-# settings of the step that callbacks had once -> what to do about one
+# former settings of callbacks that belong to the optimizer now -> hint
 STEP_SETTINGS = ('clip', 'schedule', 'scale_lr', 'base_batch')
 MOVED_SETTINGS = {
-    **{key: f'The trainer steps: write {key} into the optimizer, .trainer.optimizers.NAME.{key}.' for key in STEP_SETTINGS},
-    'optimizer': 'The trainer steps: settings of the step stand in the optimizer, e.g. .trainer.optimizers.NAME.clip.',
+    **{key: f'Set {key} in the optimizer, which the trainer steps: .trainer.optimizers.NAME.{key}.' for key in STEP_SETTINGS},
+    'optimizer': 'The trainer steps each optimizer: write the step settings there, e.g. .trainer.optimizers.NAME.clip.',
 }
 
-# type of a runner -> the callbacks it has unless its config says otherwise; a class says so in ``default_callbacks``
+# type of a runner -> its default callbacks, which a config can change; other classes declare ``default_callbacks``
 TRAINER_CALLBACKS: dict[str, dict[str, Any]] = {
     'log': {'type': 'LogCallback'},
     'progress': {'type': 'ProgressCallback'},
@@ -74,7 +74,7 @@ RUNNERS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def name_of(kind: Any, taken: Container[str] = ()) -> str:
-    """What a part of this type is called where nobody gave it a name: ``EMACallback`` -> ``ema``, or ``ema_2``, ..."""
+    """The default name of a part of this type: ``EMACallback`` -> ``ema``, or ``ema_2``, ..."""
     word = (kind if isinstance(kind, str) else getattr(kind, '__name__', 'part')).rpartition('.')[2]
     name = BUILT_IN[word][0] if word in BUILT_IN else snake_case(word.removesuffix('Callback') or word)
     number, unique = 1, name

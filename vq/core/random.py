@@ -1,4 +1,4 @@
-"""Random streams that depend on names and numbers, never on what happened before."""
+"""Random streams that depend only on names and numbers, not on earlier draws."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed from any names and numbers: the same on every machine, rank and Python version.
 
     Each part is written with its type and length, so that ``(1, 23)``, ``(12, 3)`` and ``('1', 23)`` differ. Integers of
-    NumPy and torch count as the numbers they are.
+    NumPy and torch give the same seed as Python integers.
     """
     plain = [part if isinstance(part, str) else operator.index(part) for part in parts]
     text = ''.join(f'{"str" if isinstance(part, str) else "int"}:{len(str(part))}:{part};' for part in plain)
@@ -33,12 +33,12 @@ def torch_stream(*parts: int | str, device: str = 'cpu') -> torch.Generator:
 
 
 def key_of(sample_id: str) -> int:
-    """The number that stands for a sample's id in tensors: de-duplication across ranks compares these."""
+    """A sample's id as an integer, for tensors: de-duplication across ranks compares these integers."""
     return derive_seed('id', sample_id)
 
 
 def seed_everything(seed: int, rank: int = 0) -> None:
-    """Seed Python, NumPy and torch (all devices). Ranks get different streams, parameters are drawn before this."""
+    """Seed Python, NumPy and torch (all devices), differently on each rank. Initial parameters are drawn before this call."""
     import numpy
     import torch
 
@@ -49,7 +49,7 @@ def seed_everything(seed: int, rank: int = 0) -> None:
 
 
 def random_state() -> dict[str, object]:
-    """Every generator of this process, in containers that load with ``weights_only=True``."""
+    """The state of every random generator of this process, in containers that load with ``weights_only=True``."""
     import numpy
     import torch
 
@@ -67,7 +67,7 @@ def random_state() -> dict[str, object]:
 
 
 def restore_random_state(state: dict[str, object]) -> None:
-    """Undo ``random_state``."""
+    """Set the state that ``random_state`` returned."""
     import numpy
     import torch
 

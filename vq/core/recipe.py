@@ -1,14 +1,14 @@
-"""What makes a function a recipe: its keyword-only parameters are the options of the configs that call it.
+"""Recipes: functions whose keyword-only parameters are the options of the configs that call them.
 
     @recipe(photo_data)
     def autoencoder(given: Given, *, width: Annotated[int, 'channels of the first level', alias('channels')] = 128) -> Config:
 
-A recipe takes ``given`` first, which is ``_kwargs_`` of the config file that calls it, or what another recipe hands on. What
-stands before ``*`` in its signature are pieces that its caller has built; what stands behind are options, each with a type, a
-default and a meaning. Recipes named in ``@recipe(...)`` are those it calls: their options are options of this one too.
+The first argument of a recipe is ``given``: ``_kwargs_`` of the config file that calls it, or ``given`` of a calling recipe.
+Other arguments before ``*`` are pieces that the caller has built. Parameters after ``*`` are options, each with a type, a
+default and a meaning. ``@recipe(...)`` names the recipes that this one calls: their options are options of this one too.
 
-Who wins, first to last: the command line, ``_kwargs_.setdefault`` of a file, the keyword of the outermost call (of a config
-file), keywords of the calls within, the default of the signature.
+Precedence, highest first: the command line, ``_kwargs_.setdefault`` of a file, keywords of the outermost call (in a config
+file), keywords of inner calls, defaults of the signature.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def alias(*names: str) -> tuple[str, tuple[str, ...]]:
 
 
 def config_of(side: str) -> tuple[str, str]:
-    """Of an option that names a config file: ``side.NAME`` on the command line is an option of that file."""
+    """Marks an option that names a config file: ``side.NAME`` on the command line is an option of that file."""
     return 'side', side
 
 
@@ -54,29 +54,29 @@ def merge(*configs: Mapping[str, Any]) -> PyConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """Keywords of one call, and who called."""
+    """The keywords of one call, and the name of its caller."""
 
     who: str
     values: Mapping[str, Any]
 
 
 class Given:
-    """Options as a recipe sees them: those of the config file, then keywords of the calls around it, outermost first."""
+    """Options as a recipe sees them: those of the config file, then keywords of the enclosing calls, outermost first."""
 
     def __init__(
         self, options: Options, root: Recipe, who: str, layers: tuple[Layer, ...] = (), sealed: Mapping[str, int] | None = None
     ) -> None:
         self.options, self.root, self.layers = options, root, layers
-        self.who = who  # holds these options: a config file, or the recipe that runs
-        self.sealed = sealed or {}  # name -> the layer from which on it is heard: a recipe around sets it itself
+        self.who = who  # the config file or recipe that passes keywords on
+        self.sealed = sealed or {}  # name -> the first layer that can set it; options and outer layers cannot
 
     def below(self, who: Recipe, keywords: Mapping[str, Any]) -> Given:
-        """For a call of ``who`` with ``keywords``, which yield to all that is known here."""
+        """``Given`` for a call of ``who`` with ``keywords``; options and outer keywords override these."""
         layers = (*self.layers, Layer(self.who, keywords)) if keywords else self.layers
         return Given(self.options, self.root, who.name, layers, self.sealed)
 
     def sealing(self, names: tuple[str, ...]) -> Given:
-        """For calls within: only what they are told counts for ``names``."""
+        """``Given`` for inner calls: only keywords of these calls can set ``names``."""
         sealed = {**dict.fromkeys(names, len(self.layers)), **self.sealed}
         return Given(self.options, self.root, self.who, self.layers, sealed) if names else self
 
@@ -106,12 +106,12 @@ class Given:
         return option.default, 'default'
 
     def said(self, name: str) -> bool:
-        """Whether the option was given by anyone: else it has the default of a signature."""
+        """Whether the option was set anywhere; if not, it has the default of a signature."""
         return self.options.has(name) or any(name in layer.values for layer in self.layers)
 
     def load(self, file: str, side: str, hidden: Sequence[str] = (), **more: Any) -> PyConfig:
-        """Compose the config ``file`` that an option names. Its options: ``side.NAME``, and names that the recipe of this
-        config does not declare, less those that are ``hidden`` from it; and ``more``.
+        """Compose the config ``file`` that an option names. Its options are ``side.NAME``, ``more``, and options that the
+        recipe of this config does not declare, except those in ``hidden``.
         """
         own, record, options = self.root.names, self.options.record, self.options
         values = dict(more)
@@ -129,7 +129,7 @@ class Given:
         return config
 
     def load_with_all(self, file: str, **settings: Any) -> PyConfig:
-        """Compose a user's file that reads what it wants of all options; ``settings`` are those that were resolved here."""
+        """Compose a user's file with all options, of which it reads some. ``settings`` are options resolved by the caller."""
         values = {**settings, **{name: self.options.peek(name) for name in self.options}}
         config, inside = PyConfig.load_beside(file, values)
         self.options.record.read |= inside.read
@@ -155,7 +155,7 @@ class Recipe:
 
     @functools.cached_property
     def declared(self) -> tuple[Declared, ...]:
-        """Options of this recipe, then of those it calls; a name is given once."""
+        """The options of this recipe, then those of the recipes it calls, each name once."""
         found: dict[str, Declared] = {}
         below = [option for use in self.uses for option in use.declared if option.name not in self.hides]
         for option in (*self.own, *below):
@@ -192,7 +192,7 @@ class Recipe:
         return frozenset(parameter.name for parameter in parameters if parameter.kind is not parameter.KEYWORD_ONLY)
 
     def _judge(self, keywords: Mapping[str, Any], given: Given) -> None:
-        """A keyword that no recipe declares is a mistake, unless another config is named that it may be for."""
+        """Refuse keywords that no recipe declares, unless an option names another config, to which they may belong."""
         if any(option.side for option in given.root.declared):
             return
         for name in keywords:
@@ -204,7 +204,7 @@ class Recipe:
 
 
 def recipe(*uses: Recipe, hides: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Recipe]:
-    """Make a function a recipe. ``uses``: the recipes it calls; ``hides``: options of theirs that it sets itself."""
+    """Make a function a recipe. ``uses``: the recipes it calls; ``hides``: their options that it sets itself."""
     return lambda function: Recipe(function, uses, hides)
 
 

@@ -26,31 +26,31 @@ class Batch:
 
     image: Tensor  # (B, 3, H, W) uint8
     id: list[str]  # stable and unique within a dataset split
-    key: Tensor  # (B,) int64, core.random.key_of(id): what metrics compare across ranks
+    key: Tensor  # (B,) int64, core.random.key_of(id), which metrics compare across ranks
     category: Tensor | None = None  # (B,) int64
     text: list[str] | None = None
     boxes: Tensor | None = None
     mask: Tensor | None = None
     path: list[str] | None = None
-    tokens: Tensor | None = None  # (B, *token_shape) int64, of datasets of tokens, whose images are empty
+    tokens: Tensor | None = None  # (B, *token_shape) int64, from datasets of tokens, where ``image`` is empty
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.id)
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
-        """The batch on a device; copies are asynchronous where the memory is pinned."""
+        """The batch on a device; copies from pinned memory are asynchronous."""
         moved = self._tensors(lambda tensor: tensor.to(device, non_blocking=True))
         if channels_last:
             moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Self:
-        """Called by torch's loader when it pins batches."""
+        """Called by torch's DataLoader when it pins batches."""
         return dataclasses.replace(self, **self._tensors(Tensor.pin_memory))
 
     def _tensors(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """The fields that hold tensors, each changed; those in ``extra`` too."""
+        """``change`` applied to every tensor field, and to the tensors in ``extra``."""
         changed: dict[str, Any] = {
             field.name: change(value)
             for field in dataclasses.fields(self)
@@ -62,7 +62,7 @@ class Batch:
 
 @dataclasses.dataclass
 class Latent:
-    """What an encoder says of an image: a point, or the mean and log variance of a Gaussian."""
+    """The output of an encoder: a point, or the mean and log variance of a Gaussian."""
 
     mean: Tensor  # (B, C, h, w)
     logvar: Tensor | None = None  # (B, C, h, w)
@@ -71,7 +71,7 @@ class Latent:
 
 @dataclasses.dataclass
 class Quantized:
-    """What a quantizer makes of features: code vectors (straight-through in training), tokens, named losses."""
+    """The output of a quantizer: code vectors (straight-through in training), tokens, named losses."""
 
     z: Tensor  # quantizers: (..., C); tokenizers: (B, C, h, w)
     tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *token_shape)
@@ -81,7 +81,7 @@ class Quantized:
 
 @dataclasses.dataclass
 class Prediction:
-    """What a denoiser predicts, with the tag that says how to read it."""
+    """The output of a denoiser. ``kind`` says what ``value`` is an estimate of."""
 
     value: Tensor
     kind: Literal['epsilon', 'x0', 'v', 'velocity', 'score']
@@ -89,35 +89,38 @@ class Prediction:
 
 
 class Predicted(NamedTuple):
-    """What a generator says of tokens it was shown. L positions, in the order of the sequence; V logits.
+    """The output of a generator for given tokens. L positions in the order of the sequence, V logits each.
 
-    A tuple: wrappers of modules (DDP, FSDP) look for the tensors in what ``forward`` gives, and know no classes of ours.
+    A tuple, because DDP and FSDP search the output of ``forward`` for tensors and do not look into custom classes.
     """
 
     logits: Tensor  # (B, L, V)
     targets: Tensor  # (B, L) int64, below V
-    mask: Tensor | None = None  # (B, L) bool: positions that were hidden and are learned; None: all
+    mask: Tensor | None = None  # (B, L) bool: masked positions, those with a loss; None: all
 
 
 @dataclasses.dataclass
-class Wanted:
-    """Images to draw. Each has streams of random numbers of its own, derived from ``seed`` and its id: see sampling/."""
+class SampleRequest:
+    """The images to sample: their ids, the seed, and the conditions (a category, given tokens).
 
-    ids: list[int]  # of the B images
+    Every image has random streams of its own, derived from ``seed`` and its id: see sampling/.
+    """
+
+    ids: list[int]  # one per image, B in all
     seed: int
     category: Tensor | None = None  # (B,) int64, on the device
-    given: Tensor | None = None  # (B, *token_shape) int64: tokens that stay as they are, where ``keep`` says so
+    given: Tensor | None = None  # (B, *token_shape) int64: tokens to keep where ``keep`` is True
     keep: Tensor | None = None  # (*token_shape) bool
 
 
 @dataclasses.dataclass
 class Losses:
-    """Named scalar losses with their weights. Nobody sums by hand: ``total`` does."""
+    """Named scalar losses with their weights. ``total`` is their weighted sum."""
 
     values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
-    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars that are logged, and no part of the total
-    carriers: list[Tensor] = dataclasses.field(default_factory=list)
+    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
+    gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
 
     def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
         if name in self.values:
@@ -125,17 +128,18 @@ class Losses:
         self.values[name] = value
         self.weights[name] = weight
 
-    def carry(self, tensor: Tensor, gradient: Tensor) -> None:
-        """``gradient`` at ``tensor`` is known already: it belongs to values that were added detached."""
-        self.carriers.append(_Carrier.apply(tensor, gradient))  # type: ignore[no-untyped-call]
+    def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
+        """Make backward add ``gradient`` at ``tensor``. For values added detached, with a gradient computed by the caller."""
+        self.gradient_terms.append(_GradientTerm.apply(tensor, gradient))  # type: ignore[no-untyped-call]
 
     @property
     def total(self) -> Tensor:
-        return torch.stack([*((self.values[name] * self.weights[name]).float() for name in self.values), *self.carriers]).sum()
+        weighted = ((self.values[name] * self.weights[name]).float() for name in self.values)
+        return torch.stack([*weighted, *self.gradient_terms]).sum()
 
 
-class _Carrier(torch.autograd.Function):
-    """A zero whose derivative by ``tensor`` is ``gradient``."""
+class _GradientTerm(torch.autograd.Function):
+    """A zero with the derivative ``gradient`` with respect to ``tensor``."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, gradient: Tensor) -> Tensor:
@@ -151,11 +155,11 @@ class _Carrier(torch.autograd.Function):
 
 @dataclasses.dataclass
 class Outputs:
-    """What one validation step gives to metrics and pictures."""
+    """The results of one validation step, for metrics and pictures."""
 
     reconstruction: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
     tokens: Tensor | None = None  # (B, *token_shape) int64
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
     logits: Tensor | None = None  # (B, classes)
-    predicted: Predicted | None = None  # of the tokens of the images
+    predicted: Predicted | None = None  # for the tokens of the images
     pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # name -> (B, 3, H, W) float in [-1, 1]

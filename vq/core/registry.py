@@ -1,6 +1,6 @@
 """Registries: names for parts, and building parts from configs.
 
-Todd's registries with three things of ours: a dotted name resolves from anywhere in the tree (todd looks downwards
+Todd's registries with three additions: a dotted name resolves from anywhere in the tree (todd searches descendants
 only), a registry imports its own package on the first miss, and building is driven by the constructor's annotations:
 a parameter annotated with an interface (or a list, dict or optional of it) takes a nested ``dict(type=...)``.
 """
@@ -20,13 +20,13 @@ from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import Parameter, alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
 
 _subclasses: Any = type.__subclasses__
-# both are asked thousands of times for one config, and forgotten whenever a registry is made
-_trees: dict[int, tuple[TreeMeta, ...]] = {}  # id of a registry -> itself and all below it
-_owners: dict[int, dict[str, list[TreeMeta]]] = {}  # id of a root -> name of an interface -> registries that may be of it
+# caches: read thousands of times for one config, cleared whenever a registry is created
+_trees: dict[int, tuple[TreeMeta, ...]] = {}  # id of a registry -> itself and its descendants
+_owners: dict[int, dict[str, list[TreeMeta]]] = {}  # id of a root -> name of an interface -> its registries
 
 
 def is_registry(value: Any) -> bool:
-    """``isinstance(value, TreeMeta)``, which todd's metaclass cannot answer: it is an ABC that overrides __subclasses__."""
+    """``isinstance(value, TreeMeta)``, which does not work: todd's metaclass is an ABC that overrides __subclasses__."""
     return TreeMeta in type(value).__mro__
 
 
@@ -36,7 +36,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
     package: str
     interface: str
     retired: Mapping[str, str]
-    changes = 0  # of all registries together: what was remembered of parts holds as long as this number does
+    changes = 0  # counts changes to all registries; caches of facts about parts have it in their keys
 
     def __init__(cls, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -45,11 +45,11 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         _owners.clear()
 
     def __subclasses__(cls: Any = ...) -> Any:
-        # ABCs ask a class for its subclasses, and a metaclass is asked as a plain class: without an argument
+        # abc also calls TreeMeta.__subclasses__() on the metaclass itself: without an argument
         return _subclasses(TreeMeta if cls is ... else cls)
 
     def parse(cls, key: str) -> tuple[TreeMeta, Any]:
-        """Find an item that can be used here: in this registry, below it, or, for a dotted name, anywhere in the tree."""
+        """Find an item that this registry accepts: in itself, in a descendant or, for a dotted name, anywhere in the tree."""
         *parents, name = key.split('.')
         start: TreeMeta = cls.locate(parents) if parents else cls
         found = _below(start, name)
@@ -57,12 +57,12 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
             for registry in start.tree():
                 registry.load_package()
             found = _below(start, name)
-        fitting = [registry for registry in found if cls.accepts(registry, registry.data[name])]
-        if len(fitting) == 1:
-            return fitting[0], fitting[0].data[name]
-        if fitting:
+        accepted = [registry for registry in found if cls.accepts(registry, registry.data[name])]
+        if len(accepted) == 1:
+            return accepted[0], accepted[0].data[name]
+        if accepted:
             raise ConfigError(
-                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in fitting)}",
+                f"'{key}' is ambiguous in {cls.__name__}: {listing(f'{r.__name__}.{name}' for r in accepted)}",
                 'Write one of the dotted names.',
             )
         if found:
@@ -72,8 +72,8 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         raise ConfigError(start._unknown(key, name), f'{start.__name__} has: {listing(start.choices()) or "nothing"}.')
 
     def accepts(cls, owner: TreeMeta, item: Any) -> bool:
-        """Whether ``item``, registered in ``owner``, is what this registry is asked for. A child may hold another kind of
-        part (encoders stand below tokenizers), so its items must be of the interface; what was registered here is trusted.
+        """True if this registry may build ``item``: always for its own items; for items of child registries only if they
+        subclass the interface (the child registry of encoders is below that of tokenizers).
         """
         if owner is cls:
             return True
@@ -84,7 +84,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return kind is not None and issubclass(kind, wanted)
 
     def interface_class(cls) -> type | None:
-        """The class behind ``interface``, that of the parent if there is none here."""
+        """The class that ``interface`` names; a registry without one inherits that of its parent."""
         target: str | None = getattr(cls, 'interface', None)
         return _import_class(target) if target else None
 
@@ -103,7 +103,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         TreeMeta.changes += 1
 
     def locate(cls, parents: list[str]) -> TreeMeta:
-        """``['VQITRunnerRegistry']`` -> that registry, wherever it stands; further names go downwards from it."""
+        """``['VQITRunnerRegistry']`` -> that registry, anywhere in the tree; each further name: a descendant of the last."""
         node: TreeMeta | None = None
         for name in parents:
             within = list(cls.root().tree()) if node is None else list(node.tree())[1:]
@@ -120,7 +120,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return registry
 
     def tree(cls) -> Iterator[TreeMeta]:
-        """This registry, then all below it, each of them once."""
+        """This registry, then its descendants, each once."""
         if id(cls) not in _trees:
             found: dict[TreeMeta, None] = {cls: None}
             children: list[TreeMeta] = _subclasses(cls)
@@ -130,18 +130,18 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return iter(_trees[id(cls)])
 
     def names(cls) -> list[str]:
-        """All item names here and below, packages imported."""
+        """All item names of this registry and its descendants, after importing their packages."""
         for registry in cls.tree():
             registry.load_package()
         return [name for registry in cls.tree() for name in registry.data]
 
     def choices(cls) -> list[str]:
-        """The names that can be used here."""
+        """The names of the items that this registry accepts."""
         cls.names()
         return [name for registry in cls.tree() for name, item in registry.data.items() if cls.accepts(registry, item)]
 
     def load_package(cls) -> None:
-        """Import the modules that register into this registry; once."""
+        """Import the modules that register into this registry; only the first call does."""
         package = cls.__dict__.get('package')
         if package is None or cls.__dict__.get('_loaded', False):
             return
@@ -152,7 +152,7 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
                 if not info.name.endswith('__main__'):
                     importlib.import_module(info.name)
         except BaseException:
-            type.__setattr__(cls, '_loaded', False)  # else the next miss would say "unknown type" of half a package
+            type.__setattr__(cls, '_loaded', False)  # retry on the next miss: half a package lacks types
             raise
 
     def _unknown(cls, key: str, name: str) -> str:
@@ -169,8 +169,8 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return f"'{key}' is a {is_a}, and a {needed} is needed here"
 
     def build(cls, config: Any, path: str = '', **defaults: Any) -> Any:
-        """Build the part a config describes. The config is copied, never changed, and constructors get plain dicts; what
-        stands in it built already stays that very object.
+        """Build the part a config describes. The config is copied, never changed, and constructors get plain dicts. Parts in
+        the config that are built already are passed on as the same objects.
         """
         path = path or cls.__name__
         if not isinstance(config, Mapping):
@@ -178,19 +178,19 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return build_part(cls, {**defaults, **plain(config)}, path)
 
     def build_or_return(cls, config: Any, predicate: Callable[[Any], bool] | None = None, **defaults: Any) -> Any:
-        """Build what has a type, plain dicts too (todd passes them through unbuilt); anything else is returned as it is."""
+        """Build a config with a ``type``, plain dicts included (todd returns them unbuilt). Return anything else unchanged."""
         return cls.build(config, **defaults) if (predicate or is_part)(config) else config
 
 
 class Registry(ToddRegistry, metaclass=TreeMeta):  # type: ignore[misc,valid-type]
-    """Base of the tree; the tree itself stands in ``vq/registries.py``."""
+    """Base of the tree; the tree itself is defined in ``vq/registries.py``."""
 
     interface: ClassVar[str]
-    retired: ClassVar[Mapping[str, str]] = {}  # names that items had once -> what to write now
+    retired: ClassVar[Mapping[str, str]] = {}  # former names of items -> what to write now
 
 
 def _below(start: TreeMeta, name: str) -> list[TreeMeta]:
-    """The registries that hold ``name``. An item of ``start`` itself hides those below: these have dotted names."""
+    """The registries from ``start`` down that hold ``name``. An item of ``start`` hides others, which need dotted names."""
     return [start] if name in start.data else [registry for registry in start.tree() if name in registry.data]
 
 
@@ -215,7 +215,7 @@ def _registry_of(interface: type, root: TreeMeta) -> TreeMeta | None:
 
 
 def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
-    """The registry whose parts an annotation asks for, if it asks for one part."""
+    """The registry that builds values of an annotation; None if the annotation is not that of a part."""
     if get_origin(annotation) is Annotated:
         marked: list[TreeMeta] = [extra for extra in get_args(annotation)[1:] if is_registry(extra)]
         if marked:
@@ -230,9 +230,9 @@ def registry_for(annotation: Any, root: TreeMeta) -> TreeMeta | None:
 
 
 def beside_of(annotation: Any) -> type | None:
-    """``Annotated[X, SomeRegistry, Settings]``: the dataclass whose fields stand in the dict of the part.
+    """``Annotated[X, SomeRegistry, Settings]``: the dataclass ``Settings``, whose fields are keys in the part's dict.
 
-    They are taken out of it and built beside the part: the value is the pair (part, settings).
+    The registry takes these keys out and builds the dataclass from them: the value is the pair (part, settings).
     """
     for kind in (annotation, *alternatives(annotation)):
         if get_origin(kind) is Annotated:
@@ -243,7 +243,7 @@ def beside_of(annotation: Any) -> type | None:
 
 
 def elements_of(annotation: Any, value: Any) -> Any | None:
-    """What the elements of a list, tuple or dict ``value`` must be: ``list[X]``, ``tuple[X, ...]``, ``dict[str, X]`` -> X."""
+    """The annotation of the elements of a container ``value``: ``list[X]``, ``tuple[X, ...]``, ``dict[str, X]`` -> X."""
     for kind in alternatives(annotation):
         origin, arguments = get_origin(strip(kind)), get_args(strip(kind))
         if not isinstance(origin, type) or not arguments:
@@ -256,13 +256,13 @@ def elements_of(annotation: Any, value: Any) -> Any | None:
 
 
 class Slot(NamedTuple):
-    """What a value is to become where an annotation stands: a part, a record, a container of such; else it stays as it is."""
+    """What an annotation makes of a config value: a part, a record, a container of these. Empty: the value is kept."""
 
-    registry: TreeMeta | None = None  # of the part
-    beside: type | None = None  # the dataclass that shares the dict of the part
+    registry: TreeMeta | None = None  # builds the part
+    beside: type | None = None  # the dataclass whose fields share the dict of the part
     record: type | None = None
     element: Any = None  # annotation of the elements
-    parts: bool = False  # elements are parts: None switches an inherited one off
+    parts: bool = False  # the elements are parts: None switches an inherited part off
 
 
 def slot_of(annotation: Any, value: Any, root: TreeMeta) -> Slot:
@@ -277,7 +277,7 @@ def slot_of(annotation: Any, value: Any, root: TreeMeta) -> Slot:
 
 
 def entries_of(value: Any, parts: bool, path: str) -> Iterator[tuple[Any, Any, str]]:
-    """(key, element, path) of a container; of parts without those that are switched off."""
+    """(key, element, path) for each element of a container. Among parts, None is skipped: a part switched off."""
     named = isinstance(value, Mapping)
     for key, item in value.items() if named else enumerate(value):
         if not (parts and item is None):
@@ -289,7 +289,7 @@ def is_part(value: Any) -> bool:
 
 
 def find_item(registry: TreeMeta, kind: Any, path: str) -> tuple[TreeMeta, Any]:
-    """The item a ``type`` names, with the registry that holds it. From Python, ``type`` may be the class itself."""
+    """The item a ``type`` names, with the registry that holds it. In Python code, ``type`` can be the class itself."""
     if kind is None:
         raise ConfigError(
             f"{path}: 'type' is missing", f'Add type=...; {registry.__name__} has: {listing(registry.choices())}.'
@@ -321,18 +321,18 @@ def settings_of(config: Mapping[str, Any], owner: TreeMeta, item: Any, path: str
 
 
 class OpenPart(NamedTuple):
-    """The config of a part, taken apart."""
+    """The config of a part, split between the item and the dataclass beside it."""
 
     item: Any
     name: str
-    values: dict[str, Any]  # what the item gets
-    parameters: dict[str, Parameter]  # what it takes
-    shared: dict[str, Any]  # what the dataclass beside it gets
-    beside: dict[str, Parameter]  # what that takes
+    values: dict[str, Any]  # arguments of the item
+    parameters: dict[str, Parameter]  # parameters of the item
+    shared: dict[str, Any]  # arguments of the dataclass
+    beside: dict[str, Parameter]  # parameters of the dataclass
 
 
 def open_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: type | None = None) -> OpenPart:
-    from vq.core.bindings import without_open  # which asks registries in turn
+    from vq.core.bindings import without_open  # bindings imports this module
 
     kind = config.get('type')
     owner, item = find_item(registry, kind, path)
@@ -345,14 +345,14 @@ def open_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: 
     both = [key for key in parameters if key in fields]
     if both:
         raise ConfigError(
-            f"{path}: {name} has a parameter '{both[0]}', and so has {getattr(beside, '__name__', '')} beside it",
+            f"{path}: {name} has a parameter '{both[0]}', also a field of {getattr(beside, '__name__', '')} beside it",
             f'Rename the parameter of {name}.',
         )
     return OpenPart(item, name, values, parameters, shared, fields)
 
 
 def unknown_keys(opened: OpenPart, path: str) -> Iterator[tuple[str, str]]:
-    """What is wrong, and what to do, for each key that nothing takes."""
+    """(message, hint) for each key that is a parameter neither of the item nor of the dataclass beside it."""
     if takes_any_keyword(opened.item):
         return
     known = [*opened.parameters, *opened.beside]
@@ -368,9 +368,9 @@ def unknown_keys(opened: OpenPart, path: str) -> Iterator[tuple[str, str]]:
 def build_part(registry: TreeMeta, config: Mapping[str, Any], path: str, beside: type | None = None) -> Any:
     """Build ``config`` from ``registry``; nested parts first, in signature order, with ``wires`` and ``binds`` applied.
 
-    With a dataclass ``beside`` it, the pair of both.
+    With a dataclass ``beside``: the pair (part, dataclass).
     """
-    from vq.core.bindings import Binder  # which asks registries in turn
+    from vq.core.bindings import Binder  # bindings imports this module
 
     opened = open_part(registry, config, path, beside)
     for problem in unknown_keys(opened, path):
@@ -406,7 +406,7 @@ def _construct(item: Any, values: dict[str, Any], label: str, path: str) -> Any:
 
 
 def _wire(name: str, values: dict[str, Any], wires: dict[str, str], path: str) -> None:
-    """Fill what part ``name`` takes from a sibling built before it; a value in the config wins."""
+    """Fill the settings of part ``name`` that come from a sibling built before it. A value in the config takes precedence."""
     for target, source in wires.items():
         part, _, key = target.partition('.')
         if part != name or not is_part(values[name]) or key in values[name]:
@@ -425,7 +425,7 @@ def _wire(name: str, values: dict[str, Any], wires: dict[str, str], path: str) -
 
 
 def build_value(root: TreeMeta, value: Any, annotation: Any, path: str) -> Any:
-    """Turn one config value into what its parameter is annotated with."""
+    """Build one config value as the annotation of its parameter says."""
     slot = slot_of(annotation, value, root)
     if slot.registry is not None:
         return build_part(slot.registry, value, path, slot.beside)

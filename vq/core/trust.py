@@ -1,8 +1,8 @@
-"""Trust in whoever wrote a run. Opening a run executes nothing of it, unless the user grants trust.
+"""Trust in the author of a run. Opening a run executes none of its code, unless the user grants trust.
 
-What a user types or writes is trusted: config files named on the command line, and the modules in their
-``custom_imports``. What lies in a run folder is data. Two things in it can be executed: the modules that its config names
-in ``custom_imports``, and a ``config.py`` that is more than literals. Both need ``vq.load(..., trust=True)`` or ``--trust``.
+The user's own input is trusted: config files named on the command line, and the modules in their ``custom_imports``. The
+files of a run folder are data. Only two things in the folder can be executed: the modules that its config names in
+``custom_imports``, and a ``config.py`` that has more than literals. Both need ``vq.load(..., trust=True)`` or ``--trust``.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from typing import Any
 
 from vq.core.errors import ConfigError, listing
 
-HINT = 'If you trust whoever wrote it: vq.load(..., trust=True), or --trust on the command line.'
+HINT = 'If you trust the author of the run: vq.load(..., trust=True), or --trust on the command line.'
 
 _granted: ContextVar[bool] = ContextVar('vq_trust', default=False)
 
 
 class Untrusted(ConfigError):
-    """Opening a run would execute code that came with it."""
+    """Opening a run would execute code that the run names or holds."""
 
     def __init__(self, message: str, hint: str = HINT) -> None:
         super().__init__(message, hint)
 
 
 def granted() -> bool:
-    """Whether runs that are opened now may execute what they name."""
+    """Whether runs opened now may execute code."""
     return _granted.get()
 
 
 @contextmanager
 def trusting(flag: bool) -> Iterator[None]:
-    """Grant trust inside the block if ``flag`` is set; trust granted outside of it stays."""
+    """Grant trust inside the block if ``flag`` is set; trust granted outside of the block stays."""
     token = _granted.set(flag or _granted.get())
     try:
         yield
@@ -54,7 +54,7 @@ def module_names(modules: Any, where: str) -> tuple[str, ...]:
 def trusted_modules(modules: Any, where: str) -> tuple[str, ...]:
     """``custom_imports`` of a config that came with a run; an error that lists them unless trust is granted.
 
-    Modules that this process has imported already are executed by nobody, and need no trust.
+    Modules that this process has imported already are not executed again, and need no trust.
     """
     names = module_names(modules, where)
     new = [name for name in names if name not in sys.modules]
@@ -64,7 +64,7 @@ def trusted_modules(modules: Any, where: str) -> tuple[str, ...]:
 
 
 def import_modules(modules: Iterable[str]) -> None:
-    """Import modules that register parts. The working directory is on the path then."""
+    """Import modules that register parts, with the working directory on ``sys.path``."""
     for module in modules:
         if str(Path.cwd()) not in sys.path:
             sys.path.insert(0, str(Path.cwd()))

@@ -31,10 +31,11 @@ class ConvDecoder(Decoder):
     ``residual_blocks=4, refine_blocks=4, attention_levels=(), refine_attention=False, upsample='depth_to_space',
     adaptive_norm=True, conv_bias=False``.
 
-    - ``stem_multiplier``: width of stem and refining blocks; that of the last level if left open.
-    - ``adaptive_norm``: before each level, a norm whose scale and shift follow from the statistics of the code vectors.
+    - ``stem_multiplier``: multiplier of stem and refining blocks, by default that of the last level.
+    - ``adaptive_norm``: before each level, a norm whose scale and shift are computed from statistics of the code vectors.
     - ``conv_bias``: whether residual blocks have biases; the other convolutions always do.
-    - ``upsample``: cells four times and a convolution ('nearest') or without one ('repeat'), or a convolution to four cells.
+    - ``upsample``: 'nearest' repeats cells 2 x 2 and convolves, 'repeat' only repeats, 'depth_to_space' convolves to four
+      times the channels and moves them to 2 x 2 cells.
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class ConvDecoder(Decoder):
         self.conv_out = nn.Conv2d(widths[-1], out_channels, 3, padding=1)
 
     def shard_blocks(self) -> list[nn.Module]:
-        """What sharding strategies gather one at a time."""
+        """The blocks that sharding strategies gather one at a time."""
         return [*self.levels, self.refine]
 
     def features(self, z: Tensor) -> Tensor:
@@ -118,7 +119,7 @@ class ConvDecoder(Decoder):
 
     @torch.no_grad()
     def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
-        """The n gradients stand side by side as output channels of one convolution, so the features are read once."""
+        """The n gradients are stacked as output channels of one convolution, so the features are read once."""
         if self.output == 'tanh':
             gradients = gradients * (1 - image.float().square())
         n, batch, channels, height, width = gradients.shape

@@ -20,7 +20,7 @@ class ViTDecoder(Decoder):
 
     The defaults are the base size. The large one, as in the pixel decoders of VQ-KD, is ``dim=1280, depth=32, heads=16``.
 
-    - ``grid``: positions are learned for ``grid`` x ``grid`` cells. Others get them resized, bicubic.
+    - ``grid``: positions are learned for ``grid`` x ``grid`` cells. For other grids they are resized, bicubic.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ViTDecoder(Decoder):
         self.upsampling = self.patch = patch
         self.grid = grid
         self.stem = nn.Conv2d(in_channels, dim, 1)
-        self.positions = nn.Embedding(grid * grid, dim)  # a table, which optimizers do not decay
+        self.positions = nn.Embedding(grid * grid, dim)  # an embedding, so without weight decay
         self.blocks = make_blocks(depth, dim, heads, mlp_ratio)
         self.norm_out = nn.LayerNorm(dim, eps=EPS)
         self.out = nn.Linear(dim, 3 * patch * patch)
@@ -49,7 +49,7 @@ class ViTDecoder(Decoder):
             init_linear(layer)
 
     def shard_blocks(self) -> list[nn.Module]:
-        """What sharding strategies gather one at a time."""
+        """The blocks that sharding strategies gather one at a time."""
         return [*self.blocks]
 
     def features(self, z: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class ViTDecoder(Decoder):
 
     @torch.no_grad()
     def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
-        """V acts on every cell alone: its gradient is the sum over cells of (gradient at the patch) times (features)."""
+        """V acts on each cell separately: its gradient is the sum over cells of (gradient at the patch) times (features)."""
         n = gradients.shape[0]
         patches = F.pixel_unshuffle(gradients.flatten(0, 1), self.patch)  # (n * B, 3 * patch^2, h, w)
         patches = patches.view(n, -1, *patches.shape[1:]).transpose(1, 2).flatten(2)  # (n, 3 * patch^2, B * h * w)

@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.demo``. The body is in ``vq/cli/demo.py``."""
+"""Entry point of ``python -m vq.demo``; the code is in ``vq/cli/demo.py``."""
 
 import sys
 

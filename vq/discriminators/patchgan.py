@@ -19,16 +19,16 @@ PatchNorm = Literal['batch', 'group', 'act', 'none']
 
 @VQDiscriminatorRegistry.register_()
 class PatchGAN(Discriminator):
-    """image (B, in_channels, H, W) -> logits (B, 1, h, w), each of a patch (Isola et al. 2017).
+    """image (B, in_channels, H, W) -> logits (B, 1, h, w), one per patch (Isola et al. 2017).
 
     ``depth`` convolutions of stride 2 with ``width`` times 1, 2, 4, ... channels, one of stride 1, and one to a single
     channel; leaky ReLU between them, norms on all but the first and the last. The defaults are VQGAN's discriminator,
-    whose patches are 70 pixels wide; ``depth=2`` is the one the reference toolkit calls dd2.
+    whose patches are 70 pixels wide; ``depth=2`` is dd2 of the reference toolkit.
 
     - ``max_multiplier``: channels stop growing at this many times ``width``.
     - ``synchronized``: batch norm over the batches of all ranks instead of each rank's own.
-    - ``slope``: of the leaky ReLU below zero.
-    - ``norm_groups``: of group norm; where they do not divide a width, the next smaller number that does.
+    - ``slope``: slope of the leaky ReLU below zero.
+    - ``norm_groups``: groups of group norm; for a width that this does not divide, the next smaller number that does.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class PatchGAN(Discriminator):
             self.blocks.append(PatchBlock(conv, make_patch_norm(after, norm, synchronized, norm_groups), slope))
         self.head = nn.Conv2d(widths[-1], 1, kernel_size, padding=padding)
 
-        self.smallest = 1  # side of the smallest image that leaves a patch
+        self.smallest = 1  # side of the smallest image that has a patch
         for stride in reversed([2, *strides, 1]):
             self.smallest = max(1, (self.smallest - 1) * stride + kernel_size - 2 * padding)
         self.reset_parameters()

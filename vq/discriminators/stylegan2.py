@@ -15,21 +15,22 @@ from vq.nn.precision import no_autocast
 from vq.registries import VQDiscriminatorRegistry
 
 SLOPE = 0.2  # of the leaky ReLU
-ROOT2 = math.sqrt(2.0)  # gain after a leaky ReLU, which halves the power of what goes through
+ROOT2 = math.sqrt(2.0)  # gain after a leaky ReLU, which halves the power of its input
 
 
 @VQDiscriminatorRegistry.register_()
 class StyleGAN2Discriminator(Discriminator):
     """image (B, in_channels, S, S) -> logits (B, 1) (Karras et al. 2020, the residual variant; S = ``image_size``).
 
-    A 1x1 stem, residual blocks that halve the resolution down to 4x4, one channel that says how much the images of a group
-    differ, a 3x3 convolution and two linear layers. Weights are N(0, 1) and scaled by 1 / sqrt(fan in) when used, so that
-    all of them learn at one rate. The stage from the group's statistic on is fp32 whatever the autocast.
+    A 1x1 stem, residual blocks that halve the resolution down to 4x4, one channel with the standard deviation over a group of
+    images, a 3x3 convolution and two linear layers. Weights are N(0, 1) and scaled by 1 / sqrt(fan in) in forward, so that
+    all layers have the same effective learning rate. From the statistic of the group on, everything is fp32, also under
+    autocast.
 
     Channels at resolution r are ``channel_base / r``, at most ``channel_max``.
 
-    - ``group_size``: images per group for the statistic; where it does not divide the batch, the next smaller number that
-      does. Groups are of one rank's own images.
+    - ``group_size``: images per group for the statistic; for a batch that this does not divide, the next smaller number that
+      does. The images of a group are of one rank.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class StyleGAN2Discriminator(Discriminator):
         self.head = Head(widths[-1], group_size)
 
     def reset_parameters(self) -> None:
-        """Fill weights and filters (again, after a move off the meta device)."""
+        """Fill weights and filters; also called after a move off the meta device."""
         for part in self.modules():
             if isinstance(part, (EqualizedConv, EqualizedLinear, Blur)):
                 part.reset_parameters()
@@ -77,8 +78,8 @@ class StyleGAN2Discriminator(Discriminator):
 class DownBlock(nn.Module):
     """y = (skip(blur(x)) + f(x)) / sqrt(2), (B, C, H, W) -> (B, C', H / 2, W / 2).
 
-    f is a 3x3 convolution, a blur and a 3x3 convolution of stride 2, with activations; the skip path halves before its 1x1
-    convolution, so that it convolves a quarter of the cells and blurs only those that are kept.
+    f is a 3x3 convolution, a blur and a 3x3 convolution of stride 2, with activations. The skip path halves the resolution
+    before its 1x1 convolution, so that it convolves a quarter of the cells and computes the blur only for them.
     """
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
@@ -132,7 +133,7 @@ def leaky(x: Tensor) -> Tensor:
 
 
 class EqualizedConv(nn.Module):
-    """gain (w / sqrt(fan in) * x + b). The gain is on the weights: there it is cheap, and a leaky ReLU lets it through."""
+    """gain (w / sqrt(fan in) * x + b). Scaling the weights is cheap, and the gain commutes with a leaky ReLU."""
 
     def __init__(
         self,
@@ -163,7 +164,7 @@ class EqualizedConv(nn.Module):
 
 
 class EqualizedLinear(nn.Module):
-    """The same for vectors."""
+    """``EqualizedConv`` for vectors."""
 
     def __init__(self, in_features: int, out_features: int, *, gain: float = 1.0) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class ConvEncoder(Encoder):
     - ``attention_levels``: levels, counted from 0 at full resolution, with attention after each residual block.
     - ``refine``, ``refine_blocks``, ``refine_attention``: residual blocks at the lowest resolution, attention between.
     - ``conv_bias``: whether the stem and the residual blocks have biases; the other convolutions always do.
-    - ``norm_groups``: groups of the norms; where they do not divide a width, the next smaller number that does.
+    - ``norm_groups``: groups of the norms; for a width that this does not divide, the next smaller number that does.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ConvEncoder(Encoder):
         self.conv_out = nn.Conv2d(widths[-1], out_channels, out_kernel_size, padding=out_kernel_size // 2)
 
     def shard_blocks(self) -> list[nn.Module]:
-        """What sharding strategies gather one at a time."""
+        """The blocks that sharding strategies gather one at a time."""
         return [*self.levels, self.refine]
 
     def forward(self, image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""A trained tokenizer as an encoder: what it knows of an image, for a task that learns on top of it."""
+"""A frozen tokenizer as an encoder, for a task that trains on its codes or features."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from vq.registries import VQEncoderRegistry
 
 @VQEncoderRegistry.register_()
 class FrozenTokenizer(Encoder, Pretrained):
-    """image (B, 3, H, W) -> code vectors (B, out_channels, h, w), without gradients, always as in evaluation.
+    """image (B, 3, H, W) -> code vectors (B, out_channels, h, w), without gradients, always in eval mode.
 
-    - ``weights``: what ``vq.load`` takes (see ``vq/io/runs.py``). Read by ``load_pretrained``.
-    - ``gives``: 'codes' are the vectors its tokens stand for, whatever the shape of the tokens (of continuous tokenizers the
-      means of the latents); 'features' are what the quantizer would take.
-    - ``image_size``: of the images to come. ``token_shape`` is the shape of their tokens, ``downsampling`` the ratio to the
-      size of the maps.
+    - ``weights``: a name that ``vq.load`` takes (see ``vq/io/runs.py``). Read by ``load_pretrained``.
+    - ``gives``: 'codes' are the code vectors of the tokens, whatever the shape of the tokens (for continuous tokenizers the
+      mean of the latent); 'features' are the input of the quantizer.
+    - ``image_size``: the size of the input images. ``token_shape`` is the shape of their tokens, ``downsampling`` the ratio
+      of image size to map size.
 
     ``digest``, the SHA-256 of the file that was read, goes into checkpoints in place of the weights. Loading such a checkpoint
-    beside another tokenizer is an error: what was learned on top would mean nothing.
+    with another tokenizer is an error: the parts trained on its codes would be useless.
     """
 
     digest: Tensor  # (32,) uint8; zeros: weights are random
@@ -61,7 +61,7 @@ class FrozenTokenizer(Encoder, Pretrained):
 
     @property
     def token_shape(self) -> tuple[int, ...]:
-        """Of the tokens of images of ``image_size``."""
+        """The shape of the tokens of an image of ``image_size``."""
         if not self.codebook_size:
             raise ConfigError(
                 f'{type(self.tokenizer).__name__} is continuous: it has latents, and no tokens',
@@ -70,7 +70,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         return self.tokenizer.token_shape(self.image_size)
 
     def train(self, mode: bool = True) -> FrozenTokenizer:
-        """Frozen: always as in evaluation."""
+        """Frozen: always in eval mode."""
         super().train(False)
         return self
 
@@ -80,7 +80,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         return latent.mean if self.gives == 'features' else self.tokenizer.code(latent)[0]
 
     def forget_decoder(self) -> None:
-        """Let go of the networks that would turn codes into pixels, for who has others."""
+        """Drop ``decoder`` and ``pre_decode``, for callers that have their own."""
         for name in ('decoder', 'pre_decode'):
             if isinstance(getattr(self.tokenizer, name, None), nn.Module):
                 setattr(self.tokenizer, name, None)
@@ -92,7 +92,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         return weight_files(self.weights)
 
     def load_pretrained(self) -> None:
-        holder = Task()  # by whose frozen_prefixes parts of the tokenizer that read files of their own are left to themselves
+        holder = Task()  # Task.frozen_prefixes skips sub-modules that load their own pretrained files
         holder.tokenizer = self.tokenizer
         report = load_model_from(holder, [self._source()])
         found = torch.frombuffer(bytearray.fromhex(report.sources[0].sha256), dtype=torch.uint8)
@@ -102,8 +102,8 @@ class FrozenTokenizer(Encoder, Pretrained):
     def _source(self) -> Run:
         if self.weights is None:
             raise UserError(
-                'the config does not say which tokenizer to build upon',
-                'Name a trained one: --config-options tokenizer_run::NAME, or, beside it_config, --load-model-from.',
+                'the config does not say which tokenizer to use',
+                'Name a trained tokenizer: --config-options tokenizer_run::NAME, or, with it_config, --load-model-from.',
             )
         return find(self.weights)
 
@@ -112,19 +112,19 @@ class FrozenTokenizer(Encoder, Pretrained):
         if own.any() and other.any() and not torch.equal(own, other):
             raise UserError(
                 f'{what} belongs to another tokenizer: its file has the SHA-256 {_hexadecimal(other):.12}, '
-                f'and that of this one has {_hexadecimal(own):.12}',
+                f'and the file of this tokenizer has {_hexadecimal(own):.12}',
                 'Give the tokenizer that was used in training: the config in the run folder names it.',
             )
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         given = state_dict.get(f'{prefix}digest')
         if isinstance(given, Tensor):
-            self._compare(given, 'what is loaded')
+            self._compare(given, 'the loaded checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
 
 
 def besides_digests(task: nn.Module, prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    """What stays out of a task's checkpoints, ``prefixes``: of frozen tokenizers all but the digests of their files."""
+    """Key prefixes that stay out of a task's checkpoints: ``prefixes``, narrowed to save the digests of frozen tokenizers."""
     held = {f'{name}.' for name, part in task.named_modules() if isinstance(part, FrozenTokenizer)}
     return tuple(f'{prefix}tokenizer.' if prefix in held else prefix for prefix in prefixes)
 

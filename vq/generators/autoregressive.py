@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from vq.core.bindings import Bound, Source
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Predicted, Wanted
+from vq.core.records import Predicted, SampleRequest
 from vq.generators.decoding import Decoding
 from vq.generators.segments import Segments
 from vq.interfaces import CausalNetwork, Generator
@@ -175,7 +175,9 @@ class Autoregressive(Generator):
 
     # drawing
 
-    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
+    def generate(
+        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
+    ) -> Tensor:
         """One step of the network per drawn token. Kept tokens enter with the step of the next drawn token.
 
         The two predictions of guidance come from one batch of twice the rows, [class; null]. The null half is dropped at the
@@ -183,21 +185,23 @@ class Autoregressive(Generator):
         are drawn with the null class.
         """
         with torch.inference_mode():
-            tokens = self._generate(wanted, sampler, guidance)
+            tokens = self._generate(request, sampler, guidance)
         return tokens.clone()  # a normal tensor: autograd refuses inference tensors
 
-    def _generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
-        rows, device = len(wanted.ids), next(self.network.parameters()).device
+    def _generate(
+        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
+    ) -> Tensor:
+        rows, device = len(request.ids), next(self.network.parameters()).device
         scales = [float(guidance(position, self.positions)) for position in range(self.positions)]
-        drawn = self._drawn(wanted)
+        drawn = self._drawn(request)
         tokens = torch.zeros(rows, self.positions, dtype=torch.int64, device=device)
-        if wanted.given is not None and len(drawn) < self.positions:
-            tokens.copy_(wanted.given.flatten(1))
+        if request.given is not None and len(drawn) < self.positions:
+            tokens.copy_(request.given.flatten(1))
         if not drawn or not rows:
             return tokens.view(rows, *self.token_shape)
-        numbers = uniforms(wanted.seed, wanted.ids, self.positions).t().contiguous().to(device, non_blocking=True)  # (L, B)
+        numbers = uniforms(request.seed, request.ids, self.positions).t().contiguous().to(device, non_blocking=True)  # (L, B)
         guided_until = max((position + 1 for position in drawn if scales[position] != 1), default=0)
-        label, outside = self._labels(wanted.category, rows, device)
+        label, outside = self._labels(request.category, rows, device)
         if guided_until:
             label = torch.cat([label, self.null(rows, device)])
         decoding = Decoding(self.network, self.start_of(label), drawn[-1] + 1)
@@ -213,21 +217,21 @@ class Autoregressive(Generator):
         self._check(tokens, outside)
         return tokens.view(rows, *self.token_shape)
 
-    def _drawn(self, wanted: Wanted) -> list[int]:
+    def _drawn(self, request: SampleRequest) -> list[int]:
         """The positions that are drawn, in order."""
-        if (wanted.given is None) != (wanted.keep is None):
+        if (request.given is None) != (request.keep is None):
             raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
-        if wanted.keep is None or wanted.given is None:
+        if request.keep is None or request.given is None:
             return list(range(self.positions))
-        shapes = tuple(wanted.given.shape), tuple(wanted.keep.shape)
-        if shapes != ((len(wanted.ids), *self.token_shape), self.token_shape):
+        shapes = tuple(request.given.shape), tuple(request.keep.shape)
+        if shapes != ((len(request.ids), *self.token_shape), self.token_shape):
             raise UserError(
                 f'given has shape {shapes[0]} and keep {shapes[1]}',
-                f'For these images they are {(len(wanted.ids), *self.token_shape)} and {self.token_shape}.',
+                f'For these images they are {(len(request.ids), *self.token_shape)} and {self.token_shape}.',
             )
-        if self._out_of_range(wanted.given, wanted.keep):
+        if self._out_of_range(request.given, request.keep):
             raise UserError('a given token is not in the codebook', 'Tokens are at least 0 and below codebook_size.')
-        return [position for position, kept in enumerate(wanted.keep.flatten().tolist()) if not kept]
+        return [position for position, kept in enumerate(request.keep.flatten().tolist()) if not kept]
 
     def _out_of_range(self, given: Tensor, keep: Tensor) -> bool:
         sizes = torch.tensor(self.segments.sizes, device=given.device)

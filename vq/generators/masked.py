@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Predicted, Wanted
+from vq.core.records import Predicted, SampleRequest
 from vq.generators.networks.bidirectional import BidirectionalNetwork
 from vq.interfaces import Generator
 from vq.registries import VQGeneratorRegistry
@@ -123,21 +123,23 @@ class MaskedGenerator(Generator):
     # drawing
 
     @torch.no_grad()
-    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
+    def generate(
+        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
+    ) -> Tensor:
         """``guidance`` is called for every decoding step. Without a category, images are drawn without a class.
 
         The two predictions of guidance come from one batch of twice the rows. There is one host sync before the first step
         and one after the last.
         """
         device = self.network.hidden_token.device
-        category = self._known(wanted.category)
-        tokens, hidden, free = self._start(wanted, device)
+        category = self._known(request.category)
+        tokens, hidden, free = self._start(request, device)
         counts = hidden_counts(len(free), self.steps, self.schedule)
-        if not counts or not wanted.ids:
+        if not counts or not request.ids:
             return tokens.view(len(tokens), *self.token_shape)
-        noise = self._uniforms(wanted, len(counts), 'tokens', device)
+        noise = self._uniforms(request, len(counts), 'tokens', device)
         choose = self._chosen_by_order(free, counts, device) if self.order == 'halton' else None
-        luck = self._uniforms(wanted, len(counts), 'confidence', device) if choose is None else noise
+        luck = self._uniforms(request, len(counts), 'confidence', device) if choose is None else noise
         before = len(free)
         for step, after in enumerate(counts):
             logits = self._logits(tokens.clamp(min=0), hidden, category, float(guidance(step, len(counts))))
@@ -169,10 +171,10 @@ class MaskedGenerator(Generator):
             )
         return category
 
-    def _start(self, wanted: Wanted, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
+    def _start(self, request: SampleRequest, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
         """Tokens (B, L), zeros where they are hidden; bool (B, L), which are hidden; the positions to draw."""
-        rows = len(wanted.ids)
-        category, given, keep = wanted.category, wanted.given, wanted.keep
+        rows = len(request.ids)
+        category, given, keep = request.category, request.given, request.keep
         if category is not None and not self.classes:
             raise UserError('images of a class are requested, and this generator has no classes', 'Leave category out.')
         if (given is None) != (keep is None):
@@ -197,9 +199,9 @@ class MaskedGenerator(Generator):
             raise UserError(f'a category is not among the {self.classes} classes', f'They are 0 to {self.classes - 1}.')
         return tokens, (~keep).expand(rows, -1), [position for position, stays in enumerate(kept) if not stays]
 
-    def _uniforms(self, wanted: Wanted, steps: int, purpose: str, device: torch.device) -> Tensor:
+    def _uniforms(self, request: SampleRequest, steps: int, purpose: str, device: torch.device) -> Tensor:
         """(B, steps, L): the random numbers of all steps in one copy, so that no step waits for one."""
-        return uniforms(wanted.seed, wanted.ids, steps, self.length, purpose=purpose).to(device)
+        return uniforms(request.seed, request.ids, steps, self.length, purpose=purpose).to(device)
 
     def _chosen_by_order(self, free: list[int], counts: list[int], device: torch.device) -> Iterator[Tensor]:
         """bool (L,) for each step: the positions that the step fixes."""

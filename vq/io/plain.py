@@ -62,7 +62,10 @@ def write_plain(writer: Writer, value: Any, key: str) -> None:
 def read_torch(path: Path, mmap: bool = False) -> Any:
     """A torch file, tensors and plain containers only: anything else in it is refused, never run."""
     try:
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        if path.suffix != '.safetensors':
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
+        with path.open('rb') as file:  # torch would read a path of this suffix as safetensors, whatever the contents
+            return torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error)) or re.search(
             r'[Uu]nsupported (?:global|class|operand)\S*:? ?(\S+)', str(error)

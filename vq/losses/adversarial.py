@@ -1,4 +1,4 @@
-"""What discriminator and generator want of the logits. r are logits of real images, f of reconstructions; fp32."""
+"""Adversarial losses of discriminator and generator, in fp32. r are logits of real images, f those of reconstructions."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def hinge_discriminator(real: Tensor, fake: Tensor, *, scale: float = 0.5) -> Te
 
 @VQDiscriminatorLossRegistry.register_('VanillaDiscriminatorLoss')
 def vanilla_discriminator(real: Tensor, fake: Tensor, *, scale: float = 0.5) -> Tensor:
-    """scale (E softplus(-r) + E softplus(f)): cross entropy; the discriminator of the non-saturating game too."""
+    """scale (E softplus(-r) + E softplus(f)): cross entropy, also the discriminator loss of the non-saturating GAN."""
     return scale * (F.softplus(-real.float()).mean() + F.softplus(fake.float()).mean())
 
 
 @VQGeneratorLossRegistry.register_('HingeGeneratorLoss')
 def hinge_generator(fake: Tensor) -> Tensor:
-    """-E f: what VQGAN's generator minimises, whichever loss its discriminator has."""
+    """-E f: the generator loss of VQGAN, with either discriminator loss."""
     return -fake.float().mean()
 
 

@@ -1,4 +1,4 @@
-"""How much the adversarial term counts beside the losses on pixels."""
+"""The weight of the adversarial term relative to the pixel losses."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class FixedWeight(GeneratorWeight):
 class AdaptiveWeight(GeneratorWeight):
     """gain * min(|grad_W pixel losses| / (|grad_W adversarial| + eps), limit),  W the last layer of the decoder.
 
-    (Esser et al. 2021, eq. 7.) Both gradients are averaged over ranks first, so the weight is the same everywhere.
+    (Esser et al. 2021, eq. 7.) Both gradients are averaged over ranks first, so the weight is the same on every rank.
 
-    - ``losses``: the pixel losses in the numerator by name, e.g. ('lpips',); all of them if left open.
+    - ``losses``: names of the pixel losses in the numerator, e.g. ('lpips',); by default all of them.
     """
 
     by_gradients = True

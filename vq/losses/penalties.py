@@ -1,4 +1,4 @@
-"""What keeps a discriminator from becoming too sure of itself."""
+"""Penalties that regularise a discriminator."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from vq.registries import VQPenaltyRegistry
 class R1Penalty(DiscriminatorPenalty):
     """E |grad_x D(x)|^2 over real images x (Mescheder et al. 2018), in fp32, every ``interval`` steps.
 
-    The weight is multiplied by the interval, so that its strength does not depend on it. The discriminator is in eval for
-    the moment: batch statistics would make one image's gradient depend on the others. And it runs uncompiled, for what
-    torch.compile makes has no second derivatives.
+    The weight is multiplied by the interval, so that the strength does not depend on the interval. The discriminator runs in
+    eval mode: with batch statistics the gradient of one image would depend on the other images. It runs uncompiled, because
+    graphs of torch.compile have no second derivatives.
     """
 
     second_order = True
@@ -46,7 +46,7 @@ class LeCamPenalty(DiscriminatorPenalty):
     """E max(0, D(x) - a_f)^2 + E max(0, a_r - D(x'))^2,  a_r and a_f moving averages of the logits of real images x and
     reconstructions x' (Tseng et al. 2021).
 
-    The averages are over all ranks, start with their first observation, and move once per step.
+    The averages are over all ranks, start at their first observation, and are updated once per step.
     """
 
     averages: Tensor
@@ -58,8 +58,8 @@ class LeCamPenalty(DiscriminatorPenalty):
             raise ConfigError(f'LeCamPenalty has decay {decay}', 'Give a number from 0 up to, but not including, 1.')
         self.weight, self.decay = weight, decay
         self.register_buffer('averages', torch.zeros(2))  # of real and fake logits, biased towards 0 by a short history
-        self.register_buffer('weight_of_averages', torch.zeros(()))  # 1 - decay^steps: what takes the bias out
-        self._sums: Tensor | None = None  # of this step's micro-batches: real, fake, how many
+        self.register_buffer('weight_of_averages', torch.zeros(()))  # 1 - decay^steps: corrects the bias
+        self._sums: Tensor | None = None  # over this step's micro-batches: real, fake, their number
 
     def forward(self, discriminator: Discriminator, real: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         with no_autocast(real.device):
@@ -76,7 +76,7 @@ class LeCamPenalty(DiscriminatorPenalty):
             return
         sums, self._sums = collectives.all_reduce(self._sums), None
         rate = (1 - self.decay) * (torch.ones_like(self.weight_of_averages) if ok is None else ok.float())
-        # a refused step may have brought nan, and 0 * nan is nan
+        # a rejected step can contain nan, and 0 * nan is nan
         means = torch.where(rate > 0, sums[:2] / sums[2], self.averages)
         self.averages.lerp_(means, rate)
         self.weight_of_averages.lerp_(torch.ones_like(self.weight_of_averages), rate)

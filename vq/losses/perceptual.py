@@ -39,8 +39,8 @@ class LPIPSLoss(Loss, Pretrained):
     """Mean over images of d(x, y) = sum_l mean_hw sum_c w_lc (u_lc(x) - u_lc(y))^2, images in [-1, 1] (Zhang et al., 2018).
 
     u_l is activation l of a frozen network on (image - shift) / scale, divided at each place by its norm over channels;
-    w_l >= 0 is learned from human judgement. There is no dropout, and the target takes no gradient. The network runs under
-    the caller's autocast, all after it in fp32. Until ``load_pretrained`` weights are random.
+    w_l >= 0 is learned from human judgement. There is no dropout, and the target gets no gradient. The network runs under
+    the caller's autocast, everything after the network in fp32. Weights are random until ``load_pretrained``.
     """
 
     shift: Tensor  # (1, 3, 1, 1), as is scale
@@ -66,7 +66,7 @@ class LPIPSLoss(Loss, Pretrained):
         self.eval()
 
     def train(self, mode: bool = True) -> LPIPSLoss:
-        """Frozen: always as in evaluation."""
+        """Frozen: always in eval mode."""
         super().train(False)
         return self
 
@@ -76,7 +76,7 @@ class LPIPSLoss(Loss, Pretrained):
     def distance(self, prediction: Tensor, target: Tensor) -> Tensor:
         """The distance of each pair of images, (B,) fp32; both (B, 3, H, W) in [-1, 1]."""
         self._check(prediction, target)
-        # both go stage by stage, so that no more than one activation of the target is held
+        # both images run stage by stage, so that only one activation of the target is held
         features = self._standardise(prediction)
         with torch.no_grad():
             goal = self._standardise(target)
@@ -89,7 +89,7 @@ class LPIPSLoss(Loss, Pretrained):
         return total
 
     def _standardise(self, image: Tensor) -> Tensor:
-        """To the network's range, fp32. Spelled as others do: a last bit that differs may turn a ReLU or a maximum."""
+        """To the network's input range, fp32. Written as in the lpips package: a different last bit can flip a ReLU or max."""
         return (image - self.shift) / self.scale
 
     def _check(self, prediction: Tensor, target: Tensor) -> None:
@@ -124,8 +124,8 @@ class LPIPSLoss(Loss, Pretrained):
 class _Difference(torch.autograd.Function):
     """features a, goal b (B, C, h, w), head w (1, C, 1, 1) -> mean_hw sum_c w_c (a_c / |a| - b_c / |b|)^2, (B,) fp32.
 
-    Beside a itself only e = a / |a| - b / |b| is kept for the gradient, in the precision of a. With p_c = 2 w_c e_c / hw:
-    d/da_c = (p_c - a_c / |a| * sum_k p_k a_k / |a|) / |a|. Where all of a is zero the gradient is taken as zero.
+    Backward keeps only a and e = a / |a| - b / |b|, in the precision of a. With p_c = 2 w_c e_c / hw:
+    d/da_c = (p_c - a_c / |a| * sum_k p_k a_k / |a|) / |a|. Where |a| is zero the gradient is taken as zero.
     """
 
     @staticmethod
@@ -155,7 +155,7 @@ class _Difference(torch.autograd.Function):
 def _norm(values: Tensor, dims: int | tuple[int, ...]) -> Tensor:
     """Euclidean norm over ``dims`` in fp32 at least, dimensions kept."""
     precision = torch.promote_types(values.dtype, torch.float32)
-    if values.is_cpu:  # torch's norm is up to 15 times as slow there, unless it runs along memory
+    if values.is_cpu:  # on a CPU vector_norm is up to 15 times as slow, unless the dimension is contiguous
         return values.to(precision).square().sum(dims, keepdim=True).sqrt_()
     norm: Tensor = torch.linalg.vector_norm(values, dim=dims, keepdim=True, dtype=precision)
     return norm
@@ -164,7 +164,7 @@ def _norm(values: Tensor, dims: int | tuple[int, ...]) -> Tensor:
 def _renamed(
     tensors: Mapping[str, Tensor], key: re.Pattern[str], ignored: tuple[str, ...]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """Tensors by what ``key`` finds in their names, and the names that it does not know and that are not ``ignored``."""
+    """Tensors by group 1 of ``key`` in their names; and names that neither match ``key`` nor start with ``ignored``."""
     found: dict[str, Tensor] = {}
     odd = []
     for name, value in tensors.items():
@@ -178,7 +178,7 @@ def _renamed(
 
 @torch.no_grad()
 def _fill(own: Mapping[str, Tensor], found: Mapping[str, Tensor], odd: Iterable[str], message: str, hint: str) -> None:
-    """Copy what was found into ``own``; all must be there, nothing else, in the right shape."""
+    """Copy ``found`` into ``own``. The keys and shapes of both must be equal, and ``odd`` keys are an error."""
     shapes = [
         f'{name} {tuple(found[name].shape)} instead of {tuple(value.shape)}'
         for name, value in own.items()

@@ -17,11 +17,11 @@ from vq.nn.precision import no_autocast
 class ActNorm(nn.Module):
     """y = scale (x + loc) over (B, C, H, W); the first training batch sets loc = -mean and scale = 1 / (std + 1e-6).
 
-    Kingma and Dhariwal (2018). Mean and unbiased deviation are per channel and of all ranks, so every rank starts with the
-    same bits. Until then, and after a first batch with nan or inf in it, it is the identity.
+    Kingma and Dhariwal (2018). Mean and unbiased deviation are per channel and over all ranks, so ranks start bitwise equal.
+    Before the first training batch, and after a first batch with nan or inf, the layer is the identity.
     """
 
-    initialized: Tensor  # () uint8, as published; what a step asks is its copy on the host
+    initialized: Tensor  # () uint8, as in published checkpoints; forward reads ``_ready``, its copy on the host
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ActNorm(nn.Module):
     def _start(self, x: Tensor) -> None:
         if x.numel() == x.shape[1] and collectives.size() == 1:
             raise UserError(
-                f'activation norm cannot start from one value per channel: a batch of shape {tuple(x.shape)}',
+                f'ActNorm cannot be initialised from one value per channel: the batch has the shape {tuple(x.shape)}',
                 'Use larger batches or images.',
             )
         with no_autocast(x.device):
@@ -63,7 +63,7 @@ class ActNorm(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
         loaded = state_dict.get(f'{prefix}initialized')
         if loaded is not None and not loaded.is_meta:
-            self._ready = bool(loaded)  # the one time the tensor is read
+            self._ready = bool(loaded)  # the only host sync
 
     def extra_repr(self) -> str:
         return str(self.loc.shape[1])

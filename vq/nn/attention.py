@@ -12,7 +12,7 @@ from vq.nn.recompute import Recomputed
 class SpatialAttention(Recomputed):
     """y = x + proj(softmax(q k^T / sqrt(C)) v), one head, every cell attends to every cell.
 
-    Queries, keys and values have 1x1 convolutions of their own, as the published checkpoints do.
+    Queries, keys and values have separate 1x1 convolutions, as in the published checkpoints.
     """
 
     def __init__(self, channels: int, *, norm: NormKind = 'group', norm_groups: int = 32) -> None:
@@ -25,7 +25,7 @@ class SpatialAttention(Recomputed):
 
     def compute(self, x: Tensor) -> Tensor:
         h = self.norm(x)
-        # (B, 1, HW, C) each, channels last: fused kernels take nothing else
+        # (B, 1, HW, C) each, channels last: fused kernels require it
         q, k, v = (conv(h).flatten(2).transpose(1, 2).unsqueeze(1).contiguous() for conv in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(q, k, v)
         out: Tensor = self.proj(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))

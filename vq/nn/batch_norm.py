@@ -1,4 +1,4 @@
-"""Batch norm for discriminators: torch's maths, statistics of all ranks if asked for, and nothing infinite remembered."""
+"""Batch norm for discriminators: torch's formula, optional statistics over all ranks, finite running statistics."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor, nn
 
 from vq.core import collectives
 from vq.core.errors import UserError
+from vq.nn.lazy_tensors import is_lazy, normalize_by_statistics
 from vq.nn.precision import no_autocast
 
 
 class BatchNorm(nn.Module):
     """y = weight (x - mean) / sqrt(var + eps) + bias over (B, C, H, W), mean and biased variance per channel.
 
-    In training they are those of the batch, in fp32 whatever the autocast; in eval the running ones. Parameters and
-    buffers are those of ``nn.BatchNorm2d``. Two things differ:
+    Training mode uses the statistics of the batch, in fp32 under any autocast. Eval mode uses the running statistics.
+    Parameters and buffers have the names of ``nn.BatchNorm2d``. Two things differ from it:
 
-    - ``synchronized``: training statistics are those of all ranks' batches together: one collective per forward, one per
-      backward, none in eval. It goes through ``vq.core.collectives``, so it works on CPUs too, and any number of times
-      backward.
-    - a batch with nan or inf in it leaves the running statistics as they were.
+    - ``synchronized``: training statistics are over the batches of all ranks, by one collective per forward and one per
+      backward. ``vq.core.collectives`` does both, so they work on CPUs and under double backward.
+    - a batch with nan or inf leaves the running statistics unchanged.
     """
 
     running_mean: Tensor  # (C,)
@@ -48,12 +48,10 @@ class BatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             mean, variance = self.running_mean, self.running_var
-            if torch.is_grad_enabled():  # backward reads them, and a training batch may move them before it comes
+            if torch.is_grad_enabled():  # backward reads them, and a training batch may update them before backward
                 mean, variance = mean.clone(), variance.clone()
-                if x.device.type == 'xla':  # whose batch norm has a derivative in training alone
-                    scale = self.weight * torch.rsqrt(variance + self.eps)
-                    shift = self.bias - mean * scale
-                    return (x * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)).to(x.dtype)
+                if is_lazy(x):
+                    return normalize_by_statistics(x, mean, variance, self.weight, self.bias, self.eps)
             return F.batch_norm(x, mean, variance, self.weight, self.bias, False, 0.0, self.eps)
         alone = not self.synchronized or collectives.size() == 1
         if alone and x.numel() == x.shape[1]:
@@ -64,17 +62,17 @@ class BatchNorm(nn.Module):
         return self._alone(x) if alone else self._together(x)
 
     def _alone(self, x: Tensor) -> Tensor:
-        # with momentum 1 the kernel writes the batch's own statistics, which are looked at before they are let in
+        # momentum 1: the kernel returns the statistics of this batch, and _remember tests them for nan and inf
         mean, variance = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
         y = F.batch_norm(x, mean, variance, self.weight, self.bias, True, 1.0, self.eps)
         self._remember(mean, variance)
         return y
 
     def _together(self, x: Tensor) -> Tensor:
-        """The fused kernel normalises by this rank's statistics; per-channel factors turn that into those of all ranks.
+        """The fused kernel normalises by m and s of this rank; factors per channel turn that into M and S of all ranks.
 
-        (x - M) / S = (x - m) / s * s / S + (m - M) / S,  s = sqrt(var + eps) and S alike. Gradients reach the other ranks
-        through m, s, M and S.
+        (x - M) / S = (x - m) / s * s / S + (m - M) / S,  s = sqrt(var + eps), S = sqrt(var_of_all + eps). Gradients reach
+        the other ranks through M and S.
         """
         with no_autocast(x.device):
             mean, variance = channel_moments(x)
@@ -82,14 +80,14 @@ class BatchNorm(nn.Module):
             inverse = torch.rsqrt(variance_of_all + self.eps)
             gain = self.weight * torch.sqrt(variance + self.eps) * inverse
             shift = self.bias + self.weight * (mean - mean_of_all) * inverse
-        # not F.batch_norm: it refuses one value per channel, which is fine as long as other ranks have more
+        # not F.batch_norm: it refuses one value per channel, which is valid here if other ranks have more
         y = torch.batch_norm(x, gain, shift, None, None, True, 0.0, self.eps, torch.backends.cudnn.enabled)
         self._remember(mean_of_all.detach(), variance_of_all.detach() * (count / (count - 1)))
         return y
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics towards those of a batch, (C,) each; decided on the device."""
+        """Move the running statistics towards mean and variance (C,) of a batch, without a host sync."""
         fine = (torch.isfinite(mean) & torch.isfinite(variance)).all()
         self.running_mean.lerp_(torch.where(fine, mean, self.running_mean), self.momentum)
         self.running_var.lerp_(torch.where(fine, variance, self.running_var), self.momentum)
@@ -106,10 +104,10 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def join_moments(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean and biased variance (C,) of a rank's ``count`` values -> those of all ranks' values, and how many there are.
+    """Mean and biased variance (C,) of a rank's ``count`` values -> those of all ranks' values, and their number.
 
-    Sums of squared deviations are joined as Chan et al. (1979) do: sums of squares would cancel in fp32. Equal bits on all
-    ranks, one collective, differentiable.
+    Sums of squared deviations are combined by the formula of Chan et al. (1979), because sums of squares would cancel in
+    fp32. Equal bits on all ranks, one collective, differentiable.
     """
     channels = len(mean)
     rows: Tensor = _Gather.apply(torch.cat([mean, variance, mean.new_full((1,), count)]))  # type: ignore[no-untyped-call]
@@ -121,12 +119,12 @@ def join_moments(mean: Tensor, variance: Tensor, count: int) -> tuple[Tensor, Te
 
 
 class _Moments(torch.autograd.Function):
-    """Backward is one pass over x, dmean / n + 2 dvar / n (x - mean), where torch takes several over fp32 copies of it."""
+    """Backward is one pass over x: dmean / n + 2 dvar / n (x - mean). torch takes several passes over fp32 copies of x."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        if x.device.type == 'cpu':  # several times as fast there
+        if x.device.type == 'cpu':  # several times as fast as var_mean
             mean, variance = torch.batch_norm_update_stats(wide, None, None, 0.0)
         else:
             variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
@@ -157,7 +155,7 @@ class _Gather(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """(R, n) of each rank -> (n,): what all ranks together have in this rank's row. The adjoint of ``_Gather``."""
+    """(R, n) of each rank -> (n,): the sum over ranks of the row of this rank. The adjoint of ``_Gather``."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What stands between networks and quantizers: changes of width."""
+"""Connectors between networks and quantizers: they change the width."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vq.registries import VQConnectorRegistry
 
 @VQConnectorRegistry.register_()
 class IdentityConnector(Connector):
-    """Hands features on unchanged; says so where the neighbours do not fit."""
+    """Returns features unchanged; refuses neighbours of different widths."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()

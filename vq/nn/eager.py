@@ -1,4 +1,4 @@
-"""Where compiled parts must run as they were written."""
+"""A context in which compiled modules run uncompiled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def eager() -> Iterator[None]:
-    """Compiled parts that are called in here run uncompiled: torch.compile's programs cannot be differentiated twice."""
+    """Compiled modules called in this context run uncompiled: graphs of torch.compile have no second derivatives."""
     if 'torch._dynamo' not in sys.modules:  # nothing was compiled, and importing the compiler takes a second
         yield
         return

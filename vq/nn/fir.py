@@ -1,4 +1,4 @@
-"""Fixed low-pass filters, which keep halving a feature map from aliasing."""
+"""Fixed low-pass filters, which prevent aliasing when a feature map is halved."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class Blur(nn.Module):
     """(B, C, H, W) -> each channel convolved with the outer product of ``taps`` with itself, scaled to sum to one.
 
-    ``padding`` zeros go on every side, and every ``stride``-th value is kept. The filter is no weight: no checkpoint has
-    it, and [1, 3, 3, 1] is exact in bf16. One depthwise convolution: on a CPU it takes less time than two of one dimension.
+    ``padding`` zeros go on every side, and every ``stride``-th value is kept. The filter is not a weight and not in
+    checkpoints; [1, 3, 3, 1] is exact in bf16. One depthwise 2-d convolution: on a CPU it is faster than two 1-d ones.
     """
 
     kernel: Tensor  # (1, 1, n, n)
@@ -25,7 +25,7 @@ class Blur(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fill the filter (again, after a move off the meta device)."""
+        """Fill the filter; also called after a move off the meta device."""
         device = self.kernel.device if 'kernel' in self._buffers else None
         taps = torch.tensor(self.taps, dtype=torch.float32, device=device) / sum(self.taps)
         self.register_buffer('kernel', torch.outer(taps, taps)[None, None], persistent=False)
@@ -39,11 +39,11 @@ class Blur(nn.Module):
 
 
 class _Filter(torch.autograd.Function):
-    """The convolution, whose second derivatives torch would take channel by channel, for a filter that never learns."""
+    """The convolution with a constant filter. torch would compute its second derivatives channel by channel."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernel: Tensor, stride: int, padding: int) -> Tensor:
-        ctx.save_for_backward(x, kernel)  # of x the shape and the memory format; the layers around keep it anyway
+        ctx.save_for_backward(x, kernel)  # x for its shape and memory format; the layers around save it anyway
         ctx.stride, ctx.padding = stride, padding
         channels = x.shape[1]
         return F.conv2d(x, kernel.to(x.dtype).expand(channels, -1, -1, -1), stride=stride, padding=padding, groups=channels)

@@ -1,4 +1,4 @@
-"""Bilinear resizing as TensorFlow 1 did it, which the FID of the literature was defined with."""
+"""Bilinear resizing as in TensorFlow 1, by which the FID of the literature is defined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def _taps(size: int, target: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each target pixel: its two neighbours, (target,) int64 each, and the weight of the second, in fp32 as there."""
+    """For each target pixel its two neighbours, (target,) int64 each, and the weight of the second, fp32 as in TensorFlow."""
     place = torch.arange(target, device=device, dtype=torch.float32) * (size / target)
     low = place.floor()
     return low.long(), (low.long() + 1).clamp_max(size - 1), place - low

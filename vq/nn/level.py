@@ -13,7 +13,7 @@ from vq.nn.residual import Residual
 
 
 class Level(nn.Module):
-    """Residual blocks, each followed by attention if asked for, then a change of resolution if there is one."""
+    """Residual blocks, each followed by attention if ``attention``, then ``resample``, a change of resolution or None."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ def make_refine(
     norm: NormKind = 'group',
     norm_groups: int = 32,
 ) -> nn.Sequential:
-    """The blocks at the lowest resolution: residual ones, with attention between them if asked for."""
+    """The blocks at the lowest resolution: residual blocks, with attention between them if ``attention``."""
     parts: list[nn.Module] = []
     for index in range(blocks):
         if attention and index:
@@ -74,7 +74,7 @@ def make_refine(
 
 
 def check_levels(multipliers: Sequence[int], attention_levels: Sequence[int], residual_blocks: int) -> None:
-    """Refuse settings that would silently build another network."""
+    """Refuse settings that would silently build a different network."""
     if not multipliers or min(multipliers) < 1:
         raise ConfigError(
             f'multipliers {tuple(multipliers)} must be whole numbers from 1 on, one per level',

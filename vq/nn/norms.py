@@ -31,10 +31,10 @@ class UnbiasedGroupNorm(nn.GroupNorm):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """y = gamma(std_z) norm(x) + beta(mean_z): a group norm whose scale and shift follow from the statistics of a map z.
+    """y = gamma(std_z) norm(x) + beta(mean_z): a group norm with scale and shift computed from the statistics of a map z.
 
-    (Open-MAGVIT2, after StyleGAN's adaptive instance norm.) z (B, D, h, w) has its mean and standard deviation taken
-    over its cells; gamma and beta are linear layers from D to the C channels of x (B, C, H, W).
+    (Open-MAGVIT2, after StyleGAN's adaptive instance norm.) mean_z and std_z are over the cells of z (B, D, h, w); gamma and
+    beta are linear layers from D to the C channels of x (B, C, H, W).
     """
 
     def __init__(self, style_channels: int, channels: int, groups: int = 32) -> None:

@@ -1,4 +1,4 @@
-"""Products of a frozen weight with few rows, again and again: what every step of generation is made of."""
+"""Repeated products of a frozen weight with few rows, which make up every step of generation."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Product:
 
 
 class Transposed(Product):
-    """Of one row, with a copy W^T (k, n): it streams through memory once, where rows of W are summed one by one."""
+    """The product with one row, by a copy W^T (k, n). It streams through memory once; a product with W sums row by row."""
 
     weight: Tensor
     bias: Tensor | None
@@ -42,9 +42,9 @@ class Transposed(Product):
         return y if self.bias is None else y.add_(self.bias)
 
     def normed(self, x: Tensor) -> Tensor:
-        """x / sqrt(mean(x^2) + eps) but for sqrt(channels) and the norm's weight, which are in the matrix.
+        """x / sqrt(mean(x^2) + eps), without the factor sqrt(channels) and the norm's weight, which are in the matrix.
 
-        That is x / hypot(|x|, sqrt(channels * eps)), in fewer calls than the module takes.
+        Computed as x / hypot(|x|, sqrt(channels * eps)), in fewer calls than the module needs.
         """
         if self.length is not None:
             length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -53,7 +53,7 @@ class Transposed(Product):
 
 
 class Packed(Transposed):
-    """Of a few rows, with a copy in the layout in which oneDNN multiplies; a plain product makes it anew at every call."""
+    """The product with a few rows, by a copy of W in oneDNN's packed layout. A plain product packs W at every call."""
 
     def __init__(self, linear: nn.Linear, rows: int, norm: nn.Module | None = None) -> None:
         weight, self.norm, self.length = _folded(linear, norm)
@@ -74,9 +74,9 @@ class Packed(Transposed):
 def product_of(linear: nn.Linear, rows: int, norm: nn.Module | None = None) -> Product:
     """linear(norm(x)) for about ``rows`` vectors at a time, any number of times.
 
-    On a CPU in fp32 it keeps a copy of the weights as they are now, in the order that is fastest: measured with 6 layers of
-    384 channels, 44 MB, on one core, the plain product takes 1.3 times as long as ``Transposed`` with one row, and
-    1.5 times as long as ``Packed`` with 2 to 16. An RMSNorm goes into the weights. Elsewhere the modules are called.
+    On a CPU in fp32 it keeps a copy of the current weights in the fastest layout. Measured with 6 layers of 384 channels,
+    44 MB, on one core: the plain product takes 1.3 times as long as ``Transposed`` with one row, and 1.5 times as long as
+    ``Packed`` with 2 to 16 rows. An RMSNorm is folded into the weights. Elsewhere the modules are called.
     """
     weight = linear.weight
     plain = type(weight.detach()) is Tensor and weight.device.type == 'cpu' and weight.dtype == torch.float32
@@ -88,7 +88,7 @@ def product_of(linear: nn.Linear, rows: int, norm: nn.Module | None = None) -> P
 
 
 def _folded(linear: nn.Linear, norm: nn.Module | None) -> tuple[Tensor, nn.Module | None, Tensor | None]:
-    """The weight (n, k), the norm that is left to do, and sqrt(channels * eps) of an RMSNorm that went into the weight."""
+    """The weight (n, k), the norm if not folded into it, and sqrt(channels * eps) of an RMSNorm folded into it."""
     weight = linear.weight.detach()
     if not isinstance(norm, nn.RMSNorm):
         return weight, norm, None
@@ -98,7 +98,7 @@ def _folded(linear: nn.Linear, norm: nn.Module | None) -> tuple[Tensor, nn.Modul
 
 
 def _has_onednn() -> bool:
-    operators: Any = torch.ops.mkldnn  # of torch's own compiler, so not for ever
+    operators: Any = torch.ops.mkldnn  # private operators of torch's compiler, which can disappear
     return (
         torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and hasattr(operators, '_reorder_linear_weight')

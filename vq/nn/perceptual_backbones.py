@@ -1,7 +1,7 @@
 """The convolutional stacks whose activations LPIPS compares: torchvision's VGG-16, AlexNet and SqueezeNet 1.1.
 
-Only what those activations need is built: no classifier, nothing after the last activation. Layers keep the numbers
-torchvision gives them, so a key ``features.N.weight`` of its files is ``N.weight`` here. No weights are fetched.
+The classifier and the layers after the last activation are not built. Layers have the numbers of torchvision, so a key
+``features.N.weight`` of its files is ``N.weight`` here. No weights are downloaded.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class PerceptualBackbone(nn.Sequential):
         super().__init__(*layers[: taps[-1] + 1])
         self.taps = taps
         self.channels = channels
-        self.smallest = smallest  # the least height and width from which something is left after the last layer
+        self.smallest = smallest  # the least height and width for which the last layer has an output
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):  # torch's default shrinks activations at each layer, until biases are all
+            if isinstance(module, nn.Conv2d):  # torch's default shrinks activations at each layer, until only biases matter
                 nn.init.kaiming_normal_(module.weight, nonlinearity='relu')
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # the order of the weights decides that of the activations: a sixth less time on a CPU, and what tensor cores read
+        # NHWC weights give NHWC activations: a sixth less time on a CPU, and the layout that tensor cores read
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def advance(self, features: Tensor, stage: int) -> Tensor:
-        """What stage ``stage`` gives, from what the stage before gave (the image for the first)."""
+        """The output of stage number ``stage`` from the output of the stage before (the image for the first)."""
         start = self.taps[stage - 1] + 1 if stage else 0
         for layer in range(start, self.taps[stage] + 1):
             features = self[layer](features)
@@ -70,9 +70,10 @@ def _alexnet() -> list[nn.Module]:
 
 
 class Fire(nn.Module):
-    """SqueezeNet's block (B, channels, H, W) -> (B, width, H, W): a narrow map, then a half each of 1x1 and of 3x3 from it.
+    """SqueezeNet's block (B, channels, H, W) -> (B, width, H, W): a narrow map, from which 1x1 and 3x3 convolutions each make
+    half of the channels.
 
-    Named as torchvision names it, and written here because importing torchvision's takes longer than a small validation.
+    The names are those of torchvision, which is not imported: its import takes longer than a small validation.
     """
 
     def __init__(self, channels: int, width: int) -> None:

@@ -1,4 +1,4 @@
-"""Bicubic resizing of 8-bit images as Pillow does it, on tensors: what the recipes of CLIP and DINOv2 begin with."""
+"""Bicubic resizing of 8-bit images on tensors, as in Pillow: the first step of the recipes of CLIP and DINOv2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 def resize_like_pillow(image: Tensor, height: int, width: int) -> Tensor:
     """uint8 (B, C, H, W) -> uint8 (B, C, height, width): antialiased, first rows and then columns, 8 bits in between.
 
-    Equal to Pillow but for ties of its fixed-point weights: single values are one level off.
+    Equal to Pillow except at ties of Pillow's fixed-point weights, where single values are one level off.
     """
     for size in ((image.shape[-2], width), (height, width)):
         if image.shape[-2:] != size:
@@ -20,7 +20,7 @@ def resize_like_pillow(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def crop_centre(image: Tensor) -> Tensor:
-    """(B, C, H, W) -> the square in the middle."""
+    """(B, C, H, W) -> the largest square in the centre."""
     height, width = image.shape[-2:]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

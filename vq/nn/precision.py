@@ -1,4 +1,4 @@
-"""Numbers that must not depend on the run's precision settings: autocast off, and matrix products in true fp32."""
+"""Contexts for results that must not depend on the run's precision settings: autocast off, matrix products in true fp32."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def no_autocast(device: torch.device) -> AbstractContextManager[object]:
 
 def exact_matmul() -> AbstractContextManager[None]:
     """fp32 matrix products without TF32 or bf16 shortcuts, whatever the run allows elsewhere."""
-    torch_backends: Any = torch.backends  # its submodules are built at run time, out of the type checker's sight
+    torch_backends: Any = torch.backends  # its submodules are built at run time, so mypy does not find them
     return _exact((torch_backends.cuda.matmul, torch_backends.mkldnn.matmul))
 
 
 def exact_products() -> AbstractContextManager[None]:
-    """The same for convolutions as well, which use TF32 on a GPU unless they are told not to."""
+    """``exact_matmul`` for convolutions as well, which use TF32 on a GPU by default."""
     torch_backends: Any = torch.backends
     matmul = torch_backends.cuda.matmul, torch_backends.mkldnn.matmul
     return _exact((*matmul, torch_backends.cudnn.conv, torch_backends.mkldnn.conv))
@@ -31,8 +31,8 @@ def exact_products() -> AbstractContextManager[None]:
 
 @contextmanager
 def _exact(backends: Iterable[Any]) -> Iterator[None]:
-    """Settings are touched only where they are loose, and put back: torch refuses to read them through its old names
-    once the new ones have changed them to something the old ones cannot say.
+    """Change only settings that allow less than fp32, and restore them. After a change torch raises if code reads a setting by
+    its old name and the old name cannot express the value.
     """
     loose = [(backend, backend.fp32_precision) for backend in backends if backend.fp32_precision not in EXACT]
     for backend, _ in loose:

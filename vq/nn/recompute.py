@@ -1,4 +1,4 @@
-"""Activation checkpointing: blocks that forget what they computed, and compute it again when backward asks."""
+"""Activation checkpointing: blocks that drop their activations and recompute them in backward."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.utils.checkpoint import checkpoint
 
 
 class Recomputed(nn.Module):
-    """A block x -> ``compute(x)`` that keeps nothing but x for backward while ``recompute`` is on, in training alone.
+    """A block x -> ``compute(x)`` that saves only x for backward if ``recompute`` is on, in training only.
 
     A strategy turns it on (``checkpoint_activations``). The same operations run twice on the same numbers, so gradients are
-    the same to the last bit; ``random`` blocks (dropout) put the state of the generator back first. ``compute`` must leave
-    no trace beside its result: a buffer that it moves would be moved twice.
+    bitwise equal; ``random`` blocks (dropout) restore the state of the random generator first. ``compute`` must have no side
+    effects: a buffer that it updates would be updated twice.
     """
 
     recompute: bool = False

@@ -7,6 +7,8 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vq.nn.lazy_tensors import is_lazy, repeat_cells
+
 DownsampleKind = Literal['conv', 'strided', 'average']
 UpsampleKind = Literal['nearest', 'repeat', 'depth_to_space']
 
@@ -39,21 +41,15 @@ class Upsample(nn.Module):
 
 
 class Repeat(nn.Module):
-    """(B, C, h, w) -> (B, C, 2h, 2w): every cell four times, and nothing else."""
+    """(B, C, h, w) -> (B, C, 2h, 2w): every cell four times, without a convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         return doubled(x)
 
 
 def doubled(x: Tensor) -> Tensor:
-    return repeat_cells(x) if x.device.type == 'xla' else F.interpolate(x, scale_factor=2.0, mode='nearest')
-
-
-def repeat_cells(x: Tensor) -> Tensor:
-    """The same by views: torch_xla takes the derivative of ``interpolate`` on the host, in the middle of a step."""
-    batch, channels, height, width = x.shape
-    wide = x[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)  # (B, C, h, 2, w, 2)
-    return wide.reshape(batch, channels, 2 * height, 2 * width)
+    """(B, C, h, w) -> (B, C, 2h, 2w): nearest-neighbour interpolation."""
+    return repeat_cells(x) if is_lazy(x) else F.interpolate(x, scale_factor=2.0, mode='nearest')
 
 
 class StridedDownsample(nn.Module):
@@ -69,7 +65,7 @@ class StridedDownsample(nn.Module):
 
 
 class DepthToSpace(nn.Module):
-    """(B, C, h, w) -> (B, C, 2h, 2w): a 3x3 convolution to 4 C channels, whose four parts of C are the four cells."""
+    """(B, C, h, w) -> (B, C, 2h, 2w): a 3x3 convolution to 4 C channels, split into the four cells of C channels each."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -77,7 +73,7 @@ class DepthToSpace(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
-        parts = self.conv(x).view(batch, 2, 2, channels, height, width)  # row, column within the cell first
+        parts = self.conv(x).view(batch, 2, 2, channels, height, width)  # row and column within the cell, then channels
         wide: Tensor = parts.permute(0, 3, 4, 1, 5, 2).reshape(batch, channels, 2 * height, 2 * width)
         return wide
 

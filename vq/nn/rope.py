@@ -1,4 +1,4 @@
-"""Rotary positions: pairs of neighbouring channels are turned by an angle that grows with the position."""
+"""Rotary position embeddings: pairs of neighbouring channels are rotated by an angle that grows with the position."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rotary_line(length: int, channels: int, base: float = 10000.0) -> Tensor:
 
 
 def rotary_grid(height: int, width: int, channels: int, base: float = 10000.0) -> Tensor:
-    """(height * width, channels / 2, 2): row by row; half of the pairs turn by the row, the others by the column."""
+    """(height * width, channels / 2, 2), row by row: the first half of the pairs rotates by row, the second by column."""
     if channels % 4:
         raise ValueError(f'{channels} channels do not divide into pairs for rows and pairs for columns')
     rows, columns = rotary_line(height, channels // 2, base), rotary_line(width, channels // 2, base)
@@ -29,7 +29,7 @@ def rotary_grid(height: int, width: int, channels: int, base: float = 10000.0) -
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """x (..., T, heads, D) and a table (T, D / 2, 2) -> x turned, in fp32 inside.
+    """x (..., T, heads, D) and a table (T, D / 2, 2) -> x rotated, computed in fp32.
 
     (a, b) -> (a cos - b sin, b cos + a sin) for each pair of neighbouring channels.
     """
@@ -42,10 +42,10 @@ def rotate(x: Tensor, table: Tensor) -> Tensor:
 class RotaryTable(nn.Module):
     """The table of a sequence, (length, channels / 2, 2) fp32: of a line, or of a grid in raster order.
 
-    The first ``prefix`` positions have zeros for cosine AND sine, as in LlamaGen: their queries and keys vanish, so that all
-    later positions see them with the attention logit 0, wherever they are. Counting starts after them.
+    The first ``prefix`` positions have zeros for cosine AND sine, as in LlamaGen. Their queries and keys are zero, so all
+    later positions attend to them with logit 0 at any distance. Positions are counted from the end of the prefix.
 
-    It follows the module to every device and stays in fp32 whatever the precision of the weights: it is computed anew.
+    The table moves to every device with the module. It is recomputed there, so it is fp32 whatever the precision of weights.
     """
 
     table: Tensor
@@ -55,7 +55,7 @@ class RotaryTable(nn.Module):
     ) -> None:
         super().__init__()
         if grid is not None and length > prefix + grid[0] * grid[1]:
-            raise ValueError(f'{length} positions, and a grid of {grid[0]} x {grid[1]} after {prefix} has fewer')
+            raise ValueError(f'{length} positions do not fit a grid of {grid[0]} x {grid[1]} after {prefix} positions')
         self.length, self.channels, self.grid, self.prefix, self.base = length, channels, grid, prefix, base
         self.register_buffer('table', self._make().to(torch.get_default_device()), persistent=False)
 
@@ -75,5 +75,5 @@ class RotaryTable(nn.Module):
         return self
 
     def forward(self, x: Tensor, start: int = 0) -> Tensor:
-        """x (..., T, heads, D) of the positions from ``start`` on."""
+        """Rotate x (..., T, heads, D) of the positions from ``start`` on."""
         return rotate(x, self.table[start : start + x.shape[-3]])

@@ -1,4 +1,4 @@
-"""Running statistics that every rank keeps of its own batches, made one."""
+"""The average over ranks of running statistics, which every rank takes from its own batches."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ def unjoined_norms(module: nn.Module) -> list[BatchNorm]:
 
 @torch.no_grad()
 def join_running_statistics(norms: Sequence[BatchNorm]) -> None:
-    """Average them over ranks, with one collective: a checkpoint holds one copy, and every rank goes on with its bits."""
+    """Average running means and variances over ranks, by one all-reduce: a checkpoint holds one copy for all ranks, and after
+    a resume every rank has the values that it had before.
+    """
     if collectives.size() == 1 or not norms:
         return
     buffers: list[Tensor] = [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]

@@ -43,7 +43,9 @@ class ViTBlock(Recomputed):
 
 
 def make_blocks(depth: int, dim: int, heads: int, mlp_ratio: float = 4.0) -> nn.ModuleList:
-    """``depth`` blocks with the first weights of BEiT: normal of 0.02, what block i adds to its input over sqrt(2 i)."""
+    """``depth`` blocks with BEiT's initial weights: normal of deviation 0.02; in the two output layers of block i, 0.02 /
+    sqrt(2 i).
+    """
     if depth < 1:
         raise ConfigError(f'depth is {depth}', 'Give 1 block or more.')
     blocks = nn.ModuleList(ViTBlock(dim, heads, mlp_ratio) for _ in range(depth))
@@ -56,7 +58,7 @@ def make_blocks(depth: int, dim: int, heads: int, mlp_ratio: float = 4.0) -> nn.
 
 
 def init_linear(layer: nn.Linear | nn.Conv2d, std: float = STD) -> None:
-    """Weights from a normal distribution that is cut at two deviations; no bias."""
+    """Weights from a normal distribution that is cut at two deviations; biases zero."""
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)

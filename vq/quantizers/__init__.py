@@ -1,1 +1,1 @@
-"""From features to tokens: one file per quantizer, code search and codebook updates beside them."""
+"""Quantizers, from features to tokens: one file each, with the code search and the codebook updates."""

@@ -1,4 +1,4 @@
-"""Soft assignments to the 2^d sign patterns of d bits. They factorise, so no table of codes is needed.
+"""Soft assignments to the 2^d sign patterns of d bits. p factorises over the bits, so no table of codes is needed.
 
 p(b | l) = prod_j sigmoid(b_j l_j),  b in {-1, 1}^d
 """
@@ -33,7 +33,7 @@ def bit_entropy(logits: Tensor) -> Tensor:
 
 
 def clamped_entropy(logits: Tensor, budget_bytes: int | None = None) -> Tensor:
-    """The same with logarithms of p or 1e-5, whichever is larger: all patterns are visited, a tile of rows at a time."""
+    """``bit_entropy`` with log max(p, 1e-5) in place of log p. Visits all 2^d patterns, one tile of rows at a time."""
 
     def of_tile(tile: Tensor) -> Tensor:
         p = pattern_probabilities(tile)
@@ -45,7 +45,8 @@ def clamped_entropy(logits: Tensor, budget_bytes: int | None = None) -> Tensor:
 def mean_pattern(logits: Tensor, budget_bytes: int | None = None) -> Tensor:
     """Mean over rows of p, exactly: (N, d) -> (2^d,), the first bit the most significant.
 
-    With the bits in two halves, sum_i p_i = A'B: N (2^(d/2) + 2^(d - d/2)) numbers instead of N 2^d.
+    A and B hold the pattern probabilities of the first and the second half of the bits. sum_i p_i = A'B needs
+    N (2^(d/2) + 2^(d - d/2)) numbers instead of N 2^d.
     """
     half = logits.shape[1] // 2
 
@@ -61,7 +62,7 @@ def mean_pattern(logits: Tensor, budget_bytes: int | None = None) -> Tensor:
 
 
 def _sum_over_tiles(of_tile: Callable[[Tensor], Tensor], logits: Tensor, width: int, budget_bytes: int | None) -> Tensor:
-    """A sum over tiles of rows; where there are several, backward computes each again instead of keeping it."""
+    """Sum ``of_tile`` over tiles of rows. With several tiles, backward recomputes each one (activation checkpointing)."""
     budget_bytes = default_budget(logits.device) if budget_bytes is None else budget_bytes
     tiles = list(row_tiles(len(logits), width, budget_bytes))
     if len(tiles) <= 1:

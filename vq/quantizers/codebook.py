@@ -14,7 +14,7 @@ Init = Literal['uniform', 'normal']
 
 
 class Codebook(nn.Module):
-    """K codes of C channels, fp32. A parameter where gradients train it, a buffer where an update rule moves it.
+    """K codes of C channels, fp32: a parameter if gradients train the codes, a buffer if an update rule moves them.
 
     ``uniform`` draws from U(-1/K, 1/K), ``normal`` from N(0, 1).
     """
@@ -25,8 +25,8 @@ class Codebook(nn.Module):
         super().__init__()
         if codebook_size < 1 or embedding_dim < 1:
             raise ConfigError(
-                f'a codebook of {codebook_size} codes of {embedding_dim} channels cannot be',
-                'Give codebook_size and embedding_dim from 1 on.',
+                f'a codebook has {codebook_size} codes of {embedding_dim} channels',
+                'codebook_size and embedding_dim must be at least 1.',
             )
         self.init = init
         weight = torch.empty(codebook_size, embedding_dim, dtype=torch.float32)

@@ -1,4 +1,4 @@
-"""What quantizers made of quantizers share: their parts, one axis of tokens, losses by part."""
+"""Base of quantizers made of quantizers: the parts, one token axis for all of them, losses numbered by part."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vq.interfaces import Quantizer
 
 
 class Composite(Quantizer):
-    """n quantizers, each with tokens of its own, along a last axis: tokens (..., n) in the order of the parts.
+    """n quantizers, the parts, each with its own tokens: (..., n), the last axis in the order of the parts.
 
-    ``codebook_size`` is the largest of the parts', ``bits`` the sum over the tokens of one feature. Losses keep their
-    names, with the number of the part (from 1) behind. A part that has several tokens itself has a stretch of the axis.
+    ``codebook_size`` is the maximum over the parts, ``bits`` the sum over the tokens of one feature. The name of a loss
+    ends in the number of its part, from 1. A part with several tokens per feature takes as many places of the token axis.
     """
 
     def __init__(self, quantizer: Quantizer | Sequence[Quantizer], count: int | None, shared: bool, name: str) -> None:
-        """One quantizer is copied ``count`` times, with codes drawn anew, or used ``count`` times if ``shared``."""
+        """A single quantizer is copied ``count`` times, with new random codes, or used ``count`` times if ``shared``."""
         super().__init__()
         single = isinstance(quantizer, Quantizer)
         if single and (count is None or count < 1):
@@ -37,14 +37,14 @@ class Composite(Quantizer):
             )
         self.count = len(given) if count is None else count
         self.shared = shared
-        self.parts = nn.ModuleList(given)  # distinct ones: a module that stood here twice would be saved twice
+        self.parts = nn.ModuleList(given)  # a shared part is listed once: listed twice, it would be saved twice
         if single and not shared:
             self.parts.extend(_fresh_copy(given[0]) for _ in range(self.count - 1))
         odd = next((part for part in self.used() if part.feature_dim != part.embedding_dim), None)
         if odd is not None:
             raise ConfigError(
                 f'{type(odd).__name__} takes {odd.feature_dim} channels and gives {odd.embedding_dim}',
-                'Parts of a quantizer give as many channels as they take.',
+                'Use parts whose feature_dim and embedding_dim are equal.',
             )
         self.widths = [_width(part) for part in self.used()]
         sizes = [size for part in self.used() for size in part.codebook_sizes or (part.codebook_size,) * _width(part)]
@@ -54,7 +54,7 @@ class Composite(Quantizer):
         self.updates_in_forward = any(part.updates_in_forward for part in self.used())
 
     def used(self) -> Iterator[Quantizer]:
-        """The parts in the order of their tokens; a shared one comes again and again."""
+        """The parts in the order of their tokens; a shared part is yielded ``count`` times."""
         for index in range(self.count):
             part = self.parts[0 if self.shared else index]
             assert isinstance(part, Quantizer)
@@ -62,7 +62,7 @@ class Composite(Quantizer):
 
     @property
     def loss_weights(self) -> Mapping[str, float]:  # type: ignore[override]
-        """Read off the parts every time: some of theirs change in training."""
+        """Read from the parts at every access, because the weights of some parts change in training."""
         return {
             f'{name}_{number}': weight
             for number, part in enumerate(self.used(), 1)
@@ -78,7 +78,7 @@ class Composite(Quantizer):
         return *cells, sum(self.widths)
 
     def reset_parameters(self) -> None:
-        """New random codes in all parts (again, after a move off the meta device)."""
+        """New random codes in all parts; also called after a move off the meta device."""
         for part in self.parts:
             part.reset_parameters()  # type: ignore[operator]
 
@@ -88,7 +88,7 @@ class Composite(Quantizer):
             part.update(ok)
 
     def split(self, tokens: Tensor) -> list[Tensor]:
-        """tokens (..., n) -> what each part takes; of the first parts alone if there are no more."""
+        """tokens (..., n) -> the tokens of each part; only of the first parts if n is too small for all."""
         pieces: list[Tensor] = []
         start = 0
         for width, part in zip(self.widths, self.used(), strict=True):
@@ -100,7 +100,7 @@ class Composite(Quantizer):
         return pieces
 
     def join(self, found: Sequence[Quantized], z: Tensor) -> Quantized:
-        """What the parts said, as one."""
+        """One ``Quantized`` of ``z`` and the tokens and losses of all parts."""
         tokens = [
             quantized.tokens if part.token_shape(()) else quantized.tokens.unsqueeze(-1)
             for part, quantized in zip(self.used(), found, strict=True)
@@ -121,5 +121,5 @@ def _fresh_copy(quantizer: Quantizer) -> Quantizer:
 
 
 def _width(quantizer: Quantizer) -> int:
-    """How many tokens a feature has."""
+    """The number of tokens per feature."""
     return math.prod(quantizer.token_shape(()))

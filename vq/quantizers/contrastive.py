@@ -1,4 +1,4 @@
-"""CVQ-VAE's contrastive loss: a code should be near its nearest features, and far from the far half of them."""
+"""CVQ-VAE's contrastive loss: it pulls a code to its nearest features and away from the farther half of all features."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ class ContrastiveLoss:
     """-E_k log(exp(s+_k / t) / (exp(s+_k / t) + sum over i in the far half of exp(s_ik / t))).
 
     (Zheng and Vedaldi 2023, CVQ-VAE, eq. 6.) s_ik is the similarity of feature i and code k: -|x_i - c_k|^2, or the cosine.
-    s+_k is the mean of the max(1, N // K) largest over the N features, the far half are the N // 2 smallest. Codes learn
-    from it; features do not. N is what one forward on one rank holds, so micro-batches are not one large batch to it.
+    s+_k is the mean of the max(1, N // K) largest over the N features, the far half are the N // 2 smallest. Only codes
+    get gradients, features do not. N counts the features of one forward on one rank, so gradient accumulation does not
+    give the loss of one large batch.
 
-    The similarities of a few codes at a time are sorted, and made again in backward: memory is a budget, not N x K.
+    Similarities are sorted for a few codes at a time and recomputed in backward: memory is a budget, not N x K.
 
-    - ``weight``: of the raw loss 'contrastive'.
+    - ``weight``: the weight of the loss 'contrastive'.
     """
 
     weight: float = 1.0
@@ -43,7 +44,7 @@ class ContrastiveLoss:
             features, codes = F.normalize(features, dim=1), F.normalize(codes, dim=1)
             by_code, by_feature = torch.zeros_like(codes[:, 0]), torch.zeros_like(features[:, 0])
         else:
-            centre = codes.detach().mean(0)  # moves no distance; products keep their digits
+            centre = codes.detach().mean(0)  # subtracting it changes no distance, and makes the products more precise
             features, codes = features - centre, codes - centre
             by_code, by_feature = -codes.square().sum(1), -features.square().sum(1)
             codes = codes * 2
@@ -56,7 +57,7 @@ class ContrastiveLoss:
 def _sorted_tile(
     codes: Tensor, by_code: Tensor, features: Tensor, by_feature: Tensor, positives: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(s_ik / t in rising order over i (k, N), where it comes from (k, N), (s+, far half) / t (k, 1 + N // 2))."""
+    """(s_ik / t sorted in rising order over i (k, N), the indices i (k, N), the logits (s+, far half) / t (k, 1 + N // 2))."""
     scores = torch.addmm(by_feature, codes, features.t()) + by_code[:, None]
     ordered, index = scores.sort(dim=1)
     nearest = ordered[:, -positives:].mean(1, keepdim=True)
@@ -95,7 +96,7 @@ def _backward(
         return at_codes, at_offset
 
 
-# operators of their own, for torch.compile
+# custom operators, so that torch.compile does not trace into them
 _forward_operator = torch.library.custom_op('vq::contrast', _forward, mutates_args=())
 _backward_operator = torch.library.custom_op('vq::contrast_backward', _backward, mutates_args=())
 

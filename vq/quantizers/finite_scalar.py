@@ -1,4 +1,4 @@
-"""Finite scalar quantization: every channel is rounded to one of a few levels; there is no codebook to learn."""
+"""Finite scalar quantization: every channel is rounded to one of a few levels. No codebook is learned."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ EPSILON = 1e-3
 class FiniteScalarQuantizer(Quantizer):
     """v = (tanh(x + atanh(o / m)) m - o) / 2,  z = round(v) / floor(L / 2),  straight-through, per channel.
 
-    (Mentzer et al. 2023.) L are the channel's levels, o = (L - 1) mod 2, and m = (L - 1)(1 - 1e-3) with
+    (Mentzer et al. 2023.) L is the channel's number of levels, o = (L - 1) mod 2, and m = (L - 1)(1 - 1e-3) with
     ``bound='inner'``, or (L - 1)(1 + 1e-3) with ``'outer'`` (vector-quantize-pytorch's choice). A token is
     sum_i digit_i prod_(j<i) L_j with digit = round(v) + floor(L / 2): the first channel is the least significant.
     Codes are computed from tokens, never stored, and there are no losses.
 
-    An even number of levels so spans [-1, 1 - 2 / L]. ``bound='symmetric'`` spans [-1, 1] with any number of levels
-    (vector-quantize-pytorch's ``preserve_symmetry``): v = tanh(x) (L - 1) / 2,  digit = floor(v + L / 2),
+    With these bounds an even number of levels spans [-1, 1 - 2 / L]. With ``bound='symmetric'`` any number of levels spans
+    [-1, 1] (vector-quantize-pytorch's ``preserve_symmetry``): v = tanh(x) (L - 1) / 2,  digit = floor(v + L / 2),
     z = 2 digit / (L - 1) - 1.
     """
 
-    middle: Tensor  # (C,) int64, floor(L / 2), the digit of the code 0; with 'symmetric', in half digits, L - 1
-    basis: Tensor  # (C,) int64, product of the levels before
+    middle: Tensor  # (C,) int64, the digit of the code 0: floor(L / 2); with 'symmetric' in half digits: L - 1
+    basis: Tensor  # (C,) int64, product of the levels of the channels before
     sizes: Tensor  # (C,) int64
     scale: Tensor  # (C,) m
     offset: Tensor  # (C,) o
@@ -58,7 +58,7 @@ class FiniteScalarQuantizer(Quantizer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Fill the constants (again, after a move off the meta device)."""
+        """Fill the constants; also called after a move off the meta device."""
         symmetric = self.bound == 'symmetric'
         margin = {'inner': 1 - EPSILON, 'outer': 1 + EPSILON, 'symmetric': 1.0}[self.bound]
         scale = [(level - 1) * margin for level in self.levels]
@@ -77,7 +77,7 @@ class FiniteScalarQuantizer(Quantizer):
         return math.log2(self.codebook_size)
 
     def bounded(self, features: Tensor) -> Tensor:
-        """Features (..., C) squeezed into the range that rounds to the levels."""
+        """Features (..., C), bounded to the range that rounds to the levels."""
         return (torch.tanh(features.float() + self.shift) * self.scale - self.offset) / 2
 
     def lookup(self, tokens: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class FiniteScalarQuantizer(Quantizer):
         return (digits * self.digit - self.middle).float() / self.middle
 
     def _round(self, v: Tensor) -> Tensor:
-        """The digits, int64, that v (..., C) is nearest to."""
+        """v (..., C) -> the nearest digits, int64."""
         if self.bound == 'symmetric':
             return torch.floor(v + self.sizes / 2).long()
         return torch.round(v).long() + self.middle
@@ -96,7 +96,7 @@ class FiniteScalarQuantizer(Quantizer):
     def forward(self, features: Tensor) -> Quantized:
         with no_autocast(features.device):
             v = self.bounded(features)  # (..., C)
-            # integers from here on: a float that is rounded in half precision names another code
+            # integers from here on: in half precision a token would be rounded to that of another code
             digits = self._round(v.detach()).clamp_min(0).minimum(self.sizes - 1)
             tokens = (digits * self.basis).sum(-1)
             return Quantized(self._codes(digits) + (v - v.detach()) * self.digit / self.middle, tokens)

@@ -1,4 +1,4 @@
-"""How a gradient at a code reaches the feature that chose it. The value is the code to the last bit, whichever way."""
+"""Gradient estimators: how the gradient at a code reaches its feature. The value is always bitwise the code."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from vq.core.errors import ConfigError
 
 Gradient = Literal['straight_through', 'rotation']
 
-SHORTEST = 1e-6  # lengths below count as this long
+SHORTEST = 1e-6  # shorter vectors are taken as this long
 
 
 def straight_through(x: Tensor, codes: Tensor) -> Tensor:
-    """z = c with dz/dx = 1 (Bengio et al. 2013): x - sg(x) is zero, so nothing is rounded."""
+    """z = c with dz/dx = 1 (Bengio et al. 2013). x - sg(x) is exactly zero, so z is not rounded."""
     return codes.detach() + (x - x.detach())
 
 
 def rotation(x: Tensor, codes: Tensor) -> Tensor:
     """z = c with dz/dx = (|c| / |x|) R, the rotation R = 1 - 2 w w' + 2 c^ x^' that turns x to c, held constant.
 
-    (Fifty et al. 2024.) x^ and c^ are x and c at unit length, w is x^ + c^ at unit length. Gradients keep
-    their angle to the vector they belong to, where straight-through keeps their direction.
+    (Fifty et al. 2024.) x^ and c^ are x and c at unit length, w is x^ + c^ at unit length. The gradient has the same angle
+    to x as it had to c; straight-through keeps its direction instead.
     """
     x_length = x.detach().norm(dim=-1, keepdim=True).clamp_min(SHORTEST)
     c_length = codes.detach().norm(dim=-1, keepdim=True)
@@ -34,7 +34,7 @@ def rotation(x: Tensor, codes: Tensor) -> Tensor:
 
 
 def pass_gradient(x: Tensor, codes: Tensor, gradient: Gradient) -> Tensor:
-    """Features and their codes (..., C) -> what the decoder sees."""
+    """Features and their codes (..., C) -> the codes z, through which the gradient reaches the features."""
     return rotation(x, codes) if gradient == 'rotation' else straight_through(x, codes)
 
 

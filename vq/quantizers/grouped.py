@@ -1,4 +1,4 @@
-"""Product quantization: groups of channels, each with a quantizer of its own."""
+"""Product quantization: groups of channels, each with its own quantizer."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vq.registries import VQQuantizerRegistry
 class GroupedQuantizer(Composite):
     """x = [x_1, ..., x_g],  z = [Q_1(x_1), ..., Q_g(x_g)];  tokens (..., g): K^g codes from g tables of K.
 
-    (Jegou et al. 2011, product quantization.) Channels are dealt to the groups in order. With residual quantizers as
-    parts this is grouped residual quantization, and the tokens of a group stand together.
+    (Jegou et al. 2011, product quantization.) A group is a run of consecutive channels. With residual quantizers as parts
+    this is grouped residual quantization, and the tokens of a group are adjacent.
 
-    - ``quantizer``: one for all ``groups``, of ``embedding_dim / groups`` channels, copied with codes of its own or, if
-      ``shared``, one codebook for all; or a list, whose widths may differ.
+    - ``quantizer``: one quantizer of ``embedding_dim / groups`` channels, copied for each of the ``groups`` with codes of
+      its own, or used by all of them if ``shared``; or a list of quantizers, whose widths can differ.
     """
 
     def __init__(self, quantizer: Quantizer | list[Quantizer], groups: int | None = None, shared: bool = False) -> None:
@@ -32,8 +32,8 @@ class GroupedQuantizer(Composite):
     def lookup(self, tokens: Tensor) -> Tensor:
         if tokens.shape[-1] != sum(self.widths):
             raise ConfigError(
-                f'tokens of the shape {tuple(tokens.shape)} are no groups of {self.widths} tokens',
-                'The last axis counts the groups, and all of them are needed.',
+                f'tokens have the shape {tuple(tokens.shape)}, and the groups have {self.widths} tokens',
+                'The last axis must have the tokens of all groups.',
             )
         return torch.cat([part.lookup(piece) for part, piece in zip(self.used(), self.split(tokens), strict=True)], dim=-1)
 

@@ -1,4 +1,4 @@
-"""Gumbel-softmax quantization: codes are drawn, not searched for, and every code has gradients."""
+"""Gumbel-softmax quantization: codes are sampled from logits instead of searched, and every code gets gradients."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ def relaxed_weights(logits: Tensor, noise: Tensor, temperature: float | Tensor) 
 
 
 def straight_through_codes(weights: Tensor, tokens: Tensor, codes: Tensor) -> Tensor:
-    """The chosen codes (..., C), to the last bit; gradients reach the weights as if they had been mixed.
+    """Bitwise the chosen codes (..., C), with the gradient of the mix weights @ codes at the weights.
 
-    weights (..., K), tokens (...), codes (K, C). The difference is zero, and so is its product with the codes.
+    weights (..., K), tokens (...), codes (K, C). weights - sg(weights) is exactly zero, and so is its product with codes.
     """
     return F.embedding(tokens, codes) + (weights - weights.detach()) @ codes.detach()
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
-    """Mean over cells of sum_k q_k log(K q_k + 1e-10) with q = softmax(logits): how far from using all codes alike."""
+    """Mean over cells of sum_k q_k log(K q_k + 1e-10) with q = softmax(logits): the KL divergence of q from uniform."""
     q = torch.softmax(logits, dim=-1)  # (..., K)
     return (q * torch.log(q * logits.shape[-1] + 1e-10)).sum(-1).mean()
 
@@ -48,14 +48,14 @@ class GumbelQuantizer(Quantizer):
 
     (Jang et al. 2017, Maddison et al. 2017; the prior term as in DALL-E and taming's GumbelVQ.) l is a linear layer from
     features to one logit per code, q = softmax(l(x)). Training draws noise; with ``straight_through`` the value is the
-    code of the largest weight, and gradients are those of the mix. Evaluation is without noise: the code of the largest
-    logit, exactly what ``lookup`` gives. ``feature_dim`` is the width of features where it is not that of codes.
+    code of the largest weight, and the gradient is that of the mix. Evaluation draws no noise: z is the code of the largest
+    logit, exactly as from ``lookup``. ``feature_dim`` is the width of features, by default that of codes.
 
-    ``temperature`` and ``kl_weight`` are read in every forward and may be set between steps, for schedules. The temperature
-    that forward reads lies on the device: as a number it would be part of a compiled program, and every value a new one.
+    ``temperature`` and ``kl_weight`` are read in every forward and can be set between steps, for schedules. Forward reads
+    the temperature from a tensor: torch.compile bakes Python floats into the graph and would recompile for every value.
     """
 
-    warmth: Tensor  # () the temperature
+    temperature_tensor: Tensor  # ()
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class GumbelQuantizer(Quantizer):
             raise ConfigError(f'temperature is {temperature}', 'Give a number above 0.')
         self.codebook_size = codebook_size
         self.embedding_dim = embedding_dim
-        self.register_buffer('warmth', torch.empty(()), persistent=False)
+        self.register_buffer('temperature_tensor', torch.empty(()), persistent=False)
         self.temperature = float(temperature)
         self.kl_weight = float(kl_weight)
         self.straight_through = straight_through
@@ -87,7 +87,7 @@ class GumbelQuantizer(Quantizer):
     def temperature(self, value: float) -> None:
         self._temperature = value
         with torch.no_grad():
-            self.warmth.fill_(value)
+            self.temperature_tensor.fill_(value)
 
     @property
     def loss_weights(self) -> Mapping[str, float]:  # type: ignore[override]
@@ -103,7 +103,7 @@ class GumbelQuantizer(Quantizer):
         return math.log2(self.codebook_size)
 
     def reset_parameters(self) -> None:
-        """New random codes and logits (again, after a move off the meta device)."""
+        """New random codes and logits; also called after a move off the meta device."""
         self.temperature = self._temperature
         self.codebook.reset_parameters()
         self.logits.reset_parameters()
@@ -122,9 +122,11 @@ class GumbelQuantizer(Quantizer):
                 if not torch.is_grad_enabled():
                     return Quantized(self.lookup(tokens), tokens, losses)
                 return Quantized(
-                    straight_through_codes(torch.softmax(logits / self.warmth, dim=-1), tokens, codes), tokens, losses
+                    straight_through_codes(torch.softmax(logits / self.temperature_tensor, dim=-1), tokens, codes),
+                    tokens,
+                    losses,
                 )
-            weights = relaxed_weights(logits, gumbel_noise(logits), self.warmth)
+            weights = relaxed_weights(logits, gumbel_noise(logits), self.temperature_tensor)
             tokens = weights.argmax(-1)
             z = straight_through_codes(weights, tokens, codes) if self.straight_through else weights @ codes
             return Quantized(z, tokens, losses)

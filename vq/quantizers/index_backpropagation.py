@@ -1,4 +1,4 @@
-"""Index backpropagation (IBQ): the choice of a code is differentiated, so every code has gradients from every feature."""
+"""Index backpropagation (IBQ): the softmax over codes is differentiated, so every code gets gradients from every feature."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vq.registries import VQQuantizerRegistry
 
 
 def _choose(rows: Tensor, table: Tensor, budget_bytes: int) -> Tensor:
-    """argmax_k x . c_k, (N,); the first of equals."""
+    """argmax_k x . c_k, (N,); ties go to the lowest index."""
     with torch.no_grad(), no_autocast(rows.device), exact_matmul():
         tiles = row_tiles(len(rows), len(table), budget_bytes)
         chosen = [(rows[tile] @ table.t()).max(dim=1).indices for tile in tiles]
@@ -38,7 +38,7 @@ def _backward(rows: Tensor, table: Tensor, tokens: Tensor, outer: Tensor, budget
         return by_rows, by_table
 
 
-# operators of their own, for torch.compile
+# custom operators, so that torch.compile does not trace into them
 _choose_operator = torch.library.custom_op('vq::largest_product', _choose, mutates_args=())
 _backward_operator = torch.library.custom_op('vq::index_backpropagation_backward', _backward, mutates_args=())
 
@@ -78,7 +78,7 @@ class _IndexBackpropagation(torch.autograd.Function):
 
 
 def index_backpropagation(rows: Tensor, table: Tensor, tokens: Tensor, budget_bytes: int | None = None) -> Tensor:
-    """The codes of the tokens (N, C), with the gradients of (onehot + p - sg(p)) C, p = softmax(x C'), C the table."""
+    """The codes (N, C) of the tokens, with the gradients of (onehot + p - sg(p)) C, p = softmax(x C'), C the table."""
     budget_bytes = default_budget(rows.device) if budget_bytes is None else budget_bytes
     codes: Tensor = _IndexBackpropagation.apply(rows, table, tokens, budget_bytes)  # type: ignore[no-untyped-call]
     return codes
@@ -92,8 +92,8 @@ class IndexBackpropagationQuantizer(Quantizer):
     'commitment' mse(sg(c_k), x); 'codebook' mse(c_k, sg(x)); and 'entropy' of softmax(x . c / temperature), in training.
 
     Backward recomputes p tile by tile, so the N x K matrix is never stored: memory is that of the tiles and of one
-    gradient for the whole codebook. What is not bounded is work: N K C products, and dense gradients and optimizer
-    moments for all K codes at every step, whatever was used. z can be differentiated once.
+    gradient for the whole codebook. The work is not bounded: every step takes N K C products, and dense gradients and
+    optimizer moments for all K codes, used or not. Second derivatives of z are not supported.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class IndexBackpropagationQuantizer(Quantizer):
         return math.log2(self.codebook_size)
 
     def reset_parameters(self) -> None:
-        """New random codes (again, after a move off the meta device)."""
+        """New random codes; also called after a move off the meta device."""
         self.codebook.reset_parameters()
 
     def lookup(self, tokens: Tensor) -> Tensor:

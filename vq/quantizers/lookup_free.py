@@ -1,4 +1,4 @@
-"""Quantization by signs: the code of a feature is the sign of each of its channels. There is no codebook to learn."""
+"""Quantization by signs: the code of a feature is the sign of each of its channels. No codebook is learned."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ BitOrder = Literal['first_lowest', 'first_highest']
 
 
 def reverse_bits(tokens: Tensor, bits: int) -> Tensor:
-    """Tokens of one bit order as those of the other: its own inverse."""
+    """Convert tokens from one bit order to the other. The function is its own inverse."""
     shifts = torch.arange(bits, device=tokens.device)
     return ((tokens.unsqueeze(-1) >> shifts & 1) << (bits - 1 - shifts)).sum(-1)
 
 
 class SignQuantizer(Quantizer):
-    """What LFQ and BSQ share: tokens, codes and losses of signs. Codes are +-``length`` in every channel."""
+    """Base of LFQ and BSQ: tokens, codes and losses of signs. Codes are +-``length`` in every channel."""
 
     length: float
 
@@ -41,7 +41,7 @@ class SignQuantizer(Quantizer):
         if entropy_group is not None and entropy_group < 1:
             raise ConfigError(f'entropy_group is {entropy_group}', 'It is the number of bits of a group, from 1 on.')
         if entropy is not None and entropy.target != 'soft':
-            raise ConfigError(f"signs have no entropy with target '{entropy.target}'", "Give target='soft'.")
+            raise ConfigError(f"the entropy over signs does not support target '{entropy.target}'", "Give target='soft'.")
         if entropy is not None and max(bits if entropy.floor == 'clamp' else 0, min(bits, entropy_group or bits)) > 30:
             raise ConfigError(
                 f'the entropy over 2^{bits} codes needs too much memory', "Give an entropy_group, and floor='add'."
@@ -60,14 +60,14 @@ class SignQuantizer(Quantizer):
         return float(self.embedding_dim)
 
     def reset_parameters(self) -> None:
-        """There are none."""
+        """Signs have no parameters."""
 
     def prepared(self, features: Tensor) -> Tensor:
-        """fp32 features (..., d) as they are compared with codes."""
+        """fp32 features (..., d) -> the values whose signs are taken."""
         raise NotImplementedError
 
     def _shifts(self, device: torch.device) -> Tensor:
-        """(d,) the place of every channel's bit in a token."""
+        """(d,) the bit position of each channel in a token."""
         places = torch.arange(self.embedding_dim, device=device)
         return places if self.bit_order == 'first_lowest' else self.embedding_dim - 1 - places
 
@@ -94,10 +94,10 @@ class LookupFreeQuantizer(SignQuantizer):
     """z = sign(x) in {-1, 1}^d, straight-through, losses 'commitment' mse(x, z) and 'entropy' (``EntropyLoss``).
 
     (Yu et al. 2023, MAGVIT-v2.) A zero counts as negative. The token has a bit per channel, 1 for positive: the first
-    channel is its lowest bit with ``bit_order='first_lowest'`` (Open-MAGVIT2), its highest with 'first_highest'
-    (vector-quantize-pytorch); ``reverse_bits`` turns one into the other. The entropy is exact without a table of codes:
-    p(z | x) is a product over channels. ``entropy_group`` bounds what it costs beyond about 20 bits. It is a loss of
-    training only; without it most codes stay unused.
+    channel is the lowest bit with ``bit_order='first_lowest'`` (Open-MAGVIT2), the highest with 'first_highest'
+    (vector-quantize-pytorch); ``reverse_bits`` converts between them. The entropy is computed in training only; without
+    this loss most codes stay unused. It is exact without a table of codes, because p(z | x) is a product over channels.
+    ``entropy_group`` bounds its cost beyond about 20 bits.
     """
 
     length = 1.0
@@ -120,9 +120,9 @@ class LookupFreeQuantizer(SignQuantizer):
 class BinarySphericalQuantizer(SignQuantizer):
     """u = x / |x|,  z = sign(u) / sqrt(d), straight-through to u, losses 'commitment' mse(u, z) and 'entropy'.
 
-    (Zhao et al. 2024, BSQ.) Features and codes lie on the unit sphere, so the error of a token is bounded. H(E p) is
-    taken bit by bit, as in the paper, with ``entropy_group=1``; over groups of more bits, as in its code, or
-    exactly with None, as in vector-quantize-pytorch. Bits and tokens are those of ``LookupFreeQuantizer``.
+    (Zhao et al. 2024, BSQ.) Features and codes lie on the unit sphere, so the quantization error is bounded. H(E p) is the
+    sum over single bits with ``entropy_group=1``, as in the paper; the sum over groups of more bits, as in the authors' code;
+    or exact with None, as in vector-quantize-pytorch. Bits and tokens are those of ``LookupFreeQuantizer``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""VAR's multi-scale residual quantization: a map is explained from coarse to fine, by one codebook."""
+"""VAR's multi-scale residual quantization: one codebook quantizes a map from coarse to fine scales."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class MultiScaleQuantizer(Quantizer):
     """f_0 = 0,  k_s = Q(down_s(f - f_(s-1))),  f_s = f_(s-1) + phi_s(up(c[k_s])),  z = f_S, straight-through.
 
     (Tian et al. 2024, VAR, algorithms 1 and 2.) ``down`` averages areas to s x s cells, ``up`` is bicubic to the full map,
-    phi_s(h) = (1 - r) h + r conv(h). Scale number i of S uses the convolution whose tick is nearest to i / (S - 1): ticks are
-    spread over 0 to 1. Works on square maps (B, h, h, C) only, h the last of ``scales``; tokens are flat, (B, sum s^2),
-    scale after scale, rows first.
+    phi_s(h) = (1 - r) h + r conv(h). Scale number i of S uses the convolution whose tick is nearest to i / (S - 1); ticks are
+    spread evenly over 0 to 1. Maps must be square, (B, h, h, C), with h the last of ``scales``. Tokens are flat,
+    (B, sum s^2): scale after scale, each in row-major order.
 
-    Losses are means over scales and elements: 'codebook' = mse(f_s, sg(f)), which is all that the convolutions learn from,
-    and 'commitment' = mse(sg(f_s), f). Q is any quantizer with one token per cell; its own terms of these names are left
-    out, others of its losses averaged over the scales.
+    Losses are means over scales and elements: 'codebook' = mse(f_s, sg(f)), the only loss that trains the convolutions,
+    and 'commitment' = mse(sg(f_s), f). Q is any quantizer with one token per cell. Losses of Q with these two names are
+    dropped, its other losses are averaged over the scales.
 
-    - ``convolutions``: how many there are to share; None for one per scale.
+    - ``convolutions``: the number of convolutions that the scales share; None for one per scale.
     - ``residual``: r.
     """
 
@@ -55,7 +55,7 @@ class MultiScaleQuantizer(Quantizer):
         if quantizer.feature_dim != quantizer.embedding_dim:
             raise ConfigError(
                 f'{type(quantizer).__name__} takes {quantizer.feature_dim} channels and gives {quantizer.embedding_dim}',
-                'What is left over after a scale has to be as wide as its codes.',
+                'Use a quantizer whose feature_dim and embedding_dim are equal.',
             )
         if convolutions is not None and convolutions < 1:
             raise ConfigError(f'convolutions is {convolutions}', 'Give a number from 1 on, or None for one per scale.')
@@ -94,14 +94,14 @@ class MultiScaleQuantizer(Quantizer):
     def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
         if cells != (self.size, self.size):
             raise ConfigError(
-                f'features come as {" x ".join(map(str, cells)) or "single vectors"}, and scales {self.scales} make maps of '
+                f'features come as {" x ".join(map(str, cells)) or "single vectors"}, and scales {self.scales} need maps of '
                 f'{self.size} x {self.size}',
                 f'Choose image_size so that the encoder gives {self.size} x {self.size} cells, or other scales.',
             )
         return (sum(scale * scale for scale in self.scales),)
 
     def reset_parameters(self) -> None:
-        """New random codes and convolutions (again, after a move off the meta device)."""
+        """New random codes and convolutions; also called after a move off the meta device."""
         self.quantizer.reset_parameters()  # type: ignore[operator]
         for blend in self.blends:
             blend.reset_parameters()  # type: ignore[operator]
@@ -114,7 +114,7 @@ class MultiScaleQuantizer(Quantizer):
             raise UserError(
                 f'features have the shape {tuple(features.shape)}, and scales {self.scales} quantize maps '
                 f'(B, {self.size}, {self.size}, {self.embedding_dim})',
-                f'Use images that the encoder makes {self.size} x {self.size} cells of.',
+                f'Use images of the size for which the encoder gives {self.size} x {self.size} cells.',
             )
         with no_autocast(features.device):
             f = features.float().permute(0, 3, 1, 2)  # (B, C, h, w)
@@ -138,10 +138,10 @@ class MultiScaleQuantizer(Quantizer):
         """tokens (B, sum s^2) -> z (B, h, w, C)."""
         return self.partial_maps(tokens)[-1]
 
-    # what models of the tokens need
+    # for generators of the tokens
 
     def split(self, tokens: Tensor) -> list[Tensor]:
-        """tokens (B, sum s^2) -> (B, s, s) for each scale; only the first scales if there are no more."""
+        """tokens (B, sum s^2) -> (B, s, s) for each scale. Tokens of only the first scales are allowed."""
         pieces: list[Tensor] = []
         start = 0
         for scale in self.scales:
@@ -151,13 +151,13 @@ class MultiScaleQuantizer(Quantizer):
             start += scale * scale
         if not pieces or start != tokens.shape[1]:
             raise UserError(
-                f'{tokens.shape[1]} tokens are no whole scales of {self.scales}',
-                f'All of them have {sum(scale * scale for scale in self.scales)} tokens together.',
+                f'{tokens.shape[1]} tokens are not a whole number of the scales {self.scales}',
+                f'All scales together have {sum(scale * scale for scale in self.scales)} tokens.',
             )
         return [piece.reshape(-1, scale, scale) for piece, scale in zip(pieces, self.scales, strict=False)]
 
     def partial_maps(self, tokens: Tensor) -> list[Tensor]:
-        """f_s after each scale that is there, (B, h, w, C) each: what can be decoded so far."""
+        """f_s after each scale in ``tokens``, (B, h, w, C) each: the maps that can be decoded so far."""
         maps: list[Tensor] = []
         with no_autocast(tokens.device):
             pieces = self.split(tokens)
@@ -168,12 +168,12 @@ class MultiScaleQuantizer(Quantizer):
         return maps
 
     def next_input(self, so_far: Tensor, index: int) -> Tensor:
-        """f_s (B, h, w, C) -> what predicts scale number ``index`` (from 0), (B, s^2, C): the map, averaged to its size."""
+        """f_s (B, h, w, C), averaged to s x s cells: the generator's input for scale ``index`` (from 0), (B, s^2, C)."""
         with no_autocast(so_far.device):
             return self._down(so_far.permute(0, 3, 1, 2), self.scales[index]).flatten(2).transpose(1, 2)
 
     def teacher_forcing(self, tokens: Tensor) -> Tensor:
-        """tokens (B, sum s^2) -> the inputs that predict all scales but the first, (B, sum s^2 - s_1^2, C)."""
+        """tokens (B, sum s^2) -> the generator's inputs for all scales but the first, (B, sum s^2 - s_1^2, C)."""
         maps = self.partial_maps(tokens)[:-1]
         return torch.cat([self.next_input(so_far, index) for index, so_far in enumerate(maps, 1)], dim=1)
 
@@ -182,7 +182,7 @@ class MultiScaleQuantizer(Quantizer):
         return rest if scale == self.size else F.interpolate(rest, size=(scale, scale), mode='area')
 
     def _explained(self, tokens: Tensor, index: int) -> Tensor:
-        """tokens (B, s, s) -> f_s - f_(s-1) (B, C, h, w). The one place that does this: same tokens, same bits."""
+        """tokens (B, s, s) -> f_s - f_(s-1) (B, C, h, w). The only implementation, so equal tokens give equal bits."""
         codes = self.quantizer.lookup(tokens).permute(0, 3, 1, 2)  # (B, C, s, s)
         if codes.shape[-1] != self.size:
             codes = F.interpolate(codes, size=(self.size, self.size), mode='bicubic')
@@ -194,7 +194,7 @@ class MultiScaleQuantizer(Quantizer):
 
 
 def nearest_ticks(scales: int, count: int) -> list[int]:
-    """Which of ``count`` convolutions each scale uses. VAR has its ticks further out for 4 of them."""
+    """For each scale the index of its convolution, below ``count``. With 4 convolutions VAR's ticks lie further out."""
     edge = 1 / 3 / count if count == 4 else 1 / 2 / count
     ticks = np.linspace(edge, 1 - edge, count)
     places = [index / max(scales - 1, 1) for index in range(scales)]

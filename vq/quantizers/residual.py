@@ -1,4 +1,4 @@
-"""Residual quantization: every stage quantizes what the stages before it have left over."""
+"""Residual quantization: every stage quantizes the residual of the stages before it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from vq.registries import VQQuantizerRegistry
 class ResidualQuantizer(Composite):
     """r_1 = x,  q_i = Q_i(r_i),  r_(i+1) = r_i - sg(q_i),  z = sum_i q_i;  tokens (..., n), the coarsest first.
 
-    (Zeghidour et al. 2021, SoundStream; Lee et al. 2022, RQ-VAE.) The Q_i are any quantizers of one width. Each is
-    straight-through by itself, so the gradient of z reaches x once per stage: n times what one quantizer would pass on.
+    (Zeghidour et al. 2021, SoundStream; Lee et al. 2022, RQ-VAE.) The Q_i are any quantizers of equal width. Each is
+    straight-through, so the gradient of z reaches x once per stage: n times the gradient through one quantizer.
 
-    - ``quantizer``: one for all ``stages``, copied with codes of its own or, if ``shared``, one codebook for all; or a list.
-    - ``dropout``: the share of training examples (the first axis) that are decoded from their first stages alone, a number
-      drawn evenly from 1 to n, so that any prefix of the tokens can be decoded. All stages go on learning from their
-      residuals. ``lookup`` takes such prefixes always.
+    - ``quantizer``: one quantizer, copied for each of the ``stages`` with codes of its own, or used by all of them if
+      ``shared``; or a list of quantizers.
+    - ``dropout``: the fraction of training examples (along the first axis) for which z sums only the first stages. Their
+      number is drawn uniformly from 1 to n, so that any prefix of the tokens can be decoded. All stages still train on
+      their residuals. ``lookup`` accepts prefixes whatever the dropout.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class ResidualQuantizer(Composite):
         if len(widths) > 1:
             raise ConfigError(f'the stages quantize {widths} channels', 'Give all of them the same embedding_dim.')
         if not 0 <= dropout <= 1:
-            raise ConfigError(f'dropout is {dropout}', 'It is the share of examples that lose stages: from 0 to 1.')
+            raise ConfigError(f'dropout is {dropout}', 'It is the fraction of examples that lose stages: from 0 to 1.')
         self.embedding_dim = widths[0]
         self.dropout = dropout
 
@@ -46,15 +47,15 @@ class ResidualQuantizer(Composite):
         pieces = self.split(tokens)
         if not pieces or sum(self.widths[: len(pieces)]) != tokens.shape[-1]:
             raise ConfigError(
-                f'tokens of the shape {tuple(tokens.shape)} are no stages of {self.widths} tokens',
-                'The last axis counts the stages; only whole ones at its end may be left out.',
+                f'tokens have the shape {tuple(tokens.shape)}, and the stages have {self.widths} tokens',
+                'The last axis must have the tokens of all stages; only whole stages at its end can be left out.',
             )
         codes = [part.lookup(piece) for part, piece in zip(self.used(), pieces, strict=False)]
         return self._sum(codes)
 
     @staticmethod
     def _sum(codes: list[Tensor]) -> Tensor:
-        """In the order of the stages, always: then the bits are the same."""
+        """The sum in the order of the stages, so that forward and lookup give equal bits."""
         total = codes[0]
         for code in codes[1:]:
             total = total + code
@@ -75,7 +76,7 @@ class ResidualQuantizer(Composite):
             return self.join(found, self._sum(parts))
 
     def _kept_stages(self, features: Tensor) -> Tensor:
-        """How many stages each example keeps, (B, 1, ..., 1)."""
+        """The number of stages that each example keeps, (B, 1, ..., 1)."""
         shape = (len(features),) + (1,) * (features.ndim - 1)
         some = torch.randint(1, self.count + 1, shape, device=features.device)
         return torch.where(torch.rand(shape, device=features.device) < self.dropout, some, self.count)

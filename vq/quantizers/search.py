@@ -2,18 +2,18 @@
 
     k(x) = argmin_k |x - c_k|^2 = argmax_k (x . c_k - |c_k|^2 / 2)
 
-No root and no |x|^2: neither moves the argmax. Scores exist one small tile at a time, in one reused buffer, so memory is
-the budget, never N x K. Ties go to the lowest index, and a score that is not a number wins, as in ``torch.max``. Always fp32,
-with exact products, no gradients. A common offset of the codes, which moves no argmax either, is taken off first: it would
-cost digits. Codes are converted, centred or normalised tile by tile, never the whole codebook.
+The root and |x|^2 are left out: neither moves the argmax. Scores are computed one small tile at a time, in one reused buffer,
+so memory is bounded by the budget, never N x K. Ties go to the lowest index. A nan score wins, as in ``torch.max``. The search
+is in fp32 with exact products and has no gradient. A common offset of the codes does not move the argmax, but costs digits, so
+it is subtracted first. Codes are converted, centred or normalised tile by tile, never the whole codebook.
 
 On the CPU many features and codes take two passes. A maximum with its index takes over ten times as long as the maximum alone,
-which runs in vector registers, and several times as long as the product of few channels. So the first pass keeps the best
-score of each tile of codes, and the second computes the winning tile of each feature again to find the code in it. What was
-measured on the way stands in benchmarks/README.md.
+which runs in vector registers, and several times as long as the matrix product for few channels. So the first pass keeps the
+best score of each tile of codes. The second pass recomputes the winning tile of each feature to find the code in the tile.
+benchmarks/README.md has the measurements.
 
-On CUDA one Triton kernel does it all (search_cuda.py); without Triton, and on other devices, tiles with ``torch.max``. The
-environment variable ``VQ_CODE_SEARCH=torch`` or the argument ``backend='torch'`` keeps to the latter.
+On CUDA one Triton kernel does the search (search_cuda.py). Without Triton, and on other devices, it is tiles with
+``torch.max``. The environment variable ``VQ_CODE_SEARCH=torch`` or the argument ``backend='torch'`` selects tiles on CUDA too.
 """
 
 from __future__ import annotations
@@ -29,51 +29,52 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vq.core.errors import UserError
+from vq.nn.lazy_tensors import is_lazy, largest_score, power_of_two
 from vq.nn.precision import exact_matmul, no_autocast
 
 Metric = Literal['l2', 'cosine']
 Backend = Literal['auto', 'torch', 'triton']
 
 VARIABLE = 'VQ_CODE_SEARCH'
-CPU_BUDGET_BYTES = 12 * 2**20  # 4 MB below what is promised: the product packs its factors into memory of its own
+CPU_BUDGET_BYTES = 12 * 2**20  # 4 MB below the promised 16: the matrix product packs its factors into buffers of its own
 DEVICE_BUDGET_BYTES = 128 * 2**20
-MOST_CODES = 16384  # of a tile
-SQUARES = 2**17  # at a time, in memory that is used again: fresh pages would cost more than the squares
+MOST_CODES = 16384  # per tile
+SQUARES = 2**17  # per reused buffer: page faults of a fresh one would cost more than the squares
 GAP = 16  # floats between rows of scores
-MOST_AGAIN = 512  # features of the second pass at once
-SAMPLED_CODES = 1024  # enough for an offset that costs digits to show
+MOST_AGAIN = 512  # features at once in the second pass
+SAMPLED_CODES = 1024  # enough to find an offset that costs digits
 
 
-def may_ask(device: torch.device) -> bool:
-    """Whether the host may look at values: on a device it would wait for them."""
+def reads_are_free(device: torch.device) -> bool:
+    """Whether the host can read values without a host sync."""
     return device.type == 'cpu'
 
 
 class Codes:
-    """The codebook as the product needs it, a slice at a time: fp32, and either of length one or without its offset."""
+    """The codebook in the form of the matrix product, slice by slice: fp32, normalised (cosine) or centred (L2)."""
 
     def __init__(self, codebook: Tensor, cosine: bool) -> None:
         self.codebook = codebook  # (K, C)
         self.cosine = cosine
         self.centre = None if cosine else _centre(codebook)  # (C,)
-        if self.centre is not None and may_ask(codebook.device) and not self.centre.any():
+        if self.centre is not None and reads_are_free(codebook.device) and not self.centre.any():
             self.centre = None
 
     def __len__(self) -> int:
         return len(self.codebook)
 
     def tile(self, start: int, width: int) -> Tensor:
-        """(width, C), fewer at the end."""
+        """(width, C). The last tile may have fewer codes."""
         codes = self.codebook[start : start + width].float()
         return F.normalize(codes, dim=1) if self.cosine else self.shift(codes)
 
     def shift(self, rows: Tensor) -> Tensor:
-        """Codes or features (n, C) in fp32, moved by the centre. The length of a feature does not change its best code."""
+        """Codes or features (n, C) in fp32, minus the centre. The length of a feature does not change the argmax."""
         rows = rows.float()
         return rows if self.centre is None else rows - self.centre
 
     def bias(self, budget_bytes: int) -> Tensor:
-        """-|c|^2 / 2 (K,), zero where all lengths are one."""
+        """-|c|^2 / 2 (K,). Zero for cosine: all lengths are one."""
         if self.cosine:
             return torch.zeros(len(self), device=self.codebook.device)
         channels = self.codebook.shape[1]
@@ -88,20 +89,20 @@ class Codes:
 
 
 def _centre(codebook: Tensor) -> Tensor:
-    """(C,) near the mean code, on a grid no finer than the spread of the codes, so that codes on a grid stay on it and
-    equal distances stay equal. Zero unless the offset exceeds the spread. Any centre is right; a sample finds a good one.
+    """(C,) near the mean code, rounded to a power of two above the spread of the codes, so that codes on a grid stay on the
+    grid and equal distances stay equal. Zero unless the offset exceeds the spread. Every centre gives the right argmax, so
+    the mean of a sample is enough.
     """
     sample = codebook[:: max(1, len(codebook) // SAMPLED_CODES)].float()
     mean = sample.mean(0)
     spread = (sample - mean).abs().amax(0).clamp_min(1e-20)
     exponent = torch.ceil(torch.log2(spread))
-    # torch_xla computes exp2 on the host, which would cut every step in two
-    step = torch.pow(2.0, exponent) if exponent.device.type == 'xla' else torch.exp2(exponent)
+    step = power_of_two(exponent) if is_lazy(exponent) else torch.exp2(exponent)
     return torch.round(mean / step) * step
 
 
 class Tiles(NamedTuple):
-    """How a search is cut: features at once, and features and codes of one tile of scores."""
+    """Sizes of a search: features per call, and features and codes per tile of scores."""
 
     features: int
     rows: int
@@ -109,7 +110,7 @@ class Tiles(NamedTuple):
 
 
 def tiles_of_one_pass(features: int, codes: int, channels: int, budget_bytes: int) -> Tiles:
-    """Half of the budget for scores, a quarter each for copies of their features and codes."""
+    """Half of the budget for scores, a quarter each for copies of features and codes."""
     scores, copies = budget_bytes // 8, budget_bytes // 4 // (8 * channels)
     width = _width(codes, min(MOST_CODES, scores, copies))
     rows = max(1, min(features, scores // (width + GAP), copies))
@@ -117,9 +118,9 @@ def tiles_of_one_pass(features: int, codes: int, channels: int, budget_bytes: in
 
 
 def tiles_of_two_passes(features: int, codes: int, channels: int, budget_bytes: int, moved: bool = True) -> Tiles:
-    """Half of the budget for scores, at most a fifth for copies of their codes, the rest for features; moved: copied.
+    """Half of the budget for scores, at most a fifth for copies of codes, the rest for features. ``moved``: they are copied.
 
-    Few codes in a tile make the second pass short, many the first, and small tiles leave processors waiting for each other.
+    Narrow tiles make the second pass short, wide tiles the first. Small tiles leave cores idle.
     """
     scores = budget_bytes // 8
     codes_of_a_tile = max(64, min(1024, round(4 * math.sqrt(codes))), scores // max(1, features) - GAP)
@@ -131,27 +132,27 @@ def tiles_of_two_passes(features: int, codes: int, channels: int, budget_bytes: 
 
 
 def _width(codes: int, most: int) -> int:
-    """Tiles of equal width, a multiple of 32, which suits the registers, unless not even 32 codes are allowed."""
+    """Equal widths, multiples of 32 for the vector registers. Fewer than 32 only where ``most`` is smaller."""
     width = _equal_parts(codes, most)
     return max(1, min(32 * math.ceil(width / 32), most - most % 32 if most > 32 else most))
 
 
 def _equal_parts(count: int, most: int) -> int:
-    """The size of parts, nearly equal, of which none exceeds the most."""
+    """The size of nearly equal parts of ``count``, at most ``most``."""
     return max(1, math.ceil(count / max(1, math.ceil(count / max(1, most)))))
 
 
 def _buffer(tiles: Tiles, device: torch.device) -> Tensor:
-    """For scores (rows, width). Rows that start a power of two apart share lines of the cache, and the product takes twice as
-    long: the gap keeps them off each other.
+    """Memory for scores (rows, width). Rows a power of two apart would map to the same cache sets and double the time of the
+    matrix product, so rows have a gap between them.
     """
     return torch.empty(tiles.rows, tiles.width + GAP, device=device)[:, : tiles.width]
 
 
 def _full_tile(codes: Codes, bias: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
-    """Codes (width, C) and their bias (width,), the last tile filled up with copies of the last code.
+    """Codes (width, C) and bias (width,). The last tile is padded with copies of the last code.
 
-    Columns beyond a multiple of what the registers hold are summed in another order: equal codes would differ in a last bit.
+    Columns beyond a multiple of the register width are summed in another order, so equal codes would differ in the last bit.
     """
     tile, offset = codes.tile(start, width), bias[start : start + width]
     missing = width - len(tile)
@@ -166,19 +167,19 @@ def _scores(rows: Tensor, tile: Tensor, offset: Tensor, buffer: Tensor) -> Tenso
 
 
 def _one_pass(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens: Tensor) -> None:
-    """Writes the tokens (n,) of some rows (n, C), no more than the buffer has, and waits for no device."""
+    """Write the tokens (n,) of rows (n, C), n at most the rows of the buffer. No host sync."""
     width = buffer.shape[1]
     best = rows.new_full((len(rows),), -math.inf)
     tokens.zero_()
     for start in range(0, len(codes), width):
-        value, index = _scores(rows, *_full_tile(codes, bias, start, width), buffer).max(dim=1)  # the first of equals
-        better = (value > best) | (value.isnan() & ~best.isnan())  # strictly: an earlier tile keeps its tie
+        value, index = _scores(rows, *_full_tile(codes, bias, start, width), buffer).max(dim=1)  # ties: the lowest index
+        better = (value > best) | (value.isnan() & ~best.isnan())  # strictly greater: ties go to the earlier tile
         torch.where(better, index.add_(start), tokens, out=tokens)
         best = torch.maximum(best, value)
 
 
 def _two_passes(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens: Tensor) -> None:
-    """The same for any number of rows, on the CPU."""
+    """Write the tokens (n,) of any number of rows (n, C). CPU only: the second pass reads how many rows a tile won."""
     height, width = buffer.shape
     starts = range(0, len(codes), width)
     best = rows.new_empty(len(starts), len(rows))
@@ -186,7 +187,7 @@ def _two_passes(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens
         tile, offset = _full_tile(codes, bias, start, width)
         for part, found in zip(torch.split(rows, height), torch.split(maxima, height), strict=True):
             torch.amax(_scores(part, tile, offset, buffer), dim=1, out=found)
-    winner = best.max(dim=0).indices  # the first of equals
+    winner = best.max(dim=0).indices  # ties: the lowest index
     order = winner.argsort()
     counts = winner.bincount(minlength=len(starts)).tolist()
     for start, members in zip(starts, torch.split(order, counts), strict=True):
@@ -195,14 +196,14 @@ def _two_passes(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens
         tile, offset = _full_tile(codes, bias, start, width)
         for chosen in torch.split(members, min(height, MOST_AGAIN)):
             scores = _scores(rows[chosen], tile, offset, buffer)
-            tokens[chosen] = scores.max(dim=1).indices.add_(start)  # the first of equals
+            tokens[chosen] = scores.max(dim=1).indices.add_(start)  # ties: the lowest index
 
 
 def _search_torch(features: Tensor, codes: Codes, budget_bytes: int, twice: bool | None = None) -> Tensor:
-    """Tokens (N,) of features (N, C), in two passes or in one, by default in what is faster.
+    """Tokens (N,) of features (N, C). ``twice``: in two passes; None: where two passes are faster.
 
-    The second pass reads the codebook again, whatever the number of features, and costs each feature a tile of products. The
-    limits were measured.
+    The second pass reads the codebook again for any number of features, and costs one tile of products per feature. The
+    thresholds were measured.
     """
     count, channels = features.shape
     moved = codes.centre is not None or features.dtype != torch.float32
@@ -210,7 +211,7 @@ def _search_torch(features: Tensor, codes: Codes, budget_bytes: int, twice: bool
     two = tiles_of_two_passes(count, len(codes), channels, budget_bytes, moved)
     if twice is None:
         many = two.features > max(100, 3 * channels) and len(codes) > max(256, 20 * channels, two.width)
-        twice = many and may_ask(features.device)
+        twice = many and reads_are_free(features.device)
     tiles, work = (two, _two_passes) if twice else (one, _one_pass)
     bias = codes.bias(budget_bytes)
     buffer = _buffer(tiles, features.device)
@@ -218,26 +219,24 @@ def _search_torch(features: Tensor, codes: Codes, budget_bytes: int, twice: bool
     for start in range(0, count, tiles.features):
         rows = codes.shift(features[start : start + tiles.features])
         work(rows, codes, bias, buffer, tokens[start : start + tiles.features])
-    return tokens.clamp_(max=len(codes) - 1)  # a copy of the last code stands for it
+    return tokens.clamp_(max=len(codes) - 1)  # padding: copies of the last code
 
 
-def _search_xla(features: Tensor, codes: Codes, budget_bytes: int) -> Tensor:
-    """The same for a back end that plans its own memory: XLA has no ``out=``, and crashes on writes into views."""
-    codebook, features = codes.tile(0, len(codes)), codes.shift(features)
+def _search_lazy(features: Tensor, codes: Codes, budget_bytes: int) -> Tensor:
+    """Tokens (N,) of lazy features (N, C): the whole codebook is converted at once."""
+    codebook = codes.tile(0, len(codes))
     bias = codebook.new_zeros(len(codebook)) if codes.cosine else codebook.square().sum(1).mul_(-0.5)
-    rows = max(1, budget_bytes // (8 * len(codebook)))
-    starts = range(0, len(features), rows)
-    return torch.cat([torch.argmax(torch.addmm(bias, features[start : start + rows], codebook.t()), 1) for start in starts])
+    return largest_score(codes.shift(features), codebook, bias, budget_bytes)
 
 
 @functools.cache
 def _kernel_runs(device: torch.device) -> bool:
-    """Whether Triton is installed and knows the device."""
+    """Whether Triton is installed and supports the device."""
     return importlib.util.find_spec('triton') is not None and torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 def search(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int, backend: str = 'auto') -> Tensor:
-    """The search itself: tokens (N,) of features (N, C)."""
+    """Tokens (N,) of features (N, C), by the kernel or by tiles."""
     backend = os.environ.get(VARIABLE, 'auto') if backend == 'auto' else backend
     if backend not in get_args(Backend):
         raise UserError(f'{VARIABLE}: no code search is called {backend!r}', f'one of {", ".join(get_args(Backend))}')
@@ -248,12 +247,12 @@ def search(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int, 
 
             return search_by_kernel(features, codebook, cosine)
         codes = Codes(codebook, cosine)
-        if device.type == 'xla':
-            return _search_xla(features, codes, budget_bytes)
+        if is_lazy(features):
+            return _search_lazy(features, codes, budget_bytes)
         return _search_torch(features, codes, budget_bytes)
 
 
-# An operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch.
+# A custom operator: torch.compile keeps it whole. Otherwise it would unroll the tiles, and break at the precision switch.
 _operator = torch.library.custom_op('vq::nearest_code', search, mutates_args=())
 
 
@@ -269,10 +268,10 @@ def nearest_code(
     budget_bytes: int | None = None,
     backend: Backend = 'auto',
 ) -> Tensor:
-    """features (N, C), codebook (K, C) -> the nearest code of each feature, int64 (N,). The kernel needs no budget."""
+    """features (N, C), codebook (K, C) -> the nearest code of each feature, int64 (N,). The kernel ignores the budget."""
     if budget_bytes is None:
         budget_bytes = CPU_BUDGET_BYTES if features.device.type == 'cpu' else DEVICE_BUDGET_BYTES
-    # outside of torch.compile without the detour: the first call of an operator imports the compiler, seconds of it
+    # called directly outside of torch.compile: the first call of a custom operator imports the compiler, which takes seconds
     function = _operator if torch.compiler.is_compiling() else search
     tokens: Tensor = function(features.detach(), codebook.detach(), metric == 'cosine', budget_bytes, backend)
     return tokens
@@ -285,5 +284,5 @@ def nearest_feature(
     budget_bytes: int | None = None,
     backend: Backend = 'auto',
 ) -> Tensor:
-    """features (N, C), codebook (K, C) -> the nearest feature of each code, int64 (K,): the same search, roles swapped."""
+    """features (N, C), codebook (K, C) -> the nearest feature of each code, int64 (K,): the same search with swapped roles."""
     return nearest_code(codebook, features, metric, budget_bytes, backend)

@@ -3,13 +3,14 @@
     l2:      k(x) = argmax_k ((x - o) . (c_k - o) - |c_k - o|^2 / 2)
     cosine:  k(x) = argmax_k (x . c_k / |c_k|)
 
-A program takes a block of features and walks over the codes block by block. Each of its BLOCK_N x BLOCK_K places keeps the
-best score it has seen and where; only at the end are the places of a feature compared. A later block must be strictly
-better and equal places go to the lower index, so ties go to the lowest index. A score that is not a number wins, as in
-``torch.max``. Products are true fp32 (``ieee``): tensor cores would round the factors.
+A program takes a block of features and loops over the codes block by block. Each element of its BLOCK_N x BLOCK_K tile keeps
+its best score so far and the code block of that score. The elements of a feature are compared only after the loop. A later
+block replaces a score only if strictly better, and equal elements go to the lower index, so ties go to the lowest index. NaN
+wins, as in ``torch.max``. Products are true fp32 (``ieee``): tensor cores would round the factors.
 
-Few features leave most of a GPU idle, so the codes are then divided among several programs, and the best of their bests is
-taken. Memory beyond inputs and tokens: a number for each code, and a score and an index for each feature and part.
+With few features most of a GPU would be idle. The codes are then split into parts, each with its own programs, and the best
+score over the parts is taken. Memory beyond inputs and tokens: a number per code, and a score and an index per feature and
+part.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ from torch import Tensor
 from vq.quantizers.search import DEVICE_BUDGET_BYTES, Codes
 
 BLOCK_N, BLOCK_K = 64, 64
-WARPS = 8  # with these blocks no register spills to memory, compiled for the A100 and the H100
-PROGRAMS_PER_PROCESSOR = 2  # one runs at a time on a multiprocessor; two even the load out
+WARPS = 8  # with these block sizes no registers spill, compiled for A100 and H100
+PROGRAMS_PER_PROCESSOR = 2  # a multiprocessor runs one program at a time; two per multiprocessor balance the load
 LEAST_BLOCKS_PER_PART = 4
 
-tl: Any = None  # triton.language once the kernel is built: it need not be installed where there is no GPU
+tl: Any = None  # triton.language, imported by ``kernel``: a machine without a GPU needs no Triton
 
 
-@no_type_check  # Triton reads the annotations, and wants none but its own
+@no_type_check  # Triton parses the annotations and accepts only its own
 def assign(
     features,
     codebook,
@@ -50,8 +51,8 @@ def assign(
     BLOCK_K: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """The kernel: scores and tokens (parts, N) of features (N, C), by codebook (K, C), centre o (C,), and for each code (K,)
-    the factor 1 / |c|, or the summand -|c - o|^2 / 2.
+    """The kernel: writes scores and tokens (parts, N) of features (N, C) against a codebook (K, C) with centre o (C,).
+    ``factors`` (K,) holds the factor 1 / |c| of each code if COSINE, else the summand -|c - o|^2 / 2.
     """
     part = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -92,7 +93,7 @@ def assign(
 
 @functools.cache
 def kernel() -> Any:
-    """The compiled kernel; compilation itself happens at the first launch with inputs of a kind."""
+    """The kernel for Triton. Triton compiles it at the first launch with each kind of inputs."""
     global tl
     import triton
     import triton.language
@@ -102,7 +103,7 @@ def kernel() -> Any:
 
 
 def parts_of(features: int, codes: int, programs: int) -> tuple[int, int]:
-    """(parts, codes of a part): as few parts as keep so many programs running."""
+    """(number of parts, codes per part): as few parts as give about ``programs`` programs."""
     blocks = -(-codes // BLOCK_K)
     wanted = -(-programs // max(1, -(-features // BLOCK_N)))
     blocks_per_part = max(LEAST_BLOCKS_PER_PART, -(-blocks // wanted))
@@ -110,7 +111,9 @@ def parts_of(features: int, codes: int, programs: int) -> tuple[int, int]:
 
 
 def search_by_kernel(features: Tensor, codebook: Tensor, cosine: bool, programs: int | None = None) -> Tensor:
-    """Tokens (N,) of features (N, C); ``programs``: how many at least shall run at once, by default what the device holds."""
+    """Tokens (N,) of features (N, C). ``programs``: how many to aim for, by default PROGRAMS_PER_PROCESSOR on each
+    multiprocessor of the device.
+    """
     features, codebook = (_readable(value) for value in (features, codebook))
     codes = Codes(codebook, cosine)
     if cosine:
@@ -144,12 +147,12 @@ def search_by_kernel(features: Tensor, codebook: Tensor, cosine: bool, programs:
                 BLOCK_C=16 if codebook.shape[1] <= 16 else 32,
                 num_warps=WARPS,
             )
-    best = tokens[0] if parts == 1 else tokens.gather(0, scores.max(dim=0).indices[None])[0]  # the first part of equals
+    best = tokens[0] if parts == 1 else tokens.gather(0, scores.max(dim=0).indices[None])[0]  # ties: the first part
     return best.long()
 
 
 def _readable(values: Tensor) -> Tensor:
-    """Rows of neighbouring floats of 16 or 32 bits, which the kernel reads as they are."""
+    """The values as the kernel reads them: floats of 16 or 32 bits, contiguous within a row."""
     if values.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         values = values.float()
     return values if values.stride(1) == 1 else values.contiguous()

@@ -1,4 +1,4 @@
-"""SimVQ: codes that are never trained, seen through a linear map that is; one step of it moves all codes."""
+"""SimVQ: codes are the outputs of a trained linear map of frozen codes, so one step of the map moves all codes."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from vq.registries import VQQuantizerRegistry
 class SimVectorQuantizer(Quantizer):
     """c_k = W f_k + b,  k = argmin_k |x - c_k|^2,  losses mse(c_k, sg(x)) and mse(sg(c_k), x); f is frozen, W and b learn.
 
-    (Zhu et al. 2024.) f is drawn from N(0, 1/C') with C' = ``frozen_dim`` channels, as many as features have unless it is
-    given; it is a buffer, and saved. ``bias=False`` leaves out b, as vector-quantize-pytorch does. ``gradient`` is what
-    reaches features: straight-through as in the paper, or the rotation trick.
+    (Zhu et al. 2024.) f is drawn from N(0, 1/C') with C' = ``frozen_dim`` channels, by default ``embedding_dim``. f is a
+    buffer in the state dict. ``bias=False`` leaves out b, as vector-quantize-pytorch does. ``gradient`` selects how z passes
+    gradients to x: straight-through as in the paper, or the rotation trick.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SimVectorQuantizer(Quantizer):
         return math.log2(self.codebook_size)
 
     def reset_parameters(self) -> None:
-        """New frozen codes and a new map (again, after a move off the meta device)."""
+        """New frozen codes and a new map; also called after a move off the meta device."""
         self.frozen.reset_parameters()
         self.projection.reset_parameters()
         self._scale()
@@ -61,7 +61,7 @@ class SimVectorQuantizer(Quantizer):
         self.frozen.weight.mul_(self.frozen.weight.shape[1] ** -0.5)
 
     def codes(self) -> Tensor:
-        """All codes (K, C). Always made together, so that a code has the same bits whoever asks for it."""
+        """All codes (K, C). Always computed in one product, so that forward and lookup get bitwise equal codes."""
         with nullcontext() if torch.compiler.is_compiling() else exact_matmul():
             codes: Tensor = self.projection(self.frozen.weight)
         return codes

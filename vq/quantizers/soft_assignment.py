@@ -2,8 +2,8 @@
 
     p_ik = softmax over k of (x_i . c_k + b_k)
 
-Backward recomputes p, one tile of rows at a time, so no N x K matrix is ever stored: memory is the budget, plus what
-is as large as the inputs. A tile holds at least one row. Always fp32 with exact products, forward and backward.
+Backward recomputes p, one tile of rows at a time, so no N x K matrix is ever stored: memory is the budget plus tensors as
+large as the inputs. A tile holds at least one row. Always fp32 with exact products, forward and backward.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from torch.autograd.function import once_differentiable
 from vq.nn.precision import exact_matmul, no_autocast
 
 CPU_BUDGET_BYTES = 64 * 2**20
-DEVICE_BUDGET_BYTES = 512 * 2**20  # every tile reads and writes the gradients of all codes: fewer tiles, less traffic
-TILES_AT_ONCE = 6  # tiles of one size that backward holds at the same time
+DEVICE_BUDGET_BYTES = 512 * 2**20  # every tile reads and writes the gradients of all codes: fewer tiles, less memory traffic
+TILES_AT_ONCE = 6  # tensors of tile size that backward holds at the same time
 FLOOR = 1e-5
 
 
@@ -28,13 +28,13 @@ def default_budget(device: torch.device) -> int:
 
 
 def row_tiles(rows: int, codes: int, budget_bytes: int) -> Iterator[slice]:
-    """Slices of rows, as many rows each as the budget allows with all codes side by side."""
+    """Slices of rows, each with as many rows as the budget allows for tensors (rows, codes)."""
     step = max(1, budget_bytes // (4 * TILES_AT_ONCE * codes))
     return (slice(start, start + step) for start in range(0, rows, step))
 
 
 class SoftmaxGradients:
-    """Adds up gradients of a softmax over codes, tile after tile."""
+    """Accumulates the gradients of a softmax over codes, tile by tile."""
 
     def __init__(self, rows: Tensor, table: Tensor) -> None:
         self.table = table
@@ -43,7 +43,7 @@ class SoftmaxGradients:
         self.offset = torch.zeros_like(table[:, 0])
 
     def add(self, rows: Tensor, p: Tensor, by_p: Tensor, direct: Tensor | None = None) -> None:
-        """For rows (n, C): their p (n, K), the derivative by p, and what comes at the logits besides. Overwrites by_p."""
+        """rows (n, C), their p (n, K), the gradient at p, and a further gradient at the logits. Overwrites by_p."""
         by_logits = by_p.sub_((p * by_p).sum(1, keepdim=True)).mul_(p)  # (n, K)
         if direct is not None:
             by_logits += direct
@@ -91,7 +91,7 @@ def _backward(
             log_p = torch.log_softmax(torch.addmm(offset, rows[tile], table.t()), dim=1)
             p = log_p.exp()
             direct = None
-            if argmax:  # -log p of the best code: its own derivative, beside that of p as the target
+            if argmax:  # the gradient of -log p of the best code, in addition to that of p as the target
                 best = log_p.argmax(dim=1, keepdim=True)
                 direct = (p - torch.zeros_like(p).scatter_(1, best, 1.0)).mul_(by_entropy)
             # -p log p has the derivative -log p - 1; the constant drops out in the softmax
@@ -100,7 +100,7 @@ def _backward(
         return gradients.result(rows)
 
 
-# Operators of their own: torch.compile takes them whole, instead of unrolling tiles and refusing the precision switch.
+# Custom operators: tracing into them, torch.compile would unroll the tiles and fail at the precision switch.
 _forward_operator = torch.library.custom_op('vq::soft_assignment', _forward, mutates_args=())
 _backward_operator = torch.library.custom_op('vq::soft_assignment_backward', _backward, mutates_args=())
 
@@ -153,9 +153,9 @@ def soft_assignment(
 ) -> tuple[Tensor, Tensor]:
     """rows (N, C), table (K, C), offset (K,) -> (mean over rows of the entropy of p, mean over rows of p (K,)).
 
-    With exact gradients to all three. ``clamp``: logarithms are of p or 1e-5, whichever is larger. ``argmax``: the value
-    is that of one-hot targets at the largest p, the cross-entropy to it and its histogram; targets pass gradients on as
-    p would.
+    Gradients of rows, table and offset are exact. ``clamp``: log max(p, 1e-5) in place of log p. ``argmax``: targets are
+    one-hot at the largest p, straight-through. The values are the cross-entropy to the targets and their histogram; the
+    targets have the gradients of p.
     """
     if offset is None:
         offset = torch.zeros_like(table[:, 0])

@@ -24,16 +24,16 @@ from vq.registries import VQQuantizerRegistry
 class VectorQuantizer(Quantizer):
     """k = argmin_k |x - c_k|,  z = x + sg(c_k - x),  losses mse(c_k, sg(x)) and mse(sg(c_k), x).
 
-    (van den Oord et al. 2017, eq. 1 to 3.) ``losses`` are the bare terms 'codebook' and 'commitment', means over all
-    elements; ``loss_weights`` says how they are meant to be weighted. Where ``update`` moves the codes without
-    gradients (EMA, VQ-KD) the codebook is a buffer and there is no 'codebook' term.
+    (van den Oord et al. 2017, eq. 1 to 3.) ``losses`` are the unweighted terms 'codebook' and 'commitment', means over all
+    elements; ``loss_weights`` holds their weights. If ``update`` moves the codes without gradients (EMA, VQ-KD), the
+    codebook is a buffer and the term 'codebook' is left out.
 
-    - ``distance``: 'l2', or 'cosine' (the code of the smallest angle, returned with its own length).
+    - ``distance``: 'l2', or 'cosine' (the code at the smallest angle, returned at its own length).
     - ``normalize``: features and codes are scaled to unit length first, also by ``lookup``; then both distances agree.
-    - ``update``: what moves codes besides gradients, once per optimizer step.
+    - ``update``: a rule that moves the codes once per optimizer step, in place of gradients or in addition to them.
     - ``gradient``: how z passes gradients to x, straight-through or by the rotation trick.
-    - ``entropy``: settings of an entropy loss on soft assignments; a term of training only, 'entropy'.
-    - ``contrastive``: settings of CVQ-VAE's loss that pulls codes to features; a term of training only, 'contrastive'.
+    - ``entropy``: settings of an entropy loss on soft assignments; the term 'entropy', in training only.
+    - ``contrastive``: settings of CVQ-VAE's loss that pulls codes to features; the term 'contrastive', in training only.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class VectorQuantizer(Quantizer):
             raise ConfigError(f"distance is '{distance}'", "It is 'l2' or 'cosine'.")
         if update is not None and not isinstance(update, Update):
             raise ConfigError(
-                f'{type(update).__name__} is no codebook update', 'Derive it from vq.quantizers.updates.base.Update.'
+                f'{type(update).__name__} is not a codebook update', 'Derive it from vq.quantizers.updates.base.Update.'
             )
         self.codebook_size = codebook_size
         self.embedding_dim = embedding_dim
@@ -73,8 +73,8 @@ class VectorQuantizer(Quantizer):
             self.loss_weights['entropy'] = entropy.weight
         if contrastive is not None and not by_gradient:
             raise ConfigError(
-                f'a contrastive loss moves codes by gradient, and {type(update).__name__} moves them without',
-                "Leave contrastive out, or use an update beside gradients, e.g. 'CVQUpdate'.",
+                f'a contrastive loss moves codes by gradients, and {type(update).__name__} moves them without gradients',
+                "Leave contrastive out, or use an update in addition to gradients, e.g. 'CVQUpdate'.",
             )
         self.contrastive = contrastive
         if contrastive is not None:
@@ -87,7 +87,7 @@ class VectorQuantizer(Quantizer):
         return math.log2(self.codebook_size)
 
     def reset_parameters(self) -> None:
-        """New random codes, and an update that knows nothing (again, after a move off the meta device)."""
+        """New random codes, and the update in its initial state; also called after a move off the meta device."""
         self.codebook.reset_parameters()
         if self.codebook_update is not None:
             self.codebook_update.reset(self.codebook.weight.detach())
@@ -103,7 +103,7 @@ class VectorQuantizer(Quantizer):
                 x = F.normalize(x, dim=-1)
             rows = x.detach().reshape(-1, self.embedding_dim)  # (N, C)
             tokens = nearest_code(rows, self.codebook.weight, self.metric)  # (N,)
-            contrastive = self._contrastive_of(rows)  # with the codes that were searched
+            contrastive = self._contrastive_of(rows)  # before an update in forward: with the codes that were searched
             if self.training and self.codebook_update is not None:
                 images = features.shape[0] if features.ndim > 1 else 1
                 self.codebook_update.observe(rows, tokens, self.codebook.weight, images)
@@ -125,11 +125,11 @@ class VectorQuantizer(Quantizer):
         if self.contrastive is None or not self.training:
             return None
         table = self.codebook.weight
-        # an update inside forward would write into what backward needs
+        # an update in forward overwrites the codebook, whose old values backward needs
         return self.contrastive.of(rows, table.clone() if self.updates_in_forward else table, self.metric)
 
     def _entropy_of(self, entropy: EntropyLoss, rows: Tensor) -> Tensor:
-        """Over the distances that the search compares: rows (N, C)."""
+        """The entropy loss of rows (N, C), by the distance of the code search."""
         table = self.codebook.weight
         if self.metric == 'cosine':
             rows, table = F.normalize(rows, dim=-1), F.normalize(table, dim=-1)

@@ -1,9 +1,9 @@
 """torch's optimizers under their own names, and LARS, as functions: parameters are given when the run starts, settings by
 config.
 
-``fused`` is left to the strategy. A fused optimizer skips its step on the device when the guard says so; others are
-masked by a copy (``vq/strategies/stepping.py``). State goes from any device to any other: how an optimizer computes is
-its own, and no part of what a checkpoint says.
+The strategy sets ``fused``. A fused optimizer skips its step on the device if the guard's flag is cleared. The step of any
+other optimizer is undone by a masked copy (``vq/strategies/stepping.py``). Optimizer state is portable between devices:
+fused, foreach and capturable are not stored.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vq.interfaces import Strategy
 from vq.quantizers.codebook import Codebook
 from vq.registries import VQOptimizerRegistry
-from vq.runners.schedules import as_input
 
 Parameters = Iterable[dict[str, Any]]
 
-HOW = ('fused', 'foreach', 'capturable', 'differentiable')  # of a group's settings, those that change no result
+HOW = ('fused', 'foreach', 'capturable', 'differentiable')  # settings of a group that do not change the result
 LEAST_RATE = 1e-30
 
 
-def learning_rate(value: float, device: torch.device) -> float | Tensor:
-    """What ``group['lr']`` is: under XLA an input of the program, so that a schedule does not change the program.
+def learning_rate(value: float, strategy: Strategy) -> float | Tensor:
+    """``group['lr']``: the number, or a tensor where the strategy passes changing numbers as tensors (XLA).
 
-    There it is never 0, which Adam with its counters on the device would divide by; a step of 1e-30 moves nothing. And it
-    has gradients (nobody forms them): from any other tensor torch's SGD takes the number, and waits for it.
+    A tensor is clamped to 1e-30, because capturable Adam divides by the rate. It has requires_grad, because torch's SGD
+    calls ``.item()`` on any other tensor, a host sync.
     """
-    rate = as_input(max(value, LEAST_RATE), device)
+    rate = strategy.as_input(max(value, LEAST_RATE))
     return rate.requires_grad_() if isinstance(rate, Tensor) else value
 
 
@@ -45,7 +45,7 @@ def rate_of(group: dict[str, Any]) -> float:
 
 
 def portable(optimizer: Optimizer) -> Optimizer:
-    """State dicts with plain numbers, and loading that leaves alone how the optimizer computes."""
+    """State dicts with rates as numbers. Loading one keeps fused, foreach and capturable of the optimizer."""
     optimizer.register_state_dict_post_hook(_plain_rates)
     optimizer.register_load_state_dict_pre_hook(_keep_how)
     return optimizer
@@ -59,14 +59,15 @@ def _plain_rates(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
 def _keep_how(optimizer: Optimizer, state: dict[str, Any]) -> dict[str, Any]:
     given, own = state['param_groups'], optimizer.param_groups
     if len(given) != len(own):
-        return state  # torch has an error for that
+        return state  # torch raises an error
     groups = [{**new, **{name: mine[name] for name in HOW if name in mine}} for new, mine in zip(given, own, strict=True)]
     return {**state, 'param_groups': groups}
 
 
 def mark_undecayed(root: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
-    """Note on what an optimizer gets of a root, in the root's order, whether weight decay can be told to leave it alone:
-    vectors (norms, biases) and tables of codes.
+    """Set ``undecayed`` on the parameters that the optimizer of a root gets, in the order of ``root.parameters()``.
+
+    Vectors (norms, biases) and tables of codes are undecayed: ``decay='matrices'`` leaves them without weight decay.
     """
     tables = {part.weight for part in root.modules() if isinstance(part, Codebook | nn.Embedding)}
     whole = [parameter for parameter in root.parameters() if parameter.requires_grad]
@@ -75,18 +76,13 @@ def mark_undecayed(root: nn.Module, parameters: Iterable[nn.Parameter]) -> None:
 
 
 def split_by_decay(groups: Parameters, weight_decay: float) -> Parameters:
-    """Each group in two, what is decayed first; a parameter that nobody marked is judged by its dimensions."""
+    """Split each group in two, decayed parameters first. A parameter without the mark is undecayed if it is a vector."""
     for group in groups:
         left = [getattr(parameter, 'undecayed', parameter.ndim < 2) for parameter in group['params']]
         for chosen, decay in ((False, weight_decay), (True, 0.0)):
             found = [parameter for parameter, alone in zip(group['params'], left, strict=True) if alone == chosen]
             if found:
                 yield {**group, 'params': found, 'weight_decay': decay}
-
-
-def on_xla(parameters: list[dict[str, Any]]) -> bool:
-    """Where Adam counts its steps on the device: the numbers it forms of the count would change the program every time."""
-    return any(parameter.device.type == 'xla' for group in parameters for parameter in group['params'])
 
 
 @VQOptimizerRegistry.register_('Adam')
@@ -99,12 +95,7 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Optimizer:
-    groups = list(parameters)
-    return portable(
-        torch.optim.Adam(
-            groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused, capturable=on_xla(groups)
-        )
-    )
+    return portable(torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
 
 
 @VQOptimizerRegistry.register_('AdamW')
@@ -118,13 +109,9 @@ def adam_w(
     weight_decay: float = 0.01,
     decay: Literal['all', 'matrices'] = 'all',
 ) -> Optimizer:
-    """``decay='matrices'``: only kernels and matrices decay, norms, biases and tables of codes do not."""
-    groups = list(parameters if decay == 'all' else split_by_decay(parameters, weight_decay))
-    return portable(
-        torch.optim.AdamW(
-            groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused, capturable=on_xla(groups)
-        )
-    )
+    """``decay='matrices'``: weight decay of kernels and matrices only, not of norms, biases and tables of codes."""
+    groups = parameters if decay == 'all' else split_by_decay(parameters, weight_decay)
+    return portable(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
 
 
 @VQOptimizerRegistry.register_('SGD')
@@ -145,8 +132,8 @@ def sgd(
 class LARS(Optimizer):
     """v <- m v + r (g + d w),  w <- w - lr v,  r = trust |w| / |g + d w| (You et al. 2017), tensor by tensor.
 
-    r is 1 where either norm is 0, and for vectors (norms, biases), which do not decay either. Norms are of whole tensors, so
-    the fsdp strategy, whose optimizers get parts of them, refuses it.
+    r is 1 if either norm is 0, and for vectors (norms, biases), which have no weight decay either. Both norms are of whole
+    tensors. The fsdp strategy shards tensors, so it refuses LARS.
     """
 
     def __init__(self, parameters: Parameters, lr: float, momentum: float, weight_decay: float, trust: float) -> None:
@@ -167,9 +154,9 @@ class LARS(Optimizer):
     def _move(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
         if parameter.ndim > 1:
             gradient = gradient.add(parameter, alpha=group['weight_decay']) if group['weight_decay'] else gradient
-            weight, pull = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
-            trusted = group['trust'] * weight / pull
-            gradient = gradient * torch.where((weight > 0) & (pull > 0), trusted, torch.ones_like(trusted))
+            weight, slope = torch.linalg.vector_norm(parameter), torch.linalg.vector_norm(gradient)
+            ratio = group['trust'] * weight / slope
+            gradient = gradient * torch.where((weight > 0) & (slope > 0), ratio, torch.ones_like(ratio))
         state = self.state[parameter]
         if 'momentum_buffer' not in state:
             state['momentum_buffer'] = torch.zeros_like(parameter)
@@ -187,5 +174,5 @@ def lars(
     weight_decay: float = 0.0,
     trust: float = 1e-3,
 ) -> Optimizer:
-    """For linear layers and large batches; ``fused`` is nothing it has."""
+    """For linear layers and large batches. LARS has no fused form, so ``fused`` is ignored."""
     return portable(LARS(parameters, lr, momentum, weight_decay, trust))

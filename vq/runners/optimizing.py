@@ -1,4 +1,4 @@
-"""The step settings of an optimizer, and an optimizer with its settings in a run."""
+"""Settings of an optimizer step, and an optimizer with its schedule in a run."""
 
 from __future__ import annotations
 
@@ -6,21 +6,20 @@ import dataclasses
 import math
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from vq.core.errors import ConfigError
-from vq.interfaces import Schedule
+from vq.interfaces import Schedule, Strategy
 from vq.runners.optimizers import learning_rate
 
 
 @dataclasses.dataclass
 class StepSettings:
-    """Written into the dict of an optimizer, next to the arguments of its factory: ``dict(type='AdamW', lr=2e-3, clip=1.0)``.
+    """Written in the dict of an optimizer, next to the arguments of its factory: ``dict(type='AdamW', lr=2e-3, clip=1.0)``.
 
-    clip        bound on the norm of its gradients; None takes the clip of the strategy
-    schedule    factor on its learning rate over the run
+    clip        bound on the norm of its gradients; None: ``strategy.clip``
+    schedule    factor on the learning rate over the run
     scale_lr    how the learning rate of the config, given for ``base_batch`` samples per step, is scaled to the actual
                 number of samples: not at all, linearly (MAE's ``blr``) or by the square root
     """
@@ -50,8 +49,8 @@ class Stepped:
         if self.schedule is not None:
             self.schedule.bind(iters)
 
-    def set_rates(self, step: int, device: torch.device) -> None:
+    def set_rates(self, step: int, strategy: Strategy) -> None:
         """Set the learning rates of step 1, 2, ..."""
         factor = self.scale * (self.schedule(step) if self.schedule else 1.0)
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
-            group['lr'] = learning_rate(base * factor, device)
+            group['lr'] = learning_rate(base * factor, strategy)

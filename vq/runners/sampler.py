@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vq.core import collectives
 from vq.core.errors import ConfigError, UserError
-from vq.core.records import Wanted, to_uint8
+from vq.core.records import SampleRequest, to_uint8
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.io import atomic
@@ -112,25 +112,25 @@ class ImageSampler(Validator):
             )
         return list(self.classes)
 
-    def _wanted(self, part: ShardRange) -> Wanted:
+    def _request(self, part: ShardRange) -> SampleRequest:
         """The whole batch, even if fewer images are left to draw."""
         ids = [part.index * self.batch_size + place for place in range(self.batch_size)]
         classes = self._classes()
         category = None if classes is None else torch.tensor([classes[number % len(classes)] for number in ids])
-        return Wanted(ids, self.context.seed, None if category is None else category.to(self.strategy.device))
+        return SampleRequest(ids, self.context.seed, None if category is None else category.to(self.strategy.device))
 
     def _draw_all(self, writer: ShardWriter, pending: list[ShardRange], bar: ProgressBar) -> None:
         """While a batch is drawn, threads write the previous batch. On a GPU the previous batch is also decoded meanwhile."""
         with ThreadPoolExecutor(WRITERS) as pool, ThreadPoolExecutor(1) as keeper:
             last: Future[None] | None = None
             for part in pending:
-                wanted = self._wanted(part)
+                request = self._request(part)
                 with self.strategy.autocast():
-                    tokens = self.task.generate(wanted)
+                    tokens = self.task.generate(request)
                 if last is not None:
                     last.result()  # at most one batch is being written; its errors are raised here
                 image, ready = self._decode(tokens)
-                last = keeper.submit(self._keep, writer, part, wanted, tokens, image, ready, pool)
+                last = keeper.submit(self._keep, writer, part, request, tokens, image, ready, pool)
                 bar.advance(len(part))
             if last is not None:
                 last.result()
@@ -153,7 +153,7 @@ class ImageSampler(Validator):
         self,
         writer: ShardWriter,
         part: ShardRange,
-        wanted: Wanted,
+        request: SampleRequest,
         tokens: Tensor,
         image: Tensor,
         ready: torch.cuda.Event | None,
@@ -165,18 +165,18 @@ class ImageSampler(Validator):
         count = len(part)
         narrow = np.uint16 if self.task.codebook_size <= 1 << 16 else np.uint32
         columns: dict[str, Any] = {'tokens': tokens[:count].cpu().numpy().astype(narrow)}
-        if wanted.category is not None:
-            columns['category'] = wanted.category[:count].cpu().numpy()
+        if request.category is not None:
+            columns['category'] = request.category[:count].cpu().numpy()
         pictures = image[:count].cpu()
         if self.format == 'png':
             folder = self.work_dir / 'samples'
             folder.mkdir(parents=True, exist_ok=True)
-            places = [folder / name_of(number) for number in wanted.ids[:count]]
+            places = [folder / name_of(number) for number in request.ids[:count]]
             for done in [pool.submit(_write_png, place, picture) for place, picture in zip(places, pictures, strict=True)]:
                 done.result()
         else:
             columns['image'] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
-        writer.write(part, columns, [str(number) for number in wanted.ids[:count]])
+        writer.write(part, columns, [str(number) for number in request.ids[:count]])
 
     def _finish(self, writer: ShardWriter) -> None:
         writer.finish()

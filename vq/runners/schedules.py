@@ -1,26 +1,14 @@
-"""Factors on a base learning rate. ``length=None`` means the length of the run, filled in when the run starts, so that
-overriding ``iters`` moves the schedule with it.
+"""Schedules: factors on a base learning rate. ``length=None`` means the length of the run. ``bind`` fills the length in
+when the run starts, so a schedule follows an overridden ``iters``.
 """
 
 from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
-
 from vq.core.errors import ConfigError
 from vq.interfaces import Schedule
 from vq.registries import VQScheduleRegistry
-
-
-def as_input(value: float, device: torch.device) -> float | Tensor:
-    """A number that differs from step to step, as an operation on ``device`` takes it.
-
-    XLA makes numbers a part of the program it compiles: 0 and 1 as they are, others as inputs that equal numbers share. So
-    the program would change with the number. There it is a tensor; not of no dimensions, which counts as a number.
-    """
-    return torch.tensor([value]).to(device)[0] if device.type == 'xla' else value
 
 
 class _WarmupSchedule(Schedule):

@@ -117,6 +117,8 @@ class Trainer(Runner):
         self.optimizers = {
             name: factory(self._groups(self.roots[name]), self.strategy.fused) for name, factory in self.factories.items()
         }
+        for optimizer in self.optimizers.values():
+            self.strategy.adapt(optimizer)
         self._prepare_steps()
         seed_everything(self.context.seed, self.strategy.rank)
         for callback in self.callbacks.values():
@@ -127,7 +129,7 @@ class Trainer(Runner):
 
     def _prepare_steps(self) -> None:
         """The guard, and each optimizer with its step settings, for ``train_step``."""
-        self.guard = FiniteGuard(self.strategy.device)
+        self.guard = FiniteGuard(self.strategy)
         self.stepped = {
             name: Stepped(optimizer, self.step_settings[name], self.iters, self.batch_size, self.strategy.clip)
             for name, optimizer in self.optimizers.items()
@@ -162,7 +164,7 @@ class Trainer(Runner):
         strategy, step = self.strategy, self.step + 1
         self._call('before_step')
         for stepped in self.stepped.values():
-            stepped.set_rates(step, strategy.device)
+            stepped.set_rates(step, strategy)
         if not self.model.training:  # calling train() on all modules in every step costs a percent
             self.model.train()
         for micro in range(strategy.accumulate):

@@ -1,4 +1,4 @@
-"""One device: a CPU, a CUDA GPU, or Apple's MPS. The other strategies change what differs."""
+"""One device: a CPU, a CUDA GPU, or Apple's MPS. The base class of the other strategies."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Precision = Literal['fp32', 'bf16', 'fp16']
 class BaseStrategy(Strategy):
     """One process, one device.
 
-    precision   autocast of forward passes; fp16 brings a loss scaler
+    precision   autocast of forward passes; fp16 adds a loss scaler
     accumulate  micro-batches per optimizer step
     clip        bound on the gradient norm, unless an optimizer has its own
-    compile     torch.compile of encoder, quantizer, decoder, discriminator and perceptual networks, in place, so in
-                evaluation too; a text names the back end (inductor otherwise), a dict also says which parts, and how
+    compile     torch.compile of encoder, quantizer, decoder, discriminator and perceptual networks, in place, in
+                evaluation too; a string names the back end (default inductor), a dict gives all of CompileSettings
     channels_last  images and convolution weights in NHWC order
     deterministic  only deterministic kernels; an operation without one is an error
-    checkpoint_activations  blocks of encoder and decoder are computed again in backward instead of kept, in training; or
-                            the paths of the parts in which they are
+    checkpoint_activations  recompute the activations of encoder and decoder blocks in backward; or the paths of the
+                            parts to recompute
     """
 
     name: ClassVar[str] = 'base'
@@ -85,7 +85,7 @@ class BaseStrategy(Strategy):
             self.scaler = LossScaler(self.device)
 
     def stop(self) -> None:
-        """Give back what ``start`` took."""
+        """Release what ``start`` took."""
 
     def choose_device(self) -> torch.device:
         if self.device_name != 'auto':
@@ -113,7 +113,7 @@ class BaseStrategy(Strategy):
         self.set_parts(task)
 
     def set_parts(self, task: Task) -> None:
-        """Turn on recomputation and compilation in the parts that get them."""
+        """Turn on recompute and torch.compile in the parts that the settings select."""
         self._misnamed = None
         if self.checkpoint_activations:
             recompute_in(task, self._named(task, 'checkpoint_activations', self.checkpoint_activations))
@@ -123,13 +123,14 @@ class BaseStrategy(Strategy):
                 compile_part(part, self.compile)
 
     def _named(self, task: Task, option: str, names: bool | tuple[str, ...]) -> dict[str, nn.Module]:
-        parts, wrong = find_parts(task, ('',) if isinstance(names, bool) else tuple(names), option)  # '' is the task itself
+        # '' is the path of the task itself
+        parts, wrong = find_parts(task, ('',) if isinstance(names, bool) else tuple(names), option)
         self._misnamed = self._misnamed or wrong
         return parts
 
     def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
         """What the task calls in place of its roots."""
-        if self._misnamed:  # not when parts are set: a validator has the strategy of a run, and not all of its parts
+        if self._misnamed:  # not in set_parts: a validator has the strategy of a run, but only some of its parts
             raise self._misnamed
         return {name: self.wrap_one(root) for name, root in roots.items()}
 
@@ -150,17 +151,31 @@ class BaseStrategy(Strategy):
     def whole(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    # numbers and results
+
+    def as_input(self, value: float) -> float | Tensor:
+        return value
+
+    def before_reading(self) -> None:
+        """Nothing is pending: kernels were launched in order."""
+
+    def joined(self, values: list[Tensor]) -> Tensor:
+        return torch.cat(values)
+
+    def adapt(self, optimizer: Optimizer) -> None:
+        """torch's defaults fit."""
+
     # one step
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Around forward passes, backward stays outside."""
+        """Around forward passes, not around backward."""
         if self.precision == 'fp32':
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == 'bf16' else torch.float16)
 
     @contextlib.contextmanager
     def micro_step(self, wrapped: Mapping[str, nn.Module], last: bool) -> Iterator[None]:
-        """Around forward and backward of one micro-batch; only the last one communicates gradients."""
+        """Around forward and backward of one micro-batch. Only the last micro-batch all-reduces gradients."""
         yield
 
     def backward(self, loss: Tensor) -> None:
@@ -182,7 +197,7 @@ class BaseStrategy(Strategy):
         return self.device.type in ('cpu', 'cuda')
 
     def step(self, optimizer: Optimizer, ok: Tensor) -> None:
-        """Step if ``ok``, then forget the gradients."""
+        """Step if ``ok``, then drop the gradients."""
         guarded_step(optimizer, ok & self.scaler.fine(optimizer) if self.scaler else ok)
         optimizer.zero_grad(set_to_none=True)
 
@@ -192,5 +207,5 @@ class BaseStrategy(Strategy):
             self.scaler.update()
 
     def agree(self, flag: bool) -> bool:
-        """Whether any rank raised its flag; may answer a step late, never waits for the device."""
+        """Whether the flag of any rank is set. The answer may be a step late. No host sync."""
         return flag

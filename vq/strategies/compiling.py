@@ -1,4 +1,4 @@
-"""torch.compile of parts, in place: a part keeps its class and its keys, and whoever calls it gets the compiled one."""
+"""torch.compile of parts, in place: a part keeps its class and its state-dict keys, and every call runs compiled code."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ BY_DEFAULT = (Encoder, Quantizer, Decoder, Discriminator)  # and networks of gen
 class CompileSettings:
     """How parts are compiled.
 
-    backend    of torch.compile; 'inductor' writes kernels, 'aot_eager' only traces (to look for trouble)
-    mode       inductor's; 'reduce-overhead' and 'max-autotune' record CUDA graphs, see docs/running.md
+    backend    back end of torch.compile; 'inductor' generates kernels, 'aot_eager' only traces (for debugging)
+    mode       mode of inductor; 'reduce-overhead' and 'max-autotune' record CUDA graphs, see docs/running.md
     parts      paths of modules from the task on; None: encoders, quantizers, decoders, discriminators, perceptual networks
                and the networks of generators
-    dynamic    one program for all sizes of images and batches, instead of one for each
-    fullgraph  what cannot be compiled whole is an error instead of a slower program
+    dynamic    one graph for all sizes of images and batches, instead of one per size
+    fullgraph  a graph break is an error
     """
 
     backend: str = 'inductor'
@@ -48,7 +48,7 @@ class CompileSettings:
         return self.backend == 'cudagraphs' or self.mode in ('reduce-overhead', 'max-autotune')
 
     def check(self, device: torch.device) -> None:
-        """Refuse what this machine would not do, or would silently do without."""
+        """Raise on a back end that is not installed, and on CUDA graphs where inductor would leave them out silently."""
         known = torch.compiler.list_backends(exclude_tags=())
         if self.backend not in known:
             raise ConfigError(
@@ -64,14 +64,14 @@ class CompileSettings:
 
 
 def compile_settings(option: bool | str | CompileSettings) -> CompileSettings | None:
-    """What the option of a strategy means: False, True, the name of a back end, or all settings."""
+    """The settings of a strategy's ``compile``: False, True, the name of a back end, or all settings."""
     if isinstance(option, bool):
         return CompileSettings() if option else None
     return CompileSettings(option) if isinstance(option, str) else option
 
 
 def find_parts(task: Task, names: tuple[str, ...], option: str) -> tuple[dict[str, nn.Module], ConfigError | None]:
-    """The modules of a task that have these paths; what to say of paths that lead nowhere."""
+    """The modules of a task at these paths, and the error to raise if a path leads nowhere."""
     modules = dict(task.named_modules())
     found = {name: modules[name] for name in names if modules.get(name) is not None}
     missing = [name for name in names if name not in found]
@@ -85,7 +85,7 @@ def find_parts(task: Task, names: tuple[str, ...], option: str) -> tuple[dict[st
 
 
 def usual_parts(task: Task) -> dict[str, nn.Module]:
-    """What is worth compiling: networks, the outermost of each, by their paths."""
+    """The outermost networks of a task, by path."""
     found: dict[str, nn.Module] = {}
     generators = [module for module in task.modules() if isinstance(module, Generator)]
     for name, module in task.named_modules():
@@ -94,7 +94,7 @@ def usual_parts(task: Task) -> dict[str, nn.Module]:
             or (isinstance(module, Loss) and isinstance(module, Pretrained))
             or any(module is generator.network for generator in generators)
         )
-        # a tokenizer that serves as an encoder is asked for tokens and codes: its own networks do the work
+        # of a frozen tokenizer used as an encoder, the networks inside are compiled
         holder = any(isinstance(child, Tokenizer) for child in module.children())
         if network and not holder and not any(name.startswith(f'{outer}.') for outer in found):
             found[name] = module
@@ -102,7 +102,7 @@ def usual_parts(task: Task) -> dict[str, nn.Module]:
 
 
 def compile_part(module: Any, settings: CompileSettings) -> None:
-    """In place. A decoder is called by its two halves: the body is compiled, the last layer is one convolution."""
+    """Compile in place. Of a decoder the body is compiled (``features``); its last layer is one convolution."""
     how: dict[str, Any] = {'backend': settings.backend, 'fullgraph': settings.fullgraph, 'dynamic': settings.dynamic}
     if settings.backend == 'inductor':
         how['mode'] = settings.mode
@@ -113,7 +113,7 @@ def compile_part(module: Any, settings: CompileSettings) -> None:
 
 
 class CompiledMethod:
-    """A method of one module, compiled at its first call. Copies of the module get their own."""
+    """A method of one module, compiled at its first call. A copy of the module compiles again."""
 
     def __init__(self, owner: nn.Module, name: str, how: dict[str, Any]) -> None:
         self.owner, self.name, self.how = owner, name, how
@@ -130,5 +130,5 @@ class CompiledMethod:
 
 
 def begin_graphs() -> None:
-    """What recorded kernels gave for the batch before may be overwritten from here on."""
+    """Allow CUDA graphs to overwrite their outputs for the previous batch."""
     torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]

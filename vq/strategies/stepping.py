@@ -1,4 +1,4 @@
-"""A guarded optimizer step: nothing changes, anywhere, when the device says no."""
+"""A guarded optimizer step: parameters and state stay unchanged if the flag on the device is cleared."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.optim import Optimizer
 
 
 def guarded_step(optimizer: Optimizer, ok: Tensor) -> None:
-    """``optimizer.step()`` if ``ok`` (a bool on the device), without making the host wait for a device.
+    """``optimizer.step()`` if ``ok`` (a bool on the device), without a host sync.
 
-    torch's fused optimizers read ``found_inf`` in their kernel and skip. Any other optimizer steps, and parameters and
-    state are put back by a masked copy: correct, at the price of one copy of both. On the CPU there is nothing to wait for.
+    torch's fused optimizers read ``found_inf`` in their kernel and skip the step. Any other optimizer steps, and a masked
+    copy restores parameters and state, at the price of one copy of both. On the CPU ``ok`` is read directly.
     """
     if optimizer.defaults.get('fused'):
         _zero_momentum(optimizer)
@@ -32,12 +32,12 @@ def _masked_step(optimizer: Optimizer, ok: Tensor) -> None:
     before = {id(target): target.detach().clone() for target in _tensors(optimizer, ok.device)}
     optimizer.step()
     for target in _tensors(optimizer, ok.device):
-        # a state made by this very step has no earlier value: its neutral one is zero
+        # state created by this step has no earlier value: zero is its initial value
         target.copy_(torch.where(ok, target, before.get(id(target), torch.zeros_like(target))))
 
 
 def _zero_momentum(optimizer: Optimizer) -> None:
-    """Fused SGD leaves its first momentum uninitialised, to be filled by the very step that may be refused."""
+    """Create the momentum buffer: fused SGD fills an uninitialised one in its first step, which may be skipped."""
     if isinstance(optimizer, torch.optim.SGD):
         for group in optimizer.param_groups:
             for parameter in group['params'] if group['momentum'] else ():
@@ -46,7 +46,7 @@ def _zero_momentum(optimizer: Optimizer) -> None:
 
 
 def _tensors(optimizer: Optimizer, device: torch.device) -> list[Tensor]:
-    """Parameters and states on the device (step counters lie on the host; they matter to nobody once ``ok`` is false)."""
+    """Parameters and state on the device. Step counters on the host are left: once ``ok`` is false, no step follows."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
     states = [value for parameter in parameters for value in optimizer.state.get(parameter, {}).values()]
     return [value for value in [*parameters, *states] if isinstance(value, Tensor) and value.device == device]
@@ -62,13 +62,13 @@ def gradient_norm(parameters: list[Tensor]) -> Tensor:
 
 
 def clip_by_norm(parameters: list[Tensor], norm: Tensor, most: float) -> None:
-    """Scale gradients so that their joint norm is at most ``most``; ``norm`` was computed already."""
+    """Scale gradients so that their joint norm ``norm`` is at most ``most``."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if gradients:
         torch._foreach_mul_(gradients, torch.clamp(most / (norm + 1e-6), max=1.0))
 
 
 def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
-    """The state in plain containers; parameter groups without their tensors' identities."""
+    """The state dict with plain containers."""
     state = optimizer.state_dict()
     return {'state': dict(state['state']), 'param_groups': state['param_groups']}

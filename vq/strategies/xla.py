@@ -1,4 +1,4 @@
-"""XLA: TPUs, or the CPU with ``PJRT_DEVICE=CPU``. One process, one program over all devices of the host (SPMD)."""
+"""XLA: TPUs, or the CPU with ``PJRT_DEVICE=CPU``. One process drives all devices of the host (SPMD)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import Batch
@@ -22,28 +23,21 @@ FUNCTIONALIZATION = 'XLA_DISABLE_FUNCTIONALIZATION'
 AXIS = 'data'
 
 
-def cut_graph() -> None:
-    """Hand what was recorded so far to the device as one program. Nobody waits for it."""
-    import torch_xla
-
-    torch_xla.sync()
-
-
 @VQStrategyRegistry.register_()
 class XLAStrategy(BaseStrategy):
-    """Operations are recorded, and handed over as one program at the end of a step; see docs/tpu.md. Never run on a TPU.
+    """Operations are recorded, and run as one compiled graph at the end of a step. See docs/tpu.md. Never run on a TPU.
 
-    With several devices every tensor of a batch is cut along its first dimension and parameters are on all of them: XLA
-    finds the communication itself, so collectives are the identity and ``batch_size`` counts all devices together. A batch
-    that does not divide is refused in training, and computed by every device as a whole in evaluation. Products of fp32
-    matrices are in fp32.
+    With several devices every tensor of a batch is sharded along its first dimension, and parameters are replicated. XLA
+    inserts the collectives, so ``vq.core.collectives`` is the identity and ``batch_size`` counts all devices. A batch that
+    does not divide among the devices is an error in training; in evaluation every device computes it whole. Products of
+    fp32 matrices are in fp32.
 
-    precision          bf16 autocast of forward passes; there is no fp16
+    precision          fp32, or bf16 autocast of forward passes; fp16 is an error
     accumulate         micro-batches per optimizer step
     clip               bound on the gradient norm, unless an optimizer has its own
     spmd               use all devices; False: only the first
-    compile_cache      folder in which compiled programs are kept for the next start
-    functionalization  False: torch_xla's older way to treat views and writes in place, XLA_DISABLE_FUNCTIONALIZATION=1
+    compile_cache      folder of compiled graphs, reused by the next start
+    functionalization  False: torch_xla's older treatment of views and in-place writes, XLA_DISABLE_FUNCTIONALIZATION=1
     """
 
     name: ClassVar[str] = 'xla'
@@ -62,9 +56,9 @@ class XLAStrategy(BaseStrategy):
             raise ConfigError('XLA devices compute in bf16, not fp16', "Use precision='bf16'.")
         self.spmd, self.compile_cache, self.functionalization = spmd, compile_cache, functionalization
         self.devices = 1
-        self._spmd: Any = None  # the module, where there are several devices
+        self._spmd: Any = None  # the module torch_xla.distributed.spmd, if there are several devices
         self._mesh: Any = None
-        self._divides = True  # the last batch, among the devices
+        self._divides = True  # whether the last batch divides among the devices
 
     # launch
 
@@ -82,11 +76,11 @@ class XLAStrategy(BaseStrategy):
         if torch_xla.backends.get_mat_mul_precision() != 'highest':  # a TPU would multiply fp32 matrices in bf16
             torch_xla.backends.set_mat_mul_precision('highest')
         if self.spmd and not runtime.is_spmd():
-            runtime.use_spmd()  # from here on there is one virtual device; it must come before the first use of a device
+            runtime.use_spmd()  # must precede the first use of a device; all devices are one virtual device then
         if runtime.process_count() > 1:
             raise UserError(
                 f'the XLA strategy runs on one host, and this is one of {runtime.process_count()} processes',
-                'Start it once, on a host that sees all its devices.',
+                'Start one process, on a host that sees all devices.',
             )
         self.devices = runtime.global_runtime_device_count() if runtime.is_spmd() else 1
         if self.devices > 1:
@@ -94,10 +88,11 @@ class XLAStrategy(BaseStrategy):
 
             self._spmd = torch_xla.distributed.spmd
             self._mesh = self._spmd.Mesh(range(self.devices), (self.devices,), (AXIS,))
-        return torch_xla.device()
+        device: torch.device = torch_xla.device()
+        return device
 
     def _set_functionalization(self) -> None:
-        """torch_xla reads it once, when it is imported."""
+        """Set the environment variable. torch_xla reads it once, on import."""
         disabled = os.environ.get(FUNCTIONALIZATION, '0') not in ('', '0')
         if self.functionalization or disabled:
             return
@@ -112,7 +107,7 @@ class XLAStrategy(BaseStrategy):
         assert self.compile_cache is not None
         folder = str(Path(self.compile_cache).absolute())
         if os.environ.get('XLA_PERSISTENT_CACHE_PATH') == folder:
-            return  # an earlier runner of this process has opened it
+            return  # opened by an earlier runner of this process
         Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             runtime.initialize_cache(folder)
@@ -123,21 +118,47 @@ class XLAStrategy(BaseStrategy):
             ) from error
 
     def wrap(self, roots: Mapping[str, nn.Module]) -> dict[str, nn.Module]:
-        cut_graph()  # what the set-up recorded is no part of the first step
+        self._run_graph()  # operations of the set-up would make the first step another graph
         return super().wrap(roots)
+
+    def _run_graph(self) -> None:
+        """Hand the recorded operations to the devices as one graph, without a host sync."""
+        import torch_xla
+
+        torch_xla.sync()
+
+    # numbers and results
+
+    def as_input(self, value: float) -> float | Tensor:
+        """XLA bakes Python floats and 0-d CPU tensors into the graph, so a changing float would recompile every step. As
+        element 0 of a 1-d tensor it is an input.
+        """
+        return torch.tensor([value]).to(self.device)[0]
+
+    def before_reading(self) -> None:
+        self._run_graph()  # else every read would compile a graph of its own
+
+    def joined(self, values: list[Tensor]) -> Tensor:
+        return torch.cat([value.cpu() for value in values])  # torch.cat on the device would be one more graph
+
+    def adapt(self, optimizer: Optimizer) -> None:
+        """Adam keeps its step count on the device: bias corrections are computed there, and not baked into the graph."""
+        for group in optimizer.param_groups:
+            if 'capturable' in group:
+                group['capturable'] = True
 
     # one step
 
     def to_device(self, batch: Batch) -> Batch:
-        cut_graph()  # what the step before left open: moving averages, sums of metrics
+        self._run_graph()  # operations left by the step before: moving averages, sums of metrics
         import torch_xla.core.xla_model as model
 
-        # torch seeds every device but this one; from Python's generator, so that a resumed run draws the same numbers
+        # torch.manual_seed does not seed XLA; a seed from Python's generator makes a resumed run draw the same numbers
         model.set_rng_state(random.getrandbits(31))
         moved = super().to_device(batch)
         self._divides = len(batch) % self.devices == 0
         if self._mesh is not None and self._divides:
-            # not keys and categories, one number each: to read what is cut would compile a program to join it, every time
+            # not keys and categories (B,): reading a sharded tensor compiles a graph that gathers it
             for value in [*vars(moved).values(), *moved.extra.values()]:
                 if isinstance(value, Tensor) and value.ndim > 1 and len(value) == len(batch):
                     self._spmd.mark_sharding(value, self._mesh, (AXIS, *[None] * (value.ndim - 1)))
@@ -148,7 +169,7 @@ class XLAStrategy(BaseStrategy):
         with super().autocast():
             yield
         if not torch.is_grad_enabled():
-            cut_graph()  # the step of an evaluation: metrics then read results, and not the way to them
+            self._run_graph()  # the step of an evaluation: metrics read results, and record no graph of the whole model
 
     @contextlib.contextmanager
     def micro_step(self, wrapped: Mapping[str, nn.Module], last: bool) -> Iterator[None]:
@@ -159,7 +180,7 @@ class XLAStrategy(BaseStrategy):
             )
         yield
         if not last:
-            cut_graph()
+            self._run_graph()
 
     def finish_step(self) -> None:
-        cut_graph()
+        self._run_graph()

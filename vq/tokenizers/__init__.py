@@ -1,1 +1,1 @@
-"""What joins encoder, connectors, quantizer and decoder."""
+"""Tokenizers: models that join an encoder, connectors, a quantizer and a decoder."""

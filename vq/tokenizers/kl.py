@@ -1,4 +1,4 @@
-"""The continuous autoencoder: images become Gaussians over maps, with no codes and no tokens."""
+"""The continuous autoencoder: an image becomes a Gaussian over maps, without codes or tokens."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class KLAutoencoder(Tokenizer):
     """x -> N(mu, exp(l)),  z = mu + exp(l / 2) e,  loss 'kl' = E_x sum (mu^2 + exp(l) - 1 - l) / 2;  z -> image.
 
     (Kingma and Welling 2014; Rombach et al. 2022 for images.) image -> encoder -> post_encode -> mu and l, the two halves of
-    the channels -> pre_decode -> decoder. Training decodes a sample, evaluation mu. The sum of the loss goes over
-    channels and cells of an image, l is kept between -30 and 20.
+    the channels -> pre_decode -> decoder. Training decodes a sample, evaluation decodes mu. The loss is summed over channels
+    and cells of an image. l is clamped to -30 .. 20.
 
-    ``kl_weight`` 1e-6 of latent diffusion goes with pixel losses that are summed over the image; with means, as here, the
-    same balance is 1e-6 / (3 H W). Larger weights give smoother latents and blurred images.
+    Latent diffusion's ``kl_weight`` of 1e-6 belongs to pixel losses that are summed over the image. Pixel losses here are
+    means, for which the same balance is 1e-6 / (3 H W). Larger weights give smoother latents and blurred images.
 
-    Connectors keep the width unless they say otherwise: ``post_encode`` that of the encoder, twice the latent's, and
-    ``pre_decode`` that of the decoder. ``codebook_size`` is 0: metrics of codebooks refuse such a model.
+    By default connectors keep the width: ``post_encode`` that of the encoder, twice the latent's, and ``pre_decode`` that of
+    the decoder. ``codebook_size`` is 0: codebook metrics refuse this model.
     """
 
     can_decode = True
@@ -75,7 +75,7 @@ class KLAutoencoder(Tokenizer):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Follows ``kl_weight``, which may be changed at any time, for schedules."""
+        """Reads ``kl_weight``, which a schedule can change at any time."""
         return {'kl': self.kl_weight}
 
     def latent_shape(self, image_size: int) -> tuple[int, ...]:
@@ -94,7 +94,7 @@ class KLAutoencoder(Tokenizer):
 
     @staticmethod
     def sample(latent: Latent, noise: Tensor | None = None) -> Tensor:
-        """A draw z (B, C, h, w), from the process's random state unless ``noise`` is given."""
+        """Draw z (B, C, h, w), from torch's global generator unless ``noise`` is given."""
         assert latent.logvar is not None
         with no_autocast(latent.mean.device):
             noise = torch.randn_like(latent.mean) if noise is None else noise
@@ -115,7 +115,7 @@ class KLAutoencoder(Tokenizer):
     def decoder_features(self, z: Tensor) -> Tensor:
         return self.decoder.features(z if self.pre_decode is None else self.pre_decode(z))
 
-    # what it has not
+    # not available without tokens
 
     def quantize(self, latent: Latent) -> Quantized:
         self._refuse()
@@ -133,6 +133,6 @@ class KLAutoencoder(Tokenizer):
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, Latent]:
-        """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the Gaussian on the way."""
+        """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the Gaussian of the latent."""
         latent = self.encode(image)
         return self.decode(self.code(latent)[0]), latent

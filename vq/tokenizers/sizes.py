@@ -1,4 +1,4 @@
-"""What sizes of images a tokenizer takes."""
+"""The check of the image size of a tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoder, connector, quantizer, connector, decoder: the shape of VQ-VAE, VQGAN and most tokenizers after them."""
+"""Encoder, connector, quantizer, connector, decoder: the structure of VQ-VAE, VQGAN and most later tokenizers."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
 from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.registries import VQModelRegistry
-from vq.tokenizers.joins import check_join
 from vq.tokenizers.sizes import check_image_size
+from vq.tokenizers.width_check import check_join
 
 
 @VQModelRegistry.register_()
 class VQGAN(Tokenizer):
     """image -> encoder -> post_encode -> quantizer -> pre_decode -> decoder -> image; tokens (B, h, w).
 
-    A quantizer may have more tokens per cell, (B, h, w, n), or its own order of them, (B, n).
-    Widths follow from the neighbours unless a config gives them: connectors take theirs from both sides, the decoder
-    the encoder's. Without connectors the encoder's ``out_channels`` must be what the quantizer takes, which is its
-    ``embedding_dim`` unless it says otherwise.
+    A quantizer can have several tokens per cell, (B, h, w, n), or tokens without a grid, (B, n).
+    Widths that the config leaves out follow from the neighbours: a connector takes its widths from both sides, the decoder
+    takes ``in_channels`` from the encoder. Without connectors ``out_channels`` of the encoder must equal ``feature_dim`` of
+    the quantizer, which is by default its ``embedding_dim``.
     """
 
     can_decode = True
-    # parts are built in the order of the signature, and a wire can only come from a part built before
+    # parts are built in the order of the signature, and a wire can only start at a part that is already built
     wires: ClassVar[dict[str, str]] = {
         'post_encode.in_channels': 'encoder.out_channels',
         'post_encode.out_channels': 'quantizer.feature_dim',
@@ -69,12 +69,12 @@ class VQGAN(Tokenizer):
 
     @property
     def bits(self) -> float:
-        """Bits per token; where a cell has several, of all of them."""
+        """Bits per token; with several tokens per cell, the sum over them."""
         return self.quantizer.bits
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """How the quantizer's losses are meant to be weighted."""
+        """The weights of the quantizer's losses."""
         weights: dict[str, float] = getattr(self.quantizer, 'loss_weights', {})
         return weights
 
@@ -94,7 +94,7 @@ class VQGAN(Tokenizer):
     def quantize(self, latent: Latent) -> Quantized:
         quantized: Quantized = self.quantizer(latent.mean.permute(0, 2, 3, 1))  # channels last: (B, h, w, C)
         z = quantized.z.permute(0, 3, 1, 2)
-        if latent.mean.is_contiguous():  # the whole decoder would run channels last otherwise, and its norms copy
+        if latent.mean.is_contiguous():  # otherwise the whole decoder runs in NHWC, and its norms copy
             z = z.contiguous()
         return Quantized(z, quantized.tokens, quantized.losses, quantized.extra)
 
@@ -112,6 +112,6 @@ class VQGAN(Tokenizer):
         self.quantizer.update(ok)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Quantized]:
-        """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and what the quantizer said on the way."""
+        """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the output of the quantizer."""
         quantized = self.quantize(self.encode(image))
         return self.decode(quantized.z), quantized

@@ -1,4 +1,4 @@
-"""A trained tokenizer whose tokens are turned into pixels by another decoder."""
+"""A frozen tokenizer with a new decoder, which is trained on its tokens."""
 
 from __future__ import annotations
 
@@ -13,21 +13,20 @@ from vq.core.records import Latent, Quantized
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
 from vq.registries import VQModelRegistry
-from vq.tokenizers.joins import check_join
+from vq.tokenizers.width_check import check_join
 
 
 @VQModelRegistry.register_()
 class TokenizerWithDecoder(Tokenizer):
     """image -> the frozen tokenizer's encoder and quantizer -> tokens -> code vectors -> pre_decode -> decoder -> image.
 
-    - ``frozen``: a ``FrozenTokenizer``. It encodes, quantizes and looks tokens up; whether it can decode does not matter, and
-      a decoder of its own is let go. Never in training, without gradients, and out of checkpoints but for the digest of its
-      file.
-    - ``decoder``, ``pre_decode``: what learns. The connector takes its widths from both sides; a decoder without one takes as
-      many channels as the codes have.
+    - ``frozen``: a ``FrozenTokenizer``. It encodes, quantizes and looks tokens up. Its own decoder, if any, is dropped. It is
+      always in eval mode and gets no gradients; checkpoints have only the digest of its file.
+    - ``decoder``, ``pre_decode``: the trained parts. The connector takes its widths from both sides. Without a connector the
+      decoder has as many input channels as the codes.
 
-    Images may be of another size than those the tokenizer was trained on, if its encoder takes them: a cell is as many pixels
-    as before, so there are more tokens or fewer. The decoder must make as many pixels of a cell.
+    If its encoder allows, the tokenizer takes images of another size than in its training: a cell has as many pixels as
+    before, so the number of tokens changes. The decoder must make as many pixels of a cell.
     """
 
     can_decode = True
@@ -41,7 +40,7 @@ class TokenizerWithDecoder(Tokenizer):
         super().__init__()
         if not isinstance(frozen, FrozenTokenizer) or frozen.gives != 'codes':
             raise ConfigError(
-                'a decoder learns from the code vectors of a frozen tokenizer',
+                'TokenizerWithDecoder trains a decoder on the code vectors of a frozen tokenizer',
                 "Write frozen=dict(type='FrozenTokenizer', tokenizer=..., weights=...), with gives='codes'.",
             )
         check_join('the tokenizer', frozen.out_channels, 'pre_decode', pre_decode, 'the decoder', decoder.in_channels)
@@ -49,9 +48,9 @@ class TokenizerWithDecoder(Tokenizer):
         if upsampling != frozen.downsampling:
             raise ConfigError(
                 f'a token of this tokenizer stands for {frozen.downsampling} x {frozen.downsampling} pixels, and the decoder '
-                f'makes {upsampling} x {upsampling} of it',
+                f'makes {upsampling} x {upsampling} pixels',
                 f'Give the decoder {frozen.downsampling} pixels a token, by its multipliers (one doubling from each to the '
-                'next) or the patch of a ViTDecoder, or take a tokenizer with other cells.',
+                'next) or the patch of a ViTDecoder, or take a tokenizer with another number of pixels a token.',
             )
         frozen.forget_decoder()
         self.frozen = frozen
@@ -71,7 +70,7 @@ class TokenizerWithDecoder(Tokenizer):
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
-        """A frozen quantizer asks for nothing."""
+        """Empty: a frozen quantizer has no losses."""
         return {}
 
     def token_shape(self, image_size: int) -> tuple[int, ...]:
@@ -86,13 +85,13 @@ class TokenizerWithDecoder(Tokenizer):
 
     @torch.no_grad()
     def quantize(self, latent: Latent) -> Quantized:
-        """The losses of what is frozen are left out, here and in ``code``."""
+        """The losses of the frozen quantizer are left out, here and in ``code``."""
         quantized = self.frozen.tokenizer.quantize(latent)
         return Quantized(quantized.z, quantized.tokens, {}, quantized.extra)
 
     @torch.no_grad()
     def code(self, latent: Latent) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """As in evaluation: of continuous tokenizers the mean."""
+        """As in evaluation: z of a continuous tokenizer is the mean."""
         z, tokens, _ = self.frozen.tokenizer.code(latent)
         return z, tokens, {}
 
@@ -100,7 +99,7 @@ class TokenizerWithDecoder(Tokenizer):
     def lookup(self, tokens: Tensor) -> Tensor:
         return self.frozen.tokenizer.lookup(tokens)
 
-    # the part that learns
+    # the trained part
 
     def decode(self, z: Tensor) -> Tensor:
         image: Tensor = self.decoder(z if self.pre_decode is None else self.pre_decode(z))

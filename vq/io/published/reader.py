@@ -1,15 +1,16 @@
-"""Files of other projects: tensors, and what else they happen to carry, without running anything of it.
+"""Files of other projects: tensors, and the objects around them, without running code of the file.
 
-A training checkpoint names classes besides its tensors: callbacks, settings, scores. Names on a list are read as inert
-stand-ins that only keep what the file says of them; the classes themselves are never imported. Any other name refuses
-the file.
+A training checkpoint names classes besides its tensors: callbacks, settings, scores. Classes on a list are read as inert
+stand-ins that keep arguments, state and items. The classes themselves are never imported. A file that names any other class
+is refused.
 """
 
 from __future__ import annotations
 
+import collections
 import pickle
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from vq.core.errors import UserError, listing
 from vq.io import plain, tensorfile
+from vq.io.published.pickled_items import classes_with_items
 from vq.io.weights import sniff
 
 # full names of globals, as regular expressions
@@ -36,29 +38,32 @@ HARMLESS = (
 
 
 class StandIn:
-    """An object of the file, of a class that was not loaded: how it was made, its state, and its items."""
+    """An object of the file, of a class that was not imported: the arguments it was made with, and its state."""
 
     origin: ClassVar[str] = ''  # the full name of the class
     args: tuple[Any, ...]
     state: Any
-    items: dict[Any, Any]
 
     def __new__(cls, *args: Any) -> Self:
         self = super().__new__(cls)
-        self.args, self.state, self.items = args, None, {}
+        self.args, self.state = args, None
         return self
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
-    def __setitem__(self, key: Any, value: Any) -> None:
-        self.items[key] = value
-
     def values(self) -> list[Any]:
-        """All that it was given, whichever way."""
+        """Arguments and state."""
         states = self.state if isinstance(self.state, tuple) else (self.state,)
         named = [value for state in states if isinstance(state, dict) for value in state.values()]
-        return [*self.args, *named, *self.items.values()]
+        return [*self.args, *named]
+
+
+class DictStandIn(StandIn):
+    """Makes an object of a dict subclass: an OrderedDict of its items. Its state becomes attributes of the OrderedDict."""
+
+    def __new__(cls, *args: Any) -> Any:
+        return collections.OrderedDict()
 
 
 def read_published(path: Path, harmless: Sequence[str] = HARMLESS) -> Any:
@@ -76,7 +81,7 @@ def read_published(path: Path, harmless: Sequence[str] = HARMLESS) -> Any:
             f'{path} is refused: it asks for {listing(refused)}, and loading these could run code',
             'Where you trust the file, save its tensors alone: torch.save(state_dict, FILE).',
         )
-    with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+    with torch.serialization.safe_globals([*_stand_ins(path, names)]):
         return plain.read_torch(path, mmap=kind == 'torch')
 
 
@@ -112,5 +117,8 @@ def _foreign_names(path: Path) -> list[str]:
         raise tensorfile.damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
-def _stand_in(name: str) -> type[StandIn]:
-    return type('StandIn', (StandIn,), {'origin': name})
+def _stand_ins(path: Path, names: Sequence[str]) -> Iterator[tuple[type[StandIn], str]]:
+    with_items = classes_with_items(path) if names else set()
+    for name in names:
+        base = DictStandIn if name in with_items else StandIn
+        yield type(base.__name__, (base,), {'origin': name}), name

@@ -7,6 +7,7 @@ a stand-in keeps what the file says, and the three values are told apart by thei
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
 def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
     inner: Iterable[Any] = ()
     if isinstance(value, StandIn | dict):
-        inner = value.values()
+        inner = [*value.values(), *(vars(value).values() if isinstance(value, OrderedDict) else ())]
     elif isinstance(value, list | tuple) and not isinstance(value, torch.Size):
         inner = value
     else:

@@ -1,1 +1,1 @@
-"""How codebooks move besides by gradient: one file per rule."""
+"""Update rules that move a codebook outside of gradient descent: one file each."""

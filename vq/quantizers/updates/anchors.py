@@ -1,4 +1,4 @@
-"""Which feature of a step each code may move to: CVQ's anchors, gathered over micro-batches and ranks."""
+"""CVQ's anchors, the features of a step that codes can move to, gathered over micro-batches and ranks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from vq.quantizers.soft_assignment import DEVICE_BUDGET_BYTES, row_tiles
 from vq.quantizers.updates.base import accept
 from vq.quantizers.updates.draw import gumbel_noise, keep_best, places_of, priorities, winners
 
-CPU_TILE_BYTES = 8 * 2**20  # what stays in cache while noise is made
+CPU_TILE_BYTES = 8 * 2**20  # a tile of noise that stays in the CPU cache
 AnchorKind = Literal['nearest', 'multinomial', 'cached']
 
 
 class Anchors(nn.Module):
-    """``add`` in every training forward, ``collect`` once per step; a step's state is empty in between."""
+    """``add`` is called in every training forward, ``collect`` and ``clear`` once per step."""
 
     def add(self, features: Tensor, codebook: Tensor) -> None:
         """features (N, C), codebook (K, C). No collective."""
         raise NotImplementedError
 
     def collect(self, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Anchors (K, C) and ``counts`` (K,), both over all ranks, by two all-reduces."""
+        """Anchors (K, C) and the sum of ``counts`` (K,), both over all ranks, by two all-reduces."""
         raise NotImplementedError
 
     def clear(self) -> None:
-        """Forget the step."""
+        """Empty the state of the step."""
         raise NotImplementedError
 
     def advance(self, anchors: Tensor, ok: Tensor) -> None:
-        """An update was made with these anchors, if ``ok``."""
+        """Called after an update with these anchors, which took place only if ``ok``."""
 
     def reset(self, codebook: Tensor) -> None:
         """Back to the initial state."""
@@ -45,12 +45,12 @@ class Anchors(nn.Module):
 class NearestAnchors(Anchors):
     """The nearest feature of the step.
 
-    The costs of each rank's anchors travel first, so that only the best anchors follow. One collective alone would have to
-    gather the anchors of every rank: the size of the codebook times the number of ranks.
+    The first all-reduce finds the lowest cost per code, the second sums only the anchors of that cost. A single collective
+    would have to gather the anchors of every rank: the size of the codebook times the number of ranks.
     """
 
     anchors: Tensor  # (K, C) the best features so far in this step, on this rank
-    cost: Tensor  # (K,) the lowest is best
+    cost: Tensor  # (K,) of these features; lower is better
 
     def __init__(self, codebook: Tensor, metric: Metric) -> None:
         super().__init__()
@@ -62,12 +62,12 @@ class NearestAnchors(Anchors):
     @torch.no_grad()
     def add(self, features: Tensor, codebook: Tensor) -> None:
         index, cost = self.choose(features, codebook)
-        better = cost < self.cost  # strictly: the first of equals stays, as in one large batch
+        better = cost < self.cost  # strict: on ties the first feature stays, as in one large batch
         accept(self.anchors, features[index], better[:, None])
         accept(self.cost, cost, better)
 
     def choose(self, features: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        """Which of the features (N, C) is best for each code, (K,), and what it costs."""
+        """For each code the index (K,) of the best of the features (N, C), and its cost (K,)."""
         index = nearest_feature(features, codebook, self.metric)
         anchors = features[index]
         if self.metric == 'cosine':
@@ -77,7 +77,7 @@ class NearestAnchors(Anchors):
     @torch.no_grad()
     def collect(self, counts: Tensor) -> tuple[Tensor, Tensor]:
         best = collectives.all_reduce(self.cost, 'min')
-        mine = (self.cost == best).to(self.anchors.dtype)  # (K,) 1 or 0; 1 on several ranks only where they tie exactly
+        mine = (self.cost == best).to(self.anchors.dtype)  # (K,) 1 or 0; 1 on several ranks only for exact ties
         totals = collectives.all_reduce(torch.cat([self.anchors * mine[:, None], mine[:, None], counts[:, None]], dim=1))
         return totals[:, :-2] / totals[:, -2:-1], totals[:, -1]  # ties: their mean, the same on every rank
 
@@ -87,15 +87,16 @@ class NearestAnchors(Anchors):
 
 
 class MultinomialAnchors(NearestAnchors):
-    """A feature of the step, drawn with p_i = softmax over all its features i of s_ik: -|x_i - c_k|^2, or the cosine.
+    """A feature of the step, drawn with p_i = softmax_i(s_ik) over its features i; s_ik is -|x_i - c_k|^2 or the cosine.
 
-    By the Gumbel-max trick: argmax_i (s_ik + g_ik) has this distribution, and a maximum can be taken piece by piece, so
-    micro-batches and ranks draw from the softmax over all of them, and no N x K matrix is kept. The noise g_ik is a
-    function of seed, step, code, and the feature's place in the global batch: the draw does not depend on the cut.
+    By the Gumbel-max trick argmax_i (s_ik + g_ik) has this distribution. A maximum can be taken piece by piece, so
+    micro-batches and ranks together draw from the softmax over all features, and no N x K matrix is stored. The noise g_ik
+    is a function of seed, step, code, and the feature's place in the global batch, so the draw does not depend on how the
+    batch is split.
     """
 
     seen: Tensor  # () int64, features of this step on this rank
-    number: Tensor  # () int64, updates made so far
+    number: Tensor  # () int64, number of updates so far
 
     def __init__(self, codebook: Tensor, metric: Metric, seed: int) -> None:
         super().__init__(codebook, metric)
@@ -132,8 +133,8 @@ class MultinomialAnchors(NearestAnchors):
 
 
 class CachedAnchors(Anchors):
-    """A feature of the step, drawn evenly and without repetition; where there are fewer features than codes, the codes
-    that get none, drawn evenly too, keep the anchor of an earlier step, and before that their first value.
+    """A feature of the step, drawn uniformly without replacement. With fewer features than codes, some codes get none; these
+    are drawn uniformly too, and keep their anchor of an earlier step, at first their initial value.
     """
 
     cache: Tensor  # (K, C) the anchors of the step before
@@ -186,11 +187,11 @@ class CachedAnchors(Anchors):
 
 
 def similarity(features: Tensor, codebook: Tensor, cosine: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """(x' (N, C), c' (K, C), b (N,)) with s_ik = x'_i . c'_k + b_i, but for what is the same for all i."""
+    """(x' (N, C), c' (K, C), b (N,)) with s_ik = x'_i . c'_k + b_i, up to terms that are equal for all i."""
     if cosine:
         features, codebook = F.normalize(features, dim=1), F.normalize(codebook, dim=1)
         return features, codebook, torch.zeros_like(features[:, 0])
-    centre = codebook.mean(0)  # moves no distance; products keep their digits
+    centre = codebook.mean(0)  # subtracting it changes no distance, and makes the products more precise
     features = features - centre
     return features, (codebook - centre) * 2, -features.square().sum(1)
 
@@ -209,7 +210,7 @@ def draw_anchors(
         return torch.cat([best.indices for best in found]), torch.cat([best.values for best in found])
 
 
-# an operator of its own: torch.compile takes it whole, instead of unrolling the tiles and refusing the precision switch
+# A custom operator: tracing into it, torch.compile would unroll the tiles and fail at the precision switch.
 _draw_operator = torch.library.custom_op('vq::draw_anchors', draw_anchors, mutates_args=())
 
 

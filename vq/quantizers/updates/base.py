@@ -1,4 +1,4 @@
-"""What every codebook update does."""
+"""The interface of codebook updates."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vq.quantizers.search import Metric
 
 
 class Update(CodebookUpdate):
-    """``observe`` in every training forward, ``update`` once per optimizer step; both only on the device.
+    """``observe`` is called in every training forward, ``update`` once per optimizer step. Neither syncs with the host.
 
-    ``by_gradient`` says whether gradients move the codes too. ``in_forward`` makes the quantizer call ``update`` inside
-    its forward and look codes up afterwards, as some papers' code does.
+    ``by_gradient`` says whether gradients move the codes too. With ``in_forward`` the quantizer calls ``update`` inside its
+    forward and looks the codes up afterwards, as the code of some papers does.
     """
 
     by_gradient: bool = True
@@ -24,24 +24,24 @@ class Update(CodebookUpdate):
         raise NotImplementedError
 
     def reset(self, codebook: Tensor) -> None:
-        """Back to the initial state, for a codebook that was filled anew."""
+        """Back to the initial state, after the codebook was re-initialised."""
         raise NotImplementedError
 
     def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor, images: int) -> None:
-        """Take in features (N, C) of so many images, fp32 and without gradient, and their tokens (N,). No collective."""
+        """Accumulate detached fp32 features (N, C) of ``images`` images, and their tokens (N,). No collective."""
         raise NotImplementedError
 
     def restarted(self, codebook: Tensor, rows: Tensor) -> None:
-        """Somebody else has set the codes of ``rows`` (K,) bool anew: what was known of them is no longer true."""
+        """Reset the statistics of the codes ``rows`` (K,) bool, after other code gave them new values."""
         raise NotImplementedError
 
     def update(self, codebook: Tensor, ok: Tensor | None) -> None:
-        """Move the codes by what all ranks observed since the last call, unless ``ok`` is false; forget it either way."""
+        """Move the codes by the observations of all ranks since the last call, unless ``ok`` is false. Always clear them."""
         raise NotImplementedError
 
 
 def accept(state: Tensor, new: Tensor, ok: Tensor) -> None:
-    """Write ``new`` into ``state`` where ``ok`` (a bool on the device) holds: no branch, so nobody waits."""
+    """Write ``new`` into ``state`` where ``ok`` (a bool on the device) is true: without a branch, so without a host sync."""
     state.copy_(torch.where(ok, new, state))
 
 

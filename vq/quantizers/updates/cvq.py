@@ -16,15 +16,15 @@ from vq.registries import VQCodebookUpdateRegistry
 class CVQUpdate(Update):
     """p <- d p + (1 - d) f,  a_k = exp(-10 K p_k / (1 - d) - eps),  e_k <- (1 - a_k) e_k + a_k z_k.
 
-    (Zheng and Vedaldi 2023, eq. 3 to 5.) f is the share of the step's vectors that went to each code, p starts at 0, and
-    z_k is the anchor of code k among the vectors of the global batch. Codes learn by gradient as well. The authors'
-    code returns the codes of before the update, as here; that of the cluster tokenizers updates inside forward and
-    returns the new ones: ``in_forward=True``.
+    (Zheng and Vedaldi 2023, eq. 3 to 5.) f is the fraction of the step's vectors assigned to each code, p starts at 0, and
+    z_k is the anchor of code k among the vectors of the global batch. Gradients train the codes as well. By default forward
+    returns the codes before the update, as the authors' code does. With ``in_forward=True`` it updates first and returns the
+    new codes, as the code of the cluster tokenizers does.
 
     - ``anchor``: 'nearest', the feature nearest to the code; 'multinomial', a feature drawn with the probability softmax of
-      the similarity, -|x - e_k|^2 or the cosine (the authors' 'probrandom'; a K x N table of random numbers is drawn, in
-      tiles); 'cached', a random feature, and that of an earlier step where there are fewer features than codes.
-    - ``seed``: of the draws.
+      the similarity, -|x - e_k|^2 or the cosine (the authors' 'probrandom'; takes K x N random numbers, drawn in tiles);
+      'cached', a random feature; with fewer features than codes, some codes keep the feature of an earlier step.
+    - ``seed``: the seed of the draws.
 
     Two collectives per step.
     """

@@ -1,10 +1,10 @@
-"""A random choice of vectors that does not depend on how a global batch is cut into ranks and micro-batches.
+"""A random choice of vectors that does not depend on how a global batch is split over ranks and micro-batches.
 
-Every vector gets a pseudo-random priority from (seed, number of the update, its place in the global batch); the R
-highest win. Each process keeps its own R, and the R highest of all of those are the R highest of the whole batch.
+Every vector gets a pseudo-random priority from (seed, number of the update, its place in the global batch). The R vectors
+of the highest priorities are chosen. Each rank keeps its R highest; the R highest among those are the R highest of the batch.
 
-(A codebook that is used several times in one forward sees the features of a micro-batch use after use: cut into
-micro-batches, the same features come in another order, and others of them are drawn. Ranks make no difference.)
+(Exception: a codebook that is used several times in one forward sees the features of a micro-batch use after use. The number
+of micro-batches then changes the order of the features, and with it the choice. The number of ranks does not.)
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def priorities(places: Tensor, seed: int, number: Tensor) -> Tensor:
 
 
 def split(priority: Tensor) -> Tensor:
-    """Priorities (R,) -> (R, 2) fp32 halves, each exact, so that they can travel among floats."""
+    """Priorities (R,) -> (R, 2) fp32 halves, each exact, so that floats and priorities can share an all-reduce."""
     return torch.stack([priority >> 24, priority & MASK], dim=1).float()
 
 
@@ -46,24 +46,27 @@ def join(halves: Tensor) -> Tensor:
 
 
 def places_of(size: int, seen: Tensor, device: torch.device) -> Tensor:
-    """The places (N,) in the global batch of the next ``size`` vectors on this rank, which has ``seen`` () before.
+    """The places (N,) in the global batch of the next ``size`` vectors of this rank; ``seen`` () vectors came before.
 
-    Ranks hold equal shares of every micro-batch, one after the other.
+    Every micro-batch is split evenly over the ranks, in rank order.
     """
     return seen * collectives.size() + collectives.rank() * size + torch.arange(size, device=device)
 
 
 def keep_best(pool: Tensor, priority: Tensor, features: Tensor, drawn: Tensor) -> tuple[Tensor, Tensor]:
-    """The R highest of a pool (R, C) with priorities (R,) and of new features (N, C) with theirs, in their order."""
+    """The R vectors of the highest priorities, and these priorities, both in falling order of priority.
+
+    The vectors are a pool (R, C) with priorities (R,), and new features (N, C) with priorities ``drawn`` (N,).
+    """
     best, index = torch.cat([priority, drawn]).topk(len(priority))
     return torch.cat([pool, features])[index], best
 
 
 def winners(pool: Tensor, priority: Tensor) -> tuple[Tensor, Tensor]:
-    """Every rank's R highest -> (this rank's part of the R highest of all, zeros elsewhere (R, C); which are there (R,)).
+    """Every rank's R vectors -> (the R highest of all ranks (R, C), zero where another rank holds them; which exist (R,)).
 
-    The sum over ranks is all of them. So priorities travel first, by one all-reduce here, and then R vectors, instead of R
-    from every rank.
+    The sum of the first result over ranks gives all R vectors. So one all-reduce of priorities here and one of R vectors by
+    the caller replace a gather of R vectors from every rank.
     """
     size = len(priority)
     slots = pool.new_zeros(collectives.size(), size, 2)
@@ -75,10 +78,10 @@ def winners(pool: Tensor, priority: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def gumbel_noise(places: Tensor, codes: Tensor, seed: int, number: Tensor) -> Tensor:
-    """Places (N,), numbers of codes (k,) -> (k, N) draws from Gumbel(0, 1): -log(-log(1 - v)), v evenly distributed.
+    """Places (N,), numbers of codes (k,) -> (k, N) draws from Gumbel(0, 1): -log(-log(1 - v)), v uniform in (0, 1).
 
-    v is a function of (place, code, seed, number) alone: a random word of 32 bits per place and one per code, joined, and
-    mixed by two rounds of shift and multiplication. Few operations, because K x N of them are made.
+    v is a function of (place, code, seed, number) alone: a random 32-bit word per place and one per code are combined by XOR
+    and mixed by two rounds of shift and multiplication. Few operations, because K x N draws are made.
     """
     by_place, by_code = priorities(places, seed, number) & WORD, priorities(codes, seed + 1, number) & WORD
     word = by_place ^ by_code[:, None]  # (k, N) int64 below 2^32; products with 31 bits do not overflow
@@ -89,6 +92,6 @@ def gumbel_noise(places: Tensor, codes: Tensor, seed: int, number: Tensor) -> Te
     word *= MIXERS[1]
     word &= WORD
     word ^= word >> 16
-    # fp32 is fine near 0, where the largest draws come from
+    # the largest draws come from v near 0, where fp32 has a high resolution
     v = word.float().add_(0.5).mul_(2.0**-32).clamp_max_(1 - 2.0**-24)
     return v.neg_().log1p_().neg_().log_().neg_()

@@ -21,12 +21,13 @@ class EMAUpdate(Update):
     """N_k <- d N_k + (1 - d) n_k,  m_k <- d m_k + (1 - d) sum of the n_k vectors of code k,  e_k <- m_k / N'_k.
 
     (van den Oord et al. 2017, appendix A.) N'_k = (N_k + eps) / (N + K eps) N with N the sum of all N_k: Laplace
-    smoothing that keeps the total. N starts at 1 and m at the first codes. With a cosine distance codes are scaled to
+    smoothing that keeps the total. N_k starts at 1 and m_k at the initial code. With a cosine distance codes are scaled to
     unit length. ``restart`` moves dead codes to observed vectors in the same step.
 
-    ``smoothing='images'`` is how the VQ-VAE/GAN study's code has it, to go on training its checkpoints: N'_k = (N_k + eps)
-    B / (B + K eps) with B the images of the step, and N_k becomes N'_k. That shrinks counts anew in every step: they settle
-    at 1 / (1 + d K eps / (B (1 - d))) of the true ones (0.95 for d = 0.95, K = 4096, B = 16), and codes are so much too long.
+    ``smoothing='images'`` is the formula of the VQ-VAE/GAN study's code, for training its checkpoints further: N'_k =
+    (N_k + eps) B / (B + K eps) with B the images of the step, and N_k is set to N'_k. This shrinks the counts in every step:
+    they settle at 1 / (1 + d K eps / (B (1 - d))) of the true counts (0.95 for d = 0.95, K = 4096, B = 16), and codes are
+    too long by the inverse of this factor.
     """
 
     by_gradient = False

@@ -1,4 +1,4 @@
-"""Lloyd's k-means over the features of all ranks: where a codebook may start from."""
+"""Lloyd's k-means over the features of all ranks, to initialise codebooks."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from vq.quantizers.updates.draw import keep_best, places_of, priorities, winners
 
 @dataclasses.dataclass
 class Clusters:
-    """What k-means found; equal bits on every rank."""
+    """The result of k-means, bitwise equal on every rank."""
 
     centres: Tensor  # (K, C)
-    counts: Tensor  # (K,) features of each
+    counts: Tensor  # (K,) features per centre
     inertia: list[float]  # mean squared distance to the nearest centre: at the start, and after each iteration
 
 
 def draw_features(batches: Sequence[Tensor], count: int, seed: int, number: int) -> tuple[Tensor, Tensor]:
-    """``count`` features drawn evenly and without repetition from batches (n, C) of all ranks, (count, C); which are there.
+    """Draw ``count`` features (count, C) uniformly without replacement from batches (n, C) of all ranks; which exist (count,).
 
-    Every rank has equal shares of every batch. The draw does not depend on how a batch is cut into shares.
+    Every batch is split evenly over the ranks. The draw does not depend on the number of ranks.
     """
     first = batches[0]
     pool, priority = first.new_zeros(count, first.shape[1]), torch.zeros(count, dtype=torch.int64, device=first.device)
@@ -51,8 +51,8 @@ def kmeans(
     """k_i = argmin_k |x_i - m_k|^2,  m_k = the mean of the x_i with k_i = k;  ``iterations`` times.
 
     With a cosine metric features are scaled to unit length, and m_k is the mean's direction (spherical k-means, Dhillon
-    and Modha 2001). ``start`` (K, C) is drawn from the features unless it is given. A centre that has lost all features
-    moves to a random one, anew in every iteration. Neither step raises the inertia.
+    and Modha 2001). The initial centres are ``start`` (K, C), by default random features. In every iteration a centre
+    without features moves to a random feature. No iteration raises the inertia.
     """
     batches = [F.normalize(batch.float(), dim=1) if metric == 'cosine' else batch.float() for batch in batches]
     rows = torch.cat(list(batches))  # (N, C)
@@ -85,9 +85,9 @@ def _assign(rows: Tensor, centres: Tensor, metric: Metric) -> tuple[Tensor, Tens
 
 @torch.no_grad()
 def mean_lengths(batches: Sequence[Tensor], directions: Tensor) -> Tensor:
-    """For directions d (K, C) of unit length: s_k = the mean of x_i . d_k over the features that d_k is nearest to, (K, 1).
+    """Directions d (K, C) of unit length -> s (K, 1): s_k is the mean of x_i . d_k over the features x_i nearest to d_k.
 
-    s_k d_k is nearest to these features among all multiples of d_k. 1 where there are none, or it would turn d_k round.
+    Of all multiples of d_k, s_k d_k is nearest to these features. s_k is 1 without features, or if the mean is not positive.
     """
     rows = torch.cat([batch.float() for batch in batches])
     tokens = nearest_code(rows, directions, 'cosine')

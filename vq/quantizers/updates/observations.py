@@ -1,4 +1,4 @@
-"""What the micro-batches of one optimizer step showed a codebook: counts, sums, and a few vectors drawn at random."""
+"""Statistics of the features of one optimizer step: counts and sums per code, and a few vectors drawn at random."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from vq.quantizers.updates.draw import join, keep_best, places_of, priorities, s
 
 @dataclasses.dataclass
 class Totals:
-    """Over all ranks and micro-batches of a step; equal bits on every rank."""
+    """Totals over all ranks and micro-batches of a step, bitwise equal on every rank."""
 
     counts: Tensor  # (K,) vectors per code
-    sums: Tensor  # (K, C) their sums, or (0, C) where nobody needs them
+    sums: Tensor  # (K, C) sums of the vectors per code, or (0, C) if not needed
     candidates: Tensor  # (R, C) vectors drawn at random, in the order of the draw
-    valid: Tensor  # (R,) bool: fewer than R vectors may have been seen
-    images: Tensor  # () how many images they are of
+    valid: Tensor  # (R,) bool: which candidates exist, as a step can have fewer than R vectors
+    images: Tensor  # () number of images
 
     def acceptable(self, ok: Tensor | None) -> Tensor:
-        """() bool: the step is good, and something was observed at all."""
+        """() bool: ``ok`` holds, and at least one vector was observed."""
         seen = self.counts.sum() > 0
         return seen if ok is None else seen & ok
 
@@ -37,7 +37,7 @@ class Observations(nn.Module):
     pool: Tensor  # (R, C) candidates so far
     priority: Tensor  # (R,) int64, 0 where the pool is still empty
     seen: Tensor  # () int64, vectors observed on this rank
-    number: Tensor  # () int64, updates made so far: every one draws other candidates
+    number: Tensor  # () int64, number of updates so far: each draws different candidates
 
     def __init__(self, codebook: Tensor, *, with_sums: bool, candidates: int = 0, seed: int = 0) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class Observations(nn.Module):
     def add(self, features: Tensor, tokens: Tensor, images: int = 0) -> None:
         """features (N, C) of ``images`` images, tokens (N,); N must be the same on all ranks, for the draw."""
         self.images.add_(images)
-        # straight into the accumulators: two micro-batches then add up in the order one large batch would
+        # added to the accumulators directly, so that two micro-batches are summed in the order of one large batch
         self.counts.index_add_(0, tokens, torch.ones_like(features[:, 0]))
         if self.with_sums:
             self.sums.index_add_(0, tokens, features)
@@ -72,9 +72,9 @@ class Observations(nn.Module):
 
     @torch.no_grad()
     def collect(self) -> Totals:
-        """Totals over ranks by one all-reduce, and empty accumulators.
+        """Totals over ranks by one all-reduce. Empties the accumulators.
 
-        The sum gathers the candidates as well: every rank fills its own slot and leaves the others zero.
+        The all-reduce also gathers the candidates: every rank fills its own slot and leaves the other slots zero.
         """
         codes, channels = len(self.counts), self.pool.shape[1]
         slots = self.pool.new_zeros(collectives.size(), self.candidates, channels + 2)
@@ -89,7 +89,7 @@ class Observations(nn.Module):
         return totals
 
     def advance(self, ok: Tensor) -> None:
-        """Count an update that was made."""
+        """Count an update, if ``ok``."""
         accept(self.number, self.number + 1, ok)
 
     def clear(self) -> None:

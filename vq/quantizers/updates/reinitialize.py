@@ -1,4 +1,4 @@
-"""New values for codes that nothing uses, chosen on the host: it happens every few hundred steps, and ranks agree on it."""
+"""New values for unused codes, equal on all ranks. Chosen on the host: once in a few hundred steps the host sync is cheap."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from vq.core.random import torch_stream
 
 
 def from_codes(codebook: Tensor, counts: Tensor, unused: Tensor, noise: float, *seed: int | str) -> tuple[Tensor, Tensor]:
-    """e_k <- e_j + noise |e_j| / sqrt(C) g for unused k, j drawn with probability n_j / sum n of the used, g ~ N(0, 1).
+    """e_k <- e_j + noise |e_j| / sqrt(C) g for unused k; j is a used code, drawn with probability n_j / sum n; g ~ N(0, 1).
 
-    codebook (K, C), counts (K,) n, unused (K,) bool -> (the new codebook, which codes changed), on its device.
+    codebook (K, C), counts (K,) n, unused (K,) bool -> (the new codebook, which codes changed), on the codebook's device.
     """
     codes, used_counts = codebook.detach().cpu(), torch.where(unused, 0, counts).cpu().double()
     places = unused.cpu().nonzero().flatten()
@@ -26,7 +26,7 @@ def from_codes(codebook: Tensor, counts: Tensor, unused: Tensor, noise: float, *
 
 
 def from_features(codebook: Tensor, features: Tensor, there: Tensor, unused: Tensor) -> tuple[Tensor, Tensor]:
-    """The i-th unused code becomes the i-th of the features (R, C), drawn at random, as far as they are ``there`` (R,)."""
+    """The i-th unused code becomes the i-th of the randomly drawn features (R, C). ``there`` (R,): which features exist."""
     places = unused.cpu().nonzero().flatten()[: int(there.sum())]
     changed = torch.zeros(len(codebook), dtype=torch.bool)
     changed[places] = True

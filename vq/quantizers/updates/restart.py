@@ -1,4 +1,4 @@
-"""Restarts: codes that have become useless move to vectors the encoder makes now."""
+"""Restarts: dead codes move to features of the current step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vq.registries import VQCodebookUpdateRegistry
 class Restart:
     """A code is dead when its running count is below ``threshold`` times the mean count of all codes.
 
-    At most ``candidates`` codes, the poorest first, restart per step: that many vectors travel between ranks.
+    At most ``candidates`` codes restart per step, the lowest counts first. Every rank sends as many vectors.
     """
 
     threshold: float = 0.1
@@ -32,11 +32,11 @@ class Restart:
             raise ConfigError(f'{self.candidates} restart candidates', 'At least 1 vector per step is needed.')
 
     def apply(self, count: Tensor, codes: Tensor, totals: Totals) -> tuple[Tensor, Tensor, Tensor]:
-        """New (count (K,), codes (K, C)), and which restarted (K,) bool. Candidates are used in their order.
+        """(new count (K,), new codes (K, C), which codes restarted (K,) bool). Candidates are used in their order.
 
-        A restarted code gets the mean count, so it has as long to prove itself as an average code takes to die.
+        A restarted code gets the mean count: if it stays unused, it is dead only after as many steps as an average code.
         """
-        poorest = torch.argsort(count, stable=True)[: self.candidates]  # stable: equal counts in one order on every rank
+        poorest = torch.argsort(count, stable=True)[: self.candidates]  # stable: ties have the same order on every rank
         mean = count.mean()
         dead = totals.valid[: len(poorest)] & (count[poorest] < self.threshold * mean)
         new_count = torch.where(dead, mean, count[poorest])
@@ -52,8 +52,8 @@ class Restart:
 class RestartUnused(Update):
     """n_k <- d n_k + (1 - d) c_k;  where n_k < threshold mean(n):  e_k <- an observed vector,  n_k <- mean(n).
 
-    c_k is how often the step used code k. Codes learn by gradient otherwise; for EMA codes use
-    ``EMAUpdate(restart=dict(...))``. Optimizer moments of a restarted code are left as they are.
+    c_k counts the uses of code k in the step. Between restarts gradients train the codes; for EMA codes use
+    ``EMAUpdate(restart=dict(...))``. The optimizer moments of a restarted code are not reset.
     """
 
     count: Tensor  # (K,) n

@@ -17,10 +17,10 @@ from vq.registries import VQCodebookUpdateRegistry
 class VQKDUpdate(Update):
     """e_k <- unit(d e_k + (1 - d) unit(mean of the unit features of code k)); a code without features stays.
 
-    (Peng et al. 2022, BEiT v2.) For quantizers with ``normalize=True``. ``count`` is the running mean of how many features
-    each code had in a step, N_k <- d N_k + (1 - d) n_k from 0: BEiT v2 keeps it too, and codes do not depend on it. Its
-    code returns the codes of before the update, as here; that of the cluster tokenizers updates inside forward and
-    returns the new ones: ``in_forward=True``.
+    (Peng et al. 2022, BEiT v2.) For quantizers with ``normalize=True``. ``count`` is the running mean of the number of
+    features per code and step, N_k <- d N_k + (1 - d) n_k from 0. BEiT v2 has it too; codes do not depend on it. By default
+    forward returns the codes before the update, as BEiT v2's code does. With ``in_forward=True`` it updates first and returns
+    the new codes, as the code of the cluster tokenizers does.
     """
 
     by_gradient = False

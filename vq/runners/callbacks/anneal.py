@@ -1,4 +1,4 @@
-"""Settings of parts that change on the way: a temperature, a weight."""
+"""Settings of parts that change during training: a temperature, a weight."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from vq.core.errors import ConfigError, nearest
 from vq.interfaces import Callback, Schedule
 from vq.registries import VQCallbackRegistry
 from vq.runners.protocol import TrainerLike
-from vq.runners.schedules import as_input
 
 
 @VQCallbackRegistry.register_()
 class AnnealCallback(Callback[TrainerLike]):
     """Before each step, the number ``setting`` of the model becomes ``value * schedule(step)``.
 
-    ``setting`` is a path of names from the task: ``tokenizer.quantizer.temperature``. A function of the step alone, so a
-    resumed run goes on with the same numbers.
+    ``setting`` is a path of names from the task: ``tokenizer.quantizer.temperature``. The value depends on the step alone, so
+    a resumed run continues with the same values.
     """
 
     phase = 'anneal'
@@ -45,4 +44,4 @@ class AnnealCallback(Callback[TrainerLike]):
 
     def before_step(self) -> None:
         value = self.value * self.schedule(self.runner.step + 1)
-        setattr(self.part, self.name, as_input(value, self.runner.strategy.device))
+        setattr(self.part, self.name, self.runner.strategy.as_input(value))

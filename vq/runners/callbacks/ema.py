@@ -14,11 +14,10 @@ from vq.io.checkpoints import model_state, stands_under
 from vq.io.sharded import is_sharded, local, part_of
 from vq.registries import VQCallbackRegistry
 from vq.runners.protocol import TrainerLike
-from vq.runners.schedules import as_input
 
 
 def averaged_state(model: Task) -> dict[str, Tensor]:
-    """The live tensors of which there is an average."""
+    """The live tensors that are averaged."""
     prefixes = model.training_only_prefixes()
     state = model_state(model, keep_vars=True)
     return {name: value for name, value in state.items() if not stands_under(name, prefixes)}
@@ -28,8 +27,8 @@ def averaged_state(model: Task) -> dict[str, Tensor]:
 class EMACallback(Callback[TrainerLike]):
     """shadow <- d shadow + (1 - d) weights, with d = min(decay, (1 + step) / (10 + step)) if ``warmup``.
 
-    Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts, and those that only
-    training needs (a discriminator), are left out. Where parameters are sharded the average is too.
+    Floating-point parameters and buffers are averaged, everything else is copied. Frozen parts and training-only parts (a
+    discriminator) are left out. The average of a sharded parameter is sharded in the same way.
     """
 
     phase = 'ema'
@@ -44,7 +43,7 @@ class EMACallback(Callback[TrainerLike]):
 
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        # the live tensors are found once: asking a model for its state in every step costs more than averaging it
+        # the live tensors are found once: a state dict in every step costs more than the averaging
         self._live = averaged_state(runner.model)
         self.shadow = {name: value.detach().clone() for name, value in self._live.items()}
         averaged = [name for name, value in self._live.items() if value.is_floating_point()]
@@ -57,9 +56,9 @@ class EMACallback(Callback[TrainerLike]):
     def after_step(self) -> None:
         step = self.runner.step
         decay = min(self.decay, (1 + step) / (10 + step)) if self.warmup else self.decay
-        # every rank averages its own parts; FSDP may give a distributed tensor other memory, so they are asked for it
+        # every rank averages its own shards; FSDP may move a distributed tensor to other memory, so shards are looked up again
         live = list(map(local, self._averaged)) if self._sharded else self._averaged
-        rate = as_input(1 - decay, self.runner.strategy.device)
+        rate = self.runner.strategy.as_input(1 - decay)
         torch._foreach_lerp_(self._shadows, live, [rate] * len(live) if isinstance(rate, Tensor) else rate)
         for name in self._copied:
             self.shadow[name].copy_(self._live[name])
@@ -67,17 +66,16 @@ class EMACallback(Callback[TrainerLike]):
             self._check()
 
     def _check(self) -> None:
-        """The live tensors are still those of the model."""
+        """Raise if a live tensor is no longer the tensor of the model."""
         for name, value in averaged_state(self.runner.model).items():
             live = self._live[name]
-            # tensors of XLA have no address, and torch_xla may crash when it is asked for one
-            same = value is live if value.device.type == 'xla' else local(value).data_ptr() == local(live).data_ptr()
-            if not same:
+            # FSDP may wrap the same shard in another distributed tensor
+            if value is not live and not (is_sharded(value) and local(value).data_ptr() == local(live).data_ptr()):
                 raise RuntimeError(f'{name} was replaced by another tensor during training; parts must change theirs in place')
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The model with the averaged weights; afterwards every bit is where it was. Takes room for one tensor more."""
+        """Exchange weights and average, and exchange them back: both keep every bit. Needs memory for one more tensor."""
         self._exchange()
         try:
             yield
@@ -92,6 +90,6 @@ class EMACallback(Callback[TrainerLike]):
             shadow.copy_(held)
 
     def load_shadow(self, shadow: Mapping[str, Tensor]) -> None:
-        """Continue from a checkpoint's average, whole tensors."""
+        """Continue from the average of a checkpoint, stored as whole tensors."""
         for name, value in shadow.items():
             local(self.shadow[name]).copy_(part_of(value, self.shadow[name]))

@@ -9,7 +9,7 @@ import torch
 
 from vq.core import collectives
 from vq.core.errors import ConfigError
-from vq.core.records import Wanted
+from vq.core.records import SampleRequest
 from vq.interfaces import Callback
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
@@ -61,9 +61,9 @@ class GenerationsCallback(Callback[TrainerLike]):
         strategy, known = self.runner.strategy, model.generator.classes
         rows = min(known, self.classes) or 1
         category = torch.arange(rows, device=strategy.device).repeat_interleave(self.each) if known else None
-        wanted = Wanted(list(range(rows * self.each)), self.runner.context.seed, category)
+        request = SampleRequest(list(range(rows * self.each)), self.runner.context.seed, category)
         with strategy.autocast():
-            tokens = model.generate(wanted)
+            tokens = model.generate(request)
             if not model.codes.can_decode:
                 return
             images = model.codes.detokenize(tokens).float()

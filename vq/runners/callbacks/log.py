@@ -1,4 +1,4 @@
-"""What a run says of itself every ``interval`` steps: a JSON line always, and a line of text."""
+"""The log of a run: every ``interval`` steps a line of JSON, and on the main rank a line of text."""
 
 from __future__ import annotations
 
@@ -24,17 +24,12 @@ logger = logging.getLogger('vq')
 Key = tuple[str, tuple[str, ...]]
 
 
-def ready(values: list[Tensor]) -> list[Tensor]:
-    """To be joined and read by one copy; on the host already under XLA, which would compile a program to join them."""
-    return [value.cpu() if value.device.type == 'xla' else value for value in values]
-
-
 @VQCallbackRegistry.register_()
 class LogCallback(Callback[TrainerLike]):
-    """Means of all losses over the interval and over ranks, learning rates, speed, waiting, memory, time left.
+    """Means of all losses over the interval and over ranks, learning rates, speed, wait for data, memory, time left.
 
-    Losses are summed on the device and read once per interval; the guard is read at the same moment. A term that some
-    steps lack is averaged over those that have it.
+    Losses are summed on the device. One host sync per interval reads them and the guard. A term that some steps lack is
+    averaged over the steps that have it.
     """
 
     phase = 'log'
@@ -55,7 +50,7 @@ class LogCallback(Callback[TrainerLike]):
         terms = {**losses.values, 'total': losses.total, **losses.notes}
         values = torch.stack([value.detach().float() for value in terms.values()])
         key = name, tuple(terms)
-        if key not in self.sums:  # zeros from the host: XLA takes them as it takes sums, and compiles one program for both
+        if key not in self.sums:  # zeros made on the device would be another graph to compile than sums
             self.sums[key] = torch.zeros(len(values)).to(values.device, non_blocking=True)
         self.sums[key] = self.sums[key] + values
         self.counts[key] = self.counts.get(key, 0) + 1
@@ -70,9 +65,8 @@ class LogCallback(Callback[TrainerLike]):
         values: dict[str, Any] = {'epoch': round(runner.epoch, 4), 'samples': runner.samples_seen, **self._means()}
         norms = [*runner.gradient_norms]
         if norms:
-            values['gradient_norm'] = dict(
-                zip(norms, torch.stack(ready([runner.gradient_norms[n].float() for n in norms])).tolist(), strict=True)
-            )
+            joined = runner.strategy.joined([runner.gradient_norms[name].float().reshape(1) for name in norms])
+            values['gradient_norm'] = dict(zip(norms, joined.tolist(), strict=True))
         values['lr'] = {name: rate_of(optimizer.param_groups[0]) for name, optimizer in runner.optimizers.items()}
         values['timing'] = timing = self._timing()
         runner.journal.write(runner.step, 'train', values)
@@ -83,9 +77,9 @@ class LogCallback(Callback[TrainerLike]):
     def _means(self) -> dict[str, float]:
         if not self.sums:
             return {}
-        joined = torch.cat(ready([*self.sums.values()]))
+        joined = self.runner.strategy.joined([*self.sums.values()])
         sums = (collectives.all_reduce(joined) / collectives.size()).tolist()
-        several = len(self.runner.optimizers) > 1  # also before the second one has begun
+        several = len(self.runner.optimizers) > 1  # also before the second optimizer takes its first step
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
         for (optimizer, term), value, count in zip(
@@ -130,7 +124,7 @@ class LogCallback(Callback[TrainerLike]):
         )
 
     def rank_state_dict(self) -> dict[str, Any]:
-        """The open interval, so that a resumed run logs the same means."""
+        """The sums of the interval that is not over, so that a resumed run logs the same means."""
         return {'open': [[*key, value.cpu(), self.counts[key]] for key, value in self.sums.items()]}
 
     def load_rank_state_dict(self, state: Mapping[str, Any]) -> None:

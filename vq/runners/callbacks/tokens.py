@@ -14,7 +14,7 @@ from vq.interfaces import Callback, Task, Tokenizer
 from vq.registries import VQCallbackRegistry
 from vq.runners.protocol import TrainerLike
 from vq.runners.tokenizer import TokenWriter
-from vq.tokenizers.identity import tokens_hash
+from vq.tokenizers.hashing import tokens_hash
 
 logger = logging.getLogger('vq')
 

@@ -151,7 +151,7 @@ class AdversarialTokenization(ImageTokenization):
         if self.ramp > 1:  # a tensor in every step, also at strength 1: a changing Python number makes compilers recompile
             weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
-        losses.carry(coded.reconstruction, (pixels + weight * adversarial_gradient) / scale)
+        losses.add_gradient(coded.reconstruction, (pixels + weight * adversarial_gradient) / scale)
         self._add_quantizer_losses(losses, coded)
         if isinstance(weight, Tensor):
             losses.notes['generator_weight'] = weight.detach()

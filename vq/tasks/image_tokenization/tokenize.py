@@ -1,4 +1,4 @@
-"""Door: ``python -m vq.tasks.image_tokenization.tokenize``. The body is in ``vq/cli/tokenize.py``."""
+"""Entry point of ``python -m vq.tasks.image_tokenization.tokenize``; the code is in ``vq/cli/tokenize.py``."""
 
 import sys
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vq.core.errors import UserError
-from vq.core.records import Wanted, to_float, to_uint8
+from vq.core.records import SampleRequest, to_float, to_uint8
 from vq.interfaces import Generator, Pretrained, Tokenizer
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
@@ -48,13 +48,13 @@ class LoadedGenerator:
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         category = None if labels is None else torch.tensor(labels, device=self.device)
         kept = None if keep is None else keep.to(self.device)
-        wanted = Wanted(list(range(rows)), seed, category, None if given is None else given.to(self.device), kept)
+        request = SampleRequest(list(range(rows)), seed, category, None if given is None else given.to(self.device), kept)
         sampler, scale = self.task.sampler, self.task.guidance
         if settings:
             sampler = VQSamplerRegistry.build({'type': 'Multinomial', **settings}, 'sample')
         if guidance is not None:
             scale = VQGuidanceRegistry.build({'type': 'ConstantGuidance', 'scale': guidance}, 'sample')
-        return self.generator.generate(wanted, sampler, scale)
+        return self.generator.generate(request, sampler, scale)
 
     def sample(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vq.core.bindings import Bound, Source
 from vq.core.errors import ConfigError
 from vq.core.random import key_of
-from vq.core.records import Batch, Losses, Outputs, Predicted, Wanted, to_float
+from vq.core.records import Batch, Losses, Outputs, Predicted, SampleRequest, to_float
 from vq.encoders.frozen_tokenizer import FrozenTokenizer, besides_digests
 from vq.interfaces import Encoder, Generator, Task, Tokenizer
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
@@ -154,26 +154,26 @@ class SequenceModeling(Task):
         if self.codes.can_decode:
             found.reconstruction = self.codes.detokenize(tokens)
             for name in self.draws:
-                drawn = self._draw(name, tokens, predicted, Wanted(ids, SEED, category))
+                drawn = self._draw(name, tokens, predicted, SampleRequest(ids, SEED, category))
                 found.pictures[name] = self.codes.detokenize(drawn)
         return found
 
-    def _draw(self, name: str, tokens: Tensor, predicted: Predicted, wanted: Wanted) -> Tensor:
+    def _draw(self, name: str, tokens: Tensor, predicted: Predicted, request: SampleRequest) -> Tensor:
         if name == 'generated':
-            return self.generate(wanted)
+            return self.generate(request)
         if name == 'half_generated':
-            wanted.given, wanted.keep = tokens, first_half(self.generator.token_shape, tokens.device)
-            return self.generate(wanted)
-        numbers = uniforms(wanted.seed, wanted.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
+            request.given, request.keep = tokens, first_half(self.generator.token_shape, tokens.device)
+            return self.generate(request)
+        numbers = uniforms(request.seed, request.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
         drawn = self.sampler(self.generator.drawable(predicted).float(), numbers).view_as(predicted.targets)
         if predicted.mask is not None:  # keep the tokens that were not masked
             drawn = torch.where(predicted.mask, drawn, predicted.targets)
         return drawn.clamp(min=0).view_as(tokens)
 
     @torch.no_grad()
-    def generate(self, wanted: Wanted) -> Tensor:
+    def generate(self, request: SampleRequest) -> Tensor:
         """Tokens (B, *token_shape)."""
-        return self.generator.generate(wanted, self.sampler, self.guidance)
+        return self.generator.generate(request, self.sampler, self.guidance)
 
     def forward_once(self, batch: Batch) -> None:
         """One pass over all positions. Tokens are zeros: the tokenizer does not run."""

@@ -1,4 +1,4 @@
-"""By what token files know the tokenizer they belong to."""
+"""Hash of the weights that determine the tokens; token files record it to name their tokenizer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DECODING = ('decoder.', 'pre_decode.')
 
 
 def tokens_hash(tokenizer: Tokenizer) -> str:
-    """A short digest of what makes the tokens. Another decoder, or none, turns the same tokens into other pixels."""
+    """A short hash of the weights that determine the tokens. The decoder is left out: it does not change the tokens."""
     if isinstance(tokenizer, TokenizerWithDecoder):
         return tokens_hash(tokenizer.frozen.tokenizer)
     return state_hash(tokenizer, without=DECODING)

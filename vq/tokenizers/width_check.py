@@ -1,4 +1,4 @@
-"""Whether parts of a tokenizer fit each other."""
+"""Check that the channel widths of neighbouring parts of a tokenizer match."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from vq.interfaces import Connector
 
 
 def check_join(left: str, out_channels: int, between: str, connector: Connector | None, right: str, in_channels: int) -> None:
-    """Refuse neighbours whose widths differ, with or without a connector between them."""
+    """Refuse neighbours whose widths do not match each other, or do not match the connector between them."""
     if connector is None:
         if out_channels != in_channels:
             raise ConfigError(

@@ -1,0 +1,37 @@
+"""The interface of each kind of part. Annotations import these classes, never implementations; registries build by them."""
+
+from __future__ import annotations
+
+from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
+from vq.interfaces.data import Dataset, Sample
+from vq.interfaces.generators import CausalNetwork, Generator
+from vq.interfaces.losses import Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
+from vq.interfaces.metrics import FeatureNetwork, Features, Metric
+from vq.interfaces.pretrained import Pretrained
+from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
+
+__all__ = [
+    'Callback',
+    'CausalNetwork',
+    'CodebookUpdate',
+    'Connector',
+    'Dataset',
+    'Decoder',
+    'Discriminator',
+    'DiscriminatorPenalty',
+    'Encoder',
+    'FeatureNetwork',
+    'Features',
+    'Generator',
+    'GeneratorWeight',
+    'Loss',
+    'Metric',
+    'Pretrained',
+    'Quantizer',
+    'Runner',
+    'Sample',
+    'Schedule',
+    'Strategy',
+    'Task',
+    'Tokenizer',
+]

@@ -1,0 +1,154 @@
+"""Networks between pixels, features, tokens and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from vq.core.records import Latent, Quantized
+
+
+class Encoder(nn.Module):
+    """image (B, 3, H, W) float in [-1, 1] -> features (B, out_channels, h, w)."""
+
+    out_channels: int
+    downsampling: int  # H / h
+
+
+class Connector(nn.Module):
+    """features (B, in_channels, h, w) -> features (B, out_channels, h, w)."""
+
+    in_channels: int
+    out_channels: int
+
+
+class Decoder(nn.Module):
+    """code vectors (B, in_channels, h, w) -> image (B, 3, H, W), about [-1, 1]: a body, then one last layer.
+
+    The last layer is separate because ``AdaptiveWeight`` compares gradients at the weight of this layer.
+    """
+
+    in_channels: int
+
+    def features(self, z: Tensor) -> Tensor:
+        """The input of the last layer."""
+        raise NotImplementedError
+
+    def project(self, features: Tensor) -> Tensor:
+        """The last layer: features -> image."""
+        raise NotImplementedError
+
+    def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
+        """Gradients of n losses at the image (n, B, 3, H, W) -> at the last layer's weight (n, *weight.shape): in closed form,
+        from the detached input and output of the layer. Without autograd; the weight, which can be a shard, is not read."""
+        raise NotImplementedError
+
+    def forward(self, z: Tensor) -> Tensor:
+        return self.project(self.features(z))
+
+
+class Quantizer(nn.Module):
+    """features (..., C) -> code vectors (..., C) and tokens (...); computed in fp32, also under autocast.
+
+    In training ``forward`` only *observes* (sums, counts), unless ``updates_in_forward``. ``update`` changes the codes once
+    per optimizer step, by all-reduces, bitwise equally on every rank. In eval mode no collective is issued.
+    """
+
+    embedding_dim: int
+    codebook_size: int  # tokens are below it
+    codebook_sizes: tuple[int, ...] = ()  # if the last axis of tokens has several codebooks: the size of each
+    updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
+    loss_weights: Mapping[str, float] = {}  # of the losses in Quantized.losses; 1 for names that are missing
+
+    @property
+    def feature_dim(self) -> int:
+        """Channels of the input features, by default those of the codes."""
+        return self.embedding_dim
+
+    def forward(self, features: Tensor) -> Quantized:
+        raise NotImplementedError
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """tokens (...) -> code vectors (..., C), exactly those of ``forward`` in eval."""
+        raise NotImplementedError
+
+    def update(self, ok: Tensor | None = None) -> None:
+        """Update the codes by the observations since the last call, unless ``ok`` (a bool on the device) is false."""
+
+    @property
+    def bits(self) -> float:
+        """Bits per token; with several tokens per feature, the sum over them."""
+        raise NotImplementedError
+
+    def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tokens of features (*cells, C)."""
+        return cells
+
+
+class CodebookUpdate(nn.Module):
+    """A rule that moves a codebook outside of gradient descent: see ``vq/quantizers/updates/``."""
+
+    in_forward: bool = False
+
+
+class Tokenizer(nn.Module):
+    """image -> latent -> tokens -> image. Continuous tokenizers stop at the latent."""
+
+    codebook_size: int  # 0: continuous, without tokens
+    can_decode: bool
+    decoder: Decoder  # only if ``can_decode``
+
+    @property
+    def codebook_sizes(self) -> tuple[int, ...]:
+        """If the last axis of tokens has several codebooks: the size of each."""
+        return ()
+
+    @property
+    def loss_weights(self) -> Mapping[str, float]:
+        """The weights of the losses in Quantized.losses; 1 for names that are missing."""
+        return {}
+
+    def encode(self, image: Tensor) -> Latent:
+        raise NotImplementedError
+
+    def quantize(self, latent: Latent) -> Quantized:
+        raise NotImplementedError
+
+    def code(self, latent: Latent) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
+        """(the input z of ``decode`` (B, C, h, w), tokens or None, unweighted losses)."""
+        quantized = self.quantize(latent)
+        return quantized.z, quantized.tokens, quantized.losses
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Code vectors (B, C, h, w) -> image (B, 3, H, W) float."""
+        raise NotImplementedError
+
+    def decoder_features(self, z: Tensor) -> Tensor:
+        """Code vectors -> the input of ``decoder.project``, for tokenizers trained adversarially."""
+        raise NotImplementedError
+
+    def lookup(self, tokens: Tensor) -> Tensor:
+        """tokens (B, *token_shape) -> code vectors (B, C, h, w)."""
+        raise NotImplementedError
+
+    def token_shape(self, image_size: int) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def latent_shape(self, image_size: int) -> tuple[int, ...]:
+        """(C, h, w) of the input z of ``decode``."""
+        raise NotImplementedError
+
+    def update(self, ok: Tensor | None = None) -> None:
+        """Called once per optimizer step: updates codebooks."""
+
+    @torch.no_grad()
+    def tokenize(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) float in [-1, 1] -> tokens int64 (B, *token_shape)."""
+        return self.quantize(self.encode(image)).tokens
+
+    @torch.no_grad()
+    def detokenize(self, tokens: Tensor) -> Tensor:
+        """tokens -> image (B, 3, H, W) float."""
+        return self.decode(self.lookup(tokens))
