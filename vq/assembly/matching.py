@@ -54,7 +54,7 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
 
 
 def _check_sizes(value: Any, most: int, largest: int, where: str, name: str = '', depth: int = 0) -> None:
-    """Refuse a hostile config with millions of parts or channels: each part has a tensor, and no width exceeds all tensors."""
+    """Refuse a hostile config with millions of parts or channels: the tensors bound the number of parts and the widths."""
     if depth > 12:
         raise UserError(f'{where}: its config is nested too deep', _HINT)
     if isinstance(value, Mapping):

@@ -291,7 +291,7 @@ def _under(rules: DeviceRules, compute: Callable[[Tensor], Tensor]) -> Callable[
 
 
 def _exact_calls(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, RemovableHandle]:
-    """Suspend the rules in calls of quantizers and penalties: turning autocast off has no effect on the meta device."""
+    """Suspend autocast in calls of quantizers and penalties: they turn it off, which has no effect on the meta device."""
 
     def enter(*_: Any) -> None:
         rules.exact += 1

@@ -80,7 +80,7 @@ class Trainer(Runner):
         self.gradient_norms: dict[str, Tensor] = {}
         self.resumed: Resume | None = None
 
-    # what callbacks read
+    # for callbacks
 
     @property
     def batch_size(self) -> int:

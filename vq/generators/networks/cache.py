@@ -17,7 +17,7 @@ from vq.nn.packed import Product
 class Cache:
     """Keys and values of all layers in one block of memory, (depth, B, 2 * kv_heads, length, D): keys first.
 
-    It also holds the products of each layer and of the head, with the weights at the begin of generation: see ``product_of``.
+    It also holds the products of each layer and of the head, with the weights at the start of generation: see ``product_of``.
     """
 
     pairs: Tensor

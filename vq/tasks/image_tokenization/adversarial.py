@@ -66,7 +66,7 @@ class AdversarialTokenization(ImageTokenization):
     A pixel loss that also depends on other trained tensors (a regulariser of the encoder's weights, added by a subclass)
     also runs backward with the total. The adaptive weight balances gradients at x' only.
 
-    - ``discriminator_start``: first steps, without the discriminator.
+    - ``discriminator_start``: number of first steps without the discriminator.
     - ``warmup``: steps after ``discriminator_start`` in which the discriminator trains and the adversarial loss is still off.
     - ``ramp``: steps after these, over which the weight of the adversarial loss grows linearly to ``weight``.
     """

@@ -43,7 +43,7 @@ class LoadedGenerator:
         keep: Tensor | None = None,
         **settings: float,
     ) -> Tensor:
-        """Tokens int64 (B, *token_shape); see ``sample``. ``keep`` (*token_shape) bool: tokens taken from ``given``."""
+        """Tokens int64 (B, *token_shape); see ``sample``. Where ``keep`` (*token_shape) is set: from ``given``."""
         labels = self._labels(classes, count if given is None else len(given))
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         category = None if labels is None else torch.tensor(labels, device=self.device)
