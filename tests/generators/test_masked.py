@@ -337,7 +337,7 @@ def test_a_generator_without_classes():
     model = make(classes=0).train()
     assert model(draw_tokens(2), torch.tensor([0, 7])).logits.shape == (2, 15, CODES)
     assert torch.equal(draw(model.eval()), draw(model, scale=3.0))
-    with pytest.raises(UserError, match='knows no classes'):
+    with pytest.raises(UserError, match='has no classes'):
         draw(model, category=torch.tensor([0, 1, 2]))
 
 
@@ -369,7 +369,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
         ({'given': draw_tokens(3)}, 'which are kept'),
         ({'given': draw_tokens(2), 'keep': torch.ones(3, 5, dtype=torch.bool)}, 'given has the shape'),
         ({'given': draw_tokens(3), 'keep': torch.ones(15, dtype=torch.bool)}, 'keep has the shape'),
-        ({'given': torch.full((3, 3, 5), CODES), 'keep': torch.ones(3, 5, dtype=torch.bool)}, 'no code'),
+        ({'given': torch.full((3, 3, 5), CODES), 'keep': torch.ones(3, 5, dtype=torch.bool)}, 'not in the codebook'),
         ({'category': torch.tensor([0, 1, CLASSES])}, 'not among the 4'),
         ({'category': torch.tensor([0])}, 'category has the shape'),
     ],
@@ -393,7 +393,7 @@ def test_logits_that_are_no_distribution_end_the_run():
     model = make()
     with torch.no_grad():
         model.network.tokens.weight[3] = math.nan  # tied: a column of logits
-    with pytest.raises(RunFailure, match='no distribution'):
+    with pytest.raises(RunFailure, match='logits with NaN or infinity'):
         draw(model, sampler=lambda logits, uniform: torch.where(logits.isnan().any(-1), -1, logits.argmax(-1)))
 
 

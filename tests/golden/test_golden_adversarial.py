@@ -16,7 +16,7 @@ from vq.losses.adversarial import hinge_discriminator, hinge_generator, vanilla_
 from vq.losses.generator_weight import AdaptiveWeight
 from vq.losses.reconstruction import L1Loss
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
-from vq.tasks.image_tokenization.task import Coded
+from vq.tasks.image_tokenization.task import AutoEncoderOutput
 
 CLOSE = dict(rtol=1e-4, atol=2e-5)
 
@@ -96,7 +96,7 @@ def test_generator(peer, mode, when):
     task = make_task(peer)
     task.discriminator.train(mode == 'train')
     image = peer['in/image']
-    coded: Coded = task.roots()['tokenizer'](image)
+    coded: AutoEncoderOutput = task.roots()['tokenizer'](image)
     torch.testing.assert_close(coded.reconstruction, peer['out/reconstruction'], **CLOSE)
     losses = task._tokenizer_losses(image, coded, task._strength(step_of(peer, when)))
     losses.total.backward()

@@ -169,7 +169,7 @@ def test_the_config_of_a_run_is_a_config(home: Path) -> None:
     assert find_config('digits/vq_ema.py') == 'digits/vq_ema.py'
     Path('weights').mkdir()
     save_file({'w': torch.zeros(1)}, 'weights/model.safetensors')
-    with pytest.raises(UserError, match='weights is a folder, and no run that has a config'):
+    with pytest.raises(UserError, match='weights is a folder, but not a run with a config'):
         find_config('weights')
 
 

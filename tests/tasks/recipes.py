@@ -85,9 +85,9 @@ def two_forward_losses(
     terms = {name: loss.weight * loss(reconstruction, image) for name, loss in task.losses.items()}
     adversarial = task.generator_loss(task.discriminator(reconstruction))
     last = task.tokenizer.decoder.conv_out.weight
-    (pull,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+    (adversarial_gradient,) = torch.autograd.grad(adversarial, last, retain_graph=True)
     (pixels,) = torch.autograd.grad(sum(terms[name] for name in numerator), last, retain_graph=True)
-    weight = weigh(pixels.norm(), pull.norm())
+    weight = weigh(pixels.norm(), adversarial_gradient.norm())
     codebook = sum(task.tokenizer.loss_weights[name] * value for name, value in quantized.losses.items())
     total = sum(terms.values()) + codebook + weight * adversarial
     return total, weight

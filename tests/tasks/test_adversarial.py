@@ -47,7 +47,9 @@ def test_loss_and_gradients_equal_the_two_forward_recipe(weight, numerator, gene
     total, expected_weight = two_forward_losses(
         oracle,
         batch,
-        lambda pixels, pull: weight.value if isinstance(weight, FixedWeight) else weight.gain * pixels / (pull + eps),
+        lambda pixels, adversarial: (
+            weight.value if isinstance(weight, FixedWeight) else weight.gain * pixels / (adversarial + eps)
+        ),
         numerator,
     )
     total.backward()
@@ -105,8 +107,8 @@ def test_terms_that_do_not_come_through_the_image_reach_what_they_depend_on(extr
     adversarial = task.generator_loss(task.discriminator(reconstruction))
     numerator = sum(terms[name] for name in balanced)
     (pixels,) = torch.autograd.grad(numerator, last, retain_graph=True)
-    (pull,) = torch.autograd.grad(adversarial, last, retain_graph=True)
-    torch.testing.assert_close(adaptive, 0.75 * pixels.norm() / (pull.norm() + weight.eps), rtol=1e-4, atol=0)
+    (adversarial_gradient,) = torch.autograd.grad(adversarial, last, retain_graph=True)
+    torch.testing.assert_close(adaptive, 0.75 * pixels.norm() / (adversarial_gradient.norm() + weight.eps), rtol=1e-4, atol=0)
     codebook = sum(task.tokenizer.loss_weights[name] * value for name, value in quantized.losses.items())
     total = sum(terms.values()) + codebook + adaptive * adversarial
     total.backward()

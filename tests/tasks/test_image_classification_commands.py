@@ -59,7 +59,7 @@ def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) ->
     assert 'no tokenizer to write tokens with' in said_by(capsys, tokenize.main, 'probe', *PROBE, *weights, code=2)
     composed = str(runs / 'probe' / 'probe.py')  # what lies in the run folder is a config, and needs no option
     said = said_by(capsys, test_command.main, 'again', composed, *weights, '--visual')
-    assert 'no pictures were written: ImageClassification makes none' in said
+    assert 'no pictures were written: ImageClassification makes no reconstructions' in said
     assert json.loads((runs / 'again_test' / 'results.json').read_text())['results']['top1'] == results['top1']
 
     # resuming leads to the same bits

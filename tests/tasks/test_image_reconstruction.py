@@ -141,8 +141,8 @@ def test_the_adversarial_form_is_the_two_forward_recipe(weight: Any) -> None:
     losses.total.backward()
     oracle = make_adversarial(weight)
 
-    def weigh(pixels: Tensor, pull: Tensor) -> Tensor | float:
-        return weight.value if isinstance(weight, FixedWeight) else weight.gain * pixels / (pull + weight.eps)
+    def weigh(pixels: Tensor, adversarial: Tensor) -> Tensor | float:
+        return weight.value if isinstance(weight, FixedWeight) else weight.gain * pixels / (adversarial + weight.eps)
 
     total, _ = two_forward_losses(oracle, batch, weigh, {'l1', 'l2'})
     total.backward()

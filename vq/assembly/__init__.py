@@ -1,1 +1,1 @@
-"""From a composed config to checked, built, counted and measured objects: what commands and ``vq.load`` stand on."""
+"""From a composed config to checked, built, counted and measured objects, for commands and ``vq.load``."""

@@ -35,7 +35,7 @@ R = TypeVar('R')
 
 
 def runs_folder(work_dir: str | None) -> Path:
-    """Where runs lie: ``work_dirs``, dry runs apart."""
+    """The folder of runs: that of ``--work-dir``, or ``work_dirs``, with a subfolder for dry runs."""
     base = Path(work_dir) if work_dir else Path('work_dirs')
     return base / 'dry_run' if dry_run() and not work_dir else base
 
@@ -54,13 +54,13 @@ def make_folder(folder: Path) -> None:
 
 
 def config_name(config: str) -> str:
-    """Under which name a run keeps its composed config: that of the file; of a checkpoint or run folder ``config.json``."""
+    """The name of the composed config in a run folder: that of the config file; ``config.json`` for a checkpoint or run."""
     path = Path(config)
     return path.with_suffix('.json').name if path.suffix in ('.py', '.json') else 'config.json'
 
 
 def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: PyConfig, folder: Path) -> RunContext:
-    """What the runner is told: the run's name, folder and seed, the composed config, the command as typed."""
+    """The context of a runner: the run's name, folder and seed, the composed config, the command as typed."""
     command = shlex.join(['python', '-m', prog, *(sys.argv[1:] if argv is None else argv)])
     return RunContext(
         name=arguments.name,
@@ -83,18 +83,16 @@ def build_runner(config: PyConfig, which: str, seed: int) -> Any:
 def open_runner(
     prog: str, argv: Sequence[str] | None, options: Any, config: PyConfig, folder: Path, which: str, kind: type[R], name: str
 ) -> tuple[R, RunContext]:
-    """What every command does before its own work: folder, log, context, the runner of its kind, frozen parts."""
+    """The start of every command: folder, log, context, the runner of its kind, frozen parts."""
     if is_first_process():
         make_folder(folder)
     logs.start(folder)
     context = context_of(prog, argv, options, config, folder)
     runner = build_runner(config, which, options.seed)
     if not isinstance(runner, kind):
-        raise UserError(
-            f'{which} is a {type(runner).__name__}, which is not what {prog} runs', f"Set {which}.type to '{name}'."
-        )
+        raise UserError(f'{which} is a {type(runner).__name__}, which {prog} cannot run', f"Set {which}.type to '{name}'.")
     model: nn.Module = runner.model  # type: ignore[attr-defined]
-    only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # such a runner asks no perceptual network
+    only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # no perceptual network is used
     load_frozen(model.tokenizer if only_tokens else model, context)  # type: ignore[arg-type]
     if not only_tokens:
         load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
@@ -105,7 +103,7 @@ def open_runner(
 
 
 def build_validation(config: PyConfig, context: RunContext, model: Task, strategy: Strategy) -> Any:
-    """The config's validator around a model in training: its dataset and metrics, and nothing that is built twice."""
+    """The config's validator around a model in training: only its dataset and metrics are built."""
     found = {**checked(config, 'validator'), 'model': model, 'strategy': strategy}
     validator = VQRunnerRegistry.build(found, 'validator')
     load_frozen(validator.networks, context)
@@ -113,7 +111,7 @@ def build_validation(config: PyConfig, context: RunContext, model: Task, strateg
 
 
 def load_frozen(model: nn.Module, context: RunContext) -> None:
-    """The second phase: parts read their pretrained files. A dry run keeps seeded noise instead, and says so."""
+    """The second phase of building: parts read their pretrained files. In a dry run they keep seeded noise, with a warning."""
     for name, module in model.named_modules():
         if isinstance(module, Pretrained):
             if dry_run():
@@ -124,9 +122,9 @@ def load_frozen(model: nn.Module, context: RunContext) -> None:
 
 
 def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext) -> None:
-    """``--load-model-from``."""
+    """Load the files of ``--load-model-from``."""
     if files:
-        # files of others do not know which tokenizer file they were trained beside: nothing to compare then
+        # published files have no digest of the tokenizer that they were trained on, so digests may be missing
         digests = [f'{name}.digest' for name, part in model.named_modules() if isinstance(part, FrozenTokenizer)]
         new = (*model.training_only_prefixes(), *digests)  # type: ignore[operator]
         report = load_model_from(model, files, weights=weights, new_prefixes=new)  # type: ignore[arg-type]
@@ -135,7 +133,7 @@ def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: 
 
 
 def note_hashes(config: PyConfig, model: nn.Module, context: RunContext) -> None:
-    """What results and token files remember of the tokenizer that made them."""
+    """Store the hashes that results and token files record of their tokenizer in the context."""
     model_config = runner_config(config, 'validator' if 'validator' in config else 'trainer')['model']
     context.meta['tokenizer_config_hash'] = digest(model_config.get('tokenizer', model_config))
     tokenizer = getattr(model, 'tokenizer', model)

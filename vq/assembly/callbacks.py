@@ -1,11 +1,11 @@
-"""Callbacks of a config: defaults of the runner, names, order; and what configs said of the optimizer's step as a callback.
+"""Callbacks of a config: defaults of the runner, names, order; and the retired callback that stepped the optimizers.
 
 ``callbacks`` is a dict of names -> parts. It is merged over the defaults of the runner and sorted by phase, so positions
-(``.trainer.callbacks[-1]``) count in the order in which the runner gets them. None under a name switches a part off, and
-stays, so that a composed config composes to itself. A list is taken as it is.
+(``.trainer.callbacks[-1]``) refer to the order in which the runner gets them. None under a name switches a part off. The
+None stays in the config, so that a composed config composes to itself. A list is used as it is.
 
-An ``OptimizeCallback``, in either, is read as settings of the optimizers that it named. In a list it leaves None behind, so
-that paths to the others lead where they led before.
+The settings of an ``OptimizeCallback``, in a dict or a list, move into the optimizers that it names. In a list, None takes its
+place, so that paths to the other callbacks stay valid.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ RETIRED = 'OptimizeCallback'
 
 
 def settle_callbacks(config: PyConfig) -> list[str]:
-    """Give the callbacks of a config's runners their final form; the paths that settings of the step moved to.
+    """Give the callbacks of a config's runners their final form; returns the paths that step settings moved to.
 
-    What is final stays as it is.
+    Callbacks in final form do not change.
     """
     return [path for which in ('trainer', 'validator') for path in settle_runner(config.get(which), which)]
 
@@ -37,14 +37,14 @@ def settle_callbacks(config: PyConfig) -> list[str]:
 def tell_moved(paths: Sequence[str]) -> None:
     if paths and os.environ.get('RANK', '0') in ('', '0'):
         logger.warning(
-            'the trainer steps, so settings of %s were read as %s, in place of what stood there: write them there',
+            'the trainer steps the optimizers: settings of %s moved to %s and replace those there. Write them there',
             RETIRED,
             listing(dict.fromkeys(paths)),
         )
 
 
 def settle_runner(runner: Any, which: str) -> list[str]:
-    """One runner's; the paths that settings of the step moved to."""
+    """The same for the callbacks of one runner."""
     if not isinstance(runner, PyConfig):
         return []
     moved = _take_steps(runner, which)
@@ -93,7 +93,7 @@ def _phase_of(part: Any) -> str:
 
 
 def _item(registry: Any, kind: Any) -> Any:
-    """What a type names, or None: an unknown one is for ``vq.core.check`` to judge."""
+    """The class that a type names, or None if it is unknown: ``vq.core.check`` reports it."""
     if not isinstance(kind, str):
         return kind
     try:
@@ -102,7 +102,7 @@ def _item(registry: Any, kind: Any) -> Any:
         return None
 
 
-# what configs said of the step as a callback
+# the retired callback
 
 
 def _is_retired(part: Any) -> bool:
@@ -110,7 +110,7 @@ def _is_retired(part: Any) -> bool:
 
 
 def _take_steps(runner: PyConfig, which: str) -> list[str]:
-    """Move the settings of every OptimizeCallback into the optimizers; the paths they have now."""
+    """Move the settings of every OptimizeCallback into the optimizers; returns their new paths."""
     callbacks = runner.get('callbacks')
     named = isinstance(callbacks, Mapping)
     places: dict[Any, Any] = dict(callbacks.items() if isinstance(callbacks, Mapping) else enumerate(callbacks or ()))
@@ -150,7 +150,7 @@ def _targets(part: Mapping[str, Any], optimizers: Any, where: str) -> list[str]:
 
 
 def refuse_moved(config: PyConfig, path: str) -> None:
-    """An override of a setting of the step where it stood once says where it stands now."""
+    """Refuse an override of a step setting at its former place in the callbacks, and name its present place."""
     steps = parse_path(path)
     if len(steps) < 4 or steps[1] != 'callbacks' or not isinstance(config.get(str(steps[0])), PyConfig):
         return
@@ -162,9 +162,9 @@ def refuse_moved(config: PyConfig, path: str) -> None:
         names = [*(runner.get('optimizers') or {})] or ['NAME']
         rest = path[path.index(f'.{key}') :] if key != 'optimizer' else '.clip'
         raise ConfigError(
-            f"override '{path}': the trainer steps, and settings of the step stand in the optimizers",
+            f"override '{path}': the trainer steps, and the settings of the step are in the optimizers",
             f'Write {" or ".join(f".{steps[0]}.optimizers.{name}{rest}" for name in names)}.'
-            + ('' if isinstance(part, Mapping) else ' The other callbacks of this list are where they were.'),
+            + ('' if isinstance(part, Mapping) else ' The other callbacks of this list keep their positions.'),
         )
 
 
@@ -172,7 +172,7 @@ def _at(callbacks: Any, place: str | int) -> Any:
     try:
         return callbacks[place]
     except (KeyError, IndexError, TypeError):
-        return Ellipsis  # not there: the override itself says so
+        return Ellipsis  # missing: applying the override raises the error
 
 
 def _takes(part: Mapping[str, Any], key: str) -> bool:

@@ -1,4 +1,4 @@
-"""From a command line to a checked config: load, tiny form, overrides, judgement."""
+"""From a command line to a checked config: load, tiny form, overrides, check."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def compose(
     tiny: bool | None = None,
     trusted: bool = False,
 ) -> PyConfig:
-    """The composed config of a command. ``tiny`` (DRY_RUN in the environment by default) applies its tiny form first.
+    """The composed config of a command. ``tiny`` (default: DRY_RUN in the environment) applies its tiny form before overrides.
 
-    ``trusted``: runs that are opened on the way may name modules to import.
+    ``trusted``: runs that the config opens may name modules to import.
     """
     with trust.trusting(trusted):
         config = PyConfig.load(find_config(file), **options)
@@ -47,7 +47,7 @@ def compose(
     for path, value in overrides.items():
         refuse_moved(config, path)
         config.override({path: value})
-        moved += settle_callbacks(config)  # so that the next path counts in the new order
+        moved += settle_callbacks(config)  # positions in the next path refer to the new order
     tell_moved(moved)
     for key in sorted(set(config) - known):
         raise ConfigError(f"override '.{key}': the config has no '{key}'{nearest(key, known)}", f'It has: {listing(known)}.')
@@ -59,7 +59,7 @@ def compose(
 
 
 def find_config(file: str) -> str | Path:
-    """The config file that CONFIG names; of a run's folder, the config of its newest checkpoint."""
+    """The config file that CONFIG names; for a run's folder, the config of its newest checkpoint."""
     from vq.io import runs
 
     if not Path(file).is_dir():
@@ -68,12 +68,12 @@ def find_config(file: str) -> str | Path:
     place = run.checkpoint or run.weights.parent
     found = next((place / name for name in (runs.CONFIG, runs.OLD_CONFIG) if (place / name).is_file()), None)
     if found is None:
-        raise ConfigError(f'{file} is a folder, and no run that has a config', 'Give a config file, or a run.')
+        raise ConfigError(f'{file} is a folder, but not a run with a config', 'Give a config file, or a run.')
     return found
 
 
 def config_of(options: Any) -> str:
-    """CONFIG of a command; where it is left out, that of the run whose weights are taken, the last one of several."""
+    """CONFIG of a command. If it is left out, the config of the run whose weights are loaded, of the last run if several."""
     from vq.io import runs
 
     if options.config is not None:
@@ -89,7 +89,7 @@ def config_of(options: Any) -> str:
 
 
 def import_custom(config: PyConfig) -> None:
-    """Import the user's modules, which register their parts. The working directory is on the path."""
+    """Import the user's modules, which register their parts. The working directory is on ``sys.path``."""
     trust.import_modules(trust.module_names(config.get('custom_imports', []), 'the config'))
 
 
@@ -116,7 +116,7 @@ def runner_config(config: PyConfig, which: str) -> PyConfig:
 
 
 def _for_evaluation(model: PyConfig) -> PyConfig:
-    """A trainer's model as a validator needs it: the task it names in ``evaluated_as``, without what only training uses."""
+    """A model for a validator, from the trainer: the task of ``evaluated_as``, without settings that only training uses."""
     from vq.core.parameters import parameters_of
     from vq.registries import VQTaskRegistry
 
@@ -130,7 +130,7 @@ def _for_evaluation(model: PyConfig) -> PyConfig:
 
 
 def digest(config: Any) -> str:
-    """A short hash of a part of a config, whatever the order of its keys."""
+    """A short hash of a part of a config, independent of the order of its keys."""
     return hashlib.sha256(PyConfig(part=_ordered(config)).dumps().encode()).hexdigest()[:16]
 
 
@@ -141,11 +141,11 @@ def _ordered(value: Any) -> Any:
 
 
 def checked(config: PyConfig, which: str) -> PyConfig:
-    """The runner's config, judged against the signatures of everything it names; all problems at once."""
+    """The runner's config, checked against the signatures of everything it names; one error lists all problems."""
     from vq.core.check import check_config
     from vq.registries import VQRunnerRegistry
 
     found = runner_config(config, which)
-    settle_runner(found, which)  # of a config that was changed after it was composed
+    settle_runner(found, which)  # the config may have changed after it was composed
     check_config(VQRunnerRegistry, found, which)
     return found

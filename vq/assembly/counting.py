@@ -1,4 +1,4 @@
-"""What can be known of a model on the meta device: parameters, operations, tokens. No memory, no weights, any size."""
+"""Counts of a model on the meta device: parameters, operations, tokens. Any size, without memory and without weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TokenFacts = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 def token_facts(part: Mapping[str, Any]) -> TokenFacts:
-    """(codes, codes of each codebook, shape of the tokens) of a FrozenTokenizer's config, asked without weights."""
+    """(codes, codes of each codebook, shape of the tokens) of a FrozenTokenizer's config, without reading its weights."""
     names = ('codebook_size', 'codebook_sizes', 'token_shape')
     asked = {key: value for key, value in part.items() if key != 'weights'}
     found = facts_of(VQEncoderRegistry, asked, names, 'tokenizer')
@@ -39,7 +39,7 @@ def count_model(runner: Mapping[str, Any]) -> Counts:
     model.eval()
     try:
         flops = count_flops(model, size_of(runner.get('dataset', {})))
-    except (NotImplementedError, RuntimeError) as error:  # a part that looks at values: there are none on the meta device
+    except (NotImplementedError, RuntimeError) as error:  # a part reads values, and the meta device has none
         logger.warning('operations cannot be counted: %s', str(error).partition('\n')[0])
         flops = {}
     parts = {name: module for name, module in model.named_modules() if name and name.count('.') <= 1 and count(module)}
@@ -54,7 +54,7 @@ def count(module: nn.Module) -> int:
 
 
 def count_flops(model: Task, image_size: int) -> dict[str, float]:
-    """Multiply-adds counted as two, of what the task does with one image: of the whole (``Global``) and of each part."""
+    """Operations of ``forward_once`` for one image, a multiply-add counted as two: of the task (``Global``) and each part."""
     image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device='meta')
     batch = Batch(image, ['one'], torch.zeros(1, dtype=torch.int64, device='meta'))
     parts = [(name, module) for name, module in model.named_modules() if name and name.count('.') <= 1]
@@ -63,7 +63,7 @@ def count_flops(model: Task, image_size: int) -> dict[str, float]:
         for name, module in parts:
             hooks.enter_context(_measure(name, module, counter, spent))
         model.forward_once(batch)
-    for name, _ in parts:  # a part whose methods are called, not itself, spends what its own parts spend
+    for name, _ in parts:  # a part whose forward is never called, only its methods, gets the sum of its own parts
         within = [spent[other] for other, _ in parts if other.startswith(f'{name}.') and other in spent]
         if name not in spent and within:
             spent[name] = sum(within)
@@ -72,7 +72,7 @@ def count_flops(model: Task, image_size: int) -> dict[str, float]:
 
 @contextlib.contextmanager
 def _measure(name: str, module: nn.Module, counter: FlopCounterMode, spent: dict[str, float]) -> Iterator[None]:
-    """Add to ``spent[name]`` what each call of ``module`` adds to the counter."""
+    """Add the operations of each call of ``module`` to ``spent[name]``."""
     before: list[int] = []
     enter = module.register_forward_pre_hook(lambda *_: before.append(counter.get_total_flops()))
 

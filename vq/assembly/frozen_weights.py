@@ -1,4 +1,4 @@
-"""``--load-model-from`` of a config that builds upon a trained tokenizer and does not say where its weights are."""
+"""``--load-model-from`` of a config with a frozen tokenizer whose weights the config does not name."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ logger = logging.getLogger('vq')
 
 
 def take_tokenizer(config: PyConfig, files: Sequence[str], required: bool = False) -> list[str]:
-    """Write the tokenizer among ``files`` into the config, where it lacks one; what is left to be loaded into the model.
+    """Write the tokenizer among ``files`` into the config, if it lacks one; returns the other files, which the model loads.
 
-    It is the first that is no checkpoint of this config's own task. The config that a run keeps then names its tokenizer, so
-    whoever reads the run later need not. ``required``: the command measures trained weights, and the tokenizer's are not all.
+    The first file that was not written by this task is taken as the tokenizer. The config in the run folder then names the
+    tokenizer, so later commands need not. With ``required``, for commands that measure trained weights, at least one other
+    file must remain.
     """
     wanting = {key: part for which in ('trainer', 'validator') for key, part in _wanting(config.get(which, {}).get('model'))}
     if not wanting:
@@ -31,12 +32,12 @@ def take_tokenizer(config: PyConfig, files: Sequence[str], required: bool = Fals
     rest.remove(others[0])
     if required and not rest:
         raise UserError(
-            f'{others[0]} is the tokenizer that this config builds upon, and nothing of what was trained on top of it',
+            f'{others[0]} is the frozen tokenizer of this config, and the weights that were trained on it are missing',
             'Name both: --load-model-from TOKENIZER RUN. Or use the config in the run folder, which names the tokenizer.',
         )
     for part in wanting.values():
         part['weights'] = others[0]
-    logger.info('the frozen tokenizer is that of %s', others[0])
+    logger.info('the frozen tokenizer is read from %s', others[0])
     return rest
 
 
@@ -47,14 +48,14 @@ def _wanting(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
     if str(value.get('type', '')).split('.')[-1] == 'FrozenTokenizer':
         if value.get('weights') is None:
             yield path, value
-        return  # what is inside is named by what was trained on it
+        return  # frozen tokenizers inside are named by the run of this one
     for name, item in value.items():
         yield from _wanting(item, f'{path}.{name}' if path else name)
 
 
 def _holds(name: str, keys: Sequence[str]) -> bool:
-    """Whether weights are of a task that knows which tokenizer it was trained on. Files that are missing are not: whoever
-    loads them says so."""
+    """Whether a file has a digest of the tokenizer that its task was trained on. False for a missing file: loading it
+    raises the error."""
     try:
         file = find(name).file()
     except UserError:

@@ -1,4 +1,4 @@
-"""Log lines: to the terminal and to ``log.txt`` in the run's folder. Ranks other than 0 say only warnings."""
+"""Log lines: to the terminal and to ``log.txt`` in the run's folder. Ranks other than 0 log only warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 class TerminalHandler(logging.Handler):
-    """Writes to what ``sys.stderr`` is at that moment: notebooks, progress bars and tests put something else there."""
+    """Writes to the current ``sys.stderr``, which notebooks, progress bars and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)

@@ -1,7 +1,7 @@
-"""Whether tensors are those of a tokenizer's config, found out on the meta device: no memory is taken, nothing is drawn.
+"""Checks on the meta device whether tensors fit a tokenizer's config, without memory and without random numbers.
 
-The config may come from a file of someone else: it names registered parts only, is judged against their signatures, and
-cannot ask for more parts than the file has tensors.
+The config may come from an untrusted file: it can name registered parts only, is checked against their signatures, and
+cannot build more parts than the file has tensors.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from vq.registries import VQModelRegistry
 Shapes = Mapping[str, tuple[int, ...]]
 
 PREFIX = 'tokenizer.'
-_COUNTS = ('blocks', 'layers', 'depth', 'heads')  # how names of parameters that say how many parts to build end
+_COUNTS = ('blocks', 'layers', 'depth', 'heads')  # suffixes of parameters that give a number of parts to build
 _HINT = 'Convert the file again: python tools/convert_checkpoints.py KIND FILE.'
 
 
 def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
-    """The tokenizer on the meta device, once the tensors below ``tokenizer.`` are known to be its own, all of them."""
+    """The tokenizer on the meta device, if the tensors below ``tokenizer.`` are exactly those of its state dict."""
     own = {key.removeprefix(PREFIX): shape for key, shape in shapes.items() if key.startswith(PREFIX)}
     largest = max((size for shape in own.values() for size in shape), default=0)
     _check_sizes(config, len(own), max(largest, 4096), where)
@@ -37,7 +37,7 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
     except (RuntimeError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
         raise UserError(f'{where}: its config cannot be built: {error}', _HINT) from error
     if not isinstance(tokenizer, Tokenizer):
-        raise UserError(f'{where} describes a {type(tokenizer).__name__}, which is no tokenizer', _HINT)
+        raise UserError(f'{where} describes a {type(tokenizer).__name__}, which is not a tokenizer', _HINT)
     wanted = {key: tuple(value.shape) for key, value in tokenizer.state_dict().items()}
     problems = [
         *(f"'{key}' is missing" for key in wanted if key not in own),
@@ -54,7 +54,7 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
 
 
 def _check_sizes(value: Any, most: int, largest: int, where: str, name: str = '', depth: int = 0) -> None:
-    """A hostile config would ask for millions of parts or channels: a part has a tensor at least, a width is one's."""
+    """Refuse a hostile config with millions of parts or channels: the tensors bound the number of parts and the widths."""
     if depth > 12:
         raise UserError(f'{where}: its config is nested too deep', _HINT)
     if isinstance(value, Mapping):

@@ -1,8 +1,8 @@
-"""One training step rehearsed on the meta device: nothing is allocated, and every tensor's life is followed.
+"""Rehearses one training step on the meta device: nothing is allocated, and the lifetime of every tensor is tracked.
 
-The step is the trainer's own (``Trainer.train_step``), so tensors live and die as they do in a run. Three things stand
-in for the device: ``MetaStrategy`` for its strategy, ``DeviceRules`` for its autocast and its fused attention, ``LiveBytes``
-for its allocator. Workspaces that kernels allocate while they run are not counted.
+The step is the trainer's own (``Trainer.train_step``), so tensors are made and freed as in a run. Three classes simulate the
+device: ``MetaStrategy`` its strategy, ``DeviceRules`` its autocast and its fused attention, ``LiveBytes`` its allocator.
+Workspaces that kernels allocate while they run are not counted.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ def _names(*texts: str) -> frozenset[str]:
     return frozenset(' '.join(texts).split())
 
 
-# What autocast does on CUDA, by the names of operations (ATen/autocast_mode.h). On the CPU torch has other lists, on the meta
-# device none. The last line of each is of functions that are made of listed ones.
+# The lists of CUDA's autocast, by names of operations (ATen/autocast_mode.h). torch has other lists for the CPU, and none for
+# the meta device. The last line of each list has functions that are composed of listed ones.
 IN_HALF = _names(
     'conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d conv_transpose3d convolution linear prelu einsum',
     'matmul mm mv bmm addmm addmv addr addbmm baddbmm chain_matmul linalg_multi_dot linalg_vecdot',
@@ -59,7 +59,7 @@ IN_FP32 = _names(
     'upsample_bilinear2d upsample_trilinear3d upsample_bicubic2d',
     '__pow__ __rpow__ __rdiv__ square cross_entropy interpolate normalize',
 )
-FP32_RESULT = _names(  # without a wide copy of what goes in
+FP32_RESULT = _names(  # without an fp32 copy of the input
     'cumprod cumsum linalg_matrix_norm linalg_vector_norm log_softmax norm prod softmax sum',
     'softmin',
 )
@@ -70,9 +70,9 @@ IN_WIDEST = _names(
 
 
 class LiveBytes(TorchDispatchMode):
-    """Bytes of the tensors on ``device`` that are made while it is on, and the most there were at once.
+    """Bytes of the tensors on ``device`` that are made while this mode is active: now, and at the peak.
 
-    A storage counts from the operation that makes it until nobody refers to it, once however many views it has.
+    A storage counts from the operation that makes it until its last reference is gone, once for all of its views.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -100,7 +100,7 @@ class LiveBytes(TorchDispatchMode):
         self.now -= self._sizes.pop(key, 0)
 
     def leave_out(self, *values: Tensor) -> None:
-        """They are counted elsewhere."""
+        """Exclude these tensors, which are counted elsewhere."""
         for value in values:
             key = value.untyped_storage()._cdata
             self.now -= self._sizes.get(key, 0)
@@ -108,15 +108,15 @@ class LiveBytes(TorchDispatchMode):
 
 
 class DeviceRules(TorchFunctionMode):
-    """What a GPU does and the meta device does not: autocast by CUDA's lists, and attention without a matrix of scores.
+    """Two things that the meta device lacks: autocast by CUDA's lists, and attention without a matrix of scores.
 
-    As in torch a parameter is cast once per autocast region; these copies are told to ``casted``.
+    As in torch, a parameter is cast once per autocast region. ``casted`` is called with the parameter and its copy.
     """
 
     def __init__(self, half: torch.dtype | None, casted: Callable[[nn.Parameter, Tensor], None]) -> None:
         super().__init__()
         self.half, self._casted = half, casted
-        self.exact = 0  # how many parts that compute in fp32 are being called
+        self.exact = 0  # number of running calls of parts that compute in fp32
         self.depth = 0
         self._copies: dict[int, Tensor] = {}
 
@@ -143,7 +143,7 @@ class DeviceRules(TorchFunctionMode):
             elif name in IN_WIDEST and torch.float32 in {getattr(value, 'dtype', None) for value in args}:
                 args, kwargs = tree_map_only(Tensor, _to_fp32, (args, kwargs))
         if func is torch.nn.functional.scaled_dot_product_attention and _is_fused(args, kwargs):
-            # the fused kernel keeps q, k, v, the result and one number per row; the meta device would keep the scores too
+            # the fused kernel saves q, k, v, the result and one number per row; on the meta device torch saves the scores too
             kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
             return kernel(*args, 0.0, kwargs.get('is_causal', False))[0]
         return func(*args, **kwargs)
@@ -162,7 +162,7 @@ class DeviceRules(TorchFunctionMode):
 
 
 def _is_fused(args: Any, kwargs: Any) -> bool:
-    """Whether GPUs have a kernel for this attention: they want the channels of a head side by side in memory."""
+    """Whether GPUs have a fused kernel for this attention: it needs the channels of a head contiguous in memory."""
     return len(args) == 3 and set(kwargs) <= {'is_causal'} and all(value.is_meta and value.stride(-1) == 1 for value in args)
 
 
@@ -171,7 +171,7 @@ def _to_fp32(value: Tensor) -> Tensor:
 
 
 class MetaStrategy(BaseStrategy):
-    """One device that computes nothing. Optimizers step unseen: what they keep is counted from their state."""
+    """One device that computes nothing. Optimizer steps are not tracked: their memory is counted from their state."""
 
     def __init__(self, like: Strategy, live: LiveBytes, rules: DeviceRules) -> None:
         super().__init__(
@@ -197,16 +197,16 @@ class MetaStrategy(BaseStrategy):
 
 @dataclasses.dataclass
 class Rehearsal:
-    """What one step showed."""
+    """The memory of one rehearsed step."""
 
-    activations: int = 0  # the most bytes that forward and backward held at once, beside what is counted below
-    casts: dict[nn.Parameter, int] = dataclasses.field(default_factory=dict)  # bytes of autocast's copy of it
-    gradients: dict[str, list[nn.Parameter]] = dataclasses.field(default_factory=dict)  # optimizer -> who got one
-    states: dict[nn.Parameter, list[Tensor]] = dataclasses.field(default_factory=dict)  # what its optimizer keeps for it
+    activations: int = 0  # peak bytes in forward and backward, without the entries below
+    casts: dict[nn.Parameter, int] = dataclasses.field(default_factory=dict)  # bytes of autocast's copy of a parameter
+    gradients: dict[str, list[nn.Parameter]] = dataclasses.field(default_factory=dict)  # optimizer -> with a gradient
+    states: dict[nn.Parameter, list[Tensor]] = dataclasses.field(default_factory=dict)  # its optimizer's state tensors
 
 
 class _Notes(Callback[TrainerLike]):
-    """What the optimizers get and keep."""
+    """Records the parameters that get gradients, and their optimizer states."""
 
     def __init__(self, seen: Rehearsal) -> None:
         self.seen = seen
@@ -225,9 +225,9 @@ class _Notes(Callback[TrainerLike]):
 
 
 def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
-    """The heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch."""
+    """Rehearse the heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch."""
     model, seen, live = trainer.model, Rehearsal(), LiveBytes(META)
-    trainer = copy.copy(trainer)  # what a set-up would make is set below
+    trainer = copy.copy(trainer)  # the attributes that ``setup`` makes are set below
 
     def casted(parameter: nn.Parameter, half: Tensor) -> None:
         live.leave_out(half)
@@ -252,7 +252,7 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
             if isinstance(part, (Quantizer, DiscriminatorPenalty)):
                 for watch in _exact_calls(part, rules):
                     stack.callback(watch.remove)
-            if isinstance(part, Recomputed):  # backward calls ``compute``, and no hook
+            if isinstance(part, Recomputed):  # backward calls ``compute`` without any hook
                 part.compute = _under(rules, part.compute)  # type: ignore[method-assign, assignment]
                 stack.callback(delattr, part, 'compute')
         for parameter in model.parameters():
@@ -266,7 +266,7 @@ def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
 
 
 def heaviest_step(model: Task) -> int:
-    """A step (from 1) in which everything is at work: the discriminator, its voice, all of its penalties."""
+    """A step (from 1) with the most work: the discriminator, the adversarial loss and all penalties are active."""
     if not isinstance(model, AdversarialTokenization):
         return 1
     every = math.lcm(1, *(int(penalty.interval) for penalty in model.penalties.values()))  # type: ignore[arg-type]
@@ -281,7 +281,7 @@ def _batches(images: int, image_size: int) -> Iterator[Batch]:
 
 
 def _under(rules: DeviceRules, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """``compute`` under the rules, also where backward calls it: torch restores its own autocast then, but not our mode."""
+    """``compute`` under the rules. If backward calls it to recompute, torch restores its own autocast, but not our mode."""
 
     def computed(x: Tensor) -> Tensor:
         with contextlib.nullcontext() if rules.depth else rules:
@@ -291,7 +291,7 @@ def _under(rules: DeviceRules, compute: Callable[[Tensor], Tensor]) -> Callable[
 
 
 def _exact_calls(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, RemovableHandle]:
-    """Tell the rules of calls of quantizers and penalties, which turn autocast off without a trace on the meta device."""
+    """Suspend autocast in calls of quantizers and penalties: they turn it off, which has no effect on the meta device."""
 
     def enter(*_: Any) -> None:
         rules.exact += 1
@@ -299,5 +299,5 @@ def _exact_calls(part: nn.Module, rules: DeviceRules) -> tuple[RemovableHandle, 
     def leave(*_: Any) -> None:
         rules.exact -= 1
 
-    # always_call: recompute breaks a call off once it has what backward needs
+    # always_call: recomputation ends with an exception as soon as it has the tensors that backward needs
     return part.register_forward_pre_hook(enter), part.register_forward_hook(leave, always_call=True)

@@ -1,1 +1,1 @@
-"""What learns tokens and draws new ones."""
+"""Generators: models that learn tokens and draw new ones."""

@@ -1,4 +1,4 @@
-"""Tokens one after the other: p(tokens | class) = prod_t p(token t | class, tokens before t)."""
+"""Autoregressive generation: p(tokens | class) = prod_t p(token t | class, tokens before t)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vq.sampling.streams import uniforms
 
 
 def vocabulary_of(settings: Mapping[str, Any]) -> int:
-    """How many ids the network has: of all codebooks, and of classes where these are ids too."""
+    """The number of ids of the network: tokens of all codebooks, and classes in a joint vocabulary."""
     tokens: int = sum(settings['codebook_sizes'] or (settings['codebook_size'],))
     return tokens + (settings['classes'] + (settings['label_drop'] > 0) if settings['vocabulary'] == 'joint' else 0)
 
 
 def length_of(settings: Mapping[str, Any]) -> Bound | None:
-    """How many positions the network has, unless it counts them by its grid."""
+    """The number of positions of the network; None if its grid determines the number."""
     if settings['network'].get('grid') is not None or grid_of(settings) is not None:
         return None
     positions = math.prod(settings['token_shape'])
@@ -35,33 +35,33 @@ def length_of(settings: Mapping[str, Any]) -> Bound | None:
 
 
 def grid_of(settings: Mapping[str, Any]) -> Bound | None:
-    """The grid of rotary positions where the config asks for one (``rope='grid'``) and tokens have two axes."""
+    """The grid of rotary positions, if the config has ``rope='grid'`` and tokens have two axes."""
     wanted = settings['network'].get('rope') == 'grid' and len(settings['token_shape']) == 2
     return Bound(tuple(settings['token_shape']), lambda given: True) if wanted else None
 
 
 def prefix_of(settings: Mapping[str, Any]) -> Bound | None:
-    """One position, the class, stands before the grid."""
+    """The number of positions before the grid: one, the class."""
     return None if grid_of(settings) is None else Bound(1, lambda given: True)
 
 
 @VQGeneratorRegistry.register_()
 class Autoregressive(Generator):
-    """A class, then the tokens of its image in raster order, those of a cell one after the other.
+    """The sequence is a class, then the tokens of its image in raster order, those of a cell one after the other.
 
-    - ``vocabulary='prefix'``: the class has an embedding of its own here, the network knows image tokens only. Without
-      classes a learned vector stands at the start.
-    - ``vocabulary='joint'``: ids of the network are classes first, then image tokens, and it embeds the class itself.
-    - ``label_drop``: in training each label becomes the null class with this probability, which guidance needs. The null
-      class is number ``classes``; in a joint vocabulary it is there only where labels are dropped.
-    - ``codebook_sizes``: for tokens (..., n) of n codebooks; each has a segment of the vocabulary of its own.
-    - ``predicts='segment'``: logits are those of the tokens that a position may hold. ``'vocabulary'``: those of all ids,
-      with ids for targets, so that the loss teaches a joint vocabulary where image tokens stand, as a language model's does.
+    - ``vocabulary='prefix'``: the generator embeds the class, and the network's vocabulary has only image tokens. Without
+      classes, the sequence starts with a learned vector.
+    - ``vocabulary='joint'``: the network's ids are classes first, then image tokens, and the network embeds both.
+    - ``label_drop``: in training each label becomes the null class with this probability; guidance needs the null class. Its
+      number is ``classes``. A joint vocabulary has it only if ``label_drop`` is above 0.
+    - ``codebook_sizes``: for tokens (..., n) of n codebooks; each has its own segment of the vocabulary.
+    - ``predicts='segment'``: logits are over the tokens that a position can hold. ``'vocabulary'``: logits are over all ids
+      and targets are ids, so the loss also teaches which ids a position can hold, as in a language model.
 
-    ``generate`` never draws an id that is no token of its position, whatever ``predicts`` is.
+    ``generate`` draws only tokens that the position can hold, whatever ``predicts`` is.
 
-    ``vocabulary`` and ``length`` of the network follow from these settings, and its ``grid`` and ``prefix`` where it has
-    ``rope='grid'``. A longer network is accepted.
+    ``vocabulary`` and ``length`` of the network are derived from these settings, with ``rope='grid'`` also its ``grid`` and
+    ``prefix``. A longer network is accepted.
     """
 
     network: CausalNetwork
@@ -92,7 +92,7 @@ class Autoregressive(Generator):
         if not 0 <= label_drop < 1:
             raise ConfigError(f'label_drop is {label_drop}', 'It is a probability below 1.')
         if vocabulary == 'joint' and not classes:
-            raise ConfigError('a joint vocabulary has no classes', "Set classes=..., or vocabulary='prefix'.")
+            raise ConfigError('a joint vocabulary needs classes', "Set classes=..., or vocabulary='prefix'.")
         if codebook_sizes and (len(sizes) != token_shape[-1] or max(sizes) != codebook_size):
             raise ConfigError(
                 f'codebook_sizes {sizes} do not fit token_shape {tuple(token_shape)} and codebook_size {codebook_size}',
@@ -122,11 +122,14 @@ class Autoregressive(Generator):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """What stands at the start, N(0, 0.02) (again, after a move off the meta device); the network has its own."""
+        """Draw the start vector or class embeddings from N(0, 0.02). The network resets its own parameters.
+
+        Called again after a move off the meta device.
+        """
         if not self.joint:
             nn.init.normal_(self.class_embedding.weight if self.classes else self.start, std=0.02)
 
-    # learning
+    # training
 
     def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
         flat = tokens.flatten(1)  # (B, L)
@@ -141,7 +144,7 @@ class Autoregressive(Generator):
         return self.segments.select(predicted.logits) if self.predicts == 'vocabulary' else predicted.logits
 
     def dropped(self, category: Tensor | None, rows: int, device: torch.device) -> Tensor:
-        """Labels (B,), some of them the null class in training."""
+        """Labels (B,); in training, some are replaced by the null class."""
         if not self.classes:
             return torch.zeros(rows, dtype=torch.int64, device=device)
         if category is None:
@@ -151,18 +154,18 @@ class Autoregressive(Generator):
         return category
 
     def null(self, rows: int, device: torch.device) -> Tensor:
-        """The null class (B,), for images of no class in particular."""
+        """The null class (B,), for images without a class."""
         if not self.classes:
-            raise UserError('guidance needs classes, and this generator knows none', 'Set the scale of the guidance to 1.')
+            raise UserError('guidance needs classes, and this generator has none', 'Set the scale of the guidance to 1.')
         if not self.has_null:
             raise UserError(
-                'this generator was trained with the class of every image, and knows nothing of images without one',
+                'this generator was trained with the class of every image, and cannot draw without one',
                 'Give classes and no guidance (scale 1), or train with label_drop above 0.',
             )
         return torch.full((rows,), self.classes, device=device)
 
     def start_of(self, label: Tensor) -> Tensor:
-        """Labels (B,) -> what stands at position 0, (B, 1, dim)."""
+        """Labels (B,) -> embeddings of position 0, (B, 1, dim)."""
         if self.joint:
             return self.network.embed(label[:, None])
         if self.classes:
@@ -175,15 +178,15 @@ class Autoregressive(Generator):
     def generate(
         self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
     ) -> Tensor:
-        """One step of the network per token that is not kept; tokens kept in a row, at the start or inside, take one together.
+        """One step of the network per drawn token. Kept tokens enter with the step of the next drawn token.
 
-        The two predictions of guidance come from one batch of twice the rows, [class; null]. Where the scale is 1 from some
-        token on, the null half is left out from there, and everywhere where it is always 1. Without a category images are of
-        no class in particular.
+        The two predictions of guidance come from one batch of twice the rows, [class; null]. The null half is dropped at the
+        position from which the scale stays 1; if the scale is always 1, there is no null half. Without a category, images
+        are drawn with the null class.
         """
         with torch.inference_mode():
             tokens = self._generate(request, sampler, guidance)
-        return tokens.clone()  # one that autograd may see
+        return tokens.clone()  # a normal tensor: autograd refuses inference tensors
 
     def _generate(
         self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
@@ -217,7 +220,7 @@ class Autoregressive(Generator):
     def _drawn(self, request: SampleRequest) -> list[int]:
         """The positions that are drawn, in order."""
         if (request.given is None) != (request.keep is None):
-            raise UserError('tokens are given without saying which are kept, or the reverse', 'Set both, given and keep.')
+            raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
         if request.keep is None or request.given is None:
             return list(range(self.positions))
         shapes = tuple(request.given.shape), tuple(request.keep.shape)
@@ -227,7 +230,7 @@ class Autoregressive(Generator):
                 f'For these images they are {(len(request.ids), *self.token_shape)} and {self.token_shape}.',
             )
         if self._out_of_range(request.given, request.keep):
-            raise UserError('a token that is given is none of the codebook', 'Tokens are at least 0 and below codebook_size.')
+            raise UserError('a given token is not in the codebook', 'Tokens are at least 0 and below codebook_size.')
         return [position for position, kept in enumerate(request.keep.flatten().tolist()) if not kept]
 
     def _out_of_range(self, given: Tensor, keep: Tensor) -> bool:
@@ -236,10 +239,10 @@ class Autoregressive(Generator):
         return bool((wrong & keep.flatten().to(given.device)).any())
 
     def _labels(self, category: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
-        """Labels (B,) that can be embedded, and whether any that was asked for cannot."""
+        """Labels (B,), clamped so that they can be embedded, and whether any label is out of range (bool on the device)."""
         if not self.classes:
             if category is not None:
-                raise UserError('images of a class are wanted, and this generator knows no classes', 'Leave category out.')
+                raise UserError('images of a class are requested, and this generator has no classes', 'Leave category out.')
             return torch.zeros(rows, dtype=torch.int64, device=device), None
         if category is None:
             return self.null(rows, device), None
@@ -248,13 +251,13 @@ class Autoregressive(Generator):
         return category.clamp(0, self.classes - 1), ((category < 0) | (category >= self.classes)).any()
 
     def _check(self, tokens: Tensor, outside: Tensor | None) -> None:
-        """The only wait for the device, after the last token."""
+        """Raise for bad labels and logits. This is the only host sync, after the last token."""
         bad = (tokens < 0).any()
         broken, unknown = torch.stack([bad, torch.zeros_like(bad) if outside is None else outside]).tolist()
         if unknown:
             raise UserError(f'a category is not among the {self.classes} classes', f'They are 0 to {self.classes - 1}.')
         if broken:
             raise RunFailure(
-                'the network gave logits that are no distribution (NaN or infinity), so no token could be drawn',
-                'Look at the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
+                'the network gave logits with NaN or infinity, so no token could be drawn',
+                'Check the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
             )

@@ -1,4 +1,4 @@
-"""A sequence that grows: the steps of a causal network with its cache, on a GPU replayed from a CUDA graph."""
+"""Autoregressive decoding: the steps of a causal network with its cache, on a GPU replayed from a CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vq.interfaces import CausalNetwork
 
 
 class Decoding:
-    """``advance`` puts ids behind what is cached and gives the logits of what comes next.
+    """``advance`` appends ids to the cached sequence and returns the logits of the next position.
 
-    ``start`` (R, 1, dim) stands at position 0. Ids come as (B, T): where R is twice B, both halves of the batch get them.
-    ``length`` is the number of positions at most.
+    ``start`` (R, 1, dim) is the embedding at position 0. Ids are (B, T); if R is 2 B, both halves of the batch get the same
+    ids. ``length`` is the largest number of positions.
     """
 
     def __init__(self, network: CausalNetwork, start: Tensor, length: int, graph: bool | None = None) -> None:
@@ -25,7 +25,7 @@ class Decoding:
         self._replay = GraphedStep(network, self.cache) if by_graph and hasattr(network, 'step_at') else None
 
     def advance(self, ids: Tensor) -> Tensor:
-        """ids (B, T) of the positions from ``position`` on (T = 0 is for the start alone) -> logits (R, V) of the last."""
+        """ids (B, T) of the positions from ``position`` on (T = 0: only the start) -> logits (R, V) of the last position."""
         embedded = self.network.embed(ids)
         if len(embedded) < self.rows:
             embedded = torch.cat([embedded, embedded])
@@ -40,7 +40,7 @@ class Decoding:
         return logits
 
     def keep_rows(self, rows: int) -> None:
-        """Go on with the first ``rows`` of the batch, if the cache can be cut; else the others go on unread."""
+        """Drop all but the first ``rows`` of the batch. If the cache cannot be cut, all rows are kept and computed."""
         cut = getattr(self.cache, 'first_rows', None)
         if cut is None:
             return
@@ -50,10 +50,10 @@ class Decoding:
 
 
 class GraphedStep:
-    """``network.step_at`` of one position with fixed inputs, recorded at its first call on a GPU and replayed after.
+    """``network.step_at`` of one position with fixed input tensors: a CUDA graph, recorded at the first call and replayed.
 
-    Elsewhere it calls ``step_at``, which is how tests compare it with ``step``; the graph itself was not run on a GPU here.
-    The logits it gives are overwritten by the next call.
+    On other devices it calls ``step_at`` directly, so tests can compare it with ``step``. The graph itself has never been run
+    on a GPU. The next call overwrites the returned logits.
     """
 
     def __init__(self, network: Any, cache: Any) -> None:
@@ -74,7 +74,7 @@ class GraphedStep:
         return self.logits
 
     def _record(self, embedded: Tensor, position: int) -> None:
-        """Twice on a side stream to warm up (it writes what the replay writes again), then into the graph."""
+        """Warm up twice on a side stream, then record. The replay writes the same cache entries as the warm-up."""
         self.embedded, self.number = embedded.clone(), torch.full((), position, device=embedded.device)
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         side.wait_stream(torch.cuda.current_stream())

@@ -1,4 +1,4 @@
-"""Masked generation (MaskGIT, MAGE): hidden tokens are learned all at once, and drawn in a few steps."""
+"""Masked generation (MaskGIT, MAGE): hidden tokens are predicted all at once, and drawn in a few steps."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ MaskRatio = Literal['cosine', 'linear', 'square', 'arccos', 'mage']
 
 @VQGeneratorRegistry.register_()
 class MaskedGenerator(Generator):
-    """p(hidden tokens | visible tokens, category), each hidden token for itself: -sum_(i hidden) log p(x_i | x_visible, c).
+    """p(hidden tokens | visible tokens, category), each hidden token by itself: -sum_(i hidden) log p(x_i | x_visible, c).
 
     (Chang et al. 2022, MaskGIT; Li et al. 2023, MAGE; the order of Besnier et al. 2025.)
 
-    Training. Of every image the share r of its tokens is hidden: ``mask_ratio`` is a schedule gamma, r = gamma(u), or 'mage',
-    a truncated normal. ``label_drop`` of the categories are left out, for guidance. Label smoothing (0.1 in the papers)
-    belongs to the loss, so to the task. In evaluation no category is left out, and what is hidden follows from the tokens
-    themselves: a validation loss does not depend on batches, ranks or the state of a generator.
+    Training. A share r of the tokens of every image is hidden: ``mask_ratio`` is a schedule gamma, r = gamma(u), or 'mage', a
+    truncated normal. A share ``label_drop`` of the categories is dropped, for guidance. Label smoothing (0.1 in the papers)
+    belongs to the loss, so to the task. In evaluation no category is dropped, and the tokens of an image determine which of
+    them are hidden. So a validation loss does not depend on batches, ranks or random generators.
 
-    Drawing. All tokens are hidden at first, except given ones. Step t of T draws all hidden tokens, fixes some of these and
-    hides the others again; ``schedule`` says how many stay hidden. ``order``: 'confidence' fixes the tokens of the highest
-    log p + choice_temperature (1 - t / T) g with Gumbel noise g; 'halton' fixes positions in the order of a Halton
-    sequence over the grid. Where fewer tokens are free than there are ``steps``, every step fixes one.
+    Drawing. All tokens except given ones are hidden at first. Step t of T draws all hidden tokens, fixes some of these and
+    hides the others again; ``schedule`` gives the number that stays hidden. ``order``: 'confidence' fixes the tokens with the
+    highest log p + choice_temperature (1 - t / T) g, where g is Gumbel noise; 'halton' fixes positions in the order of a
+    Halton sequence over the grid. If there are fewer free tokens than ``steps``, every step fixes one.
 
-    Tokens are (h, w) or (L,): of several codes per cell each would need a place and a codebook of its own.
+    Tokens are (h, w) or (L,). With several codes per cell, each code would need its own position and codebook.
     """
 
     network: BidirectionalNetwork
@@ -86,7 +86,7 @@ class MaskedGenerator(Generator):
         if order not in ('confidence', 'halton'):
             raise ConfigError(f"order is '{order}'", "Write 'confidence' or 'halton'.")
         if steps < 1:
-            raise ConfigError(f'steps is {steps}', 'Tokens are drawn in one step at least.')
+            raise ConfigError(f'steps is {steps}', 'Give 1 or more decoding steps.')
         if not 0 <= label_drop <= 1:
             raise ConfigError(f'label_drop is {label_drop}', 'Choose a share between 0 and 1; 0.1 is usual.')
         if choice_temperature < 0:
@@ -126,10 +126,10 @@ class MaskedGenerator(Generator):
     def generate(
         self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
     ) -> Tensor:
-        """``guidance`` is asked for every step of decoding. Without a category images are of no class in particular.
+        """``guidance`` is called for every decoding step. Without a category, images are drawn without a class.
 
-        The two predictions of guidance come from one batch of twice the rows. The device is waited for once before the
-        first step and once after the last.
+        The two predictions of guidance come from one batch of twice the rows. There is one host sync before the first step
+        and one after the last.
         """
         device = self.network.hidden_token.device
         category = self._known(request.category)
@@ -143,7 +143,7 @@ class MaskedGenerator(Generator):
         before = len(free)
         for step, after in enumerate(counts):
             logits = self._logits(tokens.clamp(min=0), hidden, category, float(guidance(step, len(counts))))
-            drawn = sampler(logits, noise[:, step])  # -1 where logits are no distribution
+            drawn = sampler(logits, noise[:, step])  # -1 where logits have NaN or infinity
             if choose is not None:
                 fixed = next(choose)
             else:
@@ -155,30 +155,30 @@ class MaskedGenerator(Generator):
             before = after
         if (tokens < 0).any():
             raise RunFailure(
-                'the network gave logits that are no distribution (NaN or infinity), so no token could be drawn',
-                'Look at the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
+                'the network gave logits with NaN or infinity, so no token could be drawn',
+                'Check the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
             )
         return tokens.view(len(tokens), *self.token_shape)
 
     def _known(self, category: Tensor | None) -> Tensor | None:
-        """A category that the network can take: None where there are none."""
+        """The category for the network: None if the generator has no classes."""
         if not self.classes:
             return None
         if category is None and not self.label_drop:
             raise UserError(
-                'this generator was trained with the class of every image, and knows nothing of images without one',
+                'this generator was trained with the class of every image, and cannot draw without one',
                 'Give classes, or train with label_drop above 0.',
             )
         return category
 
     def _start(self, request: SampleRequest, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
-        """Tokens (B, L), zeros where they are hidden; what is hidden (B, L); the positions that are free."""
+        """Tokens (B, L), zeros where they are hidden; bool (B, L), which are hidden; the positions to draw."""
         rows = len(request.ids)
         category, given, keep = request.category, request.given, request.keep
         if category is not None and not self.classes:
-            raise UserError('images of a class are wanted, and this generator knows no classes', 'Leave category out.')
+            raise UserError('images of a class are requested, and this generator has no classes', 'Leave category out.')
         if (given is None) != (keep is None):
-            raise UserError('tokens are given without saying which are kept, or the reverse', 'Set both, given and keep.')
+            raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
         if keep is None or given is None:
             keep = torch.zeros(self.token_shape, dtype=torch.bool, device=device)
             given = torch.zeros(rows, *self.token_shape, dtype=torch.int64, device=device)
@@ -194,24 +194,24 @@ class MaskedGenerator(Generator):
         bad = torch.stack([outside(tokens, self.codebook_size), outside(category, self.classes).to(device)])
         *kept, bad_token, bad_category = torch.cat([keep, bad]).tolist()
         if bad_token:
-            raise UserError('a given token is no code of the codebook', f'They are 0 to {self.codebook_size - 1}.')
+            raise UserError('a given token is not in the codebook', f'Tokens are 0 to {self.codebook_size - 1}.')
         if bad_category:
             raise UserError(f'a category is not among the {self.classes} classes', f'They are 0 to {self.classes - 1}.')
         return tokens, (~keep).expand(rows, -1), [position for position, stays in enumerate(kept) if not stays]
 
     def _uniforms(self, request: SampleRequest, steps: int, purpose: str, device: torch.device) -> Tensor:
-        """(B, steps, L): all the random numbers at once, so that no step waits for a copy."""
+        """(B, steps, L): the random numbers of all steps in one copy, so that no step waits for one."""
         return uniforms(request.seed, request.ids, steps, self.length, purpose=purpose).to(device)
 
     def _chosen_by_order(self, free: list[int], counts: list[int], device: torch.device) -> Iterator[Tensor]:
-        """bool (L,) for each step: the positions it fixes."""
+        """bool (L,) for each step: the positions that the step fixes."""
         wanted = set(free)
         order = [position for position in halton_order(self.token_shape) if position in wanted]
         fixed_at = steps_of_order(order, self.length, counts).to(device)
         return (fixed_at == step for step in range(len(counts)))
 
     def _logits(self, tokens: Tensor, hidden: Tensor, category: Tensor | None, scale: float) -> Tensor:
-        """fp32 (B, L, K):  l = l_0 + scale (l_c - l_0),  l_0 without a category, both from one batch of twice the size."""
+        """fp32 (B, L, K):  l = l_0 + scale (l_c - l_0),  l_0 without a category; one batch of twice the size gives both."""
         if category is None or scale == 1:
             logits: Tensor = self.network(tokens, hidden, category)
             return logits.float()
@@ -228,5 +228,5 @@ class MaskedGenerator(Generator):
 
 
 def outside(ids: Tensor | None, size: int) -> Tensor:
-    """Whether an id is not among 0 to size - 1, on its device."""
+    """Whether any id is outside of 0 to size - 1: a bool tensor on the device of the ids."""
     return torch.tensor(False) if ids is None else ((ids < 0) | (ids >= size)).any()

@@ -1,7 +1,7 @@
-"""Where the tokens of each position stand in the vocabulary of a network.
+"""The segment of a network's vocabulary that holds the tokens of each position.
 
-Tokens of an image come in raster order, those of one cell (residual codes) one after the other. Depth d of n has a segment
-of the vocabulary of its own: position t holds ids from starts[t mod n] to starts[t mod n] + sizes[t mod n] - 1.
+Tokens of an image are in raster order, those of one cell (residual codes) one after the other. Depth d of n has its own
+segment of the vocabulary: position t holds ids from starts[t mod n] to starts[t mod n] + sizes[t mod n] - 1.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Segments:
-    """``sizes``: tokens per depth. ``first``: the id of token 0 of depth 0; what stands before it is no image token."""
+    """``sizes``: number of tokens per depth. ``first``: id of token 0 of depth 0; smaller ids are not image tokens."""
 
     def __init__(self, sizes: tuple[int, ...], first: int = 0) -> None:
         self.sizes = sizes
@@ -25,11 +25,11 @@ class Segments:
         return self.starts[position % self.depth]
 
     def at(self, logits: Tensor, position: int) -> Tensor:
-        """Logits (B, V) of the network at a position -> (B, size) of the tokens it may hold; a view."""
+        """Logits (B, V) of the network at a position -> (B, size) of the tokens that the position can hold; a view."""
         return logits.narrow(-1, self.start(position), self.sizes[position % self.depth])
 
     def ids(self, tokens: Tensor, position: int = 0) -> Tensor:
-        """Tokens (B, T) of the positions from ``position`` on -> ids of the network."""
+        """Tokens (B, T) of the positions from ``position`` on -> ids in the vocabulary."""
         count = tokens.shape[1]
         if self.depth == 1 or count == 1:
             return tokens + self.start(position) if self.start(position) else tokens
@@ -38,7 +38,7 @@ class Segments:
     def select(self, logits: Tensor) -> Tensor:
         """Logits (B, L, V) of positions 0 to L - 1 -> (B, L, size) of the tokens of each.
 
-        Where the depths differ in size: (B, L, sum of sizes), -inf outside of the segment of the position.
+        If the depths differ in size: (B, L, sum of sizes), -inf outside of the segment of the position.
         """
         first = self.starts[0]
         image = logits[..., first : self.end]
@@ -54,7 +54,7 @@ class Segments:
         return image.masked_fill((ids < starts) | (ids >= ends), -torch.inf)
 
     def targets(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, L) -> where they stand among what ``select`` gives."""
+        """Tokens (B, L) -> their indices in the last axis of the result of ``select``."""
         return tokens if self.equal else self.ids(tokens) - self.starts[0]
 
     def _starts(self, position: int, count: int, device: torch.device) -> Tensor:

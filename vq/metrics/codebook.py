@@ -114,18 +114,18 @@ def number_codes(tokens: Tensor, sizes: Sequence[int]) -> Tensor:
 
 def usage(counts: Tensor, sizes: Sequence[int] = ()) -> dict[str, float]:
     """The figures of counts (K,), in float64; ``sizes``, where there are several, cut it into codebooks."""
-    books = [_usage_of_one(book) for book in torch.split(counts, list(sizes) or [len(counts)])]
-    entropy = sum(book['codebook_entropy'] for book in books) / len(books)
-    dead = sum(book['dead_codes'] for book in books)
+    figures = [_usage_of_one(count) for count in torch.split(counts, list(sizes) or [len(counts)])]
+    entropy = sum(one['codebook_entropy'] for one in figures) / len(figures)
+    dead = sum(one['dead_codes'] for one in figures)
     whole = {
         'codebook_usage': (len(counts) - dead) / len(counts),
-        'perplexity': books[0]['perplexity'] if len(books) == 1 else math.exp(entropy),
+        'perplexity': figures[0]['perplexity'] if len(figures) == 1 else math.exp(entropy),
         'codebook_entropy': entropy,
         'dead_codes': dead,
     }
-    if len(books) == 1:
+    if len(figures) == 1:
         return whole
-    return whole | {f'{name}_{number}': value for number, book in enumerate(books, 1) for name, value in book.items()}
+    return whole | {f'{name}_{number}': value for number, one in enumerate(figures, 1) for name, value in one.items()}
 
 
 def _usage_of_one(counts: Tensor) -> dict[str, float]:

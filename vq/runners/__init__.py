@@ -1,1 +1,1 @@
-"""What drives a task: trainer, validator, token writer, and the callbacks around their steps."""
+"""The runners of a task (trainer, validator, token writer, sampler), and the callbacks around their steps."""

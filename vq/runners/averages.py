@@ -1,4 +1,4 @@
-"""Moving averages of the weights among the callbacks of a run."""
+"""The callbacks of a run that hold a moving average of the weights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vq.interfaces import Callback
 
 @runtime_checkable
 class KeepsAverage(Protocol):
-    """A callback with a moving average, which stands in checkpoints beside the weights."""
+    """A callback with a moving average of the weights, which checkpoints store next to the weights."""
 
     shadow: dict[str, Tensor]
 

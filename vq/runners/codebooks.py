@@ -1,4 +1,4 @@
-"""Codebooks inside a model that trains: where they are, what features they see, and what else remembers their codes."""
+"""The codebooks of a model in training: finding them, recording their inputs, and updating copies of their codes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HINT = "Use it with 'VectorQuantizer', alone or as a part of residual, grouped o
 
 
 def find_quantizer(task: Task, asker: str) -> tuple[str, Quantizer]:
-    """The outermost quantizer of a task, whose tokens are those of the model, and its path."""
+    """Path and module of the outermost quantizer of a task, whose tokens are those of the model."""
     found: dict[str, Quantizer] = {}
     for name, module in task.named_modules():
         if isinstance(module, Quantizer) and not any(name.startswith(f'{outer}.') for outer in found):
@@ -33,26 +33,26 @@ def find_quantizer(task: Task, asker: str) -> tuple[str, Quantizer]:
     return next(iter(found.items()))
 
 
-def codebooks(task: Task, asker: str) -> dict[str, VectorQuantizer]:
-    """The quantizers of a task that look for the nearest code of a codebook, by their paths, the first stages first."""
+def vector_quantizers(task: Task, asker: str) -> dict[str, VectorQuantizer]:
+    """The quantizers of a task that search the nearest code of a codebook, by their paths, first stages first."""
     top, quantizer = find_quantizer(task, asker)
     inner = [(name, part) for name, part in quantizer.named_modules(prefix=top) if isinstance(part, Quantizer)]
     found = {name: part for name, part in inner if isinstance(part, VectorQuantizer)}
     if not found:
         kinds = ' of '.join(dict.fromkeys(type(part).__name__ for _, part in inner))
-        raise ConfigError(f'{asker}: {kinds} has no codebook in which features look for the nearest code', HINT)
+        raise ConfigError(f'{asker}: {kinds} has no codebook that is searched for the nearest code', HINT)
     return found
 
 
-def books(quantizer: Quantizer) -> list[tuple[int, Quantizer]]:
-    """The codebooks that tokens come from, as ``codebook_sizes`` counts them: the size of each, and whose it is."""
+def codebook_owners(quantizer: Quantizer) -> list[tuple[int, Quantizer]]:
+    """Size and quantizer of each codebook of the tokens, in the order of ``codebook_sizes``."""
     owners = _owners(quantizer)
     sizes = quantizer.codebook_sizes or (quantizer.codebook_size,)
     return list(zip(sizes, owners if len(sizes) > 1 else owners[:1], strict=True))
 
 
 def _owners(quantizer: Quantizer) -> list[Quantizer]:
-    """Whose code each token of a feature is, in the order of the last axis."""
+    """The quantizer of each token of a cell, in the order of the tokens' last axis."""
     if isinstance(quantizer, Composite):
         return [owner for part in quantizer.used() for owner in _owners(part)]
     if isinstance(quantizer, MultiScaleQuantizer):
@@ -61,9 +61,10 @@ def _owners(quantizer: Quantizer) -> list[Quantizer]:
 
 
 def features_of(runner: RunnerLike, quantizer: Quantizer, batches: Sequence[Batch] | Iterator[Batch]) -> list[Tensor]:
-    """What the encoder gives the outermost quantizer for batches on the device: (B, ..., C) each, fp32.
+    """The inputs of the outermost quantizer for batches on the device: (B, ..., C) each, fp32.
 
-    By whole evaluation steps: only a root's own forward works under every strategy. Call it inside ``evaluating``.
+    It runs whole validation steps, because only the forward of a root works under every strategy. Call it inside
+    ``evaluating``.
     """
     caught: list[Tensor] = []
     with _caught(quantizer, caught.append):
@@ -74,9 +75,9 @@ def features_of(runner: RunnerLike, quantizer: Quantizer, batches: Sequence[Batc
 
 
 def inputs_of(part: Quantizer, top: Quantizer, features: Sequence[Tensor], calls: int | None = None) -> list[list[Tensor]]:
-    """What a part of a quantizer is given, (N, C) rows of each call, for each of the features that the quantizer is given.
+    """The inputs of a nested quantizer for each of the ``features``, the inputs of the outermost: (N, C) rows of each call.
 
-    Only the first ``calls`` are kept: a part that is used several times sees what its own first uses left over.
+    Only the first ``calls`` calls are kept: later inputs of a quantizer that is used several times depend on its own codes.
     """
     found: list[list[Tensor]] = []
     for value in features:
@@ -97,7 +98,7 @@ def inputs_of(part: Quantizer, top: Quantizer, features: Sequence[Tensor], calls
 
 @contextmanager
 def _caught(module: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]:
-    """``take`` gets a copy of what the module is called with."""
+    """``take`` is called with a copy of the input of each forward of the module."""
 
     def hook(_: nn.Module, arguments: tuple[Any, ...]) -> None:
         take(arguments[0].detach().float().clone())
@@ -109,8 +110,8 @@ def _caught(module: nn.Module, take: Callable[[Tensor], None]) -> Iterator[None]
         handle.remove()
 
 
-def follow(runner: TrainerLike, names: Sequence[str], rows: Tensor | None = None) -> None:
-    """Moving averages take over what the quantizers ``names`` hold now; of tables, only ``rows`` (K,) bool, if given."""
+def copy_to_averages(runner: TrainerLike, names: Sequence[str], rows: Tensor | None = None) -> None:
+    """Copy the state of the quantizers ``names`` into the moving averages; with ``rows`` (K,) bool, only these rows."""
     state = model_state(runner.model)
     for callback in averages_of(runner.callbacks.values()):
         for key, average in callback.shadow.items():
@@ -123,7 +124,7 @@ def follow(runner: TrainerLike, names: Sequence[str], rows: Tensor | None = None
 
 
 def forget_moments(runner: TrainerLike, codebook: Tensor, rows: Tensor) -> None:
-    """Zero what optimizers remember of some rows (K,) bool of a codebook. (Quantizers are whole under every strategy.)"""
+    """Zero the optimizer moments of some rows (K,) bool of a codebook. (No strategy shards quantizers.)"""
     for optimizer in runner.optimizers.values():
         for value in optimizer.state.get(codebook, {}).values():
             if isinstance(value, Tensor) and value.shape == codebook.shape:

@@ -1,4 +1,4 @@
-"""What a command tells a runner about itself: name, folder, seed, the composed config."""
+"""What a command passes to its runner: name and folder of the run, seed, the composed config."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class RunContext:
     validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
 
     def prepare(self) -> None:
-        """Make the folder and write the composed config under its own name, so that it can be given as a config again."""
+        """Make the folder and write the composed config into it; commands accept this file as a config again."""
         if collectives.is_main():
             self.work_dir.mkdir(parents=True, exist_ok=True)
             atomic.write_text(self.work_dir / self.config_name, self.config_text)

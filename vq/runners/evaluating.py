@@ -1,4 +1,4 @@
-"""A model in training, looked at in between."""
+"""Evaluation of a model between training steps."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vq.core.random import random_state, restore_random_state
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval, nothing compiled (compiled code may not see hooks), random generators put back afterwards."""
+    """The model in eval mode and uncompiled (compiled code may skip hooks); random generators are restored afterwards."""
     training, state = model.training, random_state()
     compiled = [(module, module._compiled_call_impl) for module in model.modules() if module._compiled_call_impl is not None]
     for module, _ in compiled:
@@ -25,7 +25,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         model.train(training)
         for module in model.modules():
-            if hasattr(module, 'reshard'):  # of FSDP: no backward comes that would do it
+            if hasattr(module, 'reshard'):  # FSDP reshards in backward, and there is none here
                 module.reshard()  # type: ignore[operator]
         for module, call in compiled:
             module._compiled_call_impl = call

@@ -1,4 +1,4 @@
-"""The samples of a pass that came out worst and best, kept on the way: memory holds no more than is drawn in the end."""
+"""The worst and best samples of a pass, collected during it: memory holds only as many samples as are drawn at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Kept:
 
 
 class Extremes:
-    """The ``count`` samples of the largest and of the smallest distance, by LPIPS where it is measured, else by MSE."""
+    """The ``count`` samples of the largest and of the smallest distance, by LPIPS if it is measured, otherwise by MSE."""
 
     def __init__(self, count: int, metrics: Mapping[str, Metric]) -> None:
         self.count = count
@@ -43,7 +43,7 @@ class Extremes:
 
     @torch.no_grad()
     def add(self, batch: Batch, reconstruction: Tensor) -> None:
-        """One more batch, of which only what belongs to the extremes so far leaves the device."""
+        """Add a batch. Only its own ``count`` best and worst samples are copied to the host."""
         image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
         made = to_uint8(reconstruction)
         whole, unit = self.metric.measure(image, made)
@@ -55,12 +55,12 @@ class Extremes:
         self._worst, self._best = self._ends([*self._worst, *self._best, *found])
 
     def _ends(self, kept: list[_Kept]) -> tuple[list[_Kept], list[_Kept]]:
-        distinct = {each.key: each for each in reversed(kept)}  # of a repeated sample the first counts
+        distinct = {each.key: each for each in reversed(kept)}  # if a sample is repeated, the first one counts
         ordered = sorted(distinct.values(), key=lambda each: (each.distance, each.id))
         return ordered[::-1][: self.count], ordered[: self.count]
 
     def write(self, folder: Path, gain: float) -> None:
-        """``worst.png``, ``best.png``, and ``extremes.json``, which names them. Every rank calls it."""
+        """Write ``worst.png``, ``best.png``, and ``extremes.json`` with their ids and distances. Every rank calls it."""
         parts = collectives.all_gather_object([*self._worst, *self._best])
         worst, best = self._ends([each for part in parts for each in part])
         if not worst or not collectives.is_main():
@@ -82,7 +82,7 @@ class Extremes:
 
 
 def sheet_of(kept: list[_Kept], gain: float) -> Tensor:
-    """Inputs, reconstructions and errors below each other; smaller pictures are filled up with white."""
+    """A grid with a row of inputs, one of reconstructions and one of errors; smaller pictures are padded with white."""
     height, width = (max(each.image.shape[side] for each in kept) for side in (1, 2))
     rows: list[list[Tensor]] = [[], [], []]
     for each in kept:

@@ -1,4 +1,4 @@
-"""Metrics of images that are there already: no model makes them."""
+"""Metrics of existing images, without a model."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ logger = logging.getLogger('vq')
 
 
 class AsTheyAre(Task):
-    """Computes nothing. What a dataset of pairs calls 'other' stands where a model's reconstruction would."""
+    """Computes nothing. The 'other' image of a dataset of pairs takes the place of a reconstruction."""
 
     def validation_step(self, batch: Batch) -> Outputs:
         other = batch.extra.get('other')
@@ -42,8 +42,8 @@ class AsTheyAre(Task):
 class ImagesValidator(Validator):
     """A pass over images or pairs of images, without a model.
 
-    ``reference``: images to compare with. They go through the network of each FeatureMetric first, into the file that the
-    metric names as its reference; figures are then those of any other reference.
+    ``reference``: images to compare with. First, the network of each FeatureMetric measures them, and the result is written
+    to the file that the metric names as its reference. The metric then reads this file like any other reference.
     """
 
     def __init__(
@@ -67,9 +67,11 @@ class ImagesValidator(Validator):
         return super().evaluate()
 
     def _write_reference(self, metric: FeatureMetric, dataset: Dataset) -> None:
-        """What the metric needs to know of other images, in fp32 rows."""
+        """Measure the reference images for a metric: statistics, and features in fp32."""
         if metric.reference_name is None:
-            raise ConfigError('the reference images have no file to go to', "Name one as the FeatureMetric's reference.")
+            raise ConfigError(
+                'there is no file to write the measured reference images to', "Name one as the FeatureMetric's reference."
+            )
         store = FeatureStore(metric.store.statistics, tuple(name for name in metric.store.keep if name != 'logits'))
         blocks = Blocks(metric.network, store)
         rank, world = self.strategy.rank, self.strategy.world_size
@@ -106,7 +108,7 @@ class ImagesValidator(Validator):
 
 
 class Pictures(torch.utils.data.Dataset[torch.Tensor]):
-    """The images of a dataset one by one, uint8 (3, H, W), as other packages take them."""
+    """The images of a dataset one by one, uint8 (3, H, W), as other packages expect them."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset

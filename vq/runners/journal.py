@@ -1,7 +1,7 @@
-"""``log.jsonl``: one JSON object per line, always written, whatever other loggers a run has.
+"""``log.jsonl``: one JSON object per line, written in addition to any other logger of a run.
 
-A line holds ``step`` and ``kind``. After a resume the lines beyond the checkpoint's step are taken out, so that the
-file reads as if nothing had happened.
+A line has ``step`` and ``kind``. A resume removes the lines after the checkpoint's step, so the file is that of an
+uninterrupted run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Journal:
             listener(step, name, image)
 
     def rewind(self, step: int) -> None:
-        """Drop what was written after ``step`` (and a line that a kill cut off)."""
+        """Remove the lines after ``step``, and a line that a kill cut off."""
         if not collectives.is_main() or not self.path.exists():
             return
         kept = [
@@ -63,6 +63,6 @@ def parse(line: str) -> dict[str, Any] | None:
 
 
 def read(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
-    """All complete lines of a journal, of one kind if asked."""
+    """All complete lines of a journal, or those of one kind."""
     records = [record for line in path.read_text().splitlines() if (record := parse(line)) is not None]
     return [record for record in records if kind is None or record['kind'] == kind]

@@ -1,4 +1,4 @@
-"""Callbacks of a runner by name, whether they come by name or as a list."""
+"""Callbacks of a runner by name, from a dict or from a list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Callbacks: TypeAlias = dict[str, Callback[R]] | list[Callback[R]] | None
 
 
 def named(callbacks: Mapping[str, Callback[R]] | Sequence[Callback[R]] | None) -> dict[str, Callback[R]]:
-    """A list's are called after their classes, in its order."""
+    """A dict as it is. Callbacks of a list get names from their classes, in the order of the list."""
     if isinstance(callbacks, Mapping):
         return dict(callbacks)
     found: dict[str, Callback[R]] = {}
@@ -23,5 +23,5 @@ def named(callbacks: Mapping[str, Callback[R]] | Sequence[Callback[R]] | None) -
 
 
 def add(callbacks: dict[str, Callback[Any]], callback: Callback[Any]) -> None:
-    """At the end, under a name of its own."""
+    """Append a callback under a new name, made from its class."""
     callbacks[name_of(type(callback), callbacks)] = callback

@@ -20,8 +20,8 @@ class StepSettings:
 
     clip        bound on the norm of its gradients; None: ``strategy.clip``
     schedule    factor on the learning rate over the run
-    scale_lr    the learning rate in the config is for ``base_batch`` samples per step and is scaled to the real number,
-                linearly (MAE's ``blr``) or by the square root
+    scale_lr    how the learning rate of the config, given for ``base_batch`` samples per step, is scaled to the actual
+                number of samples: not at all, linearly (MAE's ``blr``) or by the square root
     """
 
     clip: float | None = None
@@ -37,7 +37,7 @@ class StepSettings:
 
 
 class Stepped:
-    """An optimizer of a run: its parameters, and the learning rates of the config that its schedule is a factor on."""
+    """An optimizer of a run: its parameters, and the learning rates of the config, which its schedule multiplies."""
 
     def __init__(self, optimizer: Optimizer, settings: StepSettings, iters: int, batch_size: int, clip: float | None) -> None:
         self.optimizer, self.schedule = optimizer, settings.schedule
@@ -50,7 +50,7 @@ class Stepped:
             self.schedule.bind(iters)
 
     def set_rates(self, step: int, strategy: Strategy) -> None:
-        """The learning rates of step 1, 2, ..."""
+        """Set the learning rates of step 1, 2, ..."""
         factor = self.scale * (self.schedule(step) if self.schedule else 1.0)
         for group, base in zip(self.optimizer.param_groups, self.base, strict=True):
             group['lr'] = learning_rate(base * factor, strategy)

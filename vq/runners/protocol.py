@@ -1,4 +1,4 @@
-"""What callbacks may know of the runner they belong to. Runners fulfil these; callbacks name the one they need."""
+"""The attributes of a runner that callbacks may use. A callback is typed with the protocol that its runner must implement."""
 
 from __future__ import annotations
 
@@ -59,10 +59,10 @@ class TrainerLike(RunnerLike, Protocol):
     def epoch(self) -> float: ...
 
     def open_loader(self) -> Loader:
-        """The batches that training goes on with; a loader of the caller's own."""
+        """A new loader, for the caller alone, of the batches that training continues with."""
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What all ranks share besides weights, and the optimizers' states of which each rank has its part."""
+        """The state that all ranks share, without weights; and the optimizer states that are sharded over ranks."""
 
     def rank_state(self) -> dict[str, Any]:
-        """What differs between ranks."""
+        """The state that differs between ranks."""

@@ -1,4 +1,4 @@
-"""What a training run must remember to go on to the same bits, and putting it back."""
+"""The state that a training run needs to resume to the same bits, and its restoration."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ logger = logging.getLogger('vq')
 
 @dataclasses.dataclass
 class Resume:
-    """A checkpoint to go on from."""
+    """A checkpoint to resume from."""
 
     path: Path
     checkpoint: Checkpoint
-    strict: bool = True  # False: parts of the model that the checkpoint lacks keep what they have
+    strict: bool = True  # False: weights that the checkpoint lacks keep their values
 
 
 def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Everything that all ranks share, besides weights; and the optimizers' states of which each rank has its part."""
+    """The state that all ranks share, without weights; and the optimizer states that are sharded over ranks."""
     optimizers: dict[str, Any] = {}
     shared_out: dict[str, Tensor] = {}
     for name, optimizer in trainer.optimizers.items():
@@ -51,13 +51,13 @@ def training_state(trainer: Trainer) -> tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def rank_state(trainer: Trainer) -> dict[str, Any]:
-    """What differs between ranks."""
+    """The state that differs between ranks: random generators and callbacks."""
     callbacks = {name: callback.rank_state_dict() for name, callback in trainer.callbacks.items()}
     return {'random': random_state(), 'callbacks': callbacks}
 
 
 def restore(trainer: Trainer, resume: Resume) -> None:
-    """Put a checkpoint back into a trainer whose parts are built and placed."""
+    """Load a checkpoint into a trainer whose parts are built and placed on the device."""
     checkpoint = resume.checkpoint
     _load_weights(trainer, resume)
     state = checkpoint.training
@@ -90,16 +90,16 @@ def restore(trainer: Trainer, resume: Resume) -> None:
         restore_random_state(checkpoint.per_rank['random'])
     else:
         logger.warning(
-            'the checkpoint was written by %d ranks and this run has %d: data and weights go on exactly, random '
-            'streams are drawn anew',
+            'the checkpoint was written by %d ranks and this run has %d: data and weights continue exactly, random '
+            'generators get new seeds',
             checkpoint.world_size,
             collectives.size(),
         )
         seed_everything(derive_seed('resumed', trainer.context.seed, trainer.step), trainer.strategy.rank)
     if state.get('strategy', trainer.strategy.name) != trainer.strategy.name:
         logger.warning(
-            "the checkpoint was written under the strategy '%s' and this run has '%s': it goes on exactly, and then "
-            'differs by rounding',
+            "the checkpoint was written under the strategy '%s' and this run has '%s': the state is restored exactly, later "
+            'steps differ by rounding',
             state['strategy'],
             trainer.strategy.name,
         )
@@ -122,7 +122,7 @@ def _load_weights(trainer: Trainer, resume: Resume) -> None:
         ]
         raise UserError(
             f'{resume.path} is a checkpoint of another architecture: ' + '; '.join(found),
-            'Resume with the config the run was started with (it lies in the run folder).',
+            'Resume with the config the run was started with (it is in the run folder).',
         )
-    # in place, and of sharded parameters this rank's parts; what may be left out was judged above
+    # copied in place, of sharded parameters this rank's shard; missing and unexpected keys were checked above
     trainer.model.load_state_dict(as_template(given, own), strict=False)

@@ -1,4 +1,4 @@
-"""Draw many images: on a fixed grid of batches, so that ranks and restarts change no byte."""
+"""Draw many images in fixed batches, so that ranks and restarts change no byte."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ WRITERS = 4  # threads that compress PNG files while the next batch is drawn
 
 @VQSMRunnerRegistry.register_('Sampler')
 class ImageSampler(Validator):
-    """Draws ``samples`` images: number i is of class ``classes[i mod n]`` (all classes by default, so they are balanced).
+    """Draws ``samples`` images: image i is of class ``classes[i mod n]`` (all classes by default, so they are balanced).
 
-    Batch k holds the numbers k B to k B + B - 1 and is drawn by rank k mod ranks; the last one is drawn whole and cut. Each
-    image has random numbers of its own, from the seed and its number. So the same command gives the same bytes however it is
-    spread over ranks or interrupted, with the same batch size and number of threads.
+    Batch k has the images k B to k B + B - 1 and is drawn by rank k mod ranks. The last batch is drawn whole, and cut. Each
+    image has its own random numbers, derived from the seed and its number. So with the same batch size and number of
+    threads, the same command gives the same bytes for any number of ranks and after any interruption.
 
-    In ``work_dir``: ``shards/`` (tokens and classes; what a restart goes on from), and ``samples/000123.png`` or
-    ``samples.npz`` (ADM's layout, classes in arr_1), ``grid.png``.
+    In ``work_dir``: ``shards/`` (tokens and classes, from which a restart continues), ``grid.png``, and
+    ``samples/000123.png`` or ``samples.npz`` (ADM's layout, classes in arr_1).
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class ImageSampler(Validator):
                 "Draw 1 or more, in batches of 1 or more, as 'png' or 'npz'.",
             )
         self.samples, self.batch_size, self.classes, self.format = samples, batch_size, classes, format
-        self.description: dict[str, Any] = {}  # how images are drawn, in words: a set of others is not gone on with
+        self.description: dict[str, Any] = {}  # how images are drawn: a restart continues only shards with the same one
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Draw what is not drawn yet; the results say how much there is."""
+        """Draw the missing images. The results count all images, and those drawn now."""
         self.model.eval()
         if not isinstance(self.model, SequenceModeling):
             raise UserError(
@@ -100,27 +100,27 @@ class ImageSampler(Validator):
         }
 
     def _classes(self) -> list[int] | None:
-        """What numbers take in turn."""
+        """The classes that images take in turn."""
         known = self.task.generator.classes
         if self.classes is None:
             return [*range(known)] if known else None
         wrong = [number for number in self.classes if not 0 <= number < known]
         if wrong or not self.classes:
             raise UserError(
-                f'classes {wrong or "()"} are asked for, and the generator knows {known}',
+                f'classes {wrong or "()"} are requested, and the generator has {known}',
                 f'They are 0 to {known - 1}.' if known else 'It is unconditional: leave --classes out.',
             )
         return list(self.classes)
 
     def _request(self, part: ShardRange) -> SampleRequest:
-        """The whole batch, even where fewer numbers are left."""
+        """The whole batch, even if fewer images are left to draw."""
         ids = [part.index * self.batch_size + place for place in range(self.batch_size)]
         classes = self._classes()
         category = None if classes is None else torch.tensor([classes[number % len(classes)] for number in ids])
         return SampleRequest(ids, self.context.seed, None if category is None else category.to(self.strategy.device))
 
     def _draw_all(self, writer: ShardWriter, pending: list[ShardRange], bar: ProgressBar) -> None:
-        """While a batch is drawn, the one before it is written by other threads, and on a GPU decoded beside it."""
+        """While a batch is drawn, threads write the previous batch. On a GPU the previous batch is also decoded meanwhile."""
         with ThreadPoolExecutor(WRITERS) as pool, ThreadPoolExecutor(1) as keeper:
             last: Future[None] | None = None
             for part in pending:
@@ -128,7 +128,7 @@ class ImageSampler(Validator):
                 with self.strategy.autocast():
                     tokens = self.task.generate(request)
                 if last is not None:
-                    last.result()  # one batch is under way at most; its errors come up here
+                    last.result()  # at most one batch is being written; its errors are raised here
                 image, ready = self._decode(tokens)
                 last = keeper.submit(self._keep, writer, part, request, tokens, image, ready, pool)
                 bar.advance(len(part))
@@ -136,7 +136,7 @@ class ImageSampler(Validator):
                 last.result()
 
     def _decode(self, tokens: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-        """uint8 images (B, 3, H, W), under way on a stream of their own where there are streams."""
+        """uint8 images (B, 3, H, W). On CUDA, a side stream decodes them, and the event tells when they are on the host."""
         if tokens.device.type != 'cuda':
             with self.strategy.autocast():
                 return to_uint8(self.task.codes.detokenize(tokens)), None
@@ -159,7 +159,7 @@ class ImageSampler(Validator):
         ready: torch.cuda.Event | None,
         pool: ThreadPoolExecutor,
     ) -> None:
-        """Pictures first, then the shard that says they are there."""
+        """Write the pictures first, then the shard: a shard means that its pictures are written."""
         if ready is not None:
             ready.synchronize()
         count = len(part)

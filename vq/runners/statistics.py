@@ -1,4 +1,4 @@
-"""Statistics of a dataset for FID and its relatives: every image once through a feature network, into one file."""
+"""Statistics of a dataset for FID and related metrics: every image passes a feature network once; one file is written."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ logger = logging.getLogger('vq')
 
 @VQRunnerRegistry.register_()
 class StatisticsWriter(Runner):
-    """Writes ``pretrained/fid/<dataset>_<split>.npz`` (``..._<network>.npz`` for others than FID's Inception): mean,
-    covariance, count, and what they are of.
+    """Writes ``pretrained/fid/<dataset>_<split>.npz`` (``..._<network>.npz`` if the network is not FID's Inception): mean,
+    covariance, count, and a description of dataset and network.
 
-    Each rank notes how far it is, with its sums, every ``save_every`` images; a second call goes on from there if dataset,
-    network, batch size and ranks are the same. ``features`` also keeps fp16 features and logits of every image, which
-    kernel distances, precision and recall need.
+    Every ``save_every`` images each rank saves its sums and its position. A second call resumes from these files if dataset,
+    network, batch size and number of ranks are the same. ``features`` also stores fp16 features and logits of every image,
+    which kernel distances, precision and recall need.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class StatisticsWriter(Runner):
         save_every: int = 20_000,
     ) -> None:
         self.network, self.dataset, self.dataloader, self.strategy = network, dataset, dataloader, strategy
-        self.model = network  # what commands load pretrained files into
+        self.model = network  # commands load pretrained files into ``model``
         self.features, self.save_every = features, save_every
 
     def bind(self, context: RunContext) -> None:
@@ -58,7 +58,7 @@ class StatisticsWriter(Runner):
 
     @property
     def file(self) -> Path:
-        # those of random weights must not stand where real ones are looked for
+        # statistics of random weights must not be found in place of real ones
         folder = self.work_dir if self.context.random_weights else pretrained_root() / 'fid'
         network = self.network.description['network']
         suffix = '' if network == 'FIDInception' else f'_{network.lower()}'
@@ -111,7 +111,7 @@ class StatisticsWriter(Runner):
         return reference
 
     def _fields(self) -> tuple[str, ...]:
-        """The kinds of features that the network gives, asked with one black image."""
+        """The kinds of features that the network returns, found with one black image."""
         black = torch.zeros(1, 3, 64, 64, dtype=torch.uint8, device=self.strategy.device)
         return tuple(name for name, value in self.network(black)._asdict().items() if value is not None)
 
@@ -138,7 +138,7 @@ class StatisticsWriter(Runner):
         found = {name: value for name, value in kept.items() if value is not None}
         return Reference(f'{self.dataset.name}_{self.dataset.split}', dict(collected.moments), about, found)
 
-    # going on after a stop
+    # resuming
 
     @property
     def _partial(self) -> Path:
@@ -153,14 +153,14 @@ class StatisticsWriter(Runner):
             write_plain(writer, {**state, 'image_size': self.image_size}, 'statistics')
 
     def _resume(self, world: int, size: int) -> int:
-        """How many batches of this rank are done."""
+        """Load the sums of an interrupted call; returns the number of batches that this rank has done."""
         if not self._partial.is_file():
             return 0
         state = read_torch(self._partial)
         if state['identity'] != self._identity(world, size):
-            logger.warning('%s is of another measurement; all images are measured again', self._partial)
+            logger.warning('%s is of another dataset, network or setting; all images are measured again', self._partial)
             return 0
         self.store.load_state_dict(state['store'])
         self.image_size = state['image_size']
-        logger.info('going on after %d batches', state['done'])
+        logger.info('resuming after %d batches', state['done'])
         return int(state['done'])

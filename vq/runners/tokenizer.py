@@ -1,4 +1,4 @@
-"""Turn a split into token shards: every sample exactly once, resumable, the same bytes whatever the number of ranks."""
+"""Write the tokens of a split into shards: every sample exactly once, resumable, the same bytes for any number of ranks."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from vq.runners.validator import Validator
 
 @VQITRunnerRegistry.register_('Tokenizer')
 class TokenWriter(Validator):
-    """A validator that keeps tokens and computes nothing else. Its files lie in ``work_dir/tokens``.
+    """A validator that writes tokens to ``work_dir/tokens`` and computes nothing else.
 
-    Each shard covers a fixed range of the dataset and is tokenised in batches of its own, so that neither ranks nor a
-    restart change a byte. ``variants`` may add the mirror image of each sample, or be its crops of ``crop_size`` pixels;
-    see vq/data/crops.py.
+    Each shard covers a fixed range of the dataset and is tokenised in its own batches, so neither the number of ranks nor a
+    restart changes a byte. ``variants`` can add the mirror image of each sample, or name crops of ``crop_size`` pixels
+    instead; see vq/data/crops.py.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class TokenWriter(Validator):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """Write what is not written yet; the results say how much there is."""
+        """Write the missing shards. The results count all samples, and those tokenised now."""
         self.model.eval()
         started, producer = time.perf_counter(), self.describe()
         folder = self.work_dir / 'tokens'
@@ -76,7 +76,7 @@ class TokenWriter(Validator):
         }
 
     def describe(self) -> dict[str, Any]:
-        """What the shards say of their maker. Looks at the tokenizer, and at the first sample for its size."""
+        """The ``producer`` entry of the manifest of the shards. The image size is that of the first sample."""
         tokenizer = getattr(self.model, 'tokenizer', None)
         if not isinstance(tokenizer, Tokenizer):
             raise UserError(
@@ -123,7 +123,7 @@ class TokenWriter(Validator):
                 image = to_float(batch.image)
                 with self.strategy.autocast():
                     found = [self.tokenizer.tokenize(view(image, variant, self.crop_size)) for variant in self.variants]
-                tokens.append(torch.stack(found, dim=1))  # (B, variants, *token_shape); read once per shard, not per batch
+                tokens.append(torch.stack(found, dim=1))  # (B, variants, *token_shape), on the device: copied once per shard
                 categories.append(torch.full((len(batch),), -1) if host_batch.category is None else host_batch.category)
                 ids += batch.id
                 bar.advance(len(batch))
@@ -131,7 +131,7 @@ class TokenWriter(Validator):
         skipped = [name for index in range(part.start, part.stop) if (name := self.dataset.id_of(index)) not in seen]
         if not ids:
             raise RunFailure(
-                f'none of the {len(skipped)} images from {skipped[0]} on can be read', 'Look at these files; see bad_images.'
+                f'none of the {len(skipped)} images from {skipped[0]} on can be read', 'Check these files; see bad_images.'
             )
         columns = {'tokens': torch.cat(tokens).cpu().numpy(), 'category': torch.cat(categories).numpy()}
         writer.write(part, columns, ids, skipped)

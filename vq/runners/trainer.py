@@ -1,4 +1,4 @@
-"""The training loop: ``train_step`` is all that a step needs. What may be left out stands in callbacks."""
+"""The training loop: ``train_step`` contains everything a step needs. Everything optional is a callback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from vq.runners.protocol import TrainerLike
 from vq.runners.resuming import Resume, rank_state, restore, training_state
 from vq.strategies.stepping import clip_by_norm
 
-# in a config one dict: what the factory takes, and the settings of the step beside it
+# in a config this is one dict: the arguments of the factory, and the step settings
 OptimizerFactory = Annotated[
     Callable[..., Optimizer] | tuple[Callable[..., Optimizer], StepSettings], VQOptimizerRegistry, StepSettings
 ]
@@ -39,8 +39,9 @@ OptimizerFactory = Annotated[
 class Trainer(Runner):
     """Trains ``model`` (a task) for ``iters`` optimizer steps, or for ``epochs`` or ``samples``: give one of the three.
 
-    ``optimizers`` are named as the task names its roots; see ``StepSettings`` for what stands in them besides. In a config
-    ``callbacks`` are merged over the default ones and sorted by phase (vq/core/phases.py); a list is taken as it is.
+    ``optimizers`` have the names of the task's roots; ``StepSettings`` lists what they take besides the arguments of their
+    factories. In a config, a dict of ``callbacks`` is merged over the default ones and sorted by phase (vq/core/phases.py);
+    a list is used as it is.
     """
 
     default_callbacks: ClassVar[Mapping[str, Mapping[str, Any]]] = TRAINER_CALLBACKS
@@ -79,7 +80,7 @@ class Trainer(Runner):
         self.gradient_norms: dict[str, Tensor] = {}
         self.resumed: Resume | None = None
 
-    # what callbacks read
+    # for callbacks
 
     @property
     def batch_size(self) -> int:
@@ -96,7 +97,7 @@ class Trainer(Runner):
         self.context, self.work_dir = context, context.work_dir
 
     def setup(self) -> None:
-        """Everything before the first step: device, folder, data, optimizers, state of an earlier run."""
+        """Everything before the first step: device, folder, optimizers, callbacks, state of a checkpoint to resume."""
         if self.strategy.accumulate > 1 and any(
             getattr(module, 'updates_in_forward', False) and module.training for module in self.model.modules()
         ):
@@ -127,7 +128,7 @@ class Trainer(Runner):
         self.wrapped = self.strategy.wrap(self.roots)
 
     def _prepare_steps(self) -> None:
-        """What ``train_step`` needs besides the optimizers."""
+        """The guard, and each optimizer with its step settings, for ``train_step``."""
         self.guard = FiniteGuard(self.strategy)
         self.stepped = {
             name: Stepped(optimizer, self.step_settings[name], self.iters, self.batch_size, self.strategy.clip)
@@ -164,7 +165,7 @@ class Trainer(Runner):
         self._call('before_step')
         for stepped in self.stepped.values():
             stepped.set_rates(step, strategy)
-        if not self.model.training:  # walking through all modules in every step costs a percent
+        if not self.model.training:  # calling train() on all modules in every step costs a percent
             self.model.train()
         for micro in range(strategy.accumulate):
             batch, last = self._next_batch(), micro == strategy.accumulate - 1
@@ -184,7 +185,7 @@ class Trainer(Runner):
 
     @torch.no_grad()
     def _step_optimizer(self, name: str, step: int) -> None:
-        """Gradients are complete: unscale, norm, clip, step unless something is not finite. Waits for nothing."""
+        """Unscale the complete gradients, take their norm, clip, and step if all values are finite. No host sync."""
         strategy, stepped = self.strategy, self.stepped[name]
         strategy.unscale(stepped.optimizer)
         self._call('optimize', name)
@@ -195,7 +196,7 @@ class Trainer(Runner):
         strategy.step(stepped.optimizer, ok)
 
     def _losses(self, batch: Batch, step: int) -> Iterator[tuple[str, Losses]]:
-        """The task's training step, each part of it under autocast, what happens between them outside of it."""
+        """The losses that the training step of the task yields. The task runs under autocast, the caller does not."""
         parts = self.model.training_step(batch, self.wrapped, step)
         while True:
             with self.strategy.autocast():
@@ -215,7 +216,7 @@ class Trainer(Runner):
             getattr(callback, hook)(*arguments)
 
     def open_loader(self) -> Loader:
-        """The batches that training goes on with; a loader of the caller's own."""
+        """A new loader, for the caller alone, of the batches that training continues with."""
         strategy, seed = self.strategy, self.context.seed
         plan = training_plan(
             len(self.dataset),

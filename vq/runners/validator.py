@@ -24,9 +24,10 @@ from vq.runners.protocol import ValidatorLike
 
 @VQRunnerRegistry.register_()
 class Validator(Runner):
-    """Runs ``model.validation_step`` over every sample exactly once, whatever the ranks and the batch size.
+    """Runs ``model.validation_step`` over every sample exactly once, for any number of ranks and any batch size.
 
-    Losses are means over samples; metrics say themselves what they are. Those that count codes count the model's.
+    Losses are averaged over samples; each metric defines its own figures. Metrics of codebooks take ``codebook_size`` from
+    the model.
     """
 
     binds: ClassVar[dict[str, Source]] = {'metrics.*.codebook_size': 'model.counted_codes'}
@@ -45,7 +46,7 @@ class Validator(Runner):
         self.networks = nn.ModuleDict(
             {name: metric.network for name, metric in self.metrics.items() if metric.network is not None}
         )
-        self.limit: int | None = None  # only the first samples of the split
+        self.limit: int | None = None  # evaluate only this many samples, the first of the split
 
     @property
     def total(self) -> int:
@@ -80,7 +81,7 @@ class Validator(Runner):
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
-        """The results of one pass; every rank gets them all."""
+        """The results of one pass over all ranks' samples, on every rank."""
         self.model.eval()
         for metric in self.metrics.values():
             metric.reset()

@@ -1,1 +1,1 @@
-"""How tokens are drawn: functions."""
+"""Functions that draw tokens: samplers, guidance, orders of masked decoding, random numbers."""

@@ -1,7 +1,7 @@
-"""Classifier-free guidance: how it combines two predictions, and how strong it is at each step.
+"""Classifier-free guidance: the combination of two predictions, and schedules of its scale.
 
-Schedules are functions ``(step, steps) -> scale``, for steps 0 to ``steps`` - 1; below, t = step / (steps - 1) goes from 0
-to 1. Scale 1 is no guidance (the prediction for the class), 0 would be the prediction without a class.
+Schedules are functions ``(step, steps) -> scale``, for steps 0 to ``steps`` - 1. Below, t = step / (steps - 1) goes from 0
+to 1. Scale 1 is no guidance (the prediction with the class), 0 would be the prediction without a class.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
 
 
 def progress(step: int, steps: int) -> float:
-    """t = step / (steps - 1): 0 at the first step, 1 at the last; 1 where there is one step only."""
+    """t = step / (steps - 1): 0 at the first step, 1 at the last; 1 if there is only one step."""
     return step / (steps - 1) if steps > 1 else 1.0
 
 
@@ -52,7 +52,7 @@ def power(step: int, steps: int, *, scale: float, exponent: float = 2.0, start: 
 
 @VQGuidanceRegistry.register_('IntervalGuidance')
 def interval(step: int, steps: int, *, scale: float, first: int = 0, last: int) -> float:
-    """s = scale for first <= step <= last, else 1. LlamaGen's ``cfg_interval`` K is ``last=K + 1``."""
+    """s = scale for first <= step <= last, otherwise 1. LlamaGen's ``cfg_interval`` K is ``last=K + 1``."""
     if first > last:
         raise ConfigError(f'guidance from step {first} to step {last}', 'Set first to at most last; both are guided.')
     return scale if first <= step <= last else 1.0

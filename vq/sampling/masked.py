@@ -1,4 +1,4 @@
-"""Masked generation: how many tokens are hidden in training, and which are fixed in every step of decoding."""
+"""Masked generation: the tokens that are hidden in training, and those that each decoding step fixes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ BASES = (2, 3)  # of the Halton sequence: rows, columns
 
 
 def hidden_share(progress: Tensor, schedule: MaskSchedule = 'cosine') -> Tensor:
-    """gamma(r): the share of tokens that is still hidden when the share r of the steps is done; 1 at 0, 0 at 1.
+    """gamma(r): the share of tokens that is still hidden after the share r of the steps; 1 at 0, 0 at 1.
 
     (Chang et al. 2022, MaskGIT.) cosine: cos(pi r / 2), linear: 1 - r, square: 1 - r^2. arccos: 2 arccos(r) / pi
     (Besnier et al. 2025).
 
-    In training r is uniform in [0, 1), so that shares are learned as often as decoding meets them: with the cosine, the
-    share g to hide has the density 2 / (pi sqrt(1 - g^2)), the distribution 1 - 2 arccos(g) / pi.
+    In training r is uniform in [0, 1), so each share of hidden tokens is trained as often as it occurs in decoding. With the
+    cosine, the share g to hide has the density 2 / (pi sqrt(1 - g^2)) and the distribution function 1 - 2 arccos(g) / pi.
     """
     if schedule == 'cosine':
         return torch.cos(progress * (math.pi / 2))
@@ -39,16 +39,16 @@ def hidden_share(progress: Tensor, schedule: MaskSchedule = 'cosine') -> Tensor:
 
 
 def hidden_counts(free: int, steps: int, schedule: MaskSchedule = 'cosine') -> list[int]:
-    """How many of the ``free`` tokens are hidden after step 1, 2, ..., T:  n_t = floor(free gamma(t / T)),  n_T = 0.
+    """The number of the ``free`` tokens hidden after step 1, 2, ..., T:  n_t = floor(free gamma(t / T)),  n_T = 0.
 
-    Every step fixes at least one token: n_t is kept below n_(t-1), and no lower than the T - t steps to come need. So there
-    are T = min(steps, free) steps, none if nothing is free.
+    Every step fixes at least one token: n_t is below n_(t-1), and at least T - t, one token for each later step. So there are
+    T = min(steps, free) steps, none if no token is free.
     """
     steps = min(steps, free)
     if not steps:
         return []
     progress = torch.arange(1, steps + 1, dtype=torch.float64, device='cpu') / steps
-    # a product that is a whole number may come out a little below it
+    # rounding can put a product that is a whole number slightly below it
     wanted = (free * hidden_share(progress, schedule) + 1e-9).floor().long().tolist()
     counts = [free]
     for to_come, count in zip(reversed(range(steps)), wanted, strict=True):
@@ -61,7 +61,7 @@ def truncated_normal_mask_ratio(
 ) -> Tensor:
     """r = mean + std Phi^-1(Phi(a) + u (Phi(b) - Phi(a))),  a = (low - mean) / std,  b = (high - mean) / std.
 
-    (Li et al. 2023, MAGE.) A normal number that is drawn until it lies in [low, high], by the inverse of its distribution.
+    (Li et al. 2023, MAGE.) A normal number truncated to [low, high], drawn by its inverse distribution function.
     """
     first, last = (0.5 * (1 + math.erf((edge - mean) / (std * math.sqrt(2)))) for edge in (low, high))
     ratio: Tensor = mean + std * torch.special.ndtri(first + uniform * (last - first))
@@ -69,17 +69,17 @@ def truncated_normal_mask_ratio(
 
 
 def hide(ratio: Tensor, uniform: Tensor) -> Tensor:
-    """ratio (B,), uniform (B, L) -> bool (B, L): ceil(r L) positions of every row, at least one; any set equally likely."""
+    """ratio (B,), uniform (B, L) -> bool (B, L): ceil(r L) positions of every row, at least one; all sets equally likely."""
     length = uniform.shape[1]
     count = (ratio * length).ceil().clamp(1, length)
     return uniform.argsort(dim=1, stable=True).argsort(1) < count[:, None]
 
 
 def uniforms_of_tokens(tokens: Tensor, count: int) -> Tensor:
-    """tokens int64 (B, L) -> fp32 (B, count) in [0, 1): numbers that look random and depend on the tokens of a row alone.
+    """tokens int64 (B, L) -> fp32 (B, count) in [0, 1): pseudorandom numbers that depend only on the tokens of the row.
 
-    What must be the same in every pass over a split, whatever the batches and ranks, is drawn with these. (The mixing
-    function is that of SplitMix64, Steele et al. 2014.)
+    They are for draws that must be the same in every pass over a split, for any batches and ranks. (The mixing function is
+    that of SplitMix64, Steele et al. 2014.)
     """
     places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
     keys = _mix(tokens + _mix(places)).sum(1, keepdim=True)  # (B, 1), wraps around
@@ -94,7 +94,7 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """To the right, as if the 64 bits had no sign."""
+    """Logical shift to the right, of 64 bits without sign."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
@@ -113,7 +113,7 @@ def gumbel(uniform: Tensor) -> Tensor:
 def confidence(logits: Tensor, tokens: Tensor, temperature: float, uniform: Tensor) -> Tensor:
     """log p(token) + temperature g,  g Gumbel noise.  logits (..., V), tokens and uniform (...) -> fp32 (...).
 
-    (MaskGIT; the temperature of a step t of T is the first one times 1 - t / T.)
+    (MaskGIT; the temperature of step t of T is the initial one times 1 - t / T.)
     """
     log_p = -F.cross_entropy(logits.float().flatten(0, -2), tokens.flatten(), reduction='none').view(tokens.shape)
     return log_p + temperature * gumbel(uniform) if temperature else log_p
@@ -122,7 +122,7 @@ def confidence(logits: Tensor, tokens: Tensor, temperature: float, uniform: Tens
 def most_confident(score: Tensor, hidden: Tensor, count: int) -> Tensor:
     """score and hidden (B, L) -> bool (B, L): the ``count`` hidden positions of the highest score in every row.
 
-    Of equal scores the first ones count: no row depends on how a device sorts.
+    Ties go to the first positions, so no row depends on how a device sorts.
     """
     order = score.masked_fill(~hidden, -math.inf).argsort(dim=1, descending=True, stable=True)
     return torch.zeros_like(hidden).scatter(1, order[:, :count], True)
@@ -130,11 +130,11 @@ def most_confident(score: Tensor, hidden: Tensor, count: int) -> Tensor:
 
 @functools.cache
 def halton_order(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """All positions of a grid (raster order h w) as a Halton sequence comes to them first; of a line (L,) in base 2 alone.
+    """All positions of a grid (raster order h w), in the order a Halton sequence first visits them; of a line (L,), in base 2.
 
     (Besnier et al. 2025.) Point i = 1, 2, ... lies in row floor(h phi_2(i)) and column floor(w phi_3(i)), where phi_b
-    mirrors the digits of i in base b at the point:  phi_b(sum_k d_k b^k) = sum_k d_k b^(-k-1).  Tokens that are fixed in one
-    step lie far from each other so, and the grid fills evenly.
+    mirrors the digits of i in base b at the point:  phi_b(sum_k d_k b^k) = sum_k d_k b^(-k-1).  So tokens fixed in the same
+    step are far apart, and the grid fills evenly.
     """
     found: dict[int, None] = {}
     index = 0
@@ -149,7 +149,7 @@ def halton_order(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def radical_inverse(index: int, base: int) -> tuple[int, int]:
-    """phi_base(index), numerator and denominator: whole numbers, so that no point is rounded over the edge of a cell."""
+    """phi_base(index) as numerator and denominator: integers, so that no point is rounded across the edge of a cell."""
     numerator, denominator = 0, 1
     while index:
         index, digit = divmod(index, base)
@@ -158,7 +158,7 @@ def radical_inverse(index: int, base: int) -> tuple[int, int]:
 
 
 def steps_of_order(order: Iterable[int], length: int, counts: list[int]) -> Tensor:
-    """The step (from 0) that fixes each position, int64 (length,), on the CPU; -1 where ``order`` never comes.
+    """The step (from 0) that fixes each position, int64 (length,), on the CPU; -1 for positions not in ``order``.
 
     ``counts`` of ``hidden_counts``: after step t, the last counts[t] positions of ``order`` are hidden.
     """

@@ -1,4 +1,4 @@
-"""Random numbers that belong to a sample: the same in whatever batch, on whatever rank, before or after a restart."""
+"""Random numbers of each sample: the same in any batch, on any rank, before or after a restart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How a token is drawn from logits: functions ``(logits (..., V), uniform (...)) -> tokens (...) int64``.
+"""Samplers of tokens: functions ``(logits (..., V), uniform (...)) -> tokens (...) int64``.
 
-Each row has one uniform number of its own and is drawn on its own, so a token depends on nothing beside it. Nothing here
-waits for the device. A row that is no distribution (a NaN in it, +inf, or all -inf) gives -1, which is no token.
+Each row has its own uniform number, so a token does not depend on other rows. There is no host sync. A row that is not a
+distribution (contains NaN or +inf, or is all -inf) gives -1, which is never a token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vq.registries import VQSamplerRegistry
 def greedy(logits: Tensor, uniform: Tensor) -> Tensor:
     """argmax of the logits, the first of equals; ``uniform`` is not used."""
     best, token = logits.max(-1)
-    return torch.where(best > -torch.inf, token, -1)  # no comparison with NaN is true
+    return torch.where(best > -torch.inf, token, -1)  # false for NaN
 
 
 @VQSamplerRegistry.register_('Multinomial')
@@ -30,7 +30,7 @@ def multinomial(
     top_p: float = 1.0,
     min_p: float = 0.0,
 ) -> Tensor:
-    """Draw from softmax(logits / temperature), cut down to its likelier tokens; see ``candidates``."""
+    """Draw from softmax(logits / temperature), restricted to the likelier tokens; see ``candidates``."""
     weights, ids = candidates(logits, temperature, top_k, top_p, min_p)
     drawn = draw(weights, uniform)
     if ids is None:
@@ -39,11 +39,11 @@ def multinomial(
 
 
 def candidates(logits: Tensor, temperature: float, top_k: int, top_p: float, min_p: float) -> tuple[Tensor, Tensor | None]:
-    """Weights (..., k) fp32, 0 for tokens that may not be drawn, and their ids (..., k), None where these are 0 to V - 1.
+    """Weights (..., k) fp32, 0 for excluded tokens, and the ids of the tokens (..., k), None if these are 0 to V - 1.
 
-    First the ``top_k`` likeliest (0: all), then the nucleus of these: the shortest run of the likeliest whose
-    probabilities, of what top-k has left, reach ``top_p``; then those of at least ``min_p`` times the likeliest.
-    Weights are probabilities over what top-k has left; what the others lose is not handed out, only proportions count.
+    Three filters in turn. Top-k keeps the ``top_k`` likeliest tokens (0: all) and renormalises. Top-p keeps the fewest
+    likeliest tokens whose probabilities sum to ``top_p`` or more. Min-p keeps tokens with at least ``min_p`` times the largest
+    probability. Weights are the probabilities after top-k: they are not renormalised again, as only proportions count.
     """
     check_settings(temperature, top_k, top_p, min_p)
     scaled = logits.float()
@@ -57,17 +57,17 @@ def candidates(logits: Tensor, temperature: float, top_k: int, top_p: float, min
     weights = scaled.softmax(-1)
     if top_p < 1:
         reached = weights.cumsum(-1)[..., :-1] >= top_p
-        weights[..., 1:].masked_fill_(reached, 0)  # the token that crosses top_p stays: those behind it go
+        weights[..., 1:].masked_fill_(reached, 0)  # the token that crosses top_p stays, those after it go
     if min_p > 0:
         weights = weights * (weights >= min_p * weights.amax(-1, keepdim=True))
     return weights, ids
 
 
 def draw(weights: Tensor, uniform: Tensor) -> Tensor:
-    """The first index of a weight above 0 where the sum so far exceeds uniform (...) times the sum of weights (..., k).
+    """weights (..., k), uniform (...) -> first index of positive weight whose cumulative sum exceeds uniform times the total.
 
-    The uniform number may be 0 or the last before 1. Sums of a parallel scan may fall by a rounding where they should stand
-    still, so an index of weight 0 is passed over explicitly, and "the sum" is the greatest that an index left has.
+    ``uniform`` can be 0, and can be the largest number below 1. In a parallel scan, rounding can lower the cumulative sum
+    at an index of weight 0. So indices of weight 0 are masked, and the total is the largest sum of the other indices.
     """
     sums = weights.cumsum(-1).masked_fill_(weights <= 0, -1)
     total = sums.amax(-1, keepdim=True)
@@ -77,7 +77,7 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
 
 
 def check_settings(temperature: float, top_k: int, top_p: float, min_p: float) -> None:
-    """Settings come from configs and command lines: say what is wrong with one."""
+    """Refuse bad settings, which come from configs and command lines."""
     if not 0 < temperature < float('inf'):
         raise ConfigError(f'temperature is {temperature}, and must be above 0', "Use type='Greedy' for the likeliest token.")
     if top_k < 0 or top_k != int(top_k):

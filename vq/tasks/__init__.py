@@ -1,1 +1,1 @@
-"""The models runners drive: each turns a batch into named losses and validation outputs."""
+"""The models that runners train and evaluate: each turns a batch into named losses and validation outputs."""

@@ -1,4 +1,4 @@
-"""What metrics of codebooks count of a model."""
+"""The ``codebook_size`` that codebook metrics take from a model."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from vq.interfaces import Tokenizer
 
 
 def counted_codes(tokenizer: Tokenizer, together: bool = False) -> Bound:
-    """The ``codebook_size`` of metrics: the number of codes, or a list where tokens come from several codebooks.
+    """The ``codebook_size`` of metrics: the number of codes, or the list of sizes if the tokenizer has several codebooks.
 
-    A config may ask for the other form where there are several: the list, or one number, which counts the codes of all
-    codebooks in one table. ``together``: the number is what metrics get of themselves.
+    With several codebooks a config may give either form. The list counts the codes of each codebook; the number counts the
+    codes of all codebooks in one table. The default is the list, or with ``together`` the number.
     """
     if not tokenizer.codebook_size:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The spec of a built model: what is written beside each checkpoint and into converted files."""
+"""The spec of a built model, which is written next to each checkpoint and into converted files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Dataset, Generator, Tokenizer
 from vq.io.spec import RANGE, LatentSpec, Spec, TokenSpec
 
-_TRIED = 16  # samples that are opened to see an image, should some be damaged
+_TRIED = 16  # samples to try for the image shape: damaged ones are skipped
 
 
 def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Mapping[str, Any] | None = None) -> Spec:
-    """Of a task that is trained on ``dataset``. ``preprocessing`` is what images go through in evaluation."""
+    """The spec of a task that is trained on ``dataset``. ``preprocessing``: the preprocessing of images in evaluation."""
     kind: str = getattr(model, 'kind', 'model')
     part = getattr(model, 'tokenizer', None)
     image = None if dataset is None else image_shape(dataset)
@@ -37,14 +37,14 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
 
 
 def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int) -> Spec:
-    """Of a tokenizer alone, as converted files hold it."""
+    """The spec of a tokenizer alone, for converted files."""
     image = (image_size, image_size)
     tokens, latent = codes_of(tokenizer, image)
     return Spec('tokenizer', image, {'range': list(RANGE), 'transform': None}, {}, tokens, latent)
 
 
 def spec_of_generator(generator: Generator, image_size: int) -> Spec:
-    """Of a generator alone, as converted files hold it."""
+    """The spec of a generator alone, for converted files."""
     image = (image_size, image_size)
     return Spec('generator', image, {'range': list(RANGE), 'transform': None}, {}, tokens_of(generator))
 
@@ -56,20 +56,20 @@ def tokens_of(generator: Generator) -> TokenSpec:
 
 
 def codes_of(tokenizer: Tokenizer, image: tuple[int, int]) -> tuple[TokenSpec | None, LatentSpec | None]:
-    """The tokens and the latent of an image, as far as the tokenizer has them."""
+    """The tokens and the latent of an image of this size; None for each that the tokenizer does not have."""
     height, width = image
     if height != width:
         return None, None
     latent = _shape(tokenizer.latent_shape, height)
     shape = _shape(tokenizer.token_shape, height) if tokenizer.codebook_size else ()
-    sizes = tokenizer.codebook_sizes  # of the last axis of tokens, where a cell has several
+    sizes = tokenizer.codebook_sizes  # one per entry of the tokens' last axis, if a cell has several tokens
     tokens = TokenSpec(shape[:-1], sizes) if sizes else TokenSpec(shape, (tokenizer.codebook_size,))
     return tokens if shape else None, LatentSpec(latent[0], latent[1:]) if latent else None
 
 
 def _shape(ask: Callable[[int], tuple[int, ...]], size: int) -> tuple[int, ...]:
-    """The shape for images of a size; () where the tokenizer has none, or where the size does not divide into its cells
-    (training will say so)."""
+    """The shape for square images of ``size``. () if the tokenizer has none, or if ``size`` is no multiple of its cells:
+    training then raises the error."""
     try:
         return tuple(ask(size))
     except (UserError, NotImplementedError):
@@ -77,8 +77,8 @@ def _shape(ask: Callable[[int], tuple[int, ...]], size: int) -> tuple[int, ...]:
 
 
 def image_shape(dataset: Dataset) -> tuple[int, int] | None:
-    """Height and width of the images a model sees, looked up in a sample."""
-    images = getattr(dataset, 'source', None) or dataset  # of tokens, the images they are made of
+    """Height and width of the images a model sees, read from a sample."""
+    images = getattr(dataset, 'source', None) or dataset  # of a token dataset: the dataset of its images
     for index in itertools.islice(range(len(images)), _TRIED):
         try:
             height, width = images.load(index, python_stream('spec'))['image'].shape[:2]
@@ -89,7 +89,7 @@ def image_shape(dataset: Dataset) -> tuple[int, int] | None:
 
 
 def describe_dataset(dataset: Dataset) -> dict[str, Any]:
-    """What is said of the dataset that a model was trained on."""
+    """The entries of the spec about the training dataset."""
     categories = dataset.categories
     return {
         'dataset': dataset.name,

@@ -1,1 +1,1 @@
-"""Transformers that generators run on."""
+"""The transformers of generators."""

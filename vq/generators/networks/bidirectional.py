@@ -1,4 +1,4 @@
-"""A transformer over the tokens of an image, some of them hidden, in which every position sees every other."""
+"""A transformer with full attention over the tokens of an image, some of them hidden."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Positions = Literal['flat', 'grid']
 
 
 class BidirectionalBlock(Recomputed):
-    """h = x + attention(norm(x)),  y = h + mlp(norm(h)).  x (B, T, dim); no position is masked."""
+    """h = x + attention(norm(x)),  y = h + mlp(norm(h)).  x (B, T, dim); attention has no mask."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float) -> None:
         super().__init__()
@@ -44,14 +44,14 @@ class BidirectionalNetwork(nn.Module):
     """Tokens (B, *token_shape), hidden where the mask says so, and a category -> logits (B, L, K) of all L tokens.
 
     x = [class, e_1 + p_1, ..., e_L + p_L] -> blocks -> norm -> head, after Chang et al. 2022 (MaskGIT) with norms before
-    attention and MLP.  e_i is the embedding of token i, or the one vector that stands for hidden ones: what is hidden cannot
-    be read, and as that vector is no row of the codebook's table, it has no logit and is never drawn.
+    attention and MLP.  e_i is the embedding of token i, or one learned vector for all hidden tokens, so that these cannot be
+    read. That vector is not a row of the token embeddings, so it has no logit and is never drawn.
 
     - ``positions``: 'flat' learns a vector for each of the L positions, 'grid' one for each row and each column.
-    - ``tied``: logits are products with the embeddings of the tokens, after a small transform (MaskGIT); otherwise a
-      linear layer of its own.
+    - ``tied``: logits are products with the embeddings of the tokens, after a small transform (MaskGIT); otherwise they come
+      from a separate linear layer.
 
-    The vector for "no category" is no row of the classes' table either. ``classes=0``: there is no table.
+    The vector for "no category" is not a row of the class embeddings either. With ``classes=0`` there are none.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class BidirectionalNetwork(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Truncated normal of deviation 0.02; what is added to the residual stream shrinks with the number of additions."""
+        """Truncated normal, std 0.02. Layers that add to the residual stream get a std that shrinks with their number."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.trunc_normal_(module.weight, std=0.02)
@@ -108,7 +108,7 @@ class BidirectionalNetwork(nn.Module):
     def forward(self, tokens: Tensor, hidden: Tensor, category: Tensor | None, dropped: Tensor | None = None) -> Tensor:
         """tokens int64 and hidden bool (B, L), category int64 and dropped bool (B,) -> logits (B, L, K).
 
-        Rows that are ``dropped``, or all rows if ``category`` is None, have no category.
+        Rows that are ``dropped``, or all rows if ``category`` is None, get the "no category" vector.
         """
         embedded = torch.where(hidden[:, :, None], self.hidden_token, self.tokens(tokens)) + self._position()
         x = torch.cat([self._category(category, dropped, len(tokens))[:, None], embedded], 1)  # (B, 1 + L, dim)

@@ -1,4 +1,4 @@
-"""What generation keeps from step to step: keys and values of the positions that were. And attention over them."""
+"""The key-value cache of generation, and attention over it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vq.nn.packed import Product
 class Cache:
     """Keys and values of all layers in one block of memory, (depth, B, 2 * kv_heads, length, D): keys first.
 
-    And the products with the weights as they were when generation began, see ``product_of``: of each layer, and the head.
+    It also holds the products of each layer and of the head, with the weights at the start of generation: see ``product_of``.
     """
 
     pairs: Tensor
@@ -33,9 +33,9 @@ class Cache:
         return dataclasses.replace(self, pairs=self.pairs[:, :rows])
 
     def layers(self, start: int, end: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """For each layer: where positions ``start`` to ``end`` go (B, 2 * kv_heads, end - start, D), keys and values up to it.
+        """For each layer: slots of positions ``start`` to ``end`` (B, 2 * kv_heads, end - start, D), keys and values up to it.
 
-        Views, all cut at once: nothing is copied.
+        These are views: nothing is copied.
         """
         if end > self.length:
             raise RunFailure(f'position {end - 1} of a cache with {self.length}', 'Make a longer cache.')
@@ -44,7 +44,7 @@ class Cache:
 
 
 def make_pairs(weight: Tensor, depth: int, rows: int, kv_heads: int, length: int, head_dim: int) -> Tensor:
-    """Zeros for the keys and values of ``Cache``, on the device of a weight, in its precision or that of autocast."""
+    """Zeros for the keys and values of ``Cache``, on the device of ``weight``, in its dtype or that of autocast."""
     dtype, kind = weight.dtype, weight.device.type
     if kind != 'meta' and torch.is_autocast_enabled(kind):
         dtype = torch.get_autocast_dtype(kind)
@@ -57,7 +57,7 @@ def attend_cached(q: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor
     if q.dtype != keys.dtype:
         q = q.to(keys.dtype)
     if count == 1:
-        # heads that share keys are as good as queries of several positions: no mask, no copies of keys
+        # heads that share keys become queries at several positions: no mask, no copies of keys
         grouped = q.reshape(rows, keys.shape[1], -1, head_dim)
         return F.scaled_dot_product_attention(grouped, keys, values).reshape(rows, 1, heads * head_dim)
     mask = None
@@ -71,7 +71,7 @@ def attend_cached(q: Tensor, start: int, keys: Tensor, values: Tensor) -> Tensor
 
 
 def attend_whole(q: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
-    """q (B, 1, heads, D) over the whole cache of a layer, of which ``seen`` (length,) bool says what counts -> (B, 1, dim)."""
+    """q (B, 1, heads, D) over the whole cache of a layer, masked by ``seen`` (length,) bool -> (B, 1, dim)."""
     rows, _, heads, head_dim = q.shape
     keys, values = pairs.chunk(2, dim=1)
     grouped = q.to(pairs.dtype).reshape(rows, keys.shape[1], -1, head_dim)

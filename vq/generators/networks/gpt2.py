@@ -40,19 +40,19 @@ class GPT2Block(Recomputed):
         return y
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
-        """What comes after attention."""
+        """The part of the block after attention."""
         x = x + self.dropout(self.out(mixed))
         hidden = F.gelu(self.up(self.ffn_norm(x)), approximate='tanh')
         y: Tensor = x + self.dropout(self.down(hidden))
         return y
 
     def products(self, rows: int) -> list[Product]:
-        """What ``step`` multiplies by: queries, keys and values; out; up; down."""
+        """The products of ``step``: queries, keys and values; out; up; down."""
         first, second = product_of(self.qkv, rows, self.attention_norm), product_of(self.up, rows, self.ffn_norm)
         return [first, product_of(self.out, rows), second, product_of(self.down, rows)]
 
     def step(self, x: Tensor, start: int, own: list[Product], write: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """x (B * t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * heads, t, D)."""
+        """x (B * t, dim) attends to the cache; ``write`` (B, 2 * heads, t, D) is the cache slot of its keys and values."""
         qkv_of, out_of, up_of, down_of = own
         qkv = qkv_of(x).view(write.shape[0], write.shape[2], -1, self.head_dim)
         write.copy_(qkv[:, :, self.heads :].transpose(1, 2))
@@ -61,7 +61,7 @@ class GPT2Block(Recomputed):
         return down_of.added(F.gelu(up_of(x), approximate='tanh'), x)
 
     def step_at(self, x: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
-        """x (B, 1, dim) at a position (1,) that only the device knows; ``pairs`` is the whole cache of the layer."""
+        """x (B, 1, dim) at a position (1,) whose number is on the device; ``pairs`` is the whole cache of the layer."""
         qkv = self.project(x)
         pairs.index_copy_(2, position, qkv[:, :, self.heads :].transpose(1, 2).to(pairs.dtype))
         return self.finish(x, attend_whole(qkv[:, :, : self.heads], seen, pairs))
@@ -71,8 +71,8 @@ class GPT2Block(Recomputed):
 class GPT2Network(BlockStack):
     """Learned positions, pre-norm layer norms, GELU, biases; ``tied``: the head is the embedding.
 
-    Weights start as N(0, 0.02), those that add to the residual stream smaller by sqrt(2 * depth), as in GPT-2. An untied head
-    starts at zero.
+    Weights start as N(0, 0.02), as in GPT-2; in layers that add to the residual stream the deviation is divided by
+    sqrt(2 * depth). An untied head starts at zero.
     """
 
     def __init__(

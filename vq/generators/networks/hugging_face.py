@@ -1,4 +1,4 @@
-"""Llama and GPT-2 of the package transformers in the place of our own networks."""
+"""Llama and GPT-2 of the package transformers, as causal networks of a generator."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from vq.io.weights import read_weights
 from vq.registries import VQCausalNetworkRegistry
 
 WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
-EMBEDDINGS = ('embed_tokens.weight', 'wte.weight', 'lm_head.weight')  # whose rows are ids: they are resized
-BUFFERS = ('.attn.bias', '.attn.masked_bias', '.rotary_emb.inv_freq')  # of files that older versions wrote
+EMBEDDINGS = ('embed_tokens.weight', 'wte.weight', 'lm_head.weight')  # tables with one row per id: they are resized
+BUFFERS = ('.attn.bias', '.attn.masked_bias', '.rotary_emb.inv_freq')  # in files that older versions wrote
 
 
 class HuggingFaceNetwork(CausalNetwork, Pretrained):
-    """A causal language model of transformers. It learns, so it is in checkpoints, and only a fresh run reads its folder.
+    """A causal language model of transformers. It is trained, so checkpoints contain it; only a fresh run reads its folder.
 
-    ``settings`` are those of its config class, by its names; ``vocabulary`` and ``length`` stand beside them. ``weights`` is
-    a folder with config.json's settings, as ``save_pretrained`` writes one: rows of the embedding and of the head that are
-    too many are left out, new ones stay random.
+    ``settings`` are the arguments of its config class, except ``vocabulary`` and ``length``. ``weights`` is a folder written
+    by ``save_pretrained``, whose config.json has the same settings. If the vocabularies differ in size, surplus rows of the
+    embedding and the head are left out, and missing rows stay random.
     """
 
     frozen = False
@@ -44,8 +44,8 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
         return embedded
 
     def forward(self, embedded: Tensor) -> Tensor:
-        # without a cache transformers asks the device whether positions are those of packed sequences; the cache itself
-        # keeps what the backward pass keeps anyway
+        # without a cache, transformers tests positions for packed sequences, which is a host sync; the cache holds only
+        # tensors that backward keeps anyway
         cache = self.make_cache(len(embedded), embedded.shape[1])
         logits: Tensor = self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True).logits
         return logits
@@ -57,7 +57,7 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
     def step(self, embedded: Tensor, start: int, cache: Any) -> Tensor:
         if cache.get_seq_length() != start:
             raise ConfigError(
-                f'position {start} after {cache.get_seq_length()} that are cached', 'Give the positions one after the other.'
+                f'position {start} after {cache.get_seq_length()} cached positions', 'Give the positions one after the other.'
             )
         made = self.model(inputs_embeds=embedded, past_key_values=cache, use_cache=True, logits_to_keep=1)
         logits: Tensor = made.logits[:, -1].float()
@@ -85,7 +85,7 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
 
     @torch.no_grad()
     def fill(self, published: Mapping[str, Tensor], source: str) -> None:
-        """Take the tensors of a file, by the names of transformers, with or without those of the model's head around them."""
+        """Copy the tensors of a file with the keys of transformers, with or without the prefix of the model with a head."""
         own: dict[str, Tensor] = self.model.state_dict()
         prefix = self.model.base_model_prefix + '.'
         given = {
@@ -103,7 +103,7 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
         if odd:
             raise UserError(
                 f'{source} does not fit {type(self.model).__name__} of these settings\n'
-                f'  missing, too many, or of another shape: {listing(odd, most=4)}',
+                f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
                 'Give the settings that its config.json has.',
             )
         for key, value in given.items():
@@ -129,8 +129,8 @@ def _build(name: str, config: str, settings: Mapping[str, Any], of_ours: Mapping
     unknown = sorted(key for key in settings if not hasattr(known, key))
     if double or unknown:
         raise ConfigError(
-            f'settings of {name}: {listing(double or unknown)} {"stand beside them" if double else "are none of its config"}',
-            f'They are those of transformers.{config}, without {listing(of_ours)}.',
+            f'settings of {name}: {listing(double or unknown)} {"are set by vq" if double else "are unknown to its config"}',
+            f'They are the arguments of transformers.{config}, without {listing(of_ours)}.',
         )
     made = getattr(transformers, config)(**settings, **of_ours, bos_token_id=None, eos_token_id=None, pad_token_id=None)
     made._attn_implementation = 'sdpa'
@@ -139,7 +139,7 @@ def _build(name: str, config: str, settings: Mapping[str, Any], of_ours: Mapping
 
 @VQCausalNetworkRegistry.register_()
 class HuggingFaceLlama(HuggingFaceNetwork):
-    """``transformers.LlamaForCausalLM``; positions are those of a line. An untied head starts at zero.
+    """``transformers.LlamaForCausalLM``; rotary positions are those of a line. An untied head starts at zero.
 
     ``settings`` are those of LlamaConfig: hidden_size, intermediate_size, num_hidden_layers, num_attention_heads and others.
     ``weights`` is a folder that ``save_pretrained`` wrote, or None: random.
@@ -155,7 +155,7 @@ class HuggingFaceLlama(HuggingFaceNetwork):
 class HuggingFaceGPT2(HuggingFaceNetwork):
     """``transformers.GPT2LMHeadModel``. ``settings`` are those of GPT2Config: n_embd, n_layer, n_head and others.
 
-    ``length`` is that of the position table: 1024 to load a published folder. ``weights``: a folder, or None: random.
+    ``length`` is that of the position table; published folders need 1024. ``weights``: a folder, or None: random.
     """
 
     def __init__(self, vocabulary: int, length: int, settings: dict[str, Any], weights: str | None = None) -> None:

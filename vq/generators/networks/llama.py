@@ -23,7 +23,7 @@ class Size(NamedTuple):
     heads: int
 
 
-SIZES = {  # LlamaGen's; B, L and XL are those of its published files, XXL and 3B those of its paper
+SIZES = {  # of LlamaGen: B, L and XL as in its published files, XXL and 3B as in its paper
     'B': Size(12, 768, 12),
     'L': Size(24, 1024, 16),
     'XL': Size(36, 1280, 20),
@@ -40,7 +40,7 @@ def llama_size(name: str) -> dict[str, int]:
 
 
 def feed_forward_width(dim: int, multiple_of: int = 256) -> int:
-    """Two thirds of 4 * dim, rounded up: three matrices then cost what two of 4 * dim would."""
+    """Two thirds of 4 * dim, rounded up: three matrices of this width cost as much as two of 4 * dim."""
     return -(-int(8 * dim / 3) // multiple_of) * multiple_of
 
 
@@ -56,7 +56,7 @@ class LlamaBlock(Recomputed):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim, self.ffn_dim = heads, kv_heads, dim // heads, ffn_dim
         self.random = dropout > 0
-        self.rope = rope  # of the network, shared by all blocks
+        self.rope = rope  # belongs to the network, shared by all blocks
         self.attention_norm = nn.RMSNorm(dim, norm_eps)
         self.qkv = nn.Linear(dim, (heads + 2 * kv_heads) * self.head_dim, bias=False)
         self.out = nn.Linear(dim, dim, bias=False)
@@ -81,7 +81,7 @@ class LlamaBlock(Recomputed):
         return y
 
     def attend(self, x: Tensor) -> Tensor:
-        """(B, T, dim) -> (B, T, dim), each position sees itself and those before."""
+        """(B, T, dim) -> (B, T, dim), causal: each position attends to itself and earlier ones."""
         qkv = self.project(x)
         turned = self.rope(qkv[:, :, : self.heads + self.kv_heads])
         q = turned[:, :, : self.heads].transpose(1, 2)  # (B, heads, T, D)
@@ -91,17 +91,17 @@ class LlamaBlock(Recomputed):
         return mixed.transpose(1, 2).flatten(2)
 
     def products(self, rows: int) -> list[Product]:
-        """What ``step`` multiplies by: queries, keys and values; out; gate and up; down."""
+        """The products of ``step``: queries, keys and values; out; gate and up; down."""
         first, second = product_of(self.qkv, rows, self.attention_norm), product_of(self.gate_up, rows, self.ffn_norm)
         return [first, product_of(self.out, rows), second, product_of(self.down, rows)]
 
     def step(
         self, x: Tensor, start: int, table: Tensor, own: list[Product], write: Tensor, keys: Tensor, values: Tensor
     ) -> Tensor:
-        """x (B * t, dim) with what is cached; ``write`` is where its keys and values go, (B, 2 * kv_heads, t, D).
+        """x (B * t, dim) attends to the cache; ``write`` (B, 2 * kv_heads, t, D) is the cache slot of its keys and values.
 
-        ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D). Each call of an operator counts
-        here: with one row, all that is no product takes about a third of the time.
+        ``table`` (t, 1, D / 2) complex; ``keys`` and ``values`` (B, kv_heads, start + t, D). Every operator call matters here:
+        with one row, operators other than the matrix products take about a third of the time.
         """
         qkv_of, out_of, gate_up_of, down_of = own
         qkv = qkv_of(x).view(write.shape[0], write.shape[2], -1, self.head_dim)
@@ -113,18 +113,18 @@ class LlamaBlock(Recomputed):
         return down_of.added(F.silu(gate).mul_(up), x)
 
     def turn(self, qkv: Tensor, table: Tensor) -> None:
-        """Queries and keys in qkv (B, T, heads + 2 * kv_heads, D), in place, by ``table`` (T, 1, D / 2) complex."""
+        """Rotate queries and keys in qkv (B, T, heads + 2 * kv_heads, D) in place, by ``table`` (T, 1, D / 2) complex."""
         both = self.heads + self.kv_heads
         if qkv.dtype == torch.float32:
-            # a complex number is a pair of channels: one product turns all queries and keys
+            # a complex number is a pair of channels: one product rotates all queries and keys
             qkv.view(torch.complex64)[:, :, :both].mul_(table)
         else:
             qkv[:, :, :both] = rotate(qkv[:, :, :both], torch.view_as_real(table.squeeze(1)))
 
     def step_at(self, x: Tensor, table: Tensor, position: Tensor, seen: Tensor, pairs: Tensor) -> Tensor:
-        """x (B, 1, dim) at a position that only the device knows; ``pairs`` is the whole cache of the layer.
+        """x (B, 1, dim) at a position whose number is on the device; ``pairs`` is the whole cache of the layer.
 
-        ``position`` (1,) int64, ``table`` (1, D / 2, 2) its turns, ``seen`` (length,) bool the positions up to it.
+        ``position`` (1,) int64, ``table`` (1, D / 2, 2) its rotation, ``seen`` (length,) bool: the positions up to it.
         """
         qkv = self.project(self.attention_norm(x))
         turned = rotate(qkv[:, :, : self.heads + self.kv_heads], table)
@@ -137,18 +137,18 @@ class LlamaBlock(Recomputed):
 
 @VQCausalNetworkRegistry.register_()
 class LlamaNetwork(BlockStack):
-    """Pre-norm RMSNorm, SwiGLU, rotary positions, grouped keys and values, no biases, a head of its own (LlamaGen).
+    """Pre-norm RMSNorm, SwiGLU, rotary positions, grouped keys and values, no biases, an untied head (LlamaGen).
 
-    - ``grid`` (h, w): positions are those of a grid in raster order, after ``prefix`` positions that have none (the class).
-      Without it they are those of a line, which Hugging Face's Llama knows too. ``length`` is prefix + h * w where there is
-      a grid, and must be given where there is none.
-    - ``rope='grid'``: an ``Autoregressive`` generator fills in the grid of its tokens, where these have two axes, and a
-      ``prefix`` of 1. Otherwise it fills in ``length``.
-    - ``kv_heads``: groups of heads share keys and values; None: each has its own.
+    - ``grid`` (h, w): rotary positions are those of a grid in raster order, after ``prefix`` positions without rotation (the
+      class). Without a grid they are those of a line, as in Hugging Face's Llama. ``length`` defaults to prefix + h * w with
+      a grid, and is required without one.
+    - ``rope='grid'``: an ``Autoregressive`` generator fills in ``prefix=1`` and the grid of its tokens, if these have two
+      axes. Otherwise it fills in ``length``.
+    - ``kv_heads``: groups of heads share keys and values; None: each head has its own.
     - ``ffn_dim``: None: two thirds of 4 * dim, rounded up to ``multiple_of``.
-    - ``token_dropout`` on the embeddings, ``dropout`` on what attention and feed-forward add.
+    - ``token_dropout`` on the embeddings, ``dropout`` on the outputs of attention and feed-forward.
 
-    Weights start as N(0, 0.02), the head at zero: before training every id is equally likely. ``llama_size`` has the sizes.
+    Weights start as N(0, 0.02), the head at zero: before training all ids are equally likely. ``llama_size`` has the sizes.
     """
 
     remedy = 'Build it with a larger length or grid.'
@@ -179,11 +179,13 @@ class LlamaNetwork(BlockStack):
         if dim % heads or heads % kv_heads or (dim // heads) % pairs:
             raise ConfigError(
                 f'LlamaNetwork of {dim} channels with {heads} heads, {kv_heads} of them for keys and values',
-                f'Heads divide dim, kv_heads divide heads, and {pairs} divides the channels of a head.',
+                f'heads must divide dim, kv_heads must divide heads, and {pairs} must divide the channels of a head.',
             )
         most = None if grid is None else prefix + grid[0] * grid[1]
         if length is None and most is None:
-            raise ConfigError('LlamaNetwork has neither length nor grid', 'Say how many positions a sequence has at most.')
+            raise ConfigError(
+                'LlamaNetwork has neither length nor grid', 'Give length, the largest number of positions of a sequence.'
+            )
         self.length = length if length is not None else most or 0
         if most is not None and self.length > most:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What causal transformers share: an embedding, a stack of blocks, a norm, a head, and keys and values that are kept."""
+"""The base of causal transformers: an embedding, a stack of blocks, a norm, a head, and a key-value cache."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from vq.nn.packed import product_of
 class BlockStack(CausalNetwork):
     """logits = head(norm(block_n(... block_1(x)))).
 
-    Networks differ in their blocks, and in how these learn of positions: by what is added to embeddings on the way in, or by
-    more arguments of their ``step(x, start, *more, products, write, keys, values)`` and ``step_at(x, *more, position, seen,
-    pairs)``.
+    Networks differ in their blocks, and in how they encode positions: added to the embeddings, or as the arguments ``more``
+    of ``block.step(x, start, *more, products, write, keys, values)`` and ``block.step_at(x, *more, position, seen, pairs)``.
     """
 
     embedding: nn.Embedding
@@ -28,18 +27,18 @@ class BlockStack(CausalNetwork):
     depth: int
     heads: int
     kv_heads: int
-    remedy = 'Set a larger length.'  # where there are too few positions
+    remedy = 'Set a larger length.'  # the hint of the error about too few positions
 
     def enter(self, embedded: Tensor) -> Tensor:
-        """Embeddings (B, T, dim) of the first positions -> what goes into the blocks."""
+        """Embeddings (B, T, dim) of the first positions -> input of the first block."""
         raise NotImplementedError
 
     def enter_from(self, embedded: Tensor, start: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Embeddings (B, t, dim) of the positions from ``start`` on -> what goes into ``step``, and its more arguments."""
+        """Embeddings (B, t, dim) of the positions from ``start`` on -> ``x`` and ``more`` of ``block.step``."""
         raise NotImplementedError
 
     def enter_at(self, embedded: Tensor, position: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The same of one position (1,) that only the device knows."""
+        """Embeddings (B, 1, dim) of one position, whose number (1,) is on the device -> ``x`` and ``more``."""
         raise NotImplementedError
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -54,7 +53,7 @@ class BlockStack(CausalNetwork):
         logits: Tensor = self.head(self.norm(x))
         return logits
 
-    # one position after the other
+    # decoding, one position after the other
 
     def make_cache(self, rows: int, length: int) -> Cache:
         self._check(length)
@@ -74,7 +73,7 @@ class BlockStack(CausalNetwork):
     def step_at(self, embedded: Tensor, position: Tensor, cache: Cache) -> Tensor:
         """``step`` of one position (B, 1, dim) whose number, int64 (), is on the device: same kernels at every position.
 
-        So a CUDA graph or a compiled function can hold it. It reads the whole cache, and masks what is not written yet.
+        So a CUDA graph or a compiled function can contain it. It reads the whole cache and masks the unwritten positions.
         """
         at = position.reshape(1)
         seen = torch.arange(cache.length, device=embedded.device) <= position
@@ -85,7 +84,7 @@ class BlockStack(CausalNetwork):
         return logits.float()
 
     def _blocks(self) -> Any:
-        return self.blocks  # typed by nobody: a ModuleList knows modules only
+        return self.blocks  # Any: a ModuleList is typed as plain modules
 
     def _check(self, count: int) -> None:
         if count > self.length:

@@ -1,1 +1,1 @@
-"""One callback, one file. A runner calls the hooks of ``vq.interfaces.Callback`` in the order of its list."""
+"""One callback per file. A runner calls the hooks of ``vq.interfaces.Callback`` in the order of its callbacks."""

@@ -1,4 +1,4 @@
-"""Checkpoints: every ``interval`` steps, at the end, and when the run is asked to stop."""
+"""Checkpoints: every ``interval`` steps, at the end, and on a request to stop."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ logger = logging.getLogger('vq')
 class CheckpointCallback(Callback[TrainerLike]):
     """Writes ``checkpoints/iter_N`` and removes old ones.
 
-    It stands last, and of all that looks at a step it is the first to run: pictures and evaluations of the step come after
-    it, so that what kills them costs no training. Figures of the evaluation are then noted in the checkpoint, and only then
-    are old ones removed.
+    Its phase is the last. Its ``save`` hook writes the checkpoint before any ``inspect`` hook draws pictures or evaluates, so
+    a crash in those loses no training. Its ``inspect`` hook runs after theirs: it notes the figures of the evaluation in the
+    checkpoint, and then removes old checkpoints.
 
-    keep_last        newest ones kept; None keeps all
-    keep_best        best ones kept by ``best_metric`` (``best_is`` max or min), as noted by validation
-    keep_every       multiples of this many steps are kept for good
-    load_state_dict  how a resume reads: ``dict(strict=False)`` lets the model have parts the checkpoint lacks
+    keep_last        number of newest checkpoints to keep; None keeps all
+    keep_best        number of best checkpoints to keep, by ``best_metric`` (``best_is`` max or min) as noted by validation
+    keep_every       checkpoints at multiples of this many steps are never removed
+    load_state_dict  how a resume loads weights: ``dict(strict=False)`` accepts a model with parts the checkpoint lacks
     """
 
     phase = 'checkpoint'
@@ -65,15 +65,15 @@ class CheckpointCallback(Callback[TrainerLike]):
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
         self.folder = runner.work_dir / 'checkpoints'
-        main = collectives.is_main()  # it writes what ranks share
+        main = collectives.is_main()  # only the main rank writes the spec
         self.spec = spec_of(runner.model, runner.dataset, runner.context.preprocessing).as_json() if main else None
         files = {file for part in runner.model.modules() if isinstance(part, Pretrained) for file in part.pretrained_files()}
         self.frozen = {str(file): file_digest(file) for file in sorted(files) if not runner.context.random_weights}
 
     def before_run(self) -> None:
-        self.written: Path | None = None  # at the last step, to be noted in and followed by a pruning
+        self.written: Path | None = None  # the checkpoint of this step, until ``inspect`` has noted figures and pruned
         if self.runner.measured is not None and self.runner.resumed is not None:
-            self._note(self.runner.resumed.path)  # the evaluation that an earlier start did not come to
+            self._note(self.runner.resumed.path)  # EvalCallback has made up for an evaluation that a kill prevented
 
     def save(self) -> None:
         runner = self.runner

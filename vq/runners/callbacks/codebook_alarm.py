@@ -1,4 +1,4 @@
-"""Watches how much of the codebook training uses, and says what to do when it dies."""
+"""Logs the codebook usage of a training, and warns with remedies if it is low."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ REMEDIES = (
 
 @VQCallbackRegistry.register_()
 class CodebookAlarmCallback(Callback[TrainerLike]):
-    """Counts tokens on the device; every ``interval`` steps writes usage, perplexity and dead codes of that window.
+    """Counts tokens on the device. Every ``interval`` steps it writes usage, perplexity and dead codes of these steps.
 
-    Below ``threshold`` usage a warning names the remedies. A window too short to hit every code is judged by what it
-    could hit: with M tokens drawn evenly from K codes, 1 - (1 - 1/K)^M of them appear. Where tokens come from several
-    codebooks, the worst of them is warned of.
+    If usage is below ``threshold``, a warning names remedies. A few steps cannot hit every code of a large codebook, so
+    usage is compared with the share that M tokens drawn uniformly from K codes would hit, 1 - (1 - 1/K)^M. If tokens come
+    from several codebooks, the warning is about the worst one.
     """
 
     phase = 'alarm'
@@ -53,7 +53,7 @@ class CodebookAlarmCallback(Callback[TrainerLike]):
     def after_step(self) -> None:
         if self.counts is None or self.runner.step % self.interval:
             return
-        counts = collectives.all_reduce(self.counts).clone().cpu()  # one rank gets its own tensor back
+        counts = collectives.all_reduce(self.counts).clone().cpu()  # with one rank all_reduce returns its input
         self.counts.zero_()
         figures = usage(counts, self.sizes)
         line = {
@@ -62,19 +62,19 @@ class CodebookAlarmCallback(Callback[TrainerLike]):
             if 'entropy' not in name
         }
         self.runner.journal.write(self.runner.step, 'codebook', {**line, 'tokens': int(counts.sum())})
-        books = torch.split(counts, self.sizes)
-        shares = [float((book > 0).double().mean()) for book in books]
-        reachable = [1 - (1 - 1 / len(book)) ** float(book.sum()) for book in books]
-        worst = min(range(len(books)), key=lambda book: shares[book] / max(reachable[book], 1e-12))
+        split_counts = torch.split(counts, self.sizes)
+        shares = [float((count > 0).double().mean()) for count in split_counts]
+        reachable = [1 - (1 - 1 / len(count)) ** float(count.sum()) for count in split_counts]
+        worst = min(range(len(split_counts)), key=lambda index: shares[index] / max(reachable[index], 1e-12))
         if shares[worst] < self.threshold * reachable[worst] and collectives.is_main():
             logger.warning(
                 'codebook alarm at step %d: %.1f %% of %d codes%s were used in the last %d steps (perplexity %.1f). %s',
                 self.runner.step,
                 100 * shares[worst],
-                len(books[worst]),
-                f' of codebook {worst + 1}' if len(books) > 1 else '',
+                len(split_counts[worst]),
+                f' of codebook {worst + 1}' if len(split_counts) > 1 else '',
                 self.interval,
-                usage(books[worst])['perplexity'],
+                usage(split_counts[worst])['perplexity'],
                 REMEDIES,
             )
 

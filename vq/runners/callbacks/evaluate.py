@@ -1,4 +1,4 @@
-"""Evaluation while training goes on: what ``vq.val`` would say of the weights as they are."""
+"""Evaluation during training, with the figures that ``vq.val`` would give for the same weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ logger = logging.getLogger('vq')
 class EvalCallback(Callback[TrainerLike]):
     """Every ``interval`` steps and at the end: dataset and metrics of the config's ``validator``, on the model in training.
 
-    A checkpoint of the same step is written before, notes the figures afterwards, and ``keep_best`` goes by them. Random
-    numbers and the order of the training data are as if nothing had happened. A run that ended between a checkpoint and
-    the end of its evaluation makes up for it when it is resumed.
+    A checkpoint of the same step is written before the evaluation. Its figures are then noted in the checkpoint, and
+    ``keep_best`` ranks by them. Random generators and the order of the training data do not change. If a run ends between a
+    checkpoint and the end of its evaluation, the resumed run evaluates first.
 
-    weights  'auto': the moving average where there is one; 'model': the weights as they are; 'ema'
-    limit    only the first samples of the split
+    weights  'auto': the moving average if there is one, otherwise the model; 'model': the current weights; 'ema': the average
+    limit    evaluate only this many samples, the first of the split
     """
 
     phase = 'evaluate'
@@ -46,14 +46,16 @@ class EvalCallback(Callback[TrainerLike]):
         super().bind(runner)
         self.average = next((found for found in runner.callbacks.values() if isinstance(found, EMACallback)), None)
         if self.weights == 'ema' and self.average is None:
-            raise ConfigError('EvalCallback is to evaluate a moving average, and there is none', 'Add an EMACallback.')
+            raise ConfigError('EvalCallback evaluates the moving average, and there is none', 'Add an EMACallback.')
 
     def before_run(self) -> None:
         validation = self.runner.context.validation
         if validation is None:
-            raise ConfigError('EvalCallback evaluates what the config calls validator', 'Add a validator to the config.')
+            raise ConfigError(
+                'EvalCallback runs the validator of the config, and there is none', 'Add a validator to the config.'
+            )
         runner = self.runner
-        with evaluating(runner.model):  # now: a file that a metric misses must not end the run hours later
+        with evaluating(runner.model):  # built now: a missing file of a metric must not end the run hours later
             self.validator = validation(runner.model, runner.strategy)
             self.validator.bind(runner.context)
             self.validator.place_networks()
@@ -64,21 +66,21 @@ class EvalCallback(Callback[TrainerLike]):
             self._measure()
 
     def inspect(self) -> None:
-        if self._due() and not self.runner.stop_requested:  # who was asked to stop makes up for it as well
+        if self._due() and not self.runner.stop_requested:  # after a stop request, the resumed run evaluates
             self._measure()
 
     def _due(self) -> bool:
         return self.runner.step % self.interval == 0 or self.runner.step == self.runner.iters
 
     def _was_evaluated(self) -> bool:
-        """Before a resume, at this very step; the main rank's word counts."""
+        """Whether the journal has an evaluation of the resumed step. The main rank reads it."""
         path = self.runner.journal.path
         lines = read(path, 'eval') if collectives.is_main() and path.is_file() else []
         return any(collectives.all_gather_object(any(line['step'] == self.runner.step for line in lines)))
 
     def _measure(self) -> None:
         runner = self.runner
-        runner.guard.check()  # nothing is measured of a step that went wrong
+        runner.guard.check()  # no evaluation of weights after a loss or gradient that is not finite
         measured = self.evaluate()
         figures = {name: float(value) for name, value in measured.items() if isinstance(value, int | float)}
         runner.measured = runner.step, figures

@@ -1,4 +1,4 @@
-"""Pictures a generator draws while it is trained."""
+"""Pictures that a generator draws during its training."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from vq.tasks.sequence_modeling.task import SequenceModeling
 class GenerationsCallback(Callback[TrainerLike]):
     """Every ``interval`` steps and at the end ``pictures/iter_N_generated.png``: ``each`` images of up to ``classes`` classes.
 
-    A row is a class. Weights are averaged where there is an average; the numbers that images are drawn by are the same every
-    time, so that pictures of two checkpoints differ by what was learned. Random numbers of the training stay as they are.
+    A row is a class. If there is an EMACallback, its averaged weights draw. The seeds of the images are the same every time,
+    so pictures of two checkpoints differ only by training. The random generators of the training do not change.
     """
 
     phase = 'pictures'
@@ -50,14 +50,14 @@ class GenerationsCallback(Callback[TrainerLike]):
         if runner.step % self.interval and runner.step != runner.iters:
             return
         model = runner.model
-        assert isinstance(model, SequenceModeling)  # bind has looked
+        assert isinstance(model, SequenceModeling)  # checked in bind
         average = next((callback for callback in runner.callbacks.values() if isinstance(callback, EMACallback)), None)
         applied = contextlib.nullcontext() if average is None else average.applied()
         with evaluating(model), applied, runner.strategy.whole():
             self._draw(model)
 
     def _draw(self, model: SequenceModeling) -> None:
-        """All ranks draw the same, for a sharded network needs them all; the main one writes."""
+        """All ranks draw the same images, because a sharded network needs all ranks. The main rank writes the file."""
         strategy, known = self.runner.strategy, model.generator.classes
         rows = min(known, self.classes) or 1
         category = torch.arange(rows, device=strategy.device).repeat_interleave(self.each) if known else None

@@ -1,4 +1,4 @@
-"""The state of the code a run was started from: commit, branch, and what was not committed."""
+"""The state of the code a run was started from: commit, branch, and uncommitted changes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from vq.runners.protocol import TrainerLike
 
 @VQCallbackRegistry.register_()
 class GitCallback(Callback[TrainerLike]):
-    """Writes ``git.txt`` in the run's folder; an installed package without a repository is said to be one."""
+    """Writes ``git.txt`` into the run's folder. If the package has no repository, the file says that it is installed."""
 
     phase = 'git'
 
-    MOST = 1_000_000  # characters of difference kept
+    MOST = 1_000_000  # characters of the diff that are kept
 
     def before_run(self) -> None:
         if collectives.is_main():

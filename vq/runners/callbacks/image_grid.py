@@ -1,4 +1,4 @@
-"""Pictures of what a model does: inputs above, reconstructions below."""
+"""Pictures of the outputs of a model: inputs above, reconstructions below."""
 
 from __future__ import annotations
 

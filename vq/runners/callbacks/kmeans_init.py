@@ -1,4 +1,4 @@
-"""A codebook that starts where the features are."""
+"""Initialises codebooks with k-means of the features."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vq.interfaces import Callback, Quantizer
 from vq.quantizers.updates.kmeans import kmeans, mean_lengths
 from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQCallbackRegistry
-from vq.runners.codebooks import codebooks, features_of, find_quantizer, follow, forget_moments, inputs_of
+from vq.runners.codebooks import copy_to_averages, features_of, find_quantizer, forget_moments, inputs_of, vector_quantizers
 from vq.runners.evaluating import evaluating
 from vq.runners.protocol import TrainerLike
 
@@ -26,19 +26,20 @@ logger = logging.getLogger('vq')
 
 @VQCallbackRegistry.register_()
 class KMeansInitCallback(Callback[TrainerLike]):
-    """Before the first step, codes become the k-means centres of what the encoder makes of the next batches.
+    """Before the first step, codes become the k-means centres of the encoder's features of the next batches.
 
-    It runs once in the life of a run: never after a resume, and, unless ``after_loading``, not where ``--load-model-from``
-    brought weights. The batches are those training goes on with, in evaluation mode; training then sees them as if nothing
-    had happened, in the same order and with the same random numbers. Quantizers that scale to unit length or compare
-    angles get spherical k-means. In residual and grouped quantizers one codebook follows the other, each on what those
-    before it left over; one that is used several times is fitted to its first use, then to the first two, and so on.
+    It runs once per run: not again after a resume, and, unless ``after_loading``, not if ``--load-model-from`` loaded
+    weights. The batches are the next batches of training, encoded in evaluation mode. Training then sees the same batches in
+    the same order, with the same random numbers. Quantizers that normalise codes or use the cosine distance get spherical
+    k-means. Codebooks of residual and grouped quantizers are fitted one after the other, each on the inputs that the
+    codebooks before it leave. A codebook that is used several times is fitted to its first use, then to its first two uses,
+    and so on.
 
-    batches     how many, of each rank; all their features are held at once
+    batches     number of batches of each rank; all their features are in memory at once
     iterations  of Lloyd's algorithm
-    delay       steps to train before: an untrained encoder soon moves away from where its features were. A resume from before
-                that step, or from it, still comes to it
-    seed        of the draw of the first centres; together with the run's
+    delay       steps to train before k-means, because the features of an untrained encoder soon move away. A run resumed at
+                or before ``delay`` still does the k-means
+    seed        of the draw of the first centres, combined with the seed of the run
     """
 
     phase = 'kmeans'
@@ -53,17 +54,17 @@ class KMeansInitCallback(Callback[TrainerLike]):
             )
         self.batches, self.iterations, self.delay, self.seed = batches, iterations, delay, seed
         self.after_loading = after_loading
-        self.idle = False  # weights were loaded when the run began
+        self.idle = False  # True if the run began with loaded weights
 
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        self.parts = codebooks(runner.model, 'KMeansInitCallback')
+        self.parts = vector_quantizers(runner.model, 'KMeansInitCallback')
         _, self.top = find_quantizer(runner.model, 'KMeansInitCallback')
 
     def before_run(self) -> None:
         if 'loaded' in self.runner.context.meta and not self.after_loading:
             self.idle = True
-            logger.info('weights were loaded: their codebook stays, no k-means')
+            logger.info('weights were loaded: their codebook is kept, and k-means is skipped')
 
     def before_step(self) -> None:
         runner = self.runner
@@ -76,7 +77,7 @@ class KMeansInitCallback(Callback[TrainerLike]):
                 features = features_of(runner, self.top, batches)
             for name, part in self.parts.items():
                 self._start(name, part, self.top, features)
-        follow(runner, list(self.parts))
+        copy_to_averages(runner, list(self.parts))
 
     def _start(self, name: str, part: VectorQuantizer, top: Quantizer, features: list[Tensor]) -> None:
         uses = len(inputs_of(part, top, features[:1])[0])
@@ -117,7 +118,7 @@ class KMeansInitCallback(Callback[TrainerLike]):
                 codes,
             )
         values = {'quantizer': name, 'features': seen, 'before': before, 'after': after, 'used': used}
-        self.runner.journal.write(self.runner.step + 1, 'kmeans', values)  # a part of the step that begins
+        self.runner.journal.write(self.runner.step + 1, 'kmeans', values)  # belongs to the step that begins
 
     def state_dict(self) -> dict[str, Any]:
         return {'idle': self.idle}

@@ -1,4 +1,4 @@
-"""A cluster that wants its machine back sends a signal: finish the step, write a checkpoint, leave."""
+"""Preemption: on a signal from the cluster, finish the step, write a checkpoint, exit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger('vq')
 
 @VQCallbackRegistry.register_()
 class PreemptionCallback(Callback[TrainerLike]):
-    """On SIGTERM or SIGUSR1 of any rank all ranks stop after the same step, once its checkpoint is written."""
+    """On SIGTERM or SIGUSR1 to any rank, all ranks stop after the same step, when its checkpoint is written."""
 
     phase = 'preemption'
 
@@ -35,8 +35,8 @@ class PreemptionCallback(Callback[TrainerLike]):
     def after_step(self) -> None:
         if self.runner.strategy.agree(self.received is not None) and not self.runner.stop_requested:
             logger.warning(
-                'asked to stop (%s) after step %d: writing a checkpoint and leaving',
-                signal.Signals(self.received).name if self.received else 'by another rank',
+                'asked to stop (%s) after step %d: writing a checkpoint and exiting',
+                signal.Signals(self.received).name if self.received else 'signal to another rank',
                 self.runner.step,
             )
             self.runner.stop_requested = True

@@ -1,4 +1,4 @@
-"""A progress bar with rates on a terminal; nothing anywhere else, where the log lines tell the same."""
+"""A progress bar with rates on a terminal. Without a terminal there is no bar: log lines have the same figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every sample of a validation pass as a picture: input, reconstruction, and where they differ."""
+"""Pictures of every sample of a validation pass: input, reconstruction, and error."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ logger = logging.getLogger('vq')
 class ReconstructionsCallback(Callback[ValidatorLike]):
     """``visual/RANK_BATCH.png``: three rows (input, reconstruction, error times ``gain``), ``columns`` samples wide.
 
-    ``extremes`` (0: none): as many samples go to ``visual/worst.png`` and ``visual/best.png``, by the LPIPS of the
-    validator's metrics, or by PSNR where it has none; ``visual/extremes.json`` says which they are.
+    ``extremes`` (0: none): the number of samples in each of ``visual/worst.png`` and ``visual/best.png``, ranked by the LPIPS
+    of the validator's metrics, or by PSNR if it has none. ``visual/extremes.json`` lists their ids.
     """
 
     phase = 'pictures'
@@ -51,6 +51,6 @@ class ReconstructionsCallback(Callback[ValidatorLike]):
 
     def after_run(self) -> None:
         if collectives.is_main() and not self.sheets:
-            logger.warning('no pictures were written: %s makes none of its inputs', type(self.runner.model).__name__)
+            logger.warning('no pictures were written: %s makes no reconstructions', type(self.runner.model).__name__)
         if self._extremes is not None:
             self._extremes.write(self.runner.work_dir / 'visual', self.gain)

@@ -1,4 +1,4 @@
-"""Codes that were not used for a while start again, every so many epochs or steps."""
+"""Reinitialises codes that were not used, every so many epochs or steps."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from vq.quantizers.updates.reinitialize import from_codes, from_features
 from vq.quantizers.vector import VectorQuantizer
 from vq.registries import VQCallbackRegistry
 from vq.runners.codebooks import (
-    books,
-    codebooks,
+    codebook_owners,
+    copy_to_averages,
     features_of,
     find_quantizer,
-    follow,
     forget_moments,
     inputs_of,
+    vector_quantizers,
 )
 from vq.runners.evaluating import evaluating
 from vq.runners.protocol import TrainerLike
@@ -37,16 +37,16 @@ logger = logging.getLogger('vq')
 
 @VQCallbackRegistry.register_()
 class ReinitCallback(Callback[TrainerLike]):
-    """Every ``epochs`` or ``iterations``, codes used less than ``least`` times since the last time are set anew.
+    """Every ``epochs`` or ``iterations``, codes used less than ``least`` times since the previous time get new values.
 
     source='codes'     e_k <- e_j + noise |e_j| / sqrt(C) g: a copy of a used code, drawn with probability n_j / sum n (the
-                       VQ-VAE/GAN study's ``reinit_every_n_epochs``), moved a little by g ~ N(0, 1): exact twins would
-                       never part, because the search gives ties to the first of them
-    source='features'  e_k <- a random feature of the step's last batch, as the encoder makes it now
+                       VQ-VAE/GAN study's ``reinit_every_n_epochs``), plus noise g ~ N(0, 1). Exact copies would never
+                       separate, because the search resolves ties to the first code
+    source='features'  e_k <- a random feature of the step's last batch, encoded with the weights after the step
 
-    Counts are over all ranks, and in the checkpoint. EMA counts, sums and usage of such codes start again at the mean of
-    all, optimizer moments at zero; moving averages of the weights take the new codes over. Steps between count on the
-    device, and nobody waits. It does not act at the end of the run.
+    Counts are summed over all ranks and stored in the checkpoint. EMA counts, sums and usage of reinitialised codes restart
+    at the mean of all codes, optimizer moments at zero; moving averages of the weights get the new codes. Counting stays on
+    the device and needs no host sync. The last step of a run reinitialises nothing.
     """
 
     phase = 'reinit'
@@ -74,14 +74,14 @@ class ReinitCallback(Callback[TrainerLike]):
 
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        self.parts = codebooks(runner.model, 'ReinitCallback')
+        self.parts = vector_quantizers(runner.model, 'ReinitCallback')
         _, self.top = find_quantizer(runner.model, 'ReinitCallback')
-        self.books = books(self.top)
-        self.sizes = [size for size, _ in self.books]
+        self.owners = codebook_owners(self.top)
+        self.sizes = [size for size, _ in self.owners]
         self.counts = torch.zeros(sum(self.sizes), dtype=torch.int64, device=runner.strategy.device)
 
     def _due(self, step: int) -> bool:
-        """Whether it acts after this step: a function of the step alone, so a resumed run does the same."""
+        """Whether codes are reinitialised after this step. It depends on the step alone, so a resumed run does the same."""
         if step >= self.runner.iters:
             return False
         if self.iterations is not None:
@@ -100,7 +100,7 @@ class ReinitCallback(Callback[TrainerLike]):
     def after_step(self) -> None:
         if not self._due(self.runner.step):
             return
-        self.runner.guard.check()  # no code is made of a step that went wrong
+        self.runner.guard.check()  # no codes are made after a loss or gradient that is not finite
         counts = collectives.all_reduce(self.counts).clone()
         self.counts.zero_()
         shares = torch.split(counts, self.sizes)
@@ -114,7 +114,7 @@ class ReinitCallback(Callback[TrainerLike]):
     @torch.no_grad()
     def _reinitialize(self, shares: tuple[Tensor, ...], features: list[Tensor]) -> None:
         for name, part in self.parts.items():
-            mine = [share for share, (_, owner) in zip(shares, self.books, strict=True) if owner is part]
+            mine = [share for share, (_, owner) in zip(shares, self.owners, strict=True) if owner is part]
             counts = torch.stack(mine).sum(0)
             unused = counts < self.least
             codebook = part.codebook.weight
@@ -127,7 +127,7 @@ class ReinitCallback(Callback[TrainerLike]):
             if part.codebook_update is not None:
                 part.codebook_update.restarted(codebook, changed)
             forget_moments(self.runner, codebook, changed)
-            follow(self.runner, [name], changed)
+            copy_to_averages(self.runner, [name], changed)
             self._tell(name, int(changed.sum()), len(codebook))
 
     def _from_features(
@@ -142,11 +142,11 @@ class ReinitCallback(Callback[TrainerLike]):
 
     def _tell(self, name: str, changed: int, codes: int) -> None:
         if collectives.is_main():
-            logger.info('step %d: %d of the %d codes of %s were unused and start anew', self.runner.step, changed, codes, name)
+            logger.info('step %d: reinitialised %d unused codes of the %d of %s', self.runner.step, changed, codes, name)
         self.runner.journal.write(self.runner.step, 'reinit', {'quantizer': name, 'codes': changed})
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts of all ranks together; so they survive another number of ranks as well."""
+        """The counts, summed over ranks, so that a resume on another number of ranks keeps them."""
         return {'counts': collectives.all_reduce(self.counts).cpu()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""What a model makes of every sample of a pass, in one file that ADM's evaluator and ``tools/fid.py`` read."""
+"""The reconstructions of a pass in one file, which ADM's evaluator and ``tools/fid.py`` read."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from vq.runners.protocol import ValidatorLike
 
 @VQCallbackRegistry.register_()
 class SamplesCallback(Callback[ValidatorLike]):
-    """``file`` in the folder of the run: ``arr_0`` uint8 (N, H, W, 3) and, where there are classes, ``arr_1`` (N,).
+    """``file`` in the folder of the run: ``arr_0`` uint8 (N, H, W, 3) and, if the dataset has classes, ``arr_1`` (N,).
 
-    Samples stand in the order of the dataset, each once, whatever the batches and ranks; those that could not be read are
-    missing. ``images``: 'reconstruction', or 'input' for a file of the originals. Each rank writes its pictures to a file of
-    its own; at the end the main rank, which must see the others' files, joins them: no more than one picture is in memory.
+    Samples are in the order of the dataset, each once, for any batch size and number of ranks. Samples that could not be
+    read are missing. ``images``: 'reconstruction', or 'input' for a file of the originals. Each rank writes its pictures to a
+    part file of its own. At the end the main rank, which must have access to all part files, joins them, one picture at a
+    time.
     """
 
     phase = 'pictures'
@@ -60,7 +61,7 @@ class SamplesCallback(Callback[ValidatorLike]):
         if pixels.shape[1:] != self._shape:
             raise ConfigError(
                 f'images of {self._shape[1]} x {self._shape[0]} and of {pixels.shape[2]} x {pixels.shape[1]} pixels',
-                'A file of samples holds pictures of one size: bring them to one.',
+                'A file of samples holds pictures of one size: resize them.',
             )
         if self._writer is None:
             self._part(0).parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +72,7 @@ class SamplesCallback(Callback[ValidatorLike]):
             self._categories += batch.category.tolist()
 
     def after_run(self) -> None:
-        self._open.close()  # the part is on the disk
+        self._open.close()  # writes the part file to the end
         parts = collectives.all_gather_object((self._keys, self._categories, self._shape))
         try:
             together(lambda: self._join(parts) if collectives.is_main() else None, 'writing the samples')
@@ -81,9 +82,11 @@ class SamplesCallback(Callback[ValidatorLike]):
     def _join(self, parts: list[tuple[list[int], list[int], tuple[int, int, int] | None]]) -> None:
         shapes = {shape for _, _, shape in parts if shape is not None}
         if len(shapes) != 1:
-            raise RunFailure(f'pictures of {len(shapes)} sizes came', 'A file of samples holds pictures of one size.')
+            raise RunFailure(
+                f'the ranks have pictures of {len(shapes)} sizes', 'A file of samples holds pictures of one size.'
+            )
         (shape,) = shapes
-        places: dict[int, tuple[int, int]] = {}  # key -> rank, row in its part; the first one counts
+        places: dict[int, tuple[int, int]] = {}  # key -> rank, row in its part; if repeated, the first one counts
         for rank, (keys, _, _) in enumerate(parts):
             for row, key in enumerate(keys):
                 places.setdefault(key, (rank, row))

@@ -1,4 +1,4 @@
-"""Pictures of what a generator does with a validation split, and where in the sequence it is wrong."""
+"""Pictures that a generator draws of a validation split, and its loss at each position of the sequence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vq.runners.protocol import ValidatorLike
 
 @VQCallbackRegistry.register_()
 class TokenReportCallback(Callback[ValidatorLike]):
-    """Of the first ``count`` images of a pass: ``visual/generations.png``, rows input, reconstruction and all that was drawn.
+    """``visual/generations.png`` of the first ``count`` images of a pass: rows of inputs, reconstructions and drawn pictures.
 
     ``visual/position_loss.html`` shows the mean loss of each position, if a TokenMetric measures it.
     """
@@ -57,6 +57,6 @@ class TokenReportCallback(Callback[ValidatorLike]):
     def _chart(self, losses: list[float]) -> Page:
         page = Page('Loss by position', f'Mean over the split of -log p of each of the {len(losses)} tokens, in nats.')
         series = [Series('loss', list(range(len(losses))), losses)]
-        note = 'Positions in the order of the sequence: raster order. What the first knows is the class alone.'
+        note = 'Positions in the order of the sequence: raster order. The first is predicted from the class alone.'
         page.section('positions', 'Where in the image', note, [line_chart('Loss, nats', series, 'position', zero=True)])
         return page

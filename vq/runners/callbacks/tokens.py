@@ -1,4 +1,4 @@
-"""Makes the tokens that a generator learns from, where they are not there yet."""
+"""Writes the token shards that a generator learns from, if they are missing."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ logger = logging.getLogger('vq')
 
 @VQCallbackRegistry.register_()
 class TokensCallback(Callback[TrainerLike]):
-    """Before a run on a ``TokenDataset``: write its shards if they are missing, and see that they are of this tokenizer.
+    """Before a run on a ``TokenDataset``: write its shards if they are missing, and check that this tokenizer made them.
 
-    Images come from the dataset's ``source``, and pass through the tokenizer of the task once, on all ranks. What an earlier
-    start has written is kept. ``variants``: which forms of each image; see the TokenWriter.
+    Images come from the dataset's ``source`` and pass through the tokenizer of the task once, split over all ranks. Shards of
+    an interrupted start are kept. ``variants``: the views of each image that are tokenised; see the TokenWriter.
     """
 
     phase = 'tokens'
@@ -78,7 +78,7 @@ class TokensCallback(Callback[TrainerLike]):
 
 
 def tokenizer_of(task: Task) -> Tokenizer:
-    """The frozen tokenizer of a task that learns from tokens."""
+    """The frozen tokenizer of a task that is trained on tokens."""
     held = getattr(task, 'tokenizer', None)
     if not isinstance(held, FrozenTokenizer):
         raise ConfigError(f'{type(task).__name__} has no frozen tokenizer', 'TokensCallback is for generators of tokens.')
@@ -86,12 +86,12 @@ def tokenizer_of(task: Task) -> Tokenizer:
 
 
 def check_made_by(dataset: TokenDataset, tokenizer: Tokenizer) -> None:
-    """Tokens of another tokenizer look like any others, and would train a generator of noise."""
+    """Refuse tokens of another tokenizer: they have the same form, and a generator trained on them would draw noise."""
     producer = dataset.shards.manifest.producer
     own, other = tokens_hash(tokenizer), producer.get('weights_hash', '')
     if producer.get('codebook_size') != tokenizer.codebook_size or (other and other != own):
         raise UserError(
             f'the tokens in {dataset.place()} were made by another tokenizer: {producer.get("codebook_size")} codes, weights '
-            f'{other or "unknown"}; that of this run has {tokenizer.codebook_size} codes and the weights {own}',
+            f'{other or "unknown"}; the tokenizer of this run has {tokenizer.codebook_size} codes and the weights {own}',
             'Give the tokenizer that made them, or another folder for tokens (option tokens).',
         )

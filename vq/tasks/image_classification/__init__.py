@@ -1,1 +1,1 @@
-"""Learning to name what an image shows."""
+"""Image classification: linear probes, and networks trained from scratch."""

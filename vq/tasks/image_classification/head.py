@@ -1,4 +1,4 @@
-"""From a map of features to the logits of classes."""
+"""From a feature map to class logits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ STD = 0.01
 
 
 class PooledNorm(BatchNorm):
-    """Batch norm without scale and shift, of the batches of all ranks together.
+    """Batch norm without scale and shift, with statistics over the batches of all ranks.
 
-    So what is learned does not depend on how a batch is spread over ranks, and every rank has the same running statistics.
-    It costs one collective of 2 C + 1 numbers a step. Keys are those of ``nn.BatchNorm1d(C, affine=False)``.
+    Training does not depend on how a batch is split over ranks, and every rank has the same running statistics. The cost is
+    one all-gather of 2 C + 1 numbers per forward, and one all-reduce in backward if the backbone is trained. The state dict
+    has the keys of ``nn.BatchNorm1d(C, affine=False)``.
     """
 
     def __init__(self, channels: int) -> None:
@@ -33,8 +34,8 @@ class PooledNorm(BatchNorm):
 class LinearHead(nn.Module):
     """features (B, C, h, w) -> mean over cells -> batch norm -> logits W x + b (B, classes).
 
-    With ``grid`` g the means are over g x g regions, and x are all of them, (B, C g g). At first W is drawn from N(0, 0.01^2),
-    and b is 0.
+    With ``grid`` g the mean is taken over each of g x g regions, and x concatenates these means, (B, C g g). W starts from
+    N(0, 0.01^2), b from 0.
     """
 
     def __init__(self, channels: int, classes: int, grid: int = 1) -> None:
@@ -50,7 +51,7 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.linear.bias)
 
     def pool(self, features: Tensor) -> Tensor:
-        """What the linear layer takes, (B, dimension) fp32."""
+        """The input of the linear layer, (B, dimension) fp32."""
         pooled: Tensor = self.norm(F.adaptive_avg_pool2d(features.float(), self.grid).flatten(1))
         return pooled
 

@@ -18,7 +18,7 @@ from vq.tasks.image_classification.head import LinearHead
 
 
 class Network(nn.Module):
-    """The root of a classifier that is trained whole: image (B, 3, H, W) -> logits (B, classes)."""
+    """The root of a classifier whose backbone is trained too: image (B, 3, H, W) -> logits (B, classes)."""
 
     def __init__(self, backbone: Encoder, head: LinearHead) -> None:
         super().__init__()
@@ -33,12 +33,12 @@ class Network(nn.Module):
 class ImageClassification(Task):
     """loss = cross entropy of softmax(W norm(mean_hw f(x)) + b) and the category. One optimizer, named ``classifier``.
 
-    ``backbone`` is f. With a ``FrozenTokenizer``, or any encoder without parameters that learn, only the head is trained: the
-    linear probe. With any other encoder both are. The linear layer takes the mean over all cells, or with ``grid`` g the
-    means over g x g regions.
+    ``backbone`` is f. If none of its parameters requires gradients, as in a ``FrozenTokenizer``, only the head is trained: a
+    linear probe. Otherwise backbone and head are trained. The linear layer takes the mean over all cells, or with ``grid`` g
+    the means over g x g regions.
     """
 
-    kind: ClassVar[str] = 'classifier'  # in the spec of its runs
+    kind: ClassVar[str] = 'classifier'  # written into the spec of its runs
 
     def __init__(self, backbone: Encoder, classes: int = 1000, grid: int = 1) -> None:
         super().__init__()
@@ -47,13 +47,13 @@ class ImageClassification(Task):
         self.backbone, self.classes = backbone, classes
         self.head = LinearHead(backbone.out_channels, classes, grid)
         self.frozen = not any(parameter.requires_grad for parameter in backbone.parameters())
-        # a dict: not registered a second time
+        # in a dict, so that nn.Module does not register it twice
         self._roots: dict[str, nn.Module] = {'classifier': self.head if self.frozen else Network(backbone, self.head)}
         self.outputs = Outputs()
 
     @property
     def dimension(self) -> int:
-        """Numbers in what the linear layer takes."""
+        """Width of the linear layer's input."""
         return self.head.dimension
 
     def roots(self) -> dict[str, nn.Module]:
@@ -81,19 +81,19 @@ class ImageClassification(Task):
 
     @torch.no_grad()
     def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """image (B, 3, H, W) float in [-1, 1] -> what the linear layer takes (B, dimension), and logits (B, classes)."""
+        """image (B, 3, H, W) float in [-1, 1] -> input of the linear layer (B, dimension), and logits (B, classes)."""
         pooled = self.head.pool(self.backbone(image))
         return pooled, self.head.linear(pooled)
 
     def _seen(self, image: Tensor) -> Tensor:
-        """What the root takes."""
+        """The input of the root: features of a frozen backbone, otherwise the image."""
         features: Tensor = self.backbone(image) if self.frozen else image
         return features
 
     def _cross_entropy(self, logits: Tensor, category: Tensor) -> Tensor:
         try:
             return F.cross_entropy(logits.float(), category)
-        except IndexError as error:  # on a CPU; a GPU says so in words of its own
+        except IndexError as error:  # CPU only: on a GPU this is a device-side assert
             raise ConfigError(
                 f'the dataset has more categories than the {self.classes} classes of the model ({error})',
                 'Set model.classes to the number of categories.',

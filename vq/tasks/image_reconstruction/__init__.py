@@ -1,1 +1,1 @@
-"""Learning to turn the tokens of a frozen tokenizer into images."""
+"""Image reconstruction: new decoders for frozen tokenizers."""

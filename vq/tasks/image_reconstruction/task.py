@@ -1,4 +1,4 @@
-"""Train a pixel decoder for a frozen tokenizer, with losses on pixels alone or against a discriminator."""
+"""Train a pixel decoder for a frozen tokenizer, with pixel losses alone or also with a discriminator."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from vq.core.errors import ConfigError
 from vq.encoders.frozen_tokenizer import besides_digests
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
-from vq.tasks.image_tokenization.task import Coded, ImageTokenization
+from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
 from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
 
 class Decoding(nn.Module):
-    """The root the optimizer owns, and nothing frozen is in it: code vectors (B, C, h, w) -> image (B, 3, H, W)."""
+    """The root the optimizer owns, without any frozen module: code vectors (B, C, h, w) -> image (B, 3, H, W)."""
 
     def __init__(self, tokenizer: TokenizerWithDecoder, with_features: bool) -> None:
         super().__init__()
         self.pre_decode, self.decoder, self.with_features = tokenizer.pre_decode, tokenizer.decoder, with_features
-        self._whole = (tokenizer,)  # a tuple: not registered
+        self._whole = (tokenizer,)  # in a tuple, so that nn.Module does not register it
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The image, and what the last layer took, where somebody needs it."""
+        """The image; in training with ``with_features`` also the input of the decoder's last layer, otherwise None."""
         (tokenizer,) = self._whole
         if not (self.with_features and tokenizer.training):
             return tokenizer.decode(z), None
@@ -32,23 +32,23 @@ class Decoding(nn.Module):
 
 
 class OnFrozenTokenizer(ImageTokenization):
-    """What the two forms below share: tokens are made outside of what is trained."""
+    """Base of the two tasks below: the frozen tokenizer runs outside the trained root."""
 
     kind: ClassVar[str] = 'decoder'
 
     def _make_root(self, with_features: bool = False) -> nn.Module:
         if not isinstance(self.tokenizer, TokenizerWithDecoder):
             raise ConfigError(
-                f'{type(self).__name__} trains a decoder for a tokenizer that stays as it is, and was given a '
+                f'{type(self).__name__} trains a decoder for a frozen tokenizer, and was given a '
                 f'{type(self.tokenizer).__name__}',
                 "Give tokenizer=dict(type='TokenizerWithDecoder', frozen=dict(type='FrozenTokenizer', ...), decoder=...).",
             )
         return Decoding(self.tokenizer, with_features)
 
-    def _code(self, root: nn.Module, image: Tensor) -> Coded:
+    def _code(self, root: nn.Module, image: Tensor) -> AutoEncoderOutput:
         z, tokens, losses = self.tokenizer.code(self.tokenizer.encode(image))
         reconstruction, features = root(z)
-        return Coded(reconstruction, tokens, losses, features)
+        return AutoEncoderOutput(reconstruction, tokens, losses, features)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         return besides_digests(self, super().frozen_prefixes())
@@ -58,8 +58,8 @@ class OnFrozenTokenizer(ImageTokenization):
 class ImageReconstruction(OnFrozenTokenizer):
     """total = sum of weighted pixel losses of D(z_q(x)) and x. One optimizer, ``tokenizer``, owns decoder and connector.
 
-    ``tokenizer`` is a ``TokenizerWithDecoder``. To everything outside of training it is a tokenizer like others: its tokens
-    are those of the frozen one, its images come from the new decoder.
+    ``tokenizer`` is a ``TokenizerWithDecoder``. Outside of training it works like any tokenizer: its tokens come from the
+    frozen tokenizer, its images from the new decoder.
     """
 
 
@@ -68,7 +68,7 @@ class AdversarialReconstruction(OnFrozenTokenizer, AdversarialTokenization):
     """``AdversarialTokenization`` with the encoder side frozen. Optimizers: ``tokenizer``, ``discriminator``.
 
     decoder, connector:  pixel losses + weight * generator_loss(D(x'))
-    discriminator:       as there
+    discriminator:       as in ``AdversarialTokenization``
     """
 
     evaluated_as: ClassVar[str | None] = 'ImageReconstruction'

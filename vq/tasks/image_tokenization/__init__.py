@@ -1,1 +1,1 @@
-"""Learning to turn images into tokens and back."""
+"""Image tokenization: tokenizers trained to turn images into tokens and back."""

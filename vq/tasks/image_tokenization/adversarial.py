@@ -16,14 +16,14 @@ from vq.interfaces import Discriminator, DiscriminatorPenalty, GeneratorWeight, 
 from vq.nn.precision import no_autocast
 from vq.nn.running_statistics import join_running_statistics, unjoined_norms
 from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
-from vq.tasks.image_tokenization.task import Coded, ImageTokenization
+from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
 
 GeneratorLoss = Annotated[Callable[[Tensor], Tensor], VQGeneratorLossRegistry]
 DiscriminatorLoss = Annotated[Callable[[Tensor, Tensor], Tensor], VQDiscriminatorLossRegistry]
 
 
 class Judgement(NamedTuple):
-    """What a critic says."""
+    """The outputs of a ``Critic``."""
 
     fake: Tensor  # logits of reconstructions
     real: Tensor | None  # logits of images
@@ -31,21 +31,21 @@ class Judgement(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Where the gradients of a loss end."""
+    """Which trained tensors the gradient of a loss reaches."""
 
-    at_leaf: bool  # at the reconstruction
-    elsewhere: bool  # at anything else that learns
+    at_leaf: bool  # the reconstruction
+    elsewhere: bool  # any other tensor, such as weights of the encoder
 
 
 class Critic(nn.Module):
-    """The root the discriminator's optimizer owns. Everything it computes happens in one forward, so any wrapper fits."""
+    """The root the discriminator's optimizer owns. One forward computes logits and penalties, as DDP and FSDP need it."""
 
     def __init__(self, discriminator: Discriminator, penalties: nn.ModuleDict) -> None:
         super().__init__()
         self.discriminator, self.penalties = discriminator, penalties
 
     def forward(self, fake: Tensor, real: Tensor | None = None, due: tuple[str, ...] = ()) -> Judgement:
-        """(B, 3, H, W) each; with ``real`` also the penalties that are ``due``. Real images go first, as in VQGAN."""
+        """Images (B, 3, H, W). With ``real``, also the penalties named in ``due``. Real images go first, as in VQGAN."""
         real_logits = None if real is None else self.discriminator(real)
         fake_logits = self.discriminator(fake)
         found = {name: self.penalties[name](self.discriminator, real, real_logits, fake_logits) for name in due}
@@ -59,16 +59,16 @@ class AdversarialTokenization(ImageTokenization):
     tokenizer:      pixel losses + quantizer losses + weight * generator_loss(D(x'))
     discriminator:  discriminator_weight * discriminator_loss(D(x), D(x')) + penalties
 
-    The autoencoder runs forward once; the discriminator learns from the same reconstruction x', detached. Gradients of the
-    pixel losses and of the adversarial term are taken at x' and joined there, so perceptual network and discriminator
-    run backward once, and the discriminator's parameters never see a gradient of the tokenizer's step.
+    The autoencoder runs forward once. The discriminator learns from the same reconstruction x', detached. Gradients of the
+    pixel losses and of the adversarial loss are computed at x' and added there. So the perceptual network and the
+    discriminator run backward once, and the tokenizer's step leaves no gradients in the discriminator's parameters.
 
-    Terms among the pixel losses that depend on anything else that learns (a regulariser of the encoder's weights, added by a
-    subclass) also run backward with the total. The adaptive weight balances gradients through x' alone.
+    A pixel loss that also depends on other trained tensors (a regulariser of the encoder's weights, added by a subclass)
+    also runs backward with the total. The adaptive weight balances gradients at x' only.
 
-    - ``discriminator_start``: steps without a discriminator.
-    - ``warmup``: further steps in which it learns and the tokenizer does not hear of it.
-    - ``ramp``: steps over which its weight then grows to what ``weight`` says.
+    - ``discriminator_start``: number of first steps without the discriminator.
+    - ``warmup``: steps after ``discriminator_start`` in which the discriminator trains and the adversarial loss is still off.
+    - ``ramp``: steps after these, over which the weight of the adversarial loss grows linearly to ``weight``.
     """
 
     evaluated_as: ClassVar[str | None] = 'ImageTokenization'
@@ -105,7 +105,7 @@ class AdversarialTokenization(ImageTokenization):
         self.discriminator_weight, self.discriminator_start = discriminator_weight, discriminator_start
         self.warmup, self.ramp = warmup, ramp
         self._norms = unjoined_norms(discriminator)
-        self._critic = (Critic(discriminator, self.penalties),)  # a tuple: not registered a second time
+        self._critic = (Critic(discriminator, self.penalties),)  # in a tuple, so that nn.Module does not register it twice
         self._roots = {
             'tokenizer': self._make_root(with_features=weight.by_gradients),
             'discriminator': self._critic[0],
@@ -126,39 +126,45 @@ class AdversarialTokenization(ImageTokenization):
             )
 
     def _strength(self, step: int) -> float:
-        """The share of its weight that the adversarial term has in this step (counted from 1)."""
-        heard = step - self.discriminator_start - self.warmup
-        return 0.0 if heard <= 0 else min(1.0, heard / max(self.ramp, 1))
+        """The factor on the weight of the adversarial loss in this step (counted from 1)."""
+        active_steps = step - self.discriminator_start - self.warmup
+        return 0.0 if active_steps <= 0 else min(1.0, active_steps / max(self.ramp, 1))
 
     # the tokenizer's step
 
-    def _tokenizer_losses(self, image: Tensor, coded: Coded, strength: float) -> Losses:
+    def _tokenizer_losses(self, image: Tensor, coded: AutoEncoderOutput, strength: float) -> Losses:
         if strength == 0:
             return self._collect(image, coded)
         losses = Losses()
-        # a leaf in place of the reconstruction: gradients end here, and no parameter of a loss network can see one
+        # a leaf in place of the reconstruction: gradients stop here, and no parameter of a loss network gets one
         leaf = coded.reconstruction.detach().float().requires_grad_()
         adversarial = self.generator_loss(self._critic[0](leaf).fake)
         self._add_pixel_losses(losses, leaf if self.weight.by_gradients else coded.reconstruction, image)
-        scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: without it they would vanish in fp16
-        pull = gradient_at(leaf, adversarial, scale)
+        scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: unscaled they underflow in fp16
+        adversarial_gradient = gradient_at(leaf, adversarial, scale)
         if self.weight.by_gradients:
             ends = {name: gradient_ends(value, leaf, self.losses) for name, value in losses.values.items()}
-            weight, pixels = self._adaptive_weight(losses, leaf, ends, pull, coded, scale)
+            weight, pixels = self._adaptive_weight(losses, leaf, ends, adversarial_gradient, coded, scale)
             losses.values = {name: value if ends[name].elsewhere else value.detach() for name, value in losses.values.items()}
         else:
             weight, pixels = self.weight(None), torch.zeros((), device=leaf.device)
-        if self.ramp > 1:  # a tensor, also once it is 1: another number, or none, would be another program for a compiler
+        if self.ramp > 1:  # a tensor in every step, also at strength 1: a changing Python number makes compilers recompile
             weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
-        losses.add_gradient(coded.reconstruction, (pixels + weight * pull) / scale)
+        losses.add_gradient(coded.reconstruction, (pixels + weight * adversarial_gradient) / scale)
         self._add_quantizer_losses(losses, coded)
         if isinstance(weight, Tensor):
             losses.notes['generator_weight'] = weight.detach()
         return losses
 
     def _adaptive_weight(
-        self, losses: Losses, leaf: Tensor, ends: Mapping[str, Ends], pull: Tensor, coded: Coded, scale: float
+        self,
+        losses: Losses,
+        leaf: Tensor,
+        ends: Mapping[str, Ends],
+        adversarial_gradient: Tensor,
+        coded: AutoEncoderOutput,
+        scale: float,
     ) -> tuple[Tensor | float, Tensor]:
         """The weight, and the gradient of all pixel losses at the reconstruction (times ``scale``)."""
         assert coded.features is not None
@@ -170,12 +176,12 @@ class AdversarialTokenization(ImageTokenization):
                 f'the adaptive weight compares with {listing(sorted(balanced))}, and none of these depends on the image',
                 "Name a pixel loss in the weight's losses, or use dict(type='FixedWeight').",
             )
-        again = any(ends[name].elsewhere for name in terms)  # the total runs through the same graph once more
+        again = any(ends[name].elsewhere for name in terms)  # keep the graph: the total also runs backward through it
         numerator = gradient_at(leaf, torch.stack(compared).sum(), scale, again)
         others = [terms[name] for name in terms if name not in balanced]
         pixels = numerator + gradient_at(leaf, torch.stack(others).sum(), scale, again) if others else numerator
         gradients = self.tokenizer.decoder.last_layer_gradients(
-            coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, pull])
+            coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, adversarial_gradient])
         )
         averaged = collectives.all_reduce(gradients) / (collectives.size() * scale)
         return self.weight(averaged), pixels
@@ -205,21 +211,21 @@ class AdversarialTokenization(ImageTokenization):
 
 
 def gradient_at(leaf: Tensor, value: Tensor, scale: float, retain_graph: bool = False) -> Tensor:
-    """``scale`` times the derivative of a scalar at ``leaf``."""
+    """``scale`` times the gradient of the scalar ``value`` at ``leaf``."""
     with no_autocast(leaf.device):
         (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=retain_graph)
     return gradient
 
 
 def gradient_ends(value: Tensor, leaf: Tensor, networks: nn.Module) -> Ends:
-    """Where gradients of ``value`` would end, read from its graph. Parameters of ``networks`` do not count."""
+    """Which tensors the gradient of ``value`` reaches, read from its graph. Parameters of ``networks`` do not count."""
     at_leaf = elsewhere = False
     nodes = [torch.autograd.graph.get_gradient_edge(value).node] if value.requires_grad else []
     seen = set(nodes)
     while nodes and not (at_leaf and elsewhere):
         node = nodes.pop()
         after = node.next_functions
-        variable = None if after else getattr(node, 'variable', None)  # the tensor that a gradient ends in
+        variable = None if after else getattr(node, 'variable', None)  # the leaf tensor of an AccumulateGrad node
         if variable is leaf:
             at_leaf = True
         elif isinstance(variable, Tensor):

@@ -1,4 +1,4 @@
-"""Train a tokenizer to reproduce its input: reconstruction losses on pixels, and what the quantizer asks for."""
+"""Train a tokenizer to reproduce its input, with pixel losses and the losses of its quantizer."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from vq.registries import VQTaskRegistry
 from vq.tasks.counted import counted_codes
 
 
-class Coded(NamedTuple):
-    """What one forward of an autoencoder makes."""
+class AutoEncoderOutput(NamedTuple):
+    """The outputs of one forward of an autoencoder."""
 
     reconstruction: Tensor  # (B, 3, H, W)
-    tokens: Tensor | None  # (B, *token_shape); None where there are none
-    losses: dict[str, Tensor]  # of the bottleneck, bare
-    features: Tensor | None  # what the decoder's last layer took, where somebody needs it
+    tokens: Tensor | None  # (B, *token_shape); None for a continuous tokenizer
+    losses: dict[str, Tensor]  # of the quantizer, unweighted
+    features: Tensor | None  # the input of the decoder's last layer, if the task needs it
 
 
 class AutoEncoding(nn.Module):
-    """The root the optimizer owns: image (B, 3, H, W) float -> everything training needs, in one forward."""
+    """The root the optimizer owns: image (B, 3, H, W) float -> all outputs that training needs, in one forward."""
 
     def __init__(self, tokenizer: Tokenizer, with_features: bool = False) -> None:
         super().__init__()
         self.tokenizer, self.with_features = tokenizer, with_features
 
-    def forward(self, image: Tensor) -> Coded:
+    def forward(self, image: Tensor) -> AutoEncoderOutput:
         tokenizer = self.tokenizer
         z, tokens, losses = tokenizer.code(tokenizer.encode(image))
         if not (self.with_features and tokenizer.training):
-            return Coded(tokenizer.decode(z), tokens, losses, None)
+            return AutoEncoderOutput(tokenizer.decode(z), tokens, losses, None)
         features = tokenizer.decoder_features(z)
-        return Coded(tokenizer.decoder.project(features), tokens, losses, features)
+        return AutoEncoderOutput(tokenizer.decoder.project(features), tokens, losses, features)
 
 
 @VQTaskRegistry.register_()
 class ImageTokenization(Task):
     """total = sum of weighted pixel losses + weighted quantizer losses. One optimizer, named ``tokenizer``."""
 
-    kind: ClassVar[str] = 'tokenizer'  # in the spec of its runs
+    kind: ClassVar[str] = 'tokenizer'  # written into the spec of its runs
 
     def __init__(self, tokenizer: Tokenizer, losses: dict[str, Loss]) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class ImageTokenization(Task):
                 'Train it with its own task, and a decoder for it with the image reconstruction task.',
             )
         self.tokenizer, self.losses = tokenizer, nn.ModuleDict(losses)
-        self._roots: dict[str, nn.Module] = {'tokenizer': self._make_root()}  # a dict: not registered a second time
+        self._roots: dict[str, nn.Module] = {'tokenizer': self._make_root()}  # a dict, so nn.Module does not register it twice
         self.outputs = Outputs()
 
     def _make_root(self, with_features: bool = False) -> nn.Module:
-        """What the optimizer ``tokenizer`` owns."""
+        """The module that the optimizer ``tokenizer`` owns."""
         return AutoEncoding(self.tokenizer, with_features)
 
-    def _code(self, root: nn.Module, image: Tensor) -> Coded:
-        """One forward through the root, wrapped or not."""
-        coded: Coded = root(image)
+    def _code(self, root: nn.Module, image: Tensor) -> AutoEncoderOutput:
+        """One forward through the root, whether a strategy wrapped it or not."""
+        coded: AutoEncoderOutput = root(image)
         return coded
 
     @property
@@ -77,7 +77,7 @@ class ImageTokenization(Task):
 
     @property
     def counted_codes(self) -> Bound:
-        """The ``codebook_size`` of metrics."""
+        """The ``codebook_size`` that metrics get."""
         return counted_codes(self.tokenizer)
 
     def roots(self) -> dict[str, nn.Module]:
@@ -89,7 +89,7 @@ class ImageTokenization(Task):
         self.outputs = Outputs(coded.reconstruction.detach(), coded.tokens)
         yield 'tokenizer', self._collect(image, coded)
 
-    def _collect(self, image: Tensor, coded: Coded) -> Losses:
+    def _collect(self, image: Tensor, coded: AutoEncoderOutput) -> Losses:
         losses = Losses()
         self._add_pixel_losses(losses, coded.reconstruction, image)
         self._add_quantizer_losses(losses, coded)
@@ -100,7 +100,7 @@ class ImageTokenization(Task):
             assert isinstance(loss, Loss)
             losses.add(name, loss(reconstruction, image), loss.weight)
 
-    def _add_quantizer_losses(self, losses: Losses, coded: Coded) -> None:
+    def _add_quantizer_losses(self, losses: Losses, coded: AutoEncoderOutput) -> None:
         weights = self.tokenizer.loss_weights
         for name, value in coded.losses.items():
             losses.add(name, value, weights.get(name, 1.0))

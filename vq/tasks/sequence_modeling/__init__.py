@@ -1,1 +1,1 @@
-"""Learning the tokens of images, and drawing new ones."""
+"""Sequence modeling: generators that learn the tokens of images and draw new ones."""

@@ -1,4 +1,4 @@
-"""What ``vq.load`` gives of a generator's run: images of classes, drawn."""
+"""The object that ``vq.load`` returns for the run of a generator: it draws images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vq.tasks.sequence_modeling.task import SequenceModeling, first_half
 
 
 class LoadedGenerator:
-    """A generator and its tokenizer in eval on one device. Drawn as the config says, unless told otherwise."""
+    """A generator and its tokenizer on one device, in eval mode. Sampler and guidance default to those of the config."""
 
     def __init__(self, task: SequenceModeling, device: torch.device, source: str) -> None:
         self.task = task.to(device).eval()
@@ -43,7 +43,7 @@ class LoadedGenerator:
         keep: Tensor | None = None,
         **settings: float,
     ) -> Tensor:
-        """Tokens int64 (B, *token_shape); see ``sample``. Those ``given`` stay where ``keep`` (*token_shape) says so."""
+        """Tokens int64 (B, *token_shape); see ``sample``. Where ``keep`` (*token_shape) is set: from ``given``."""
         labels = self._labels(classes, count if given is None else len(given))
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         category = None if labels is None else torch.tensor(labels, device=self.device)
@@ -64,19 +64,20 @@ class LoadedGenerator:
         seed: int = 3407,
         **settings: float,
     ) -> Tensor:
-        """New images uint8 (B, 3, H, W): image i is of class ``classes[i mod n]``; ``count`` of them, or one per class.
+        """New images uint8 (B, 3, H, W): ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``.
 
-        Without ``classes`` all are taken in turn. Further settings (temperature, top_k, top_p, min_p) replace the sampler of
-        the config. Image i depends on the seed and i alone.
+        Without ``classes``, all classes of the generator are taken in turn. Further settings (temperature, top_k, top_p,
+        min_p) replace the sampler of the config. The random numbers of image i depend on the seed and i alone.
         """
         return self.detokenize(self.sample_tokens(classes, count, guidance, seed, None, None, **settings))
 
     def complete(
         self, images: Tensor, classes: int | Sequence[int] | None = None, keep: Tensor | None = None, **how: Any
     ) -> Tensor:
-        """Images uint8 or float (B, 3, H, W), drawn anew but for the cells that ``keep`` (*token_shape) says: the first half.
+        """Images uint8 or float (B, 3, H, W), redrawn except in the cells of ``keep`` (*token_shape), or of the first half.
 
-        The tokens of these cells stay exactly; pixels beside what is new may differ, for a decoder sees more than one cell.
+        The tokens of kept cells do not change. Their pixels can change next to redrawn cells, because the decoder's receptive
+        field covers more than one cell.
         """
         with torch.no_grad():
             given = self.tokenizer.tokenize(to_float(images.to(self.device)) if images.dtype == torch.uint8 else images)
@@ -107,7 +108,7 @@ class LoadedGenerator:
 
 
 def load_generator(run: Run, weights: Weights, device: str | torch.device) -> LoadedGenerator:
-    """The generator of a run with its tokenizer, which reads the files that the config names."""
+    """The generator of a run, with its tokenizer. The tokenizer is read from the files that the config names."""
     if 'generator' not in run.model:
         raise UserError(f'{run.weights} holds no generator', 'Give the run of a generator.')
     task = VQTaskRegistry.build(run.model, 'model')

@@ -1,4 +1,4 @@
-"""Train a generator on the tokens of a frozen tokenizer, and let it draw."""
+"""Train a generator on the tokens of a frozen tokenizer, and draw with it."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ Sampler = Annotated[Callable[[Tensor, Tensor], Tensor], VQSamplerRegistry]
 Guidance = Annotated[Callable[..., float], VQGuidanceRegistry]
 
 PICTURES = ('generated', 'half_generated', 'teacher_forced')
-SEED = 3407  # of what validation draws: the same at every checkpoint
+SEED = 3407  # of draws in validation: the same at every checkpoint
 
 
 @VQTaskRegistry.register_()
 class SequenceModeling(Task):
     """loss = cross entropy of the generator's logits and the tokens, over the positions it learns. Optimizer: ``generator``.
 
-    - ``tokenizer``: a FrozenTokenizer, whose tokens are learned. Batches of a ``TokenDataset`` bring tokens; images are
-      tokenised on the fly. It stays out of checkpoints, but for the digest of its file.
+    - ``tokenizer``: a FrozenTokenizer; the generator learns its tokens. Batches of a ``TokenDataset`` contain tokens; images
+      are tokenised on the fly. Checkpoints contain only the digest of the tokenizer's file.
     - ``sampler``, ``guidance``: how validation and ``vq.sample`` draw.
     - ``label_smoothing``: of the cross entropy.
-    - ``draws``: what validation draws for each image, beside the reconstruction from its own tokens. 'generated': a new
-      image of the same class; 'half_generated': one that begins with the first half of its tokens; 'teacher_forced': each
-      token drawn from what the network says after the true ones before it. Labels are those of the validation split, as
-      balanced as it is; ``vq.sample`` balances classes itself.
+    - ``draws``: pictures that validation draws for each image, in addition to the reconstruction from its own tokens.
+      'generated': a new image of the same class. 'half_generated': a new image that keeps the first half of the tokens.
+      'teacher_forced': each token is drawn from the logits of one forward on the true tokens. Labels are those of the
+      validation split, with its balance of classes; ``vq.sample`` balances classes itself.
 
-    Shape and numbers of the tokens (``token_shape``, ``codebook_size``, ``codebook_sizes`` of the generator) follow from the
-    tokenizer and its ``image_size``.
+    ``token_shape``, ``codebook_size`` and ``codebook_sizes`` of the generator are taken from the tokenizer and its
+    ``image_size``.
     """
 
-    kind: ClassVar[str] = 'generator'  # in the spec of its runs
+    kind: ClassVar[str] = 'generator'  # written into the spec of its runs
     binds: ClassVar[dict[str, Source]] = {
         'generator.token_shape': 'tokenizer.token_shape',
         'generator.codebook_size': 'tokenizer.codebook_size',
@@ -78,7 +78,7 @@ class SequenceModeling(Task):
             )
         self.generator, self.tokenizer = generator, tokenizer
         self.sampler, self.guidance, self.label_smoothing, self.draws = sampler, guidance, label_smoothing, tuple(draws)
-        self._roots: dict[str, nn.Module] = {'generator': generator}  # a dict: not registered a second time
+        self._roots: dict[str, nn.Module] = {'generator': generator}  # in a dict, so that nn.Module does not register it twice
         self.outputs = Outputs()
 
     @property
@@ -96,14 +96,14 @@ class SequenceModeling(Task):
 
     @property
     def counted_codes(self) -> Bound:
-        """The ``codebook_size`` of metrics."""
+        """The ``codebook_size`` that metrics get."""
         return counted_codes(self.codes, together=True)
 
     def roots(self) -> dict[str, nn.Module]:
         return dict(self._roots)
 
     def tokens_of(self, batch: Batch) -> Tensor:
-        """(B, *token_shape)."""
+        """The tokens of a batch, (B, *token_shape): its own, or those of its images."""
         tokens = self.codes.tokenize(to_float(batch.image)) if batch.tokens is None else batch.tokens
         if tuple(tokens.shape[1:]) != self.generator.token_shape:
             raise ConfigError(
@@ -122,7 +122,7 @@ class SequenceModeling(Task):
         yield 'generator', losses
 
     def loss(self, predicted: Predicted) -> Tensor:
-        """Mean over the positions that are learned, fp32."""
+        """Mean cross entropy over the learned positions, fp32."""
         smoothing = self.label_smoothing
         flat = F.cross_entropy(
             predicted.logits.flatten(0, 1).float(),
@@ -166,7 +166,7 @@ class SequenceModeling(Task):
             return self.generate(request)
         numbers = uniforms(request.seed, request.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
         drawn = self.sampler(self.generator.drawable(predicted).float(), numbers).view_as(predicted.targets)
-        if predicted.mask is not None:  # what it was shown stays
+        if predicted.mask is not None:  # keep the tokens that were not masked
             drawn = torch.where(predicted.mask, drawn, predicted.targets)
         return drawn.clamp(min=0).view_as(tokens)
 
@@ -176,7 +176,7 @@ class SequenceModeling(Task):
         return self.generator.generate(request, self.sampler, self.guidance)
 
     def forward_once(self, batch: Batch) -> None:
-        """One pass over all positions; tokens are there already."""
+        """One pass over all positions. Tokens are zeros: the tokenizer does not run."""
         tokens = torch.zeros((len(batch), *self.generator.token_shape), dtype=torch.int64, device=batch.image.device)
         category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
         self.generator(tokens, category if self.generator.classes else None)
@@ -186,7 +186,7 @@ class SequenceModeling(Task):
 
 
 def first_half(shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """bool (*shape): the first half of the cells in raster order, whole rows where their number is even."""
+    """bool (*shape): the first half of the cells in raster order; these are whole rows if the number of rows is even."""
     cells = torch.arange(_count(shape[:2]), device=device) < (_count(shape[:2]) + 1) // 2
     keep = cells.view(shape[:2]) if len(shape) > 1 else cells
     return keep[(...,) + (None,) * (len(shape) - keep.ndim)].expand(shape).clone()
