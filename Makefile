@@ -1,47 +1,71 @@
-# vq: `make demo` shows it, `make test` proves it. Each target sets up what it needs in .venv; a second call is instant.
+# vq: `make demo` shows it, `make test` proves it. Each target sets up what it needs; a second call is instant.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# a process per core and one more, for some tests wait for others they started; who is done takes tests from the others
+# a process per core and one more, because some tests wait for processes they start; idle workers steal tests from the others
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
-READY := $(VENV)/.ready
+PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
+PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test test-fast lint bench backup clean help
+.PHONY: demo test test-fast test-xla test-oldest lint bench backup clean help
 
 help:
-	@echo "make demo       train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (4 minutes)"
-	@echo "make test       lint, types and all tests (make test-fast: the fast tier)"
-	@echo "make bench      all benchmarks in their quick form"
+	@echo "make demo         train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (4 minutes)"
+	@echo "make test         lint, types and all tests (make test-fast: the fast tier)"
+	@echo "make test-xla     tests of the XLA strategy on the CPU, in .venv-xla: torch_xla needs a torch of its own"
+	@echo "make test-oldest  the fast tier with the oldest supported packages, in .venv-oldest"
+	@echo "make bench        all benchmarks in their quick form"
 	@echo "make backup RUN=work_dirs/NAME TO=folder    hard links of a run: no space, and deleting the run keeps them"
-	@echo "make clean      caches and builds (never runs, data or weights)"
+	@echo "make clean        caches and builds (never runs, data or weights)"
 
-$(READY): pyproject.toml constraints.txt
+# .venv holds what running needs, and what testing needs once `make test` was called; the others are apart
+
+$(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vq needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[dev]'
-	touch $(READY)
+	$(BIN)/python $(PIP) -c constraints.txt --editable .
+	touch $@
 
-demo: $(READY)
+$(VENV)/.ready-test: $(VENV)/.ready
+	$(BIN)/python $(PIP) -c constraints.txt --editable '.[dev]'
+	touch $@
+
+.venv-xla/.ready: pyproject.toml constraints-xla.txt
+	$(PYTHON) -m venv .venv-xla
+	.venv-xla/bin/python $(PIP) -c constraints-xla.txt --editable '.[xla]' pytest pytest-xdist hypothesis
+	touch $@
+
+.venv-oldest/.ready: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python $(PIP) -c constraints-oldest.txt --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.ready
 	$(BIN)/python -m vq.demo
 
-test: $(READY) lint
-	$(PYTEST)
+test: $(VENV)/.ready-test lint
+	$(BIN)/python $(PYTEST)
 
-test-fast: $(READY) lint
-	$(PYTEST) -m 'not slow'
+test-fast: $(VENV)/.ready-test lint
+	$(BIN)/python $(PYTEST) -m 'not slow'
 
-lint: $(READY)
+test-xla: .venv-xla/.ready
+	.venv-xla/bin/python -m pytest -m xla tests/strategies
+
+test-oldest: .venv-oldest/.ready
+	.venv-oldest/bin/python $(PYTEST) -m 'not slow'
+
+lint: $(VENV)/.ready-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/codespell
 
-bench: $(READY)
+bench: $(VENV)/.ready-test
 	for script in benchmarks/*.py; do case $$script in */_*) ;; *) $(BIN)/python $$script --quick || exit 1 ;; esac; done
 
-backup: $(READY)
+backup: $(VENV)/.ready
 	@test -n "$(RUN)" -a -n "$(TO)" || { echo 'usage: make backup RUN=work_dirs/NAME TO=folder' >&2; exit 2; }
 	@test -d "$(RUN)" || { echo 'there is no run $(RUN)' >&2; exit 2; }
 	@test ! -e "$(TO)" || { echo '$(TO) exists already: choose another folder' >&2; exit 2; }
@@ -49,4 +73,4 @@ backup: $(READY)
 
 clean:
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache *.egg-info
-	find . -name __pycache__ -type d -not -path './$(VENV)/*' -exec rm -rf {} +
+	find . -name __pycache__ -type d -not -path './.venv*' -exec rm -rf {} +

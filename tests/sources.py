@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-SKIPPED = {'.venv', 'work_dirs', 'build', 'dist', '__pycache__', 'data', 'pretrained'}
+SKIPPED = {'.venv', '.venv-xla', '.venv-oldest', 'work_dirs', 'build', 'dist', '__pycache__', 'data', 'pretrained'}
 
 
 def files(*folders: str) -> list[Path]:

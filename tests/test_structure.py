@@ -278,3 +278,42 @@ def test_no_placeholders_stay_behind():
         for number, line in enumerate((ROOT / path).read_text().splitlines(), 1)
         if mark.search(line)
     ]
+
+
+# XLA
+
+XLA_FILES = {Path('vq/strategies/xla.py'), Path('vq/nn/lazy_tensors.py')}
+XLA_NAMES = {Path('vq/recipes/parts.py'), Path('vq/assembly/memory.py')}  # list strategies by name
+
+
+def words_of_xla(path: Path) -> list[str]:
+    """Names, attributes, imports and texts of the code that speak of XLA, docstrings and comments aside."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and isinstance(node.body[0], ast.Expr)
+    }
+    found = []
+    for node in ast.walk(tree(path)):
+        fields = [value for _, value in ast.iter_fields(node) if isinstance(value, str)] if id(node) not in docstrings else []
+        found += [value for value in fields if 'xla' in value.lower() and ' ' not in value]  # not prose: help, messages
+    return found
+
+
+def test_xla_stands_behind_the_strategy():
+    """Everything else is written against tensors and the strategy, so another back end is one more strategy."""
+    for path in files('vq'):
+        if path not in XLA_FILES:
+            allowed = {'xla', 'XLAStrategy'} if path in XLA_NAMES else set()
+            assert set(words_of_xla(path)) <= allowed, path
+
+
+@pytest.mark.parametrize(
+    'text', ['import torch_xla', "x = device.type == 'xla'", 'from a import cut_xla', 'def on_xla(): ...']
+)
+def test_the_rule_sees_xla_in_every_form(text, tmp_path, monkeypatch):
+    monkeypatch.setattr('tests.sources.ROOT', tmp_path)
+    (tmp_path / 'made_up.py').write_text(f'"""Of xla."""\n{text}\n')
+    tree.cache_clear()
+    assert words_of_xla(Path('made_up.py'))
+    tree.cache_clear()

@@ -20,6 +20,7 @@ from vq.core.records import Batch, Losses, Outputs
 from vq.interfaces import Callback
 from vq.runners.callbacks.log import LogCallback
 from vq.runners.journal import Journal, read
+from vq.strategies.base import BaseStrategy
 
 
 def run(folder: Path, *callbacks: dict[str, Any], iters: int = 4) -> Any:
@@ -52,7 +53,7 @@ def test_logged_losses_are_means_over_the_interval(tmp_path: Path) -> None:
 
 def test_several_optimizers_are_told_apart() -> None:
     callback = LogCallback(interval=1)
-    callback.runner = SimpleNamespace(optimizers={'generator': None, 'discriminator': None})
+    callback.runner = SimpleNamespace(optimizers={'generator': None, 'discriminator': None}, strategy=BaseStrategy('cpu'))
     callback.after_losses('generator', Losses({'hinge': torch.tensor(5.0)}, {'hinge': 2.0}))
     assert callback._means() == {'generator/hinge': 5.0, 'generator/total': 10.0}  # named so before the other one starts
     for name, value in (('generator', 1.0), ('discriminator', 3.0)):
@@ -69,7 +70,7 @@ def test_several_optimizers_are_told_apart() -> None:
 
 def test_a_term_that_some_steps_lack_is_averaged_over_those_that_have_it() -> None:
     callback = LogCallback(interval=1)
-    callback.runner = SimpleNamespace(optimizers={'discriminator': None}, strategy=SimpleNamespace(device='cpu'))
+    callback.runner = SimpleNamespace(optimizers={'discriminator': None}, strategy=BaseStrategy('cpu'))
     hinge = Losses({'hinge': torch.tensor(1.0)}, {'hinge': 1.0})
     lazy = Losses({'hinge': torch.tensor(4.0), 'r1': torch.tensor(6.0)}, {'hinge': 1.0, 'r1': 0.5})
     for losses in (hinge, lazy, hinge):

@@ -25,7 +25,8 @@ ITERS = 5
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(importlib.util.find_spec('torch_xla') is None, reason='torch_xla is not installed'),
+    pytest.mark.xla,
+    pytest.mark.skipif(importlib.util.find_spec('torch_xla') is None, reason='torch_xla is not installed: make test-xla'),
 ]
 
 

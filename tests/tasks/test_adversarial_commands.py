@@ -16,6 +16,7 @@ from vq.core.errors import ConfigError
 from vq.registries import VQRunnerRegistry
 from vq.runners.callbacks.anneal import AnnealCallback
 from vq.runners.schedules import LinearSchedule
+from vq.strategies.base import BaseStrategy
 
 
 @pytest.fixture
@@ -82,7 +83,7 @@ class Part(torch.nn.Module):
 def annealed(setting: str, steps: int = 4) -> list[float]:
     model = torch.nn.Module()
     model.part = Part()
-    runner = SimpleNamespace(model=model, iters=steps, step=0, strategy=SimpleNamespace(device=torch.device('cpu')))
+    runner = SimpleNamespace(model=model, iters=steps, step=0, strategy=BaseStrategy('cpu'))
     callback = AnnealCallback(setting, 2.0, LinearSchedule(final=0.5))
     callback.bind(runner)
     seen = []
