@@ -155,28 +155,28 @@ def test_launchers_that_never_come_are_named(monkeypatch: pytest.MonkeyPatch, po
 
     monkeypatch.setattr(agent, 'PATIENCE', 0.3)
     with pytest.raises(UserError, match=r'the launchers of nodes 1, 2 did not come within 0 s') as raised:
-        agent.Meeting(Place(1, 3, 0, '127.0.0.1', port), 0).next_rendezvous()
+        agent.Rendezvous(Place(1, 3, 0, '127.0.0.1', port), 0).next_rendezvous()
     assert raised.value.exit_code == 1
     with pytest.raises(UserError, match=r'node 0 did not answer at 127') as raised:
-        agent.Meeting(Place(1, 3, 1, '127.0.0.1', free_port()), 0).next_rendezvous()
+        agent.Rendezvous(Place(1, 3, 1, '127.0.0.1', free_port()), 0).next_rendezvous()
     assert raised.value.exit_code == 1
 
 
 def test_strangers_do_not_disturb(port: int) -> None:
     from vq.launch import agent
 
-    meetings = [agent.Meeting(Place(1, 2, node, '127.0.0.1', port), 0) for node in (0, 1)]
-    leader = threading.Thread(target=meetings[0].next_rendezvous)
+    nodes = [agent.Rendezvous(Place(1, 2, node, '127.0.0.1', port), 0) for node in (0, 1)]
+    leader = threading.Thread(target=nodes[0].next_rendezvous)
     leader.start()
     for noise in (b'GET / HTTP/1.0\r\n\r\n', b'[1]\n', b'\xff' * 70000, b''):
         while (stranger := socket.socket()).connect_ex(('127.0.0.1', port)):
             stranger.close()
         stranger.sendall(noise)
         stranger.close()
-    info = meetings[1].next_rendezvous()
+    info = nodes[1].next_rendezvous()
     leader.join(10)
     assert (info.rank, info.world_size) == (1, 2) and not leader.is_alive()
-    assert meetings[0].run_id == meetings[1].run_id
+    assert nodes[0].run_id == nodes[1].run_id
 
 
 def test_tasks_of_srun_keep_their_local_ranks(

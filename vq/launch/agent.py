@@ -33,13 +33,13 @@ LONG, SHORT = 120.0, 5.0  # seconds that ranks have when the first of them has e
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
-class Meeting(StaticTCPRendezvous):
+class Rendezvous(StaticTCPRendezvous):
     """The launchers of all nodes, and what they tell each other."""
 
     def __init__(self, place: Place, most: int) -> None:
         super().__init__(place.address, place.port, place.node, place.nodes, '', int(PATIENCE))
         self.shape = f'{place.nodes} nodes and {place.nodes * place.processes} ranks, {place.processes} of them on each'
-        self.attempt, self.most, self.met = 0, most, False
+        self.attempt, self.most, self.joined = 0, most, False
         self.store: Store = HashStore()  # until node 0 is reached
         self.notes: Store = self.store  # of the attempt
 
@@ -64,7 +64,7 @@ class Meeting(StaticTCPRendezvous):
             self.ranks = TCPStore('localhost', 0, is_master=True, wait_for_workers=False)
             self.ranks.set('vq/launch', self.run_id)  # vq.cli.restarts reads it
             self.notes.set('port', str(self.ranks.port))
-        self.met, address = True, RendezvousStoreInfo(self.master_addr, int(self.notes.get('port')))
+        self.joined, address = True, RendezvousStoreInfo(self.master_addr, int(self.notes.get('port')))
         return RendezvousInfo(self.notes, self.rank, self.world_size, address)
 
     def _connect(self) -> None:
@@ -110,11 +110,11 @@ class Agent(LocalElasticAgent):
     message = Path()  # what a rank left
 
     def __init__(self, place: Place, command: list[str], most: int, folder: str) -> None:
-        self.meeting, self.folder = Meeting(place, most), folder
+        self.rendezvous, self.folder = Rendezvous(place, most), folder
         local = [f'{name}={value}' for name, value in place.variables(0, 0).items() if name.startswith('LOCAL_')]
         words = [*(['/usr/bin/env', *local] if place.task else []), *child.command(*command)]  # torch says LOCAL_RANK=0
         words = [word.replace('$', '$$') for word in words]  # torch takes them for templates
-        spec = WorkerSpec('rank', place.processes, self.meeting, None, words[0], tuple(words[1:]), most)
+        spec = WorkerSpec('rank', place.processes, self.rendezvous, None, words[0], tuple(words[1:]), most)
         super().__init__(spec, DefaultLogsSpecs(folder))
 
     def hear(self, number: int, frame: object) -> None:
@@ -124,8 +124,8 @@ class Agent(LocalElasticAgent):
             raise SignalException('', signal.SIGTERM if number == signal.SIGUSR1 else signal.Signals(number))
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, int]:
-        self.failure, self._remaining_restarts = None, self.meeting.most - self.meeting.attempt
-        self.message = Path(self.folder, f'error_{self.meeting.attempt}.json')
+        self.failure, self._remaining_restarts = None, self.rendezvous.most - self.rendezvous.attempt
+        self.message = Path(self.folder, f'error_{self.rendezvous.attempt}.json')
         os.environ[failures.VARIABLE] = str(self.message)
         handlers = {**dict.fromkeys(SIGNALS, self.hear), signal.SIGHUP: signal.getsignal(signal.SIGHUP)}  # nohup ignores it
         started: dict[int, int] = super()._start_workers(worker_group)
@@ -141,13 +141,13 @@ class Agent(LocalElasticAgent):
         fallen = {rank: code for rank, process in ranks.items() if (code := process.poll())}
         with contextlib.suppress(DistError):
             if self.asked:
-                self.meeting.store.set('asked', '')
+                self.rendezvous.store.set('asked', '')
             elif fallen and self.failure is None:
                 self.failure = failures.first(fallen, failures.read(self.message))
-                echo = time.monotonic() + float(not self.failure.killed and self.meeting.world_size > 1)
-                while time.monotonic() < echo and self.meeting.failure() is None:  # of a death on another node?
+                echo = time.monotonic() + float(not self.failure.killed and self.rendezvous.world_size > 1)
+                while time.monotonic() < echo and self.rendezvous.failure() is None:  # of a death on another node?
                     time.sleep(0.05)
-                self.failure = self.meeting.agree(self.failure)
+                self.failure = self.rendezvous.agree(self.failure)
         gently = self.failure is not None and self.failure.stopped  # they end by themselves
         for process in ranks.values() if self.asked or not gently else ():
             process.send_signal(death_sig)  # nothing happens to one that has ended
@@ -166,16 +166,16 @@ class Agent(LocalElasticAgent):
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         result: RunResult = super()._monitor_workers(worker_group)
-        if failure := self.failure or self.meeting.failure():
+        if failure := self.failure or self.rendezvous.failure():
             self.failure = failure
-            self.meeting.advance(failure)
-            if self.meeting.rank == 0:
-                again = f'starting all ranks again (restart {self.meeting.attempt} of {self.meeting.most})'
+            self.rendezvous.advance(failure)
+            if self.rendezvous.rank == 0:
+                again = f'starting all ranks again (restart {self.rendezvous.attempt} of {self.rendezvous.most})'
                 print(f'auto_torchrun: {failure.message}; {again}', file=sys.stderr, flush=True)
             return RunResult(WorkerState.FAILED)
         if result.state == WorkerState.SUCCEEDED:
-            self.meeting.notes.set(f'done {self.meeting.rank}', '')
-            if self.meeting.missing('done'):  # they may want another attempt
+            self.rendezvous.notes.set(f'done {self.rendezvous.rank}', '')
+            if self.rendezvous.missing('done'):  # they may want another attempt
                 return RunResult(WorkerState.HEALTHY)
         return result
 
@@ -185,7 +185,7 @@ def run(place: Place, command: list[str], most: int) -> int:
     os.environ.setdefault('PYTHONFAULTHANDLER', '1')  # where a rank was when it crashes in native code
     with tempfile.TemporaryDirectory(prefix='vq-') as folder:
         agent = Agent(place, command, most, folder)
-        meeting = agent.meeting
+        rendezvous = agent.rendezvous
         for number in SIGNALS:
             signal.signal(number, agent.hear)
         try:
@@ -194,12 +194,12 @@ def run(place: Place, command: list[str], most: int) -> int:
             except SignalException:
                 agent.failure = failures.read(agent.message) or Failure('stopped by a signal', GO_ON, stopped=True)
                 while True:  # the others may have gone on to an attempt that this launcher has not seen
-                    meeting.advance(meeting.agree(agent.failure))
+                    rendezvous.advance(rendezvous.agree(agent.failure))
         except DistError as error:
             raise Failure('the launcher of node 0 has gone', f'Look at what it said. {GO_ON}') from error
         finally:
-            if meeting.met:  # node 0 serves the store: all leave together, and may be writing checkpoints
+            if rendezvous.joined:  # node 0 serves the store: all leave together, and may be writing checkpoints
                 stopping = agent.asked or (agent.failure is not None and agent.failure.stopped)
                 with contextlib.suppress(DistError):
-                    barrier(meeting.store, place.nodes, 'left', LONG if stopping else SHORT)
+                    barrier(rendezvous.store, place.nodes, 'left', LONG if stopping else SHORT)
     return 0

@@ -51,7 +51,7 @@ def find_place(options: argparse.Namespace) -> Place:
         task = number('LOCAL_RANK'), number('LOCAL_WORLD_SIZE', number('LOCAL_RANK') + 1)
         beyond = f'LOCAL_RANK={task[0]} and LOCAL_WORLD_SIZE={task[1]} contradict each other'
         require(task[0] < task[1], beyond, 'Unset LOCAL_WORLD_SIZE.')
-        return Place(1, world, rank, *meeting_point(world, options), task)
+        return Place(1, world, rank, *rendezvous_endpoint(world, options), task)
     if tasks > 1:
         return place_of_task(tasks, processes, options)
     unknown = '--node-rank says which node this is, and not how many there are'
@@ -67,9 +67,9 @@ def find_place(options: argparse.Namespace) -> Place:
         said = 'which of them this is was not said' if node is None else f'{said_by} is {node}'
         known, hint = node is not None and node < options.nnodes, f'Add --node-rank R, from 0 to {options.nnodes - 1}.'
         require(known, f'there are {options.nnodes} nodes, and {said}', hint)
-        return Place(processes, options.nnodes, node, *meeting_point(options.nnodes, options))
+        return Place(processes, options.nnodes, node, *rendezvous_endpoint(options.nnodes, options))
     if ranked and not options.nnodes:  # a pod of a Kubernetes job: these variables count pods
-        return Place(processes, world, rank, *meeting_point(world, options), task=(0, 1) if processes == 1 else None)
+        return Place(processes, world, rank, *rendezvous_endpoint(world, options), task=(0, 1) if processes == 1 else None)
     return Place(processes, address=options.master_addr or HERE, port=options.master_port or 0)
 
 
@@ -104,7 +104,7 @@ def place_of_task(world: int, processes: int, options: argparse.Namespace) -> Pl
     must_agree('--node-rank', options.node_rank, 'SLURM_NODEID', node)
     step = os.environ.get('SLURM_STEP_ID', '')
     port = 20000 + (number('SLURM_JOB_ID', 0) + 997 * (int(step) if step.isdecimal() else 0)) % 10000
-    point = meeting_point(world, options, first_node(os.environ.get('SLURM_STEP_NODELIST', '')), port)
+    point = rendezvous_endpoint(world, options, first_node(os.environ.get('SLURM_STEP_NODELIST', '')), port)
     if world == count:
         return Place(processes, world, rank, *point, task=(0, 1) if processes == 1 else None)
     many = f'srun has started {tasks[node]} tasks on this node, and each would start {processes} processes'
@@ -119,7 +119,7 @@ def first_node(text: str) -> str:
     return re.sub(r'\[(\d+)[^\]]*\]', r'\1', text).partition(',')[0]
 
 
-def meeting_point(world: int, options: argparse.Namespace, host: str = '', port: int = PORT) -> tuple[str, int]:
+def rendezvous_endpoint(world: int, options: argparse.Namespace, host: str = '', port: int = PORT) -> tuple[str, int]:
     """Address and port of node 0, of which the address must be known where there are several machines."""
     address = options.master_addr or os.environ.get('MASTER_ADDR') or host
     hint = 'Set it to the machine of rank 0, or say --master-addr.'
