@@ -118,7 +118,7 @@ def test_a_tokenizer_with_its_decoder_is_frozen_as_one(tmp_path: Path) -> None:
     ('options', 'words'),
     [
         (dict(decoder='vqdk'), "decoder is 'vqdk'"),
-        (dict(ir_config='configs/ic/imagenet_ddp.py'), 'trains a ImageClassification, which has no decoder of pixels'),
+        (dict(ir_config='configs/ic/imagenet_ddp.py'), 'trains ImageClassification, so it has no pixel decoder'),
         (dict(it_config='configs/datasets/digits.py'), 'describes no model, which has no tokenizer'),
         (dict(it_config='configs/ic/imagenet_ddp.py'), 'describes ImageClassification, which has no tokenizer'),
     ],
