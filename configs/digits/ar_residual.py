@@ -5,7 +5,7 @@
     auto_torchrun -m vq.sample digits_ar_residual configs/digits/ar_residual.py --config-options \\
         tokenizer_run::digits_residual --load-model-from work_dirs/digits_ar_residual
 
-Seconds: not measured beyond the tiny form. Expected: digits of random classes.
+Training takes minutes; measured only in the tiny form. Expected: digits of random classes.
 
 Options: those of ar.py. The defaults here are no classes (``num_classes`` 0) and ``network`` gpt2.
 """
