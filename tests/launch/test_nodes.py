@@ -147,14 +147,14 @@ def test_a_port_that_is_taken_is_said(launchers: Launchers) -> None:
     with socket.create_server(('', 0)) as taken:
         port = taken.getsockname()[1]
         [(code, said)] = ends(launchers.node(0, port, 'pass'))
-    assert (code, said[-2:]) == (2, [f'error: launchers cannot meet on port {port} of node 0', 'Take another --master-port.'])
+    assert (code, said[-2:]) == (2, [f'error: the rendezvous cannot use port {port} of node 0', 'Give another --master-port.'])
 
 
 def test_launchers_that_never_come_are_named(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     from vq.launch import agent
 
     monkeypatch.setattr(agent, 'PATIENCE', 0.3)
-    with pytest.raises(UserError, match=r'the launchers of nodes 1, 2 did not come within 0 s') as raised:
+    with pytest.raises(UserError, match=r'the launchers of nodes 1, 2 did not join within 0 s') as raised:
         agent.Rendezvous(Place(1, 3, 0, '127.0.0.1', port), 0).next_rendezvous()
     assert raised.value.exit_code == 1
     with pytest.raises(UserError, match=r'node 0 did not answer at 127') as raised:
