@@ -158,7 +158,7 @@ def test_half_of_the_demo_keeps_its_promise(tmp_path):
     assert found['codebook_usage'] >= 0.98
     ours, baseline = map(float, re.search(r"FD, classifier's features (\S+) (\S+)", html).groups())
     assert ours < baseline / 2, 'the distance was measured at a fifth of that of k-means'
-    agreement = float(re.search(r'names ([0-9.]+) % as asked for', said)[1])
+    agreement = float(re.search(r'assigns ([0-9.]+) % to the requested class', said)[1])
     assert agreement > 20, 'one in ten by chance; measured at 33'
     assert int(re.search(r'share at most (\d+) %', said)[1]) <= 90, 'a digit is a copy'
     assert 'all 1440 given tokens kept' in said, '8 tokens of 180 digits'

@@ -118,6 +118,6 @@ def test_one_size_in_a_list_is_that_size():
 
 
 def test_sizes_that_do_not_fit_the_tokens():
-    with pytest.raises(UserError, match='not of 2 codebooks') as caught:
+    with pytest.raises(UserError, match='does not match 2 codebooks') as caught:
         several(tokens_of(7), [13, 13])
-    assert 'list of their sizes' in caught.value.hint
+    assert 'list of the sizes' in caught.value.hint

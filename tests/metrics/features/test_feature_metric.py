@@ -169,7 +169,7 @@ def test_foreign_files_are_read_and_what_they_hide_is_said(tmp_path: Path) -> No
         metric.reset()
         feed(metric, [*range(COUNT)], 16)
         assert metric.compute() == pytest.approx(measure([*range(COUNT)], 16), rel=1e-9)
-        assert any('does not say its network' in note for note in metric.describe()['notes'])
+        assert any('does not record network' in note for note in metric.describe()['notes'])
 
 
 def test_ours_are_read_by_others(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_missing_things_are_said_before_the_pass(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=r'no readable \.npz'):
         read_reference('page')
     np.savez(tmp_path / 'fid' / 'samples.npz', arr_0=np.zeros((2, 8, 8, 3)))
-    with pytest.raises(UserError, match='and no statistics'):
+    with pytest.raises(UserError, match='but no statistics'):
         read_reference('samples')
 
 

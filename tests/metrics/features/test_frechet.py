@@ -113,5 +113,5 @@ def test_statistics_that_cannot_be_compared():
         frechet_distance(good, Moments(torch.zeros(4).double(), torch.eye(4).double()))
     with pytest.raises(UserError, match='NaN'):
         frechet_distance(good, Moments(torch.zeros(3).double(), torch.eye(3).double() * torch.nan))
-    with pytest.raises(UserError, match='does not go with'):
+    with pytest.raises(UserError, match='does not fit'):
         frechet_distance(Moments(torch.zeros(3).double(), torch.eye(4).double()), good)

@@ -200,7 +200,7 @@ def pass_of_rank(kind, size, settings, chunk=50):
 def refused(kind, settings):
     module.CHUNK = 50
     try:
-        with pytest.raises(UserError, match='came on several ranks') as caught:
+        with pytest.raises(UserError, match='were on several ranks') as caught:
             collect(share(kind), 64, **settings).finish()
         return caught.value.message
     finally:
@@ -231,7 +231,7 @@ def test_without_a_budget_repeats_across_ranks_are_an_error_and_never_a_figure(g
     gloo_pool.run(pass_of_rank, 'disjoint', 7, {'budget': 0})
     gloo_pool.run(pass_of_rank, 'one sees nothing', 7, {'budget': 0})
     messages = gloo_pool.run(refused, 'overlapping', {'budget': 0})
-    assert messages == ['50 samples came on several ranks after their features had been added up'] * 2
+    assert messages == ['50 samples were on several ranks, and their features were already summed'] * 2
 
 
 def budget_of_rank():
