@@ -141,7 +141,7 @@ class Rule:
 RULES = (
     Rule('The overrides in `tiny` are not compared themselves: the composed tiny form is compared.', without_tiny),
     Rule('A type is compared by its last name, with or without its registry; renamed types have their new name.', short_types),
-    Rule('A renamed parameter has its new name.', renamed_keys),
+    Rule('A renamed parameter is compared under its new name.', renamed_keys),
     Rule('None in a dict of parts switches an entry off, which equals a missing entry.', without_none),
     Rule(
         'Step settings of an OptimizeCallback (clip, schedule, scale_lr, base_batch) are moved into the optimizers that it '

@@ -57,7 +57,7 @@ time.sleep(0.4); leave('connection reset', 'no idea', 1); sys.exit(1)
 
 @pytest.mark.parametrize('asked', [0, 1])
 def test_a_signal_to_one_launcher_ends_both(launchers: Launchers, tmp_path: Path, port: int, asked: int) -> None:
-    """The rank that hears it tells the other through a file, as ranks of a run do through a collective."""
+    """The rank that gets the signal tells the other rank through a file, as ranks of a run do through a collective."""
     body = """
 signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('stop').touch())
 pathlib.Path(f'ready_{rank}').touch()
@@ -182,7 +182,7 @@ def test_strangers_do_not_disturb(port: int) -> None:
 def test_tasks_of_srun_keep_their_local_ranks(
     launchers: Launchers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, port: int
 ) -> None:
-    """One task a device: each has a launcher where ranks may be started again."""
+    """One task per device: with restarts each task has a launcher."""
     step = {'STEP_NUM_TASKS': 2, 'STEP_NUM_NODES': 1, 'STEP_TASKS_PER_NODE': 2, 'STEP_NODELIST': 'here', 'NODEID': 0}
     for name, value in step.items():
         monkeypatch.setenv(f'SLURM_{name}', str(value))

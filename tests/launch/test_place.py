@@ -1,4 +1,4 @@
-"""``auto_torchrun --dry`` on every kind of cluster, as its environment variables tell it."""
+"""``auto_torchrun --dry`` with the environment variables of every kind of cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _bare(bare_environment, monkeypatch):
 
 @pytest.fixture
 def dry(monkeypatch, capsys):
-    """(variables, options) -> of each process, what is added to the environment, without threads, and the command."""
+    """(variables, options) -> for each process: added environment variables without thread settings, threads, command."""
 
     def run(variables=None, *options):
         for name, value in (variables or {}).items():

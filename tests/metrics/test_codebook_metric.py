@@ -51,7 +51,7 @@ def test_by_hand():
     'cuts', [[[0, 1, 2, 3, 4], [5, 6]], [[6], [3, 2, 1], [0, 4, 5]], [[0, 1, 2, 0], [0, 3, 4, 5, 6, 6], [1]]]
 )
 def test_batches_are_as_good_as_their_union(cuts):
-    """Two unequal batches, another order, repeated images: the same bits."""
+    """Two unequal batches, another order, repeated images: bitwise equal results."""
     tokens = tokens_of(7)
     assert measure(tokens, cuts) == measure(tokens, [list(range(7))])
 

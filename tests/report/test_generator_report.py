@@ -1,4 +1,4 @@
-"""The report of a generator says what the facts are, and shows the pictures they hold."""
+"""The report of a generator has the figures and pictures of the facts."""
 
 from __future__ import annotations
 

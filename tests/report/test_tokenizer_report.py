@@ -1,4 +1,4 @@
-"""The report of a tokenizer says what the facts are."""
+"""The report of a tokenizer has the figures of the facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier as a feature network: what it gives is what its last layer takes, and a run is all that is needed."""
+"""A classifier as a feature network: its features are the input of its last layer, and a run is enough to load it."""
 
 from __future__ import annotations
 

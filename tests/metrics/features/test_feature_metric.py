@@ -1,4 +1,4 @@
-"""The metric of a pass: what it reads, against the functions it is made of, whatever cut the pass into batches."""
+"""The feature metric of a pass against the functions it uses, for any batches."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def measure(places: list[int], size: int, **settings: Any) -> dict[str, float]:
 
 
 def last(network: Projection, images: Tensor) -> Features:
-    """Features of the last block: it is filled up."""
+    """Features of the last block, which is padded."""
     found = network(torch.cat([images, images.new_zeros(32 - len(images), 3, 8, 8)]))
     return Features(*(value[: len(images)] for value in found))
 

@@ -1,4 +1,4 @@
-"""What a pass collects does not depend on batches, order, ranks or repeated samples; nor does its memory."""
+"""The result of a pass does not depend on batches, order, ranks or repeated samples; its memory does not either."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_spatial_maps_are_rows():
 
 
 def test_memory_is_that_of_the_sums(monkeypatch):
-    """On one rank only the keys, 8 bytes each, remain of rows whose statistics alone are wanted."""
+    """On one rank, with statistics alone, only keys of 8 bytes are kept of each row."""
     monkeypatch.setattr(module, 'CHUNK', 32)
 
     def held(count):
@@ -168,11 +168,11 @@ def test_wrong_inputs():
         store.finish()
 
 
-# two ranks: what each of them does, and what it finds
+# two ranks
 
 
 def share(kind):
-    """Which rows this rank sees."""
+    """The rows of this rank."""
     rank = collectives.rank()
     halves = [list(range(130)), list(range(130, COUNT))]
     if kind == 'disjoint':
@@ -214,7 +214,7 @@ REPEATED = {'disjoint': 0, 'overlapping': 2 * 60, 'both see all': COUNT, 'one se
 @pytest.mark.parametrize('size', [1, 7, 64])
 @pytest.mark.parametrize('kind', REPEATED)
 def test_two_ranks(gloo_pool, kind, size):
-    """Both hold the same bits, and the figures of one rank."""
+    """Both ranks have bitwise equal results, equal to those of one rank."""
     first, second = gloo_pool.run(pass_of_rank, kind, size, {})
     assert first[0] == second[0] == REPEATED[kind]
     for name, tensors in first[1].items():
@@ -235,7 +235,7 @@ def test_without_a_budget_repeats_across_ranks_are_an_error_and_never_a_figure(g
 
 
 def budget_of_rank():
-    """The first rank adds rows before the end, the second holds all of its own: none is lost or counted twice."""
+    """The first rank adds rows before the end, the second buffers all its rows: none is lost or counted twice."""
     return pass_of_rank('both see all', 7, {'budget': 50 * DIMENSION * 4 * 2 if collectives.rank() == 0 else 2**30})
 
 
