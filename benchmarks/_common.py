@@ -1,8 +1,8 @@
-"""What all benchmarks share: the machine in words, timing in turns, tables, and the JSON line at the end.
+"""Shared code of all benchmarks: a description of the machine, timing in turns, tables, and the JSON line at the end.
 
-Every benchmark first shows that the sides it compares give equal results, then times them in turns (one of each, again and
-again), so that a load from outside hits all alike. Times are medians of at least 7. Next to the wall clock stands the
-processor time of this process, which a busy machine moves less. Nothing here imports torch.
+Every benchmark first checks that the compared sides have equal results. It then times them in turns (one run of each side per
+round), so that other load on the machine affects all sides alike. Times are medians of at least 7 repetitions. CPU time is
+reported next to wall time, since other load changes it less. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-REPEATS = 7  # the least number of repetitions behind a figure
+REPEATS = 7  # the smallest number of repetitions of a figure
 PACKAGES = ('torch', 'numpy', 'safetensors', 'mmengine', 'vector-quantize-pytorch', 'faiss-cpu')
 
 Cell = str | float | int | None
@@ -46,7 +46,7 @@ def load_average() -> list[float]:
 
 
 def machine() -> dict[str, Any]:
-    """Where figures come from. Other processes are seen only through the load average."""
+    """A description of the machine. The load average is the only information about other processes."""
     versions = {'python': platform.python_version()}
     for name in PACKAGES:
         try:
@@ -65,7 +65,7 @@ def machine() -> dict[str, Any]:
 
 
 class Times:
-    """Wall and processor seconds of one side, one entry per repetition."""
+    """Wall time and CPU time of one side in seconds, one entry per repetition."""
 
     def __init__(self) -> None:
         self.wall: list[float] = []
@@ -87,7 +87,7 @@ class Times:
         return statistics.median(self.cpu)
 
     def figures(self, unit: float = 1e3) -> dict[str, Any]:
-        """Medians and the range between the quartiles, in milliseconds unless ``unit`` says otherwise."""
+        """Medians and quartiles, in milliseconds by default; ``unit`` is the number of units per second."""
         low, _, high = statistics.quantiles(self.wall, n=4) if len(self.wall) > 1 else (self.wall[0],) * 3
         return {
             'median': rounded(unit * self.median),
@@ -105,9 +105,9 @@ def in_turns(
     times_of: Callable[[], Times] = Times,
     least: int = REPEATS,
 ) -> dict[str, Times]:
-    """Time each side once per round; every round begins with another side.
+    """Time each side once per round; the first side changes from round to round.
 
-    ``times_of`` makes the clock of a side. ``least`` is lower only where nobody reads the figures, as in a test.
+    ``times_of`` creates the clock of a side. ``least`` is lower only if figures are not used, as in a test.
     """
     if repeats < least:
         raise ValueError(f'{repeats} repetitions are too few: a figure is a median of at least {least}')
@@ -125,21 +125,21 @@ def in_turns(
 
 
 def paired_ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
-    """The median of ours / peer round by round: what drifts slowly cancels."""
+    """The median of ours / peer over rounds, in which slow drifts cancel."""
     return statistics.median(a / b for a, b in zip(ours, peer, strict=True))
 
 
 def peak_memory(work: Callable[[], object]) -> float | None:
-    """The most memory (MiB) this process holds at once while ``work`` runs, beyond what it held before; Linux with glibc only.
+    """Peak memory (MiB) of this process while ``work`` runs, beyond its memory before; Linux with glibc only.
 
-    Call it after all timing: it makes the allocator give every large block back at once, which costs time.
+    Call it after all timing: it makes the allocator return every large block to the system at once, which is slow.
     """
     try:
         library = ctypes.CDLL('libc.so.6')
-        library.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: else a block freed before is used again, and seems to cost nothing
+        library.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: without it freed blocks are reused, and not counted
         gc.collect()
         library.malloc_trim(0)
-        Path('/proc/self/clear_refs').write_text('5')  # the high-water mark becomes what is held now
+        Path('/proc/self/clear_refs').write_text('5')  # reset the high-water mark to the current memory
         before = _status('VmHWM')
         kept = work()
         after = _status('VmHWM')
@@ -155,7 +155,7 @@ def _status(name: str) -> int:
 
 
 def must_be_equal(what: str, equal: bool, detail: str = '') -> None:
-    """Equality comes before time: no figure is printed for sides that differ."""
+    """Check equality before timing: exit without figures if the sides differ."""
     if not equal:
         raise SystemExit(f'{what}: the two sides do not agree{f" ({detail})" if detail else ""}; nothing was timed')
     print(f'equal: {what}{f" ({detail})" if detail else ""}')
@@ -172,7 +172,7 @@ def show(value: Cell) -> str:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
-    """First column to the left, figures to the right."""
+    """Print a table with the first column left-aligned and figures right-aligned."""
     cells = [[show(value) for value in row] for row in rows]
     widths = [max(len(line[index]) for line in [list(columns), *cells]) for index in range(len(columns))]
     print(f'\n{title}')
@@ -187,14 +187,14 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) ->
 def finish(
     benchmark: str, quick: bool, where: Mapping[str, Any], figures: Mapping[str, Any], output: Path | None = None
 ) -> None:
-    """The machine in words, then one line of JSON with everything; the same line in the file ``output``."""
+    """Print the machine, then one line of JSON with everything; also write that line to the file ``output``."""
     after = load_average()
     print(
         f'\n{where["cpu"]}, {where["cores"]} cores; torch {where["versions"].get("torch")}, Python '
         f'{where["versions"]["python"]}; load average {where["load_before"][0]} before, {after[0]} after'
     )
     if max(where['load_before'][0], after[0]) > where['cores']:
-        print('the machine was busy with other work: read these figures as upper bounds, and ratios with care')
+        print('the machine was busy with other work: these figures are upper bounds, and ratios are less reliable')
     line = json.dumps(
         {'benchmark': benchmark, 'quick': quick, 'equal': True, **figures, 'machine': {**where, 'load_after': after}}
     )

@@ -1,4 +1,4 @@
-"""Times and memory of a device, and what it can do at most: its matrix product and its copies."""
+"""Times and memory of a device, and its limits: the rates of a matrix product and of a copy."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from _common import REPEATS, Times, in_turns, rounded
 from _gpu_running import Record
 
-QUICK_REPEATS = 3  # of the quick form, whose figures nobody reads
+QUICK_REPEATS = 3  # for --quick, whose figures are meaningless
 
 
 class DeviceTimes(Times):
-    """Seconds between two events on the device; the wall clock where there is none."""
+    """Seconds between two CUDA events; wall time on a CPU."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class DeviceTimes(Times):
 def timed(
     record: Record, sides: Mapping[str, Callable[[], object]], warmup: int = 1, calls: int = 1, repeats: int = REPEATS
 ) -> dict[str, Times]:
-    """Each side in turns, at least 7 times after its warm-up; in the quick form 3 times, and cold."""
+    """Time the sides in turns, at least 7 times after a warm-up; with --quick 3 times without a warm-up."""
     clock = functools.partial(DeviceTimes, record.device)
     if record.quick:
         return in_turns(sides, QUICK_REPEATS, 0, 1, clock, QUICK_REPEATS)
@@ -48,7 +48,7 @@ def timed(
 
 
 def peak_mib(device: torch.device, work: Callable[[], object]) -> float | None:
-    """The most memory that tensors hold on the device while ``work`` runs, and what they held before; None on a CPU."""
+    """Peak memory of tensors on the device while ``work`` runs, including tensors from before; None on a CPU."""
     if device.type != 'cuda':
         work()
         return None
@@ -60,7 +60,7 @@ def peak_mib(device: torch.device, work: Callable[[], object]) -> float | None:
 
 
 def release(device: torch.device) -> None:
-    """Give back what no tensor holds."""
+    """Release cached memory of the device and compiled code."""
     gc.collect()
     torch.compiler.reset()
     if device.type == 'cuda':
@@ -68,9 +68,9 @@ def release(device: torch.device) -> None:
 
 
 def product_rate(record: Record, dtype: torch.dtype = torch.bfloat16) -> float:
-    """Operations a second of a large square product, a multiplication and an addition counted as two."""
+    """FLOP/s of a large square matrix product; a multiplication and an addition count as two."""
     size = 256 if record.quick else 8192
-    # random numbers: a product of zeros draws less power, and a card that is not held back by power is faster
+    # random numbers: a product of zeros draws less power, so the power limit would not slow the card down
     left, right = (torch.randn(size, size, device=record.device, dtype=dtype) for _ in range(2))
     out = torch.empty_like(left)
     spent = timed(record, {'product': lambda: torch.mm(left, right, out=out)}, warmup=3, calls=10)['product'].median
@@ -78,7 +78,7 @@ def product_rate(record: Record, dtype: torch.dtype = torch.bfloat16) -> float:
 
 
 def copy_rate(record: Record) -> float:
-    """Bytes a second of a copy between two long vectors, those read and those written both counted."""
+    """Bytes per second of a copy between two long vectors; bytes read and bytes written both count."""
     count = 2**22 if record.quick else 2**31
     source, target = (torch.ones(count, dtype=torch.uint8, device=record.device) for _ in range(2))
     spent = timed(record, {'copy': lambda: target.copy_(source)}, warmup=3, calls=5)['copy'].median

@@ -1,4 +1,4 @@
-"""Compiled steps and CUDA graphs, of training and of decoding, against the same work without them."""
+"""Compiled steps and CUDA graphs, in training and in decoding, against the same work without them."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def graphs(record: Record) -> None:
 
 
 def training(record: Record) -> None:
-    """A step in fp32: eager, compiled, and with its kernels recorded."""
+    """A training step in fp32: eager, compiled, and captured in a CUDA graph."""
     kind, quick = record.device.type, record.quick
     model, batch = small_model(8 if quick else 32), images(2 if quick else 8, 32 if quick else 64).to(record.device)
-    # on a CPU every network takes a C++ compiler half a minute
+    # on a CPU the C++ compiler takes half a minute per network
     parts = None if kind == 'cuda' else ('tokenizer.quantizer',)
     sides = {'eager': Training(model, RATES, {'device': kind})}
     with comparable():
@@ -40,7 +40,7 @@ def training(record: Record) -> None:
         side = Training(model, RATES, {'device': kind, 'compile': {'parts': parts, **how}})
         with comparable():
             _, _, seconds = side.first(batch)
-            for _ in range(2):  # kernels are recorded at the second call, and replayed from the third on
+            for _ in range(2):  # the graph is captured in the second call, and replayed from the third on
                 values, found, _ = side.first(batch)
         off, apart = difference(values, expected), gradient_difference(found, gradients)
         detail = f'losses to {off:.0e}, gradients to {apart:.0e} of the largest'
@@ -70,7 +70,7 @@ def compare(record: Record, sides: dict[str, Training], batch: Batch) -> None:
 
 @torch.inference_mode()
 def decode(network: LlamaNetwork, label: Tensor, tokens: int, graph: bool) -> Tensor:
-    """Greedy ids (B, tokens), and with them everything a sequence needs: cache, recording, steps."""
+    """Greedy ids (B, tokens); includes all work for a sequence: KV cache, graph capture, steps."""
     steps = Decoding(network, network.embed(label[:, None]), tokens + 1, graph)
     ids = label.new_empty(len(label), 0)
     chosen = []
@@ -81,7 +81,7 @@ def decode(network: LlamaNetwork, label: Tensor, tokens: int, graph: bool) -> Te
 
 
 def decoding(record: Record) -> None:
-    """The sampler's step replayed from a CUDA graph. Without a GPU the step that would be recorded is called."""
+    """The sampler's step replayed from a CUDA graph. Without a GPU the step to capture is called directly."""
     quick, rows = record.quick, 2
     depth, dim, heads, codes, tokens = (2, 64, 2, 64, 8) if quick else (12, 768, 12, 2**14, 128)
     network: LlamaNetwork = peers.our_model(depth, dim, heads, codes, tokens).to(record.device).network

@@ -1,4 +1,4 @@
-"""Half precision against fp32 over some dozens of steps, and a process group of one: nccl on a GPU, gloo on the CPU."""
+"""Half precision against fp32 over dozens of steps, and a process group of one rank: nccl on a GPU, gloo on the CPU."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from _gpu_step import (
     without_gan,
 )
 
-ALMOST = 1e-5  # a kernel that adds in any order moves a last bit
-RATE = 2e-4  # losses fall within few steps, and do not jump: with 1e-3 they came apart by 4 to 7 % in 40 steps
+ALMOST = 1e-5  # tolerance for kernels with a nondeterministic order of summation
+RATE = 2e-4  # losses fall within few steps without jumps; with 1e-3 the curves differed by 4 to 7 % after 40 steps
 AIMS = {'bf16': Aim('figure', 2.0, most=True), 'fp16': Aim('figure', 2.0, most=True)}
 
 
 def precision(record: Record) -> None:
-    """The loss curve of a small tokenizer from the same seed on the same images."""
+    """Loss curves of a small tokenizer in each precision, with the same seed and images."""
     quick = record.quick
     steps, count, width, size = (6, 4, 8, 32) if quick else (60, 32, 32, 64)
     model = without_gan(small_model(width))
@@ -55,7 +55,7 @@ def precision(record: Record) -> None:
 
 
 def group_of_one(record: Record) -> None:
-    """The strategy ddp with one rank: group, reduction, step."""
+    """The strategy ddp with one rank: process group, all-reduce, training step."""
     kind = record.device.type
     trainer = compose_trainer(tiny=True)
     batch = images(8, 32).to(record.device)

@@ -1,9 +1,8 @@
-"""Parts of a benchmark that survive each other's failures, in a bounded time.
+"""Run the parts of a benchmark in bounded time, so that a failure of one part does not affect the others.
 
-One process, the worker, does the parts in order. A part that raises or runs out of time ends its worker, for it may leave the
-device unusable, and another worker goes on with the next part. A part that kills its process, or does not react to the end of
-its time, is seen from outside. Whatever a part has found is in its file after every line, so nothing of it is lost then.
-Nothing here imports torch.
+A worker process runs the parts in order. A part that raises or runs out of time ends its worker, since it may leave the device
+unusable; a new worker continues with the next part. The parent detects parts that kill their process or exceed their time. A
+part writes its file after every result, so no result is lost. This module does not import torch.
 """
 
 from __future__ import annotations
@@ -27,21 +26,21 @@ from _common import rounded
 USED_UP = 'the time of the whole was used up'
 NOTHING: dict[str, Any] = {'seconds': 0.0, 'cpu_seconds': 0.0, 'rows': [], 'figures': {}, 'notes': []}
 
-STARTUP = 120.0  # seconds in which a worker must have begun a part: imports from a cold disk
-GRACE = 8.0  # seconds a part gets to notice that its time is up
-LEAST = 5.0  # with less time left than this, no part begins
+STARTUP = 120.0  # seconds for a worker to start a part: imports from a cold disk
+GRACE = 8.0  # seconds for a part to end after its time is up
+LEAST = 5.0  # with fewer seconds left, no part is started
 
 Status = Literal['running', 'ok', 'failed', 'skipped']
 Part = Callable[['Record'], None]
 
 
 class OutOfTime(BaseException):
-    """Raised where a part stands when its time is up. No library's ``except Exception`` takes it."""
+    """Raised in a part when its time is up. It is not an Exception, so that no ``except Exception`` catches it."""
 
 
 @dataclasses.dataclass
 class Aim:
-    """What a row promises: one of its numbers is at least ``bound``, or at most."""
+    """The target of a row: one of its numbers is at least ``bound``, or with ``most`` at most."""
 
     number: Literal['figure', 'ratio', 'roof']
     bound: float
@@ -58,7 +57,7 @@ class Aim:
 
 
 class Record:
-    """What a part is given and what it has found. ``until`` is the end of its time, in seconds since the epoch."""
+    """Inputs and results of a part. ``until`` is the end of its time, in seconds since the epoch."""
 
     def __init__(self, path: Path, quick: bool, device: Any, until: float) -> None:
         self.path, self.quick, self.device, self.until = path, quick, device, until
@@ -78,17 +77,19 @@ class Record:
         roof: float | None = None,
         aim: Aim | None = None,
     ) -> None:
-        """A line of the table: ``peer`` has the figure's unit, ``ratio`` says how much better ours is, ``roof`` is a share."""
+        """Add a row of the table. ``peer`` has the unit of ``figure``; ``ratio``: how many times better ours is than the peer;
+        ``roof``: ours as a fraction of the limit.
+        """
         numbers = {'figure': figure, 'peer': peer, 'ratio': ratio, 'roof': roof}
         row: dict[str, Any] = {'what': what, 'unit': unit}
         row |= {name: None if value is None else rounded(float(value)) for name, value in numbers.items()}
-        # the quick form has other sizes than those that the aims are for
+        # aims are for the full sizes, not for those of --quick
         row |= {'aim': None if aim is None else str(aim), 'met': None if aim is None or self.quick else aim.met(row)}
         self.rows.append(row)
         self.save()
 
     def keep(self, name: str, value: Any) -> None:
-        """A figure for the JSON alone."""
+        """Add a figure to the JSON only."""
         self.figures[name] = value
         self.save()
 
@@ -101,7 +102,7 @@ class Record:
         return self.until - time.time()
 
     def may(self, what: str, seconds: float, work: Callable[[], None]) -> None:
-        """Do what the part can do without, if this many seconds are left for it; a note says why it was not done."""
+        """Run an optional piece of work if at least ``seconds`` are left. If it is skipped or given up, a note says why."""
         if self.left() < seconds:
             self.note(f'{what}: left out, for only {self.left():.0f} s were left')
             return
@@ -127,7 +128,7 @@ class Record:
 
 @contextlib.contextmanager
 def alarm(seconds: float) -> Iterator[None]:
-    """Raise OutOfTime in the body after so many seconds; only one alarm is set at a time."""
+    """Raise OutOfTime in the body after ``seconds``. Only one alarm can be set at a time."""
 
     def ring(*_: object) -> None:
         raise OutOfTime('its time was up')
@@ -144,7 +145,7 @@ def alarm(seconds: float) -> Iterator[None]:
 
 
 def work(parts: Mapping[str, tuple[Part, float]], folder: Path, quick: bool, device: Any, until: float) -> NoReturn:
-    """Do parts (their function, and the seconds they have at most) in order, and end this process after one that failed."""
+    """Run parts (function and time limit in seconds) in order, and end this process after a failed part."""
     code = 0
     for name, (part, seconds) in parts.items():
         print(f'\n== {name}', flush=True)
@@ -153,11 +154,11 @@ def work(parts: Mapping[str, tuple[Part, float]], folder: Path, quick: bool, dev
             break
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # at once: threads that a failed part left behind would be waited for
+    os._exit(code)  # without waiting for threads that a failed part has left behind
 
 
 def attempt(part: Part, record: Record) -> bool:
-    """Run one part; whether this process may go on with another."""
+    """Run one part. Returns whether this process can run further parts."""
     begun, cpu = time.time(), _cpu_seconds()
     if record.left() < LEAST:
         record.end('skipped', seconds=0.0, cpu_seconds=0.0, error=USED_UP)
@@ -179,7 +180,7 @@ def attempt(part: Part, record: Record) -> bool:
 
 
 def _cpu_seconds() -> float:
-    """Processor time of this process and of those it has waited for."""
+    """CPU time of this process and of the children it has waited for."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
 
@@ -188,9 +189,9 @@ def _cpu_seconds() -> float:
 
 
 def supervise(command: Sequence[str], names: Sequence[str], until: float, folder: Path) -> dict[str, dict[str, Any]]:
-    """Run workers until every part has ended; part -> what its file says.
+    """Run workers until every part has ended. Returns part -> content of its file.
 
-    A worker is ``command`` and one more argument, the parts that are left, with commas between them.
+    A worker is started with ``command`` and one more argument, the comma-separated remaining parts.
     """
     left = list(names)
     found: dict[str, dict[str, Any]] = {}
@@ -198,7 +199,7 @@ def supervise(command: Sequence[str], names: Sequence[str], until: float, folder
         if until - time.time() < LEAST:
             found |= {name: {**NOTHING, 'status': 'skipped', 'error': USED_UP} for name in left}
             break
-        # a session of its own, so that what a part starts can be ended with it
+        # a new session, so that processes started by a part can be killed with it
         process = subprocess.Popen([*command, ','.join(left)], start_new_session=True)
         try:
             reason = _watch(process, left, folder)
@@ -207,7 +208,7 @@ def supervise(command: Sequence[str], names: Sequence[str], until: float, folder
         ended = dict(itertools.takewhile(lambda item: _has_ended(item[1]), ((name, read(folder, name)) for name in left)))
         found |= {name: state for name, state in ended.items() if state is not None}
         left = left[len(ended) :]
-        # a worker ends on purpose after a part that failed; else the part that it was at, or was to begin with, ended it
+        # a worker ends itself after a failed part; otherwise its current (or first) part has ended it
         if left and (read(folder, left[0]) is not None or not ended):
             name = left.pop(0)
             found[name] = {**NOTHING, **(read(folder, name) or {}), 'status': 'failed', 'error': reason}
@@ -215,7 +216,7 @@ def supervise(command: Sequence[str], names: Sequence[str], until: float, folder
 
 
 def read(folder: Path, name: str) -> dict[str, Any] | None:
-    """What a part has found so far; None before it begins."""
+    """The results of a part so far; None before it starts."""
     try:
         state: dict[str, Any] = json.loads((folder / f'{name}.json').read_text())
     except FileNotFoundError:
@@ -228,7 +229,7 @@ def _has_ended(state: Mapping[str, Any] | None) -> bool:
 
 
 def _watch(process: subprocess.Popen[bytes], names: Sequence[str], folder: Path) -> str:
-    """Wait for a worker, and kill it if it overstays; how it ended, in words."""
+    """Wait for a worker, and kill it after its time. Returns how it ended, in words."""
     patience = time.time() + STARTUP
     while process.poll() is None:
         states = [state for name in names if (state := read(folder, name)) is not None]

@@ -1,9 +1,9 @@
-"""Autoregressive sampling against Hugging Face's eager generation of the same weights, and beside the memory's bandwidth.
+"""Autoregressive sampling against Hugging Face's eager generation with the same weights, and against the memory bandwidth.
 
-Sides are those of sampling.py: GPT-L's size in bf16, greedy tokens. A token step must read every weight that a token is
-multiplied with, and the keys and values of the positions before it; the roof is the time these bytes take at the rate of a
-copy. Equality first: in fp32 both choose the same tokens. In bf16 two logits may be nearer to each other than it can tell, so
-what is compared is how far each token that ours chose lies below the best in theirs.
+Sides are those of sampling.py: GPT-L's size in bf16, greedy tokens. A token step must read all weights, and the keys and
+values of all previous positions. The roof is the time to read these bytes at the rate of a copy. Equality is checked first: in
+fp32 both choose the same tokens. In bf16 two logits can be equal after rounding, so the check is how far the logit of each of
+our tokens is below the best logit of their model.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from vq.generators.networks.llama import LlamaNetwork
 HF = 'HF, dynamic cache'  # a static cache is compiled by generate, and no longer eager
 FASTER, OF_BANDWIDTH = Aim('ratio', 4.0), Aim('roof', 0.6)
 CHECKED_TOKENS = 32
-REGRET = 0.2  # standard deviations of the logits: bf16 moves them by 0.04 in 12 layers, and a wrong token lies 4 below
+REGRET = 0.2  # standard deviations of the logits: bf16 changes them by 0.04 in 12 layers, and a wrong token is 4 below
 
 
 def ours(network: LlamaNetwork, tokens: int, codes: int, rows: int) -> partial[Tensor]:
-    """Draws (rows, tokens) greedily, the whole of ``generate``."""
+    """Samples (rows, tokens) greedily by ``generate``."""
     model = Autoregressive(network, (tokens,), codes, peers.CLASSES, vocabulary='joint').eval()
     request = SampleRequest(list(range(rows)), 0, labels(network, rows))
     return partial(model.generate, request, peers.greedy, peers.constant)
@@ -87,14 +87,14 @@ def sampling(record: Record) -> None:
 
 
 def to_bf16(model: nn.Module) -> None:
-    """Parameters alone: their positions are a buffer of angles, which in bf16 would be other positions."""
+    """Convert parameters only: positions are a buffer of angles, which bf16 would change."""
     for parameter in model.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)
 
 
 @torch.inference_mode()
 def regret(model: Any, label: Tensor, tokens: Tensor) -> float:
-    """How far the logit of a token lies below the best in their model, at most, in standard deviations of the logits."""
+    """The largest distance of a token's logit below the best logit of their model, in standard deviations of the logits."""
     ids = tokens + peers.CLASSES + 1
     prompt = torch.cat([label[:, None], ids[:, :-1]], 1)
     logits = model(prompt).logits.float()[..., peers.CLASSES + 1 :]
@@ -103,7 +103,7 @@ def regret(model: Any, label: Tensor, tokens: Tensor) -> float:
 
 
 def bytes_read(network: LlamaNetwork, tokens: int, rows: int) -> float:
-    """What a sequence needs at least: all weights once a token, and the keys and values before and of each position."""
+    """Minimum bytes for a sequence: all weights once per token, and keys and values up to each position."""
     weights = sum(weight.numel() * weight.element_size() for weight in peers.weights_of(network))
     head_dim = network.dim // network.heads
     position = 2 * network.depth * network.kv_heads * head_dim * network.head.weight.element_size() * rows

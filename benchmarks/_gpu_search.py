@@ -1,6 +1,6 @@
-"""Nearest-code search against the matrix route as torch.compile makes it; sides and checks are those of code_search.py.
+"""Nearest-code search against the full matrix product compiled by torch.compile; sides and checks are those of code_search.py.
 
-The roof is the matrix product alone, in fp32, written out and nothing searched.
+The roof is the matrix product alone in fp32, written to memory, without a search.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def search(record: Record) -> None:
 def one_shape(record: Record, shape: peers.Shape) -> None:
     name = 'N={} K={} D={}'.format(*shape)
     features, codes = (value.to(record.device) for value in peers.inputs(shape))
-    # on a CPU the C++ compiler would take longer than all else; the part graphs calls it
+    # on a CPU the C++ compiler would take most of the time; the part graphs uses it
     sides = peers.sides_on_device(features, codes, 'inductor' if features.is_cuda else 'aot_eager')
     best = peers.truth_of(features, codes)
     for side, work in sides.items():

@@ -1,6 +1,6 @@
-"""A training step as the trainer does it, without its data and its callbacks, of the shipped ImageNet VQGAN.
+"""A training step of the shipped ImageNet VQGAN as in the trainer, without data loading and callbacks.
 
-Composing and building stand in a function each, so that a move of theirs is one line here.
+Composing and building have one function each, so that a change of their modules is a change of one line here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CONFIG = 'vqgan/8192_dd2_aglwg075_imagenet_ddp.py'
 
 
 def compose_trainer(tiny: bool) -> Mapping[str, Any]:
-    """The trainer's part of the composed config; ``tiny``: in the config's own small form."""
+    """The trainer's part of the composed config; ``tiny``: in its tiny form."""
     from vq.assembly.compose import compose
 
     trainer: Mapping[str, Any] = compose(f'configs/{CONFIG}', {}, {}, tiny=tiny)['trainer']
@@ -48,7 +48,7 @@ def without_gan(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def small_model(width: int) -> dict[str, Any]:
-    """VQGAN's recipe with two levels: little to compile. Codes lie far apart, so that rounding does not choose among them."""
+    """VQGAN's recipe with two levels, for short compilation. Codes are far apart, so that rounding does not change tokens."""
     shape = {'width': width, 'multipliers': (1, 2), 'attention_levels': (1,), 'norm_groups': 8, 'refine': False}
     return {
         'type': 'AdversarialTokenization',
@@ -70,7 +70,7 @@ def small_model(width: int) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def comparable() -> Iterator[None]:
-    """Where sides are compared: products and convolutions in true fp32, convolutions by one algorithm whoever calls first."""
+    """For comparisons: matrix products and convolutions in true fp32, without cuDNN's search for algorithms."""
     searching, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, False
     try:
         with exact_products():
@@ -80,7 +80,7 @@ def comparable() -> Iterator[None]:
 
 
 def load_networks(task: Task) -> list[str]:
-    """Pretrained networks read their files where these are here; the others keep random weights. The paths of the others."""
+    """Load pretrained networks if their files exist. Returns the paths of networks that keep random weights."""
     missing = []
     for name, module in task.named_modules():
         if isinstance(module, Pretrained):
@@ -92,7 +92,7 @@ def load_networks(task: Task) -> list[str]:
 
 
 def images(count: int, size: int, seed: int = 1) -> Batch:
-    """Smooth blobs of colour and some noise: there is something to learn, and nothing to download."""
+    """Smooth colour gradients with some noise: learnable images without a download."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(count, 3, 4, 4, generator=generator)
     smooth = torch.nn.functional.interpolate(coarse, size=(size, size), mode='bilinear')
@@ -102,7 +102,7 @@ def images(count: int, size: int, seed: int = 1) -> Batch:
 
 
 class Training:
-    """A task under a strategy with its optimizers; ``step`` is what is timed."""
+    """A task under a strategy with its optimizers. Benchmarks time ``step``."""
 
     def __init__(self, model: Mapping[str, Any], rates: Mapping[str, float], strategy: Mapping[str, Any]) -> None:
         torch.manual_seed(0)
@@ -119,12 +119,12 @@ class Training:
             for name, parameters in self.parameters.items()
         }
         self.wrapped = self.strategy.wrap(roots)
-        self.values: dict[str, Tensor] = {}  # losses of the last step by their names
-        self.totals: dict[str, Tensor] = {}  # of each optimizer, weighted
+        self.values: dict[str, Tensor] = {}  # losses of the last step, by name
+        self.totals: dict[str, Tensor] = {}  # weighted total loss of each optimizer
         self.done = 0
 
     def step(self, batch: Batch, update: bool = True) -> None:
-        """One step of every optimizer, as in ``Trainer.train_step``. Gradients stay if nothing is updated."""
+        """One step of every optimizer, as in ``Trainer.train_step``. With ``update=False`` gradients are kept."""
         batch = self.strategy.to_device(batch)
         with self.strategy.micro_step(self.wrapped, True):
             for name, losses in self._losses(batch):
@@ -156,10 +156,10 @@ class Training:
         self.strategy.step(optimizer, finite)
 
     def first(self, batch: Batch) -> tuple[dict[str, float], list[Tensor], float]:
-        """Losses and gradients of the next step, which is not taken, and the seconds it took."""
+        """Losses and gradients of the next step, and its seconds. Parameters are not updated."""
         begun = time.perf_counter()
         self.step(batch, update=False)
-        values = {name: float(value) for name, value in self.values.items()}  # waits for the device
+        values = {name: float(value) for name, value in self.values.items()}  # host sync
         seconds = time.perf_counter() - begun
         gradients = [p.grad.detach().clone() for group in self.parameters.values() for p in group if p.grad is not None]
         self.task.zero_grad(set_to_none=True)
@@ -172,13 +172,13 @@ def rates_of(trainer: Mapping[str, Any]) -> dict[str, float]:
 
 
 def difference(values: Mapping[str, float], expected: Mapping[str, float], floor: float = 0.2) -> float:
-    """The largest relative difference of losses; those near zero, as a generator's may be, are compared with ``floor``."""
+    """The largest relative difference of losses. For losses near zero, like a generator's, it is relative to ``floor``."""
     if set(values) != set(expected):
         return float('inf')
     return max(abs(values[name] - expected[name]) / max(abs(expected[name]), floor) for name in expected)
 
 
 def gradient_difference(gradients: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest difference of any gradient, of the largest gradient."""
+    """The largest difference of any gradient, relative to the largest gradient."""
     largest = max(float(value.abs().max()) for value in expected)
     return max(float((one - other).abs().max()) for one, other in zip(gradients, expected, strict=True)) / largest

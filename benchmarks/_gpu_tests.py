@@ -1,4 +1,4 @@
-"""The tests that need a CUDA device, in a process of their own."""
+"""The tests that need a CUDA device, in a separate process."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from _gpu_running import Record
 
 ROOT = Path(__file__).parent.parent
 MARK = 'pytest.mark.gpu'
-LAST = 3  # lines of a failure that are kept
-PROCESSES = 4  # of a machine with a GPU: what these tests wait for is mostly the host
+LAST = 3  # lines to keep of a failure
+PROCESSES = 4  # on a machine with a GPU: these tests are mostly limited by the host
 
 
 def marked_files() -> list[str]:
-    """Files with a test that is marked: collecting all others takes longer than these tests do."""
+    """Files with a marked test. Collecting all other files would take longer than these tests."""
     files = sorted((ROOT / 'tests').rglob('test_*.py'))
     return [str(path.relative_to(ROOT)) for path in files if any(MARK in line for line in path.read_text().splitlines())]
 
@@ -30,7 +30,7 @@ def run_tests(record: Record) -> None:
         command = [sys.executable, '-m', 'pytest', '-m', 'gpu', '--tb=short', f'--junitxml={report}']
         if record.device.type == 'cuda' and importlib.util.find_spec('xdist') is not None:
             command += ['--numprocesses', str(min(PROCESSES, os.cpu_count() or 1))]
-        # of a pytest around this one, if there is one
+        # without the variables of an outer pytest
         environment = {name: value for name, value in os.environ.items() if not name.startswith('PYTEST_')}
         done = subprocess.run([*command, *marked_files()], cwd=ROOT, env=environment, capture_output=True, text=True)
         said = (done.stderr.strip() or done.stdout.strip())[-2000:]

@@ -1,7 +1,7 @@
-"""Images a second in training the ImageNet VQGAN, with its discriminator and without, beside what matrix products allow.
+"""Images per second in training the ImageNet VQGAN, with and without discriminator, and as a share of matrix product speed.
 
-The step is that of the trainer; images lie on the device, so nothing is loaded. The roof is the rate of a large bf16 product
-over the operations of a step: nothing that is made of products can be faster.
+The step is that of the trainer, with images that are already on the device. The roof is the rate of a large bf16 matrix
+product divided by the FLOPs of a step, which is an upper bound for the speed.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from vq.core.records import Batch
 
 FAST = {'precision': 'bf16', 'channels_last': True}
 AIM = Aim('figure', 100.0)
-CHECKED, BATCH, BATCHES = 4, 32, (48, 64, 96, 128, 192)  # beyond that a feature map has 2^31 numbers
+CHECKED, BATCH, BATCHES = 4, 32, (48, 64, 96, 128, 192)  # with larger batches a feature map has over 2^31 elements
 QUICK_BATCH, QUICK_BATCHES = 2, (2, 3)
-SLACK = 5e-2  # of a loss: what half precision may move it in the first step
-ROOM = 0.92  # of the memory of the card
+SLACK = 5e-2  # allowed relative change of a loss by half precision in the first step
+ROOM = 0.92  # usable fraction of the memory of the card
 LEAST_FOR_COMPILATION = 60.0  # seconds
 
 
 class Operations(TorchDispatchMode):
-    """Counts as torch's FlopCounterMode does, whose watch over modules a gradient at a leaf (``autograd.grad``) breaks.
+    """Counts FLOPs like torch's FlopCounterMode, whose module hooks fail with ``autograd.grad`` at a leaf.
 
-    The search for codes on a GPU is a kernel that no mode sees: a thousandth of all.
+    The code search on a GPU is a kernel that dispatch modes cannot see; it has a thousandth of all FLOPs.
     """
 
     total = 0.0
@@ -45,7 +45,7 @@ class Operations(TorchDispatchMode):
 
 
 class Sides:
-    """The task in its variants, all from the same seed."""
+    """Variants of the task, all with the same seed."""
 
     def __init__(self, record: Record) -> None:
         self.record = record
@@ -93,7 +93,7 @@ def train(record: Record) -> None:
         record.keep(name, {**time.figures(), 'peak_mib': memory[name], 'tflop_per_image': rounded(flops[name] / 1e12)})
     kinds.clear()
     release(record.device)
-    seconds_at_roof = flops['GAN, bf16, channels last'] / rate  # of one image
+    seconds_at_roof = flops['GAN, bf16, channels last'] / rate  # per image
     largest(record, sides, fast, seconds_at_roof)
     del fast
     release(record.device)
@@ -104,7 +104,7 @@ def train(record: Record) -> None:
 
 
 def check(record: Record, sides: Sides, kinds: Mapping[str, Training]) -> None:
-    """The first step of each variant against that in fp32."""
+    """Compare the first step of each variant with fp32."""
     batch = sides.batch(QUICK_BATCH if record.quick else CHECKED)
     plain = sides.make({})
     with comparable():
@@ -117,7 +117,7 @@ def check(record: Record, sides: Sides, kinds: Mapping[str, Training]) -> None:
 
 
 def operations(kind: Training, batch: Batch) -> float:
-    """Of one image in one step, forward and backward, a multiplication and an addition counted as two."""
+    """FLOPs per image of one step, forward and backward; a multiplication and an addition count as two."""
     with comparable(), Operations() as counted:
         kind.step(batch, update=False)
     kind.task.zero_grad(set_to_none=True)
@@ -125,11 +125,11 @@ def operations(kind: Training, batch: Batch) -> float:
 
 
 def largest(record: Record, sides: Sides, kind: Training, seconds_at_roof: float) -> None:
-    """The largest batch of a short list that fits, and its images a second."""
+    """The largest batch of a short list that fits, and its images per second."""
     sizes = list(QUICK_BATCHES if record.quick else BATCHES)
     batch = sides.batch(QUICK_BATCH if record.quick else BATCH)
     peak = peak_mib(record.device, lambda: kind.step(batch))
-    if peak is not None:  # those that would not fit need not be tried
+    if peak is not None:  # skip batches that cannot fit
         held = torch.cuda.memory_allocated() / 2**20
         room = ROOM * torch.cuda.get_device_properties(0).total_memory / 2**20
         sizes = [size for size in sizes if held + (peak - held) / BATCH * size <= room] or sizes[:1]
@@ -152,7 +152,7 @@ def fits(kind: Training, batch: Batch) -> bool:
         kind.step(batch)
         kind.step(batch)
     except RuntimeError as error:
-        # cuDNN has words of its own for having no memory
+        # cuDNN reports missing memory with an error of its own
         if not isinstance(error, torch.OutOfMemoryError) and 'cudnn' not in str(error).lower():
             raise
         for optimizer in kind.optimizers.values():

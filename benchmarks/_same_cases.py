@@ -1,4 +1,4 @@
-"""What ``same.py`` composes and trains: option sets by family, and seeded runs."""
+"""The cases of ``same.py``: option sets by family, and seeded runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 Options = dict[str, Any]
-Case = dict[str, Any]  # entry, tiny, options: what a checkout is asked to compose
+Case = dict[str, Any]  # entry, tiny, options: a config for both checkouts to compose
 
 FOLDER = {'dataset': 'folder', 'data_root': 'data/mine', 'augmentation': 'weak', 'bad_images': 'skip'}
 RUNNING = {'iters': 77, 'batch_size': 24, 'val_batch_size': 12, 'num_workers': 1, 'strategy': 'fsdp', 'precision': 'fp16'}
@@ -18,7 +18,7 @@ DIGITS_TOKENIZERS = (
     'vq_ema vq_kmeans vq_plain vq_reinit vq_restart vq_rotation vqgan'
 )
 
-# (entries, option sets that each of them is composed with); every entry is composed without options too
+# (entries, option sets for each of these entries); every entry is also composed without options
 OPTIONS: tuple[tuple[str, list[Options]], ...] = (
     ('*', [{'strategy': 'ddp', 'precision': 'bf16'}, {'accumulate': 2, 'batch_size': 24}]),
     ('vqgan/*', [{'image_size': 128}, {'num_embeddings': 512, 'embedding_dim': 32}, {'ema': 0.99, 'evaluate': None}]),
@@ -63,7 +63,7 @@ OPTIONS: tuple[tuple[str, list[Options]], ...] = (
 
 
 def cases(entries: Sequence[str], with_options: bool = True) -> Iterator[Case]:
-    """Each entry in full and tiny form, without options and with each of its family's sets."""
+    """Each entry in full and tiny form, without options and with each option set of its family."""
     for entry in entries:
         sets = [options for pattern, found in OPTIONS if fnmatch.fnmatch(entry, pattern) for options in found]
         for options in [{}, *(sets if with_options else [])]:
@@ -76,7 +76,7 @@ def cases(entries: Sequence[str], with_options: bool = True) -> Iterator[Case]:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run of ``vq.train`` with the default seed. ``upon``: a run before it, whose tokenizer it takes."""
+    """A run of ``vq.train`` with the default seed. ``upon``: an earlier run, whose tokenizer it uses."""
 
     name: str
     config: str

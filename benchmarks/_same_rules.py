@@ -1,8 +1,8 @@
-"""What may differ between an old and a new checkout without anything else being computed: the rules of ``same.py``.
+"""The rules of ``same.py``: differences between an old and a new checkout that do not change what is computed.
 
-``RULES`` bring a composed config of either side into one form. ``ALLOWED`` are differences that may remain. Each is a small
-function with a sentence that says what it takes for equal. Two equal configs stay equal under all of them, and two configs
-that are not may only become so by a sentence written here.
+``RULES`` normalize a composed config of either side. ``ALLOWED`` are differences that are accepted. Each rule is a small
+function with a sentence that describes what counts as equal. Equal configs stay equal under all rules. Different configs
+only count as equal if a rule here says so.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ Config = dict[str, Any]
 ABSENT = '(absent)'
 STEP_DEFAULTS = {'clip': None, 'schedule': None, 'scale_lr': 'none', 'base_batch': 256}
 
-# tables: what else is known to have another name, to follow from the model, or to have been added on purpose
+# tables of renamed items, of values that follow from the model, and of intended additions
 
 RENAMED_TYPES: dict[str, str] = {}  # old name of a registered item -> new name
 RENAMED_KEYS: dict[tuple[str, str], str] = {}  # (new name of an item, old name of its parameter) -> new name
 OPTIONAL_PARTS = ('callbacks', 'metrics', 'losses', 'penalties', 'optimizers')  # dicts of parts: None switches an entry off
-BOUND = (  # paths of values that a model decides when it is built
+BOUND = (  # paths of values that follow from the model when it is built
     'validator.metrics.*.codebook_size',
     'validator.metrics.*.codebook_sizes',
     '*.model.generator.token_shape',
@@ -35,7 +35,7 @@ BOUND = (  # paths of values that a model decides when it is built
     '*.model.generator.network.grid',
     '*.model.generator.network.prefix',
 )
-ADDED = (  # (entry, path of what only the new side has, why)
+ADDED = (  # (entry, path that only the new side has, reason)
     ('digits/vqgan.py', 'trainer.callbacks.eval', 'it evaluates while it trains: its list of callbacks had lost that one'),
     ('digits/vqgan.py', 'trainer.callbacks.EvalCallback', 'the same, built'),
     ('digits/decoder.py', 'trainer.callbacks.eval', 'with ir_config digits/vqgan.py, whose callbacks it takes'),
@@ -51,7 +51,7 @@ ADDED = (  # (entry, path of what only the new side has, why)
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """``old`` and ``new`` at ``path``; ``kind``: the item whose argument it is, or ``Item.argument`` inside its record."""
+    """``old`` and ``new`` value at ``path``. ``kind``: the item with this argument, or ``Item.argument`` within a record."""
 
     path: str
     old: Any
@@ -65,13 +65,13 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """Where a difference was found, and the default arguments that each side declares."""
+    """The entry of a difference, and the default arguments of each side."""
 
     entry: str
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)  # side -> item -> values
 
 
-# rules that bring a config into one form
+# rules that normalize a config
 
 
 def without_tiny(config: Config) -> None:
@@ -104,7 +104,7 @@ def steps_in_optimizers(config: Config) -> None:
     if isinstance(callbacks, list):
         for step in [part for part in callbacks if is_part(part, 'OptimizeCallback')]:
             chosen = [name for name in optimizers if step.get('optimizer') in (None, name)]
-            if chosen:  # else it is of no optimizer there is: it stays, and is a difference
+            if chosen:  # otherwise it names an unknown optimizer: it stays, and is a difference
                 callbacks.remove(step)
             for name in chosen:
                 optimizers[name].update({key: copy.deepcopy(step[key]) for key in STEP_DEFAULTS if key in step})
@@ -122,7 +122,7 @@ def callbacks_by_class(config: Config) -> None:
         listed = list(callbacks.values()) if isinstance(callbacks, dict) else callbacks
         named: dict[str, Any] = {}
         for part in listed:
-            if part is None:  # where an OptimizeCallback stood
+            if part is None:  # in place of a former OptimizeCallback
                 continue
             name = snake(part['type'].removesuffix('Callback')) if isinstance(part, dict) else 'no part'
             taken = sum(key.partition('#')[0] == name for key in named)
@@ -139,34 +139,32 @@ class Rule:
 
 
 RULES = (
+    Rule('The overrides in `tiny` are not compared themselves: the composed tiny form is compared.', without_tiny),
+    Rule('A type is compared by its last name, with or without its registry; renamed types have their new name.', short_types),
+    Rule('A renamed parameter is compared under its new name.', renamed_keys),
+    Rule('None in a dict of parts switches an entry off, which equals a missing entry.', without_none),
     Rule(
-        'The patch `tiny` is compared by what it makes of a config, in the tiny form, and not as it is written.', without_tiny
-    ),
-    Rule('A type is what its last name says, with or without its registry, under its new name.', short_types),
-    Rule('A parameter that was renamed has its new name.', renamed_keys),
-    Rule('None in a dict of parts switches an entry off, which is the same as not having it.', without_none),
-    Rule(
-        'What an OptimizeCallback says of a step (clip, schedule, scale_lr, base_batch) stands beside lr in the optimizers it '
-        'names, in all of them if it names none; what is at its default is not written.',
+        'Step settings of an OptimizeCallback (clip, schedule, scale_lr, base_batch) are moved into the optimizers that it '
+        'names, or into all optimizers if it names none; default values are removed.',
         steps_in_optimizers,
     ),
     Rule(
-        'Callbacks are a dict: each is named by its class, further ones of a class are numbered as they are written, and '
-        'neither their own names nor the order of classes matter. No callbacks are the same as none given.',
+        'Callbacks are a dict. Each is named by its class, and further callbacks of a class are numbered in order; their own '
+        'names and the order of classes do not matter. An empty dict equals a missing one.',
         callbacks_by_class,
     ),
 )
 
 
 def normal(config: Config) -> Config:
-    """A copy of ``config`` in the form that both sides share."""
+    """A normalized copy of ``config``."""
     found = copy.deepcopy(config)
     for rule in RULES:
         rule.apply(found)
     return found
 
 
-# differences that may remain
+# accepted differences
 
 
 def is_bound(difference: Difference, context: Context) -> bool:
@@ -197,9 +195,9 @@ class Allowance:
 
 
 ALLOWED = (
-    Allowance('The new side may leave out what follows from the model: the paths in BOUND.', is_bound),
-    Allowance('An argument may be left out by one side that the other gives at the default of the first.', is_default),
-    Allowance('The new side may have what ADDED names, with the entry and the reason.', is_added),
+    Allowance('The new side may leave out values that follow from the model: the paths in BOUND.', is_bound),
+    Allowance('One side may leave out an argument if the other side sets it to the default of the first side.', is_default),
+    Allowance('The new side may have the additions in ADDED, each with its entry and reason.', is_added),
 )
 
 
@@ -211,7 +209,7 @@ def remaining(differences: Iterator[Difference], context: Context) -> list[Diffe
 
 
 def differences(old: Any, new: Any, path: str = '', kind: str = '') -> Iterator[Difference]:
-    """Where two values differ, the deepest places. Parts of two types differ as a whole."""
+    """The innermost differences of two values. Parts of different types differ as a whole."""
     if isinstance(old, dict) and isinstance(new, dict) and old.get('type') == new.get('type'):
         name = old['type'] if isinstance(old.get('type'), str) else kind
         for key in dict.fromkeys([*old, *new]):
@@ -228,14 +226,14 @@ def differences(old: Any, new: Any, path: str = '', kind: str = '') -> Iterator[
 
 
 def same_value(old: Any, new: Any) -> bool:
-    """Equal, and of the same types: 1, 1.0 and True are three values. The order of keys says nothing."""
+    """Whether values and types are equal: 1, 1.0 and True differ. The order of keys does not matter."""
     if isinstance(old, dict) and isinstance(new, dict):
         return set(old) == set(new) and all(same_value(old[key], new[key]) for key in old)
     return repr(old) == repr(new)
 
 
 def built_differences(old: Mapping[str, Config], new: Mapping[str, Config]) -> Iterator[Difference]:
-    """Between built parts: all of what is strict, and of what is loose what both sides have. Steps are no part any more."""
+    """Differences of built parts: all strict entries, and loose entries of both sides. OptimizeCallbacks are ignored."""
     for path in dict.fromkeys([*old['strict'], *new['strict']]):
         one, other = (side['strict'].get(path, ABSENT) for side in (old, new))
         one = RENAMED_TYPES.get(one, one)

@@ -1,4 +1,4 @@
-"""Seeded runs of both checkouts, and a digest of the tensors that each of them ends in."""
+"""Seeded runs of both checkouts, and digests of their final tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Digests = dict[str, dict[str, str]]  # file -> tensor -> SHA-256
 
 
 def train(tree: Path, runs: Sequence[Run], folder: Path, threads: int) -> dict[str, Digests]:
-    """Train ``runs`` in their order, by the public command; the digests of the last checkpoint of each."""
+    """Train ``runs`` in order, by the public command. Returns the digests of the last checkpoint of each."""
     found: dict[str, Digests] = {}
     for run in runs:
         options = [*run.options, *([f'tokenizer_run::{run.upon}'] if run.upon else [])]
@@ -58,7 +58,7 @@ def tensors(file: Path) -> Iterator[tuple[str, str]]:
 
 
 def whole(found: Digests) -> str:
-    """One digest of a run. Those of tensors are of fixed length and sorted by name, so it says as much as all bytes."""
+    """One digest of a run, from all tensor digests. These have a fixed length and are sorted by name."""
     text = '\n'.join(
         f'{file}\n' + ''.join(tensors[name] for name in sorted(tensors)) for file, tensors in sorted(found.items())
     )
@@ -66,7 +66,7 @@ def whole(found: Digests) -> str:
 
 
 def unequal(old: Digests, new: Digests) -> list[str]:
-    """The tensors that are not the same on both sides, with their files."""
+    """The tensors that differ between the two sides, with their files."""
     flat = [
         {f'{file}: {name}': value for file, tensors in side.items() for name, value in tensors.items()} for side in (old, new)
     ]

@@ -1,5 +1,6 @@
-"""Checkouts of this project side by side: each answers in processes of its own, which import that checkout and nothing else of
-ours. ``-P`` keeps the folder of a script off the path, PYTHONPATH puts the checkout first, an editable install comes last.
+"""Run two checkouts of this project side by side, each in separate processes that import ``vq`` from that checkout only.
+
+``-P`` keeps the folder of a script off sys.path, and PYTHONPATH puts the checkout before an editable install.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ T = TypeVar('T')
 
 
 def checkout(path: Path) -> Path:
-    """``path``, made absolute, if it holds this project."""
+    """The absolute ``path``, if it is a checkout of this project."""
     for needed in ('vq/__init__.py', 'configs'):
         if not (path / needed).exists():
             raise SystemExit(f'{path} is no checkout of this project: it has no {needed}')
@@ -29,7 +30,7 @@ def checkout(path: Path) -> Path:
 
 
 def environment(tree: Path, threads: int = 1, tiny: bool = False) -> dict[str, str]:
-    """What a process of ``tree`` sees. Graphics cards are hidden: equal bits are promised on the CPU."""
+    """The environment of a process of ``tree``. GPUs are hidden, since bitwise equality is only guaranteed on the CPU."""
     kept = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'PYTHONPATH')}
     own = {'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': str(threads), 'CUDA_VISIBLE_DEVICES': ''}
     return {**kept, **own, **({'DRY_RUN': 'True'} if tiny else {})}
@@ -38,7 +39,7 @@ def environment(tree: Path, threads: int = 1, tiny: bool = False) -> dict[str, s
 def python(
     tree: Path, arguments: Sequence[str], folder: Path, *, threads: int = 1, tiny: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """Run Python on ``tree`` in ``folder``. A command that fails ends the benchmark with the last lines it wrote."""
+    """Run Python with ``tree`` in ``folder``. A failing command ends the benchmark with the last lines of its output."""
     command = [sys.executable, '-P', *arguments]
     done = subprocess.run(command, cwd=folder, env=environment(tree, threads, tiny), capture_output=True, text=True)
     if done.returncode:
@@ -48,7 +49,7 @@ def python(
 
 
 def ask(tree: Path, worker: str, question: Mapping[str, Any]) -> dict[str, Any]:
-    """Let ``benchmarks/WORKER`` answer a question in a process of ``tree``; both are JSON."""
+    """Run ``benchmarks/WORKER`` in a process of ``tree``. It reads ``question`` and writes its answer as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder, 'question.json'), Path(folder, 'answer.json')
         asked.write_text(json.dumps(question))
@@ -60,7 +61,7 @@ def ask(tree: Path, worker: str, question: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def side_by_side(trees: Mapping[str, Path], work: Callable[[str, Path], T]) -> dict[str, T]:
-    """``work`` on both checkouts at once: it waits for processes, so threads are enough."""
+    """Run ``work`` on both checkouts at the same time. It waits for processes, so threads are enough."""
     with ThreadPoolExecutor(len(trees)) as pool:
         running = {side: pool.submit(work, side, tree) for side, tree in trees.items()}
         return {side: found.result() for side, found in running.items()}

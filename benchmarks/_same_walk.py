@@ -1,4 +1,4 @@
-"""What ``walk.py`` asks of one checkout, in a process that imports it: the calls from ``vq.load`` to tokens.
+"""The worker of ``walk.py``, run in a process that imports one checkout: records the calls from ``vq.load`` to tokens.
 
 python -P _same_walk.py QUESTION.json ANSWER.json        with PYTHONPATH=CHECKOUT, in the folder of the run
 """
@@ -19,13 +19,13 @@ import torch
 import vq
 
 PACKAGE = Path(vq.__file__).resolve().parent
-DOOR = '__init__.py'  # where the user's call of ``vq.load`` comes in
+DOOR = '__init__.py'  # the file that the user calls by ``vq.load``
 
 Call = tuple[str, str, str, str]  # calling file and function, called file and function
 
 
 class Recorder:
-    """Calls between functions of the package, first to last, each once. What runs while a module is imported is left out."""
+    """Distinct calls between functions of the package, in order. Calls during the import of a module are ignored."""
 
     def __init__(self) -> None:
         self.calls: dict[Call, int] = {}
@@ -53,7 +53,7 @@ class Recorder:
 
 
 def codes_above(frame: FrameType | None) -> Iterator[CodeType]:
-    """The code of a frame and of all that called it, the nearest first; torch's and Python's own stand between."""
+    """The code of a frame and of all its callers, innermost first, with frames of torch and Python."""
     while frame is not None:
         yield frame.f_code
         frame = frame.f_back
@@ -69,7 +69,7 @@ def recorded(work: Callable[[], Any]) -> tuple[Any, dict[Call, int]]:
     return result, recorder.calls
 
 
-# what a file imports
+# imports of a file
 
 
 def module_name(file: str) -> str:
@@ -78,8 +78,8 @@ def module_name(file: str) -> str:
 
 
 def imported_names(file: str) -> set[tuple[str, str]]:
-    """(module, name) of each class and function of the package that a file imports, wherever in it; classes with those they
-    inherit from, modules as (module, '').
+    """(module, name) of each class and function of the package that a file imports anywhere; classes with their base classes,
+    modules as (module, '').
     """
     found: set[tuple[str, str]] = set()
     package = module_name(file).split('.')[: None if file.endswith('__init__.py') else -1]
@@ -95,7 +95,7 @@ def imported_names(file: str) -> set[tuple[str, str]]:
 
 
 def places_of(module: str, name: str) -> Iterator[tuple[str, str]]:
-    """Where ``from module import name`` leads to, through packages that hand it on."""
+    """The modules that define the object of ``from module import name``, through re-exports."""
     value = getattr(importlib.import_module(module), name, None)
     if value is None or type(value).__name__ == 'module':
         yield f'{module}.{name}', ''

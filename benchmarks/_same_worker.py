@@ -1,8 +1,8 @@
-"""What ``same.py`` asks of one checkout, in a process that imports it: its entries, its composed configs, its built parts.
+"""The worker of ``same.py``, run in a process that imports one checkout: its entries, its composed configs, its built parts.
 
     python -P _same_worker.py QUESTION.json ANSWER.json        with PYTHONPATH=CHECKOUT
 
-It runs on checkouts of different age, so it asks for little and looks for it in every place where it has stood.
+It runs on checkouts of different age, so it uses few functions and looks for each in all its former modules.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import Any
 import vq
 
 HOME = Path(vq.__file__).resolve().parents[1]
-PLACES = ('vq.assembly', 'vq.cli')  # of composing and counting, the newest first
-LONGEST = 64  # of a list; longer ones, such as the files of a dataset, are told by their length
+PLACES = ('vq.assembly', 'vq.cli')  # packages of composing and counting, newest first
+LONGEST = 64  # longer lists, such as the files of a dataset, are described by their length
 PLAIN = (bool, int, float, str, Path)
 SECTIONS = ('model', 'dataset', 'dataloader', 'strategy', 'callbacks', 'metrics')
 
 
 def found_in_places(module: str, name: str, otherwise: Any = None) -> Any:
-    """``name`` of the first ``PLACE.module`` that there is."""
+    """``name`` of the first existing ``PLACE.module``."""
     for place in PLACES:
         try:
             return getattr(importlib.import_module(f'{place}.{module}'), name)
@@ -41,7 +41,7 @@ def found_in_places(module: str, name: str, otherwise: Any = None) -> Any:
 
 
 def encoded(value: Any) -> Any:
-    """As JSON that keeps apart what Python keeps apart. Paths into the checkout are written without it."""
+    """JSON that preserves Python types. The path of the checkout is replaced by a placeholder."""
     if isinstance(value, str):
         return value.replace(str(HOME), '<checkout>')
     if value is None or isinstance(value, bool | int):
@@ -65,13 +65,13 @@ def encoded(value: Any) -> Any:
 
 
 def entries() -> list[str]:
-    """The configs that describe a whole experiment, as the tests of the checkout count them."""
+    """The configs of whole experiments, as the tests of the checkout define them."""
     found: list[str] = importlib.import_module('tests.shipped').entries()
     return found
 
 
 def composed(case: Mapping[str, Any]) -> Any:
-    """The config of a case, or what kept it from being composed."""
+    """The composed config of a case, or the error."""
     file = HOME / 'configs' / case['entry']
     if not file.is_file():
         return {'(vanished)': str(file.relative_to(HOME))}
@@ -84,7 +84,7 @@ def composed(case: Mapping[str, Any]) -> Any:
 
 
 def defaults() -> dict[str, dict[str, Any]]:
-    """Name of a registered item -> default of each parameter that has one. ``Item.parameter``: of the record it takes."""
+    """Name of a registered item -> defaults of its parameters. ``Item.parameter`` -> defaults of the record it takes."""
     from vq.core.parameters import dataclass_in, parameters_of
     from vq.registries import VQRegistry
 
@@ -96,7 +96,7 @@ def defaults() -> dict[str, dict[str, Any]]:
                 record = dataclass_in(parameter.annotation)
                 if record is not None:
                     found[f'{name}.{parameter.name}'] = defaults_of(record)
-            found[name] = {} if name in found else defaults_of(item)  # two items of one name: which is meant is not known
+            found[name] = {} if name in found else defaults_of(item)  # ambiguous if two items have the same name
     return found
 
 
@@ -109,8 +109,8 @@ def defaults_of(item: Any) -> dict[str, Any]:
 
 
 class Described:
-    """What can be seen of built parts. ``strict``: classes, tensors, what is trained; ``loose``: attributes that hold plain
-    values, of which a checkout may have others for its own use.
+    """Descriptions of built parts. ``strict``: classes, tensors, requires_grad. ``loose``: attributes with plain values, which
+    may exist in one checkout only.
     """
 
     def __init__(self) -> None:
@@ -181,7 +181,7 @@ class Described:
 
 
 def by_class(parts: Any) -> dict[str, Any]:
-    """A list, or a dict, of parts under names of their classes; further ones of a class get a number."""
+    """Parts of a list or dict, by class name; further parts of a class are numbered."""
     found: dict[str, Any] = {}
     for part in parts.values() if isinstance(parts, Mapping) else parts:
         taken = sum(key.partition('#')[0] == name_of(part) for key in found)
@@ -204,14 +204,14 @@ def describe(tensor: Any) -> str:
 
 
 def built(case: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """(strict or loose, what is known) of the runners of a case; what keeps one from being built stands in their place."""
+    """('strict' or 'loose', descriptions) of the runners of a case; an error takes the place of a runner."""
     import torch
 
     from vq.core.errors import UserError
     from vq.registries import VQRunnerRegistry
 
     described, config = Described(), composed(case)
-    on_meta = found_in_places('counting', 'on_meta', lambda: torch.device('meta'))  # ours draws no values, torch's does
+    on_meta = found_in_places('counting', 'on_meta', lambda: torch.device('meta'))  # ours skips random values
     for which in ('trainer', 'validator'):
         if which not in config:
             continue

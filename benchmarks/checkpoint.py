@@ -4,9 +4,9 @@
     python benchmarks/checkpoint.py --quick    40 MB
     python benchmarks/checkpoint.py --folder /some/disk
 
-A third of the state is weights, the rest the two moments of AdamW. Ours writes aside, flushes to the disk, hashes every file,
-renames, and marks the folder complete; torch.save writes over its target and leaves flushing to the system, so it is also
-timed with a flush. Loading compares hashes unless told not to. What comes back must be equal to the bit, from both.
+A third of the state is weights, the rest the two moments of AdamW. Ours writes to a temporary name, flushes to disk, hashes
+every file, renames, and marks the folder complete. torch.save overwrites its target and leaves flushing to the system, so it
+is also timed with a flush. Loading verifies hashes by default. Loaded tensors must be bitwise equal on both sides.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TENSORS = 96
 
 
 def make_state(megabytes: float) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights, and an optimizer state as AdamW keeps it; both together ``megabytes`` (of 10^6 bytes)."""
+    """Weights and an optimizer state like that of AdamW, together ``megabytes`` (of 10^6 bytes)."""
     size = int(megabytes * 1e6 / 4 / 3 / TENSORS)
     model = {f'layer_{index}.weight': torch.randn(size) for index in range(TENSORS)}
     moments = {
@@ -55,7 +55,7 @@ def folder_bytes(path: Path) -> int:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal containers of equal tensors."""
+    """Whether containers and tensors are equal."""
     if isinstance(a, Tensor):
         return isinstance(b, Tensor) and torch.equal(a, b)
     if isinstance(a, dict):

@@ -1,23 +1,23 @@
-"""Nearest-code search: ours against what one would write, what others wrote, and the bare matrix product.
+"""Nearest-code search: ours against textbook code, other packages, and the bare matrix product.
 
     python benchmarks/code_search.py            4096 features, 16384 codes; 1024 features, 262144 codes; 8 and 256 channels
     python benchmarks/code_search.py --quick    512 and 64 features, the last shape left out
 
-    textbook        x^2 - 2 x c + c^2, whole, then argmin
+    textbook        the full matrix x^2 - 2 x c + c^2, then argmin
     addmm           one addmm of c^2 and -2 x c, then argmin
-    sketch          tiles of 256 x 16384 or 512 x 4096 scores in one reused buffer, a maximum with its index of each
+    sketch          tiles of 256 x 16384 or 512 x 4096 scores in one reused buffer, max with index of each tile
     cdist, faiss    torch.cdist then argmin; IndexFlatL2
-    vq-pytorch      VectorQuantize of vector-quantize-pytorch in eval, beside our whole quantizer: tokens, vectors, losses
-    matrix product  all scores written out, nothing searched
+    vq-pytorch      VectorQuantize of vector-quantize-pytorch in eval, against our whole quantizer: tokens, vectors, losses
+    matrix product  all scores written to memory, without a search
 
-Equality first: the tokens of every side against float64. Where two codes are nearer to each other than fp32 can tell, either
-is right, so what is compared is the distance of the chosen code. Then time, in turns. Ratios are of processor time, paired
-by round. With 262144 codes the sides that need the whole matrix get 128 features at a time, as it would take a gigabyte
-and several of them otherwise, and vector-quantize-pytorch is left out.
+First, the tokens of every side are checked against float64. If two codes are equally far within fp32 precision, either is
+right, so the distance of the chosen code is compared. Then the sides are timed in turns. Ratios are of CPU time, paired by
+round. With 262144 codes the sides that need the whole matrix get 128 features at a time, since they would need one or several
+gigabytes otherwise, and vector-quantize-pytorch is left out.
 
-Memory is the high-water mark of this process while a side runs (``VmHWM`` of Linux), beyond what it held before. It counts
-tensors, and what libraries take, unless they have kept it from the warm-up. With a GPU the kernel is timed against the torch
-path and the compiled matrix route.
+Memory is the high-water mark of this process while a side runs (``VmHWM`` of Linux), beyond its memory before. It includes
+tensors and memory of libraries, unless they have kept it since the warm-up. With a GPU the kernel is timed against the torch
+path and the compiled matrix product.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ OURS, WHOLE, ROOF = 'ours: nearest_code', 'ours: whole quantizer', 'matrix produ
 KERNEL, TORCH_PATH, COMPILED = 'ours: kernel', 'ours: torch path', 'addmm, argmin, compiled'
 SKETCHES = {'sketch, 256 x 16384': (256, 16384), 'sketch, 512 x 4096': (512, 4096)}
 MANY_CODES, ROWS_AT_ONCE = 2**17, 128
-SLACK = 1e-4  # of the distance: what fp32 may lose where two codes are nearly as far
+SLACK = 1e-4  # relative tolerance of distances, for fp32 with two codes at nearly equal distance
 PROMISED_MB = 16e6 / 2**20
 
 Shape = tuple[int, int, int]
@@ -72,7 +72,7 @@ def one_addmm(features: Tensor, codes: Tensor) -> Tensor:
 
 
 def sketch(features: Tensor, codes: Tensor, rows: int, width: int) -> Tensor:
-    """What the issue behind our search proposed, and measured first."""
+    """The sketch from the issue that proposed our search."""
     norms = codes.square().sum(1)
     buffer, tokens = torch.empty(rows * width), []
     for part in features.split(rows):
@@ -88,7 +88,7 @@ def sketch(features: Tensor, codes: Tensor, rows: int, width: int) -> Tensor:
 
 
 def sides_of(features: Tensor, codes: Tensor) -> dict[str, Callable[[], Any]]:
-    """Name -> the work that is timed. features (N, D), codes (K, D)."""
+    """Name -> the work to time. features (N, D), codes (K, D)."""
     many = len(codes) > MANY_CODES
     parts = features.split(ROWS_AT_ONCE if many else len(features))
     scores = torch.empty(len(parts[0]), len(codes))
@@ -104,7 +104,7 @@ def sides_of(features: Tensor, codes: Tensor) -> dict[str, Callable[[], Any]]:
         faiss.omp_set_num_threads(torch.get_num_threads())
         sides['faiss IndexFlatL2'] = lambda: torch.from_numpy(index.search(features.numpy(), 1)[1][:, 0])
     if not many:
-        from vector_quantize_pytorch import VectorQuantize  # here: the other functions are of use where it is not installed
+        from vector_quantize_pytorch import VectorQuantize  # here: other functions do not need the package
 
         ours = VectorQuantizer(len(codes), codes.shape[1]).eval()
         ours.codebook.weight.data.copy_(codes)
@@ -129,12 +129,12 @@ def distances(features: Tensor, codes: Tensor, tokens: Tensor) -> Tensor:
 
 
 def truth_of(features: Tensor, codes: Tensor) -> Tensor:
-    """Nearest codes (N,) in float64, which is exact to far more digits than any side."""
+    """Nearest codes (N,) in float64, which is far more precise than any side."""
     return torch.cat([one_addmm(part, codes.double()) for part in features.double().split(ROWS_AT_ONCE)])
 
 
 def check(name: str, features: Tensor, codes: Tensor, tokens: Tensor, best: Tensor) -> float:
-    """The share of tokens that are those of float64; the others must be as near."""
+    """The share of tokens equal to those of float64. Other tokens must be equally near."""
     truth = distances(features, codes, best)
     excess = (distances(features, codes, tokens) - truth) / truth.clamp(min=1e-12)
     same = int((tokens == best).sum())
@@ -144,7 +144,7 @@ def check(name: str, features: Tensor, codes: Tensor, tokens: Tensor, best: Tens
 
 @torch.no_grad()
 def measure(shape: Shape, repeats: int) -> tuple[dict[str, Times], dict[str, float]]:
-    """Times of every side, and the share of tokens that are those of float64."""
+    """Times of every side, and the share of tokens equal to those of float64."""
     print('\nN={} K={} D={}'.format(*shape))
     features, codes = inputs(shape)
     sides, best = sides_of(features, codes), truth_of(features, codes)
@@ -178,7 +178,7 @@ def report(shape: Shape, times: dict[str, Times], agree: dict[str, float], memor
 
 
 def sides_on_device(features: Tensor, codes: Tensor, backend: str = 'inductor') -> dict[str, Callable[[], Tensor]]:
-    """What the device's own search is (a kernel on CUDA), our path without a kernel, and the matrix route compiled."""
+    """The search used on the device (a kernel on CUDA), our torch path without a kernel, and the compiled matrix product."""
     compiled = torch.compile(one_addmm, dynamic=False, backend=backend)
     return {
         KERNEL: lambda: nearest_code(features, codes, backend='triton' if features.is_cuda else 'auto'),
@@ -188,7 +188,7 @@ def sides_on_device(features: Tensor, codes: Tensor, backend: str = 'inductor') 
 
 
 def on_gpu(shape: Shape, repeats: int) -> dict[str, Any]:
-    """The kernel, the torch path, and the matrix route compiled, all on CUDA."""
+    """The kernel, the torch path, and the compiled matrix product, all on CUDA."""
     features, codes = (value.cuda() for value in inputs(shape))
     works = sides_on_device(features, codes)
     best = truth_of(features, codes)

@@ -3,17 +3,17 @@
     python benchmarks/fid.py            batches of 8; statistics of 50,000 rows; distance of 2,048 features
     python benchmarks/fid.py --quick    single images, fewer rows and features
 
-All networks have the same random weights, written in the layout of pytorch-fid's file, and see the same images of 256
-pixels. There are two preprocessings in use, and ours is compared with each peer in the peer's own. Equality comes first:
-features to 1e-5 of the largest, means and covariances to 1e-9, distances to 1e-6.
+All networks have the same random weights, written in the layout of pytorch-fid's file, and the same images of 256 pixels. The
+peers use two kinds of preprocessing; ours is compared with each peer in the preprocessing of that peer. Equality is checked
+first: features to 1e-5 of the largest, means and covariances to 1e-9, distances to 1e-6.
 
-- forward: uint8 images to 2,048 features, resize included. bf16 is an option, named in every result: its error stands beside,
-  and its time in the full form. It is faster only where the processor has instructions for it.
-- statistics: rows in batches of 32, as features come, to mean and covariance. The roof is one float64 product X^T X.
-- distance: of two means and covariances. pytorch-fid takes scipy's root of a matrix, the others eigenvalues of a product.
-- memory: the most that statistics of 1,000 and of 50,000 rows take; the rows are made batch by batch and not counted.
+- forward: from uint8 images to 2,048 features, with the resize. bf16 is an option that every result records. Its error is
+  reported, and its time in the full form. It is only faster on processors with bf16 instructions.
+- statistics: from rows in batches of 32, like features, to mean and covariance. The roof is one float64 product X^T X.
+- distance: of two means and covariances. pytorch-fid uses scipy's matrix square root, the others eigenvalues of a product.
+- memory: the peak memory of statistics of 1,000 and of 50,000 rows; rows are generated batch by batch and not counted.
 
-Ratios (``x ours``) are of processor time, paired by round.
+Ratios (``x ours``) are of CPU time, paired by round.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ from vq.metrics.features.statistics import Moments  # noqa: E402
 from vq.metrics.features.store import FeatureStore  # noqa: E402
 from vq.teachers.inception import Conv, FIDInception  # noqa: E402
 
-CENTRES, TENSORFLOW = 'pytorch-fid', 'torch-fidelity'  # whose preprocessing: half-pixel centres, TensorFlow 1
+CENTRES, TENSORFLOW = 'pytorch-fid', 'torch-fidelity'  # kinds of preprocessing: half-pixel centres, TensorFlow 1
 ROWS = 32  # in a batch of features
 TOLERANCE = {'features': 1e-5, 'statistics': 1e-9, 'distance': 1e-6}
 
 
 class Given(nn.Module):
-    """Stands where torchmetrics has a network: images are features already."""
+    """A network for torchmetrics that returns its input, which are features already."""
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Given(nn.Module):
 
 
 def published_weights() -> dict[str, Tensor]:
-    """Random, scaled so that activations neither die nor explode, by the names of pytorch-fid's file."""
+    """Random weights with pytorch-fid's parameter names, scaled so that activations neither vanish nor explode."""
     draw = torch.Generator().manual_seed(0)
     weights: dict[str, Tensor] = {}
     for name, module in FIDInception().named_modules():
@@ -101,7 +101,7 @@ def networks(images: Tensor) -> dict[str, Callable[[], Tensor]]:
     load = nn.Module.load_state_dict
     with (
         mock.patch.object(pytorch_fid.inception, 'load_state_dict_from_url', return_value=weights),
-        # the package makes a head of its own, which it never uses and the file lacks
+        # the package adds a head that is never used and not in the file
         mock.patch.object(nn.Module, 'load_state_dict', lambda module, state, **_: load(module, state, strict=False)),
     ):
         centres = pytorch_fid.inception.InceptionV3([3]).eval()
@@ -109,7 +109,7 @@ def networks(images: Tensor) -> dict[str, Callable[[], Tensor]]:
         file = str(Path(folder) / 'weights.pth')
         torch.save(weights, file)
         fidelity = FeatureExtractorInceptionV3('inception', ['2048'], feature_extractor_weights_path=file).eval()
-        # by itself torchmetrics antialiases, which neither of the others does
+        # torchmetrics antialiases by default, unlike the other two
         metrics = torchmetrics.image.fid.NoTrainInceptionV3('inception', ['2048'], file, antialias=False)
 
     def bound(network: FIDInception) -> Callable[[], Tensor]:
@@ -124,7 +124,7 @@ def networks(images: Tensor) -> dict[str, Callable[[], Tensor]]:
 
 
 def distant(found: Tensor, expected: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+    """The largest difference, relative to the largest value."""
     return float((found - expected).abs().max() / expected.abs().max())
 
 
@@ -143,7 +143,7 @@ def forward(batch: int, repeats: int, quick: bool) -> dict[str, Any]:
         exact = found[f'ours, as {CENTRES}']
         error = float((found['ours, bf16'] - exact).norm() / exact.norm())
         timed = {name: side for name, side in sides.items() if not (quick and name == 'ours, bf16')}
-        times = in_turns(timed, repeats, warmup=0 if quick else 1)  # in the quick form the check was the warm-up
+        times = in_turns(timed, repeats, warmup=0 if quick else 1)  # with --quick the check is the warm-up
     figures = report(f'forward, {batch} images of 256 pixels', f'ours, as {CENTRES}', times)
     ratio = paired_ratio(times[f'ours, as {CENTRES}'].cpu, times['pytorch-fid'].cpu)
     print(f'fp32 takes {ratio:.2f} of the time of pytorch-fid; features in bf16 are {error:.1e} off (of norms)')
@@ -151,7 +151,7 @@ def forward(batch: int, repeats: int, quick: bool) -> dict[str, Any]:
 
 
 def spread(count: int, dimension: int, seed: int) -> Tensor:
-    """Rows (count, dimension) fp32 that are not negative, with a spectrum over four decades."""
+    """Non-negative fp32 rows (count, dimension) with a spectrum over four decades."""
     draw = torch.Generator().manual_seed(seed)
     mix = torch.randn(dimension, dimension, generator=draw) * torch.logspace(0, -2, dimension)[:, None]
     rows = torch.empty(count, dimension)
@@ -161,7 +161,7 @@ def spread(count: int, dimension: int, seed: int) -> Tensor:
 
 
 def store(batches: Iterator[Tensor], dimension: int) -> Moments:
-    """What a metric does with features."""
+    """Statistics as computed by our metric."""
     kept, start = FeatureStore(('pooled',), ()), 0
     for rows in batches:
         kept.add(torch.arange(start, start + len(rows)), Features(rows))
@@ -209,7 +209,7 @@ def statistics(count: int, dimension: int, repeats: int, quick: bool) -> dict[st
         peer = sides[name]()
         agree('statistics', f'{name}: mean', ours.mean, peer.mean)
         agree('statistics', f'{name}: covariance', ours.covariance, peer.covariance)
-    times = in_turns(sides, repeats, warmup=0 if quick else 1)  # in the quick form the check was the warm-up
+    times = in_turns(sides, repeats, warmup=0 if quick else 1)  # with --quick the check is the warm-up
     figures = report(f'statistics, {count:,} x {dimension:,}', 'ours', times)
     ratio = paired_ratio(times['ours'].cpu, times['roof: float64 product'].cpu)
     print(f'ours take {ratio:.2f} of the time of the float64 product')
@@ -223,7 +223,7 @@ def distance(dimension: int, repeats: int) -> dict[str, Any]:
 
     def root() -> float:
         with warnings.catch_warnings():
-            warnings.simplefilter('ignore', DeprecationWarning)  # the package calls scipy in older words
+            warnings.simplefilter('ignore', DeprecationWarning)  # the package uses a deprecated interface of scipy
             return float(pytorch_fid.fid_score.calculate_frechet_distance(*arrays))
 
     sides: dict[str, Callable[[], float]] = {

@@ -1,23 +1,22 @@
-"""Everything that only a GPU can say, in at most 8 minutes on one: seven parts, one table, one line of JSON.
+"""All measurements that need a GPU, in at most 8 minutes: seven parts, one table, one line of JSON.
 
-    python benchmarks/gpu.py                         all of it; needs a CUDA device
-    python benchmarks/gpu.py --parts search,train    these parts
-    python benchmarks/gpu.py --output FILE           the JSON in a file, too
-    python benchmarks/gpu.py --quick                 the same code on the CPU at small sizes: figures mean nothing
+    python benchmarks/gpu.py                         all parts; needs a CUDA device
+    python benchmarks/gpu.py --parts search,train    only these parts
+    python benchmarks/gpu.py --output FILE           also write the JSON to a file
+    python benchmarks/gpu.py --quick                 the same code on the CPU at small sizes: figures are meaningless
 
     tests      the tests marked gpu
-    search     nearest codes against the matrix route compiled
-    train      images a second of the ImageNet VQGAN, with its discriminator and without, in bf16; the largest batch that fits
-    sampling   autoregressive tokens against Hugging Face's eager generation, and as a share of the memory's bandwidth
-    nccl       a process group of one: reduction, a step under the strategy ddp (gloo on the CPU)
+    search     nearest-code search against the compiled matrix product
+    train      images per second of the ImageNet VQGAN in bf16, with and without discriminator; the largest batch that fits
+    sampling   autoregressive tokens against Hugging Face's eager generation, and as a share of the memory bandwidth
+    nccl       a process group of one: all-reduce, a step under the strategy ddp (gloo on the CPU)
     precision  losses in bf16 and fp16 against fp32 over 60 steps
-    graphs     steps compiled and from CUDA graphs, decoding from a CUDA graph, against the same without
+    graphs     compiled steps, steps and decoding with CUDA graphs, against the same work without them
 
-Each part shows first that its sides agree (``must_be_equal``), then times them in turns: medians of at least 7 between events
-on the device. A part that fails or overstays its time does not stop the others: its error stands in the JSON, FAILED in the
-table, and the exit code is 1. When the time of the whole is used up, the parts that are left are skipped, and the table says
-so. In the table ``ratio`` says how many times better ours is than the peer, ``roof`` which share of what the card can do at
-most.
+Each part first checks that its sides agree (``must_be_equal``), then times them in turns: medians of at least 7, between CUDA
+events. A part that fails or exceeds its time does not stop the others: its error is in the JSON, FAILED in the table, and the
+exit code is 1. When the total time is used up, the remaining parts are skipped, and the table reports that. In the table
+``ratio`` is how many times better ours is than the peer, ``roof`` is ours as a share of the limit of the card.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from typing import Any
 from _common import Cell, arguments, finish, machine, show, table
 from _gpu_running import Record, supervise, work
 
-SECONDS, QUICK_SECONDS = 470.0, 600.0  # of the whole; the quick form is meant for machines that do other work, too
-PARTS = {  # name -> module, function, seconds at most
+SECONDS, QUICK_SECONDS = 470.0, 600.0  # in total; --quick is for machines that do other work, too
+PARTS = {  # name -> module, function, time limit in seconds
     'tests': ('_gpu_tests', 'run_tests', 100.0),
     'search': ('_gpu_search', 'search', 75.0),
     'train': ('_gpu_train', 'train', 200.0),
@@ -66,7 +65,7 @@ def options_of(argv: list[str] | None = None) -> Any:
     parser.add_argument('--parts', default=','.join(PARTS), metavar='A,B', help=f'of {", ".join(PARTS)} (all)')
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the line of JSON to this file, too')
     parser.add_argument('--seconds', type=float, metavar='S', help=f'for the whole ({SECONDS:g})')
-    # how a worker is told what to do
+    # arguments of a worker
     for name, kind in (('--folder', Path), ('--until', float)):
         parser.add_argument(name, type=kind, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -83,7 +82,7 @@ def options_of(argv: list[str] | None = None) -> Any:
 
 
 def run_part(name: str, record: Record) -> None:
-    """Imports are the part's own: what is missing fails it, and no other."""
+    """Run a part. It is imported here, so that a missing package fails this part only."""
     from _gpu_clock import release
 
     module, function, _ = PARTS[name]
@@ -134,7 +133,7 @@ def report(device: str, results: dict[str, dict[str, Any]]) -> None:
 
 
 def has_device() -> bool:
-    """Asked in another process: this one never takes the device."""
+    """Whether a CUDA device is usable; checked in another process, so that this one does not initialize CUDA."""
     ask = 'import torch; raise SystemExit(not torch.cuda.is_available())'
     return subprocess.run([sys.executable, '-c', ask]).returncode == 0
 
@@ -144,14 +143,14 @@ def main() -> int:
     if options.folder is not None:
         worker(options)
     begun = time.time()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the worker is ended, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the worker is killed, too
     where = machine()
     if not options.quick and not has_device():
         print(NO_DEVICE, file=sys.stderr)
         return 2
     until = begun + (options.seconds or (QUICK_SECONDS if options.quick else SECONDS))
     for name in LAUNCH:
-        os.environ.pop(name, None)  # of a launcher around this script: the group of one is made here
+        os.environ.pop(name, None)  # set by an outer launcher; this script creates its own process group of one rank
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as text:
         folder = Path(text)
         command = [sys.executable, str(Path(__file__).absolute()), '--folder', text, '--until', str(until)]

@@ -3,14 +3,14 @@
     python benchmarks/perceptual.py            8 images of 128 x 128
     python benchmarks/perceptual.py --quick    8 images of 64 x 64
 
-One call is what a training step asks for: the loss of a prediction and a target, and its gradient at the prediction.
-Weights are random, the same on all sides, and none is trained. Equality first: value and gradient in float64, then in fp32,
-where a rounding turns a ReLU here and there, so that the gradient is compared as a whole. Then time, in turns, and the most
-memory each side takes beyond its inputs. Ratios (``x ours``, ``x roof``) are of processor time, paired by round.
+One call computes the same as in a training step: the loss of a prediction and a target, and its gradient at the prediction.
+Weights are random, equal on all sides, and not trained. First, value and gradient are checked for equality, in float64 and in
+fp32, where rounding flips some ReLUs, so that the gradient is compared as a whole. Then the sides are timed in turns, and
+their peak memory beyond the inputs is measured. Ratios (``x ours``, ``x roof``) are of CPU time, paired by round.
 
-The roof is our network forward and backward for the prediction and forward for the target, with nothing compared. Our
-weights lie in channels-last order; the same layers in the package's order are a row of their own, so that what the order
-brings and what the comparison brings can be told apart.
+The roof is our network forward and backward for the prediction and forward for the target, without the comparison. Our weights
+have a channels-last layout. The same layers in the package's layout are a separate row, to separate the effect of the layout
+from that of the comparison.
 """
 
 from __future__ import annotations
@@ -49,15 +49,15 @@ CLOSE = {'value': 1e-5, 'exact value': 1e-12, 'gradient': 1e-2, 'exact gradient'
 
 
 def their_module() -> nn.Module:
-    """The package on random weights."""
+    """The lpips package with random weights."""
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore', UserWarning)  # it asks torchvision in older words
+        warnings.simplefilter('ignore', UserWarning)  # it uses a deprecated interface of torchvision
         module: nn.Module = lpips.LPIPS(net='vgg', pnet_rand=True, verbose=False)
     return module
 
 
 def modules() -> tuple[LPIPSLoss, nn.Module]:
-    """Ours and theirs with equal weights."""
+    """Our loss and the package's with equal weights."""
     torch.manual_seed(0)
     ours, theirs = LPIPSLoss(net='vgg'), their_module()
     state = theirs.state_dict()
@@ -67,7 +67,7 @@ def modules() -> tuple[LPIPSLoss, nn.Module]:
 
 
 def inputs(size: int) -> tuple[Tensor, Tensor]:
-    """Prediction, a leaf, and target, (B, 3, H, W) in [-1, 1]."""
+    """Prediction (a leaf) and target, (B, 3, H, W) in [-1, 1]."""
     generator = torch.Generator().manual_seed(0)
     target = torch.rand(BATCH, 3, size, size, generator=generator) * 2 - 1
     prediction = (target + 0.3 * torch.randn(target.shape, generator=generator)).clamp(-1, 1)
@@ -87,7 +87,7 @@ def layers_alone(backbone: nn.Module, prediction: Tensor, target: Tensor, upstre
 
 
 def check(ours: LPIPSLoss, theirs: nn.Module) -> dict[str, float]:
-    """How far value and gradient are apart, on two images of 64 x 64."""
+    """Differences of value and gradient, on two images of 64 x 64."""
     found = {}
     prediction, target = (image[:2].detach() for image in inputs(64))
     for prefix, dtype in (('exact ', torch.float64), ('', torch.float32)):
@@ -104,7 +104,7 @@ def check(ours: LPIPSLoss, theirs: nn.Module) -> dict[str, float]:
 
 
 def sides_of(ours: LPIPSLoss, theirs: nn.Module, size: int) -> dict[str, Callable[[], Any]]:
-    """Name -> the work that is timed."""
+    """Name -> the work to time."""
     prediction, target = inputs(size)
     plain = copy.deepcopy(ours.backbone).to(memory_format=torch.contiguous_format)
     with torch.no_grad():

@@ -1,14 +1,14 @@
-"""Every quantizer on the same digits, with one recipe: how much of its codes it uses, and what that buys.
+"""All quantizers on the same digits with one recipe: codebook usage and quality of reconstructions.
 
-    python benchmarks/quantizers.py                      trains all of them: about a minute each on 2 quiet cores
-    python benchmarks/quantizers.py --only vq_ema fsq    some
+    python benchmarks/quantizers.py                      train all of them: about a minute each on 2 idle cores
+    python benchmarks/quantizers.py --only vq_ema fsq    some of them
     python benchmarks/quantizers.py --quick              three of them, for 60 steps
 
 Each row is a config of configs/digits, trained by `vq.train` and measured by `vq.val` on the 180 validation digits with the
-averaged weights, one seed. What is compared is shown to be equal first: the composed configs are the same, but for the
-quantizer and the callbacks that act on it. Steps per second come from steps in turns, after all training; MB is what one
-step needs at its peak beyond what training holds between steps. The table and a picture (digits, and below each other what
-every tokenizer makes of them; codes sorted by use at the right) land in work_dirs/benchmarks/quantizers.
+averaged weights, one seed. First, the composed configs are checked: they must be equal except for the quantizer and callbacks
+that act on it. Steps per second are measured with steps in turns, after all training. MB is the peak memory of a step beyond
+the memory between steps. The table and a picture (digits in the first row, reconstructions of each tokenizer below, codes
+sorted by use on the right) are written to work_dirs/benchmarks/quantizers.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ def compose_row(name: str, iters: int) -> Any:
 
 
 def recipe(config: Any) -> str:
-    """The training of a config without what it compares: the bottleneck, and callbacks that act on codes."""
+    """The trainer of a config without the compared parts: the bottleneck, and callbacks that act on codes."""
     trainer = json.loads(json.dumps(plain(config.trainer), default=str))
     tokenizer = trainer['model']['tokenizer']
-    if tokenizer['type'] == 'KLAutoencoder':  # a pair of numbers for each latent channel, where others give codes features
+    if tokenizer['type'] == 'KLAutoencoder':  # two numbers (mean, log variance) per latent channel
         for side in ('post_encode', 'pre_decode', 'decoder'):
             for key in ('in_channels', 'out_channels'):
                 tokenizer[side].pop(key, None)
@@ -88,16 +88,16 @@ def recipe(config: Any) -> str:
 
 @dataclasses.dataclass
 class Measured:
-    """One row."""
+    """One row of the table."""
 
     results: dict[str, Any]
     reconstruction: Tensor  # (n, 3, H, W) uint8
-    counts: list[int]  # how often each code was used, the most used first; empty for continuous latents
-    bits: float | None  # an image
+    counts: list[int]  # uses of each code, in descending order; empty for continuous latents
+    bits: float | None  # per image
 
 
 def run_and_measure(name: str, iters: int, seed: int, work_dir: Path, digits: Tensor) -> Measured:
-    """Train and validate by the commands of a user; then look at what the tokenizer makes of the digits (N, 3, H, W) uint8."""
+    """Train and validate by the public commands, then reconstruct the digits (N, 3, H, W) uint8."""
     config = f'configs/digits/{name}.py'
     common = ['--work-dir', str(work_dir), '--seed', str(seed), '--config-options', f'iters:{iters}']
     for command, more in ((train, ['--overwrite']), (val, [])):
@@ -119,7 +119,7 @@ def run_and_measure(name: str, iters: int, seed: int, work_dir: Path, digits: Te
 
 
 class Stepper:
-    """A trainer of a row that is asked for one step at a time."""
+    """A trainer of a row that runs one step at a time."""
 
     def __init__(self, name: str, folder: Path) -> None:
         torch.manual_seed(derive_seed('parameters', 0))
@@ -144,7 +144,7 @@ def time_steps(names: list[str], repeats: int, calls: int) -> dict[str, dict[str
 
 
 def draw(file: Path, digits: Tensor, rows: dict[str, Measured], zoom: int = 2) -> None:
-    """One line a tokenizer: its name and figures, its digits, and its codes from the most used to the least."""
+    """One line per tokenizer: name and figures, reconstructions, and uses of its codes in descending order."""
     size, words, bars, gap = digits.shape[-1] * zoom, 250, 256, 6
     width = words + SHOWN * (size + gap) + bars + gap
     sheet = Image.new('RGB', (width, (len(rows) + 1) * (size + gap) + gap), 'white')

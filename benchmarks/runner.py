@@ -1,18 +1,18 @@
-"""What the trainer costs: its loop against a bare torch loop over the same network, the same batches, the same optimizer.
+"""The overhead of the trainer: its loop against a bare torch loop with the same network, batches and optimizer.
 
     python benchmarks/runner.py            about 4 minutes
     python benchmarks/runner.py --quick    under a minute
 
-Both run in this process and take their steps in turns, on one thread unless OMP_NUM_THREADS says otherwise. First 12 steps of
-each must end in equal bits: parameters, codebook, moving average. The width is chosen so that a bare step takes about 50 ms
+Both run in this process and take their steps in turns, on one thread unless OMP_NUM_THREADS is set. First, after 12 steps of
+each, parameters, codebook and moving average must be bitwise equal. The width is chosen so that a bare step takes about 50 ms
 (``--width`` sets it).
 
-The bare loop is what one writes by hand: torch's DataLoader, fused AdamW, ``clip_grad_norm_``, a moving average by
-``_foreach_lerp_``, the mean loss read every 50 steps. The trainer runs its standard callbacks; those without a counterpart
-in the bare loop (guard, pictures, alarm, preemption) are its own cost.
+The bare loop is typical code written by hand: torch's DataLoader, fused AdamW, ``clip_grad_norm_``, a moving average by
+``_foreach_lerp_``, the mean loss read every 50 steps. The trainer runs its standard callbacks. Some of them have no
+counterpart in the bare loop (guard, pictures, alarm, preemption) and count as overhead.
 
-The overhead is the median, over rounds, of ours / bare - 1, in processor time, which other work on the machine moves less,
-and by the wall clock. The breakdown takes away one thing at a time.
+The overhead is the median, over rounds, of ours / bare - 1, in wall time and in CPU time, which depends less on other work on
+the machine. The breakdown removes one part at a time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from _common import REPEATS, Times, arguments, finish, machine, must_be_equal, p
 
 from vq.core import environment
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, processor time is the time a quiet machine would take
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, CPU time is the wall time of an idle machine
 environment.prepare()
 
 import torch  # noqa: E402
@@ -53,7 +53,7 @@ PICTURES = ('ImageGridCallback', 'CheckpointCallback', 'GitCallback', 'ProgressC
 
 
 def config_of(width: int, iters: int, drop: tuple[str, ...] = ()) -> Any:
-    """The digits config; callbacks named in ``drop`` left out, and evaluation, which is no step."""
+    """The digits config without evaluation (not part of a step) and without callbacks named in ``drop``."""
     config = compose(CONFIG, {'width': width, 'iters': iters}, {}, tiny=False)
     config.trainer.callbacks = [
         callback for callback in config.trainer.callbacks if callback and callback['type'] not in (*drop, 'EvalCallback')
@@ -62,7 +62,7 @@ def config_of(width: int, iters: int, drop: tuple[str, ...] = ()) -> Any:
 
 
 class Ours:
-    """A trainer that is asked for one step at a time."""
+    """A trainer that runs one step at a time."""
 
     def __init__(self, width: int, folder: Path, drop: tuple[str, ...] = (), held: list[Batch] | None = None) -> None:
         torch.manual_seed(derive_seed('parameters', 0))
@@ -78,7 +78,7 @@ class Ours:
 
 
 class Bare:
-    """The same training by hand."""
+    """The same training as a loop written by hand."""
 
     def __init__(self, width: int, averaged: bool = True, held: list[Batch] | None = None) -> None:
         torch.manual_seed(derive_seed('parameters', 0))
@@ -130,7 +130,7 @@ class Bare:
 
 @dataclasses.dataclass
 class _Images:
-    """A dataset as one writes it for torch: index -> image (3, H, W) uint8."""
+    """A dataset in torch's usual form: index -> image (3, H, W) uint8."""
 
     dataset: Any
 
@@ -139,7 +139,7 @@ class _Images:
 
 
 def choose_width(target: float) -> int:
-    """The width whose bare step comes nearest to ``target`` seconds of processor time per thread."""
+    """The width with a bare step closest to ``target`` seconds of CPU time per thread."""
     found = {}
     for width in (4, 8, 16, 24, 32, 48, 64):
         bare, times = Bare(width), Times()
@@ -166,7 +166,7 @@ def check_equal(width: int, folder: Path, steps: int = 12) -> None:
 
 
 def race(ours: Callable[[], object], bare: Callable[[], object], seconds: float) -> dict[str, Any]:
-    """Steps in turns, the first of a round alternating, for about that long."""
+    """Run steps in turns for about ``seconds``; the first side alternates from round to round."""
     for _ in range(3):
         ours()
         bare()
@@ -189,7 +189,7 @@ def race(ours: Callable[[], object], bare: Callable[[], object], seconds: float)
 
 
 def breakdown(width: int, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
-    """One thing less each time."""
+    """The breakdown: one part less each time."""
     held = _hold(width)
     optional = ('CodebookAlarmCallback', 'PreemptionCallback', *PICTURES)
     found = {

@@ -1,18 +1,18 @@
-"""Whether two checkouts of this project compose, build and train the same: what a rebuilding must leave as it was.
+"""Check that two checkouts of this project compose, build and train the same: a regression test for refactorings.
 
-    python benchmarks/same.py OLD [NEW]         all three; NEW is the checkout that this script lies in
-    python benchmarks/same.py OLD --compose --only 'digits/*'             one of them, on some entries
-    python benchmarks/same.py --quick           six entries and two runs; without OLD, NEW twice: a rehearsal
+    python benchmarks/same.py OLD [NEW]         all three checks; NEW is by default the checkout of this script
+    python benchmarks/same.py OLD --compose --only 'digits/*'             one check, on some entries
+    python benchmarks/same.py --quick           six entries and two runs; without OLD, NEW is compared with itself
 
-compose     every entry of OLD (what tests/shipped.py counts as one), in full and in tiny form, without options and with the
-            sets of benchmarks/_same_cases.py. Both sides are brought into one form by the rules of benchmarks/_same_rules.py,
-            each of which has a sentence; --rules prints them. What remains is printed.
+compose     every entry of OLD (as defined by tests/shipped.py), in full and in tiny form, without options and with the option
+            sets of benchmarks/_same_cases.py. The rules of benchmarks/_same_rules.py normalize both sides; --rules prints the
+            description of each rule. Remaining differences are printed.
 build       trainer and validator of every entry, in both forms, on the meta device: classes, tensors, which of them are
-            trained, and attributes that hold plain values.
-train       seeded runs by the public command; the SHA-256 over name, dtype, shape and bytes of all tensors of the last
-            checkpoint, moving average included. Both sides have the same number of threads.
+            trained, and attributes with plain values.
+train       seeded runs by the public command; the SHA-256 of name, dtype, shape and bytes of all tensors of the last
+            checkpoint, with the moving average. Both sides have the same number of threads.
 
-Each side runs in processes of its own. Exit code 0: the same; 1: something differs.
+Each side runs in separate processes. Exit code 0: the same; 1: something differs.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from _same_trees import ROOT, SIDES, ask, checkout, side_by_side
 
 WORKER = '_same_worker.py'
 QUICK_ENTRIES = 6
-BATCH = 40  # cases that are built by one process: what it tells of them is large
-SHOWN = 12  # differences of one entry
-WIDTH = 160  # of a value that is shown
+BATCH = 40  # cases to build per process, since its answer is large
+SHOWN = 12  # differences to print per entry
+WIDTH = 160  # characters to print of a value
 
 Trees = Mapping[str, Path]
-Found = dict[str, list[tuple[Difference, list[str]]]]  # entry -> what differs, in which forms
+Found = dict[str, list[tuple[Difference, list[str]]]]  # entry -> (difference, forms with this difference)
 
 
 def parse() -> argparse.Namespace:
@@ -75,7 +75,7 @@ def compose(trees: Trees, entries: Sequence[str], options: argparse.Namespace) -
 
 
 def compared(old: Any, new: Any, context: Context) -> list[Difference]:
-    """What differs between two composed configs; a side that has none differs, even where both have none."""
+    """Differences between two composed configs. A side without a config is a difference, even if both sides have none."""
     for side in (old, new):
         if '(error)' in side or '(vanished)' in side:
             return [Difference('(composing)', *(told(one) for one in (old, new)))]
@@ -127,7 +127,7 @@ def training(trees: Trees, entries: Sequence[str], options: argparse.Namespace) 
 
 
 def chosen_runs(runs: Sequence[Run], only: Sequence[str] | None) -> list[Run]:
-    """The runs of these names, and before them what they build upon."""
+    """The runs with matching names, preceded by the runs whose tokenizers they use."""
     names = {run.name for run in runs if matches(run.name.removeprefix('tiny/'), only)}
     names |= {run.upon for run in runs if run.name in names and run.upon}
     return [run for run in runs if run.name in names]
@@ -157,7 +157,7 @@ def note(found: Found, case: Case, differing: Sequence[Difference]) -> None:
 
 
 def show(what: str, found: Found) -> None:
-    """Each entry that differs, each difference once, with the forms it was seen in."""
+    """Print each entry with differences, and each difference once, with the forms that have it."""
     for entry, known in found.items():
         print(f'\n{entry}, {what}: {len(known)} differences')
         for difference, where in known[:SHOWN]:

@@ -1,4 +1,4 @@
-"""Tokens per second of autoregressive generation: ours, Hugging Face `generate` with equal weights, and no cache at all.
+"""Tokens per second of autoregressive generation: ours, Hugging Face's `generate` with equal weights, and without a KV cache.
 
     python benchmarks/sampling.py                  6 layers, 384 wide, 6 heads, 1024 codes, 256 tokens
     python benchmarks/sampling.py --quick          3 layers, 32 tokens
@@ -6,21 +6,21 @@
 
     batch 1                 one image of a class, no guidance
     batch 8 with guidance   16 rows: each image once with its class and once without, scale 3
-    batch 1, 16384 codes    (full form) a head of more than half the weights of all layers, which both sides must read
+    batch 1, 16384 codes    (full form) a head with more than half as many weights as all layers, which both sides must read
 
-    ours                          Autoregressive over a LlamaNetwork: what vq.sample runs
+    ours                          Autoregressive over a LlamaNetwork, as in vq.sample
     HF, dynamic / static cache    LlamaForCausalLM.generate; guidance by guidance_scale=, which runs the model twice per token
-    HF, doubled batch             the same, both halves in one batch, and a logits processor that joins them
-    ours, without a cache         all of the sequence through the network for every token: at batch 1 over 64 tokens, in a
-                                  table of its own; with more tokens it falls behind further
-    matrix products alone         the weights, laid out as ours are, times random vectors and nothing between
+    HF, doubled batch             the same with both halves in one batch, and a logits processor that combines them
+    ours, without a cache         the whole sequence through the network for every token: at batch 1 over 64 tokens, in a
+                                  separate table; the difference grows with the number of tokens
+    matrix products alone         the weights, packed like ours, times random vectors, without other operations
     memory alone                  (batch 1) as many bytes as the weights have, read by a sum over a long vector
 
-Equality first: all sides choose the same greedy tokens. Classes come first in the vocabulary; theirs may choose a class as
-the next token and ours may not, so the head is zero there, and the best of the image tokens is above that. Then time, in
-turns, medians of 7, against the faster form of Hugging Face. Ratios are paired by round, of wall time and of processor time:
-where other work shares the machine, the second is the steadier one. What ours lays out once per call is in its time. With a
-GPU, GPT-L size in bf16 at batch 1 and 16.
+Equality is checked first: all sides choose the same greedy tokens. Classes come first in the vocabulary. Theirs can choose a
+class as the next token, ours cannot; so the rows of the head for classes are zero, and the best image token has a larger
+logit. Then the sides are timed in turns, medians of 7, against the faster form of Hugging Face. Ratios are paired by round, of
+wall time and of CPU time, which is more reliable next to other work. The time of ours includes packing the weights once per
+call. With a GPU, GPT-L size in bf16 at batch 1 and 16.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ from vq.sampling.tokens import greedy  # noqa: E402
 
 OURS, UNCACHED, ROOF, MEMORY = 'ours', 'ours, without a cache', 'matrix products alone', 'memory alone'
 CLASSES, SCALE = 10, 3.0
-LONG = 2**26  # numbers, 256 MB in fp32: longer than any cache
+LONG = 2**26  # numbers, 256 MB in fp32: larger than any CPU cache
 
 
 class DoubledBatch(LogitsProcessor):
-    """Both halves of the batch choose by the same guided logits."""
+    """Gives both halves of the batch the same guided logits."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         conditional, unconditional = scores.chunk(2)
@@ -75,7 +75,7 @@ def our_model(depth: int, dim: int, heads: int, codes: int, tokens: int) -> Auto
 
 
 def their_model(network: LlamaNetwork) -> LlamaForCausalLM:
-    """The same weights. Theirs turns channel i with channel i + D / 2, ours channel 2 i with 2 i + 1."""
+    """A model with the same weights. Theirs rotates channels i and i + D / 2 together, ours channels 2 i and 2 i + 1."""
     config = LlamaConfig(
         vocab_size=network.vocabulary,
         hidden_size=network.dim,
@@ -114,7 +114,7 @@ def their_sides(model: LlamaForCausalLM, label: Tensor, tokens: int, guided: boo
 
     def settings(**options: Any) -> GenerationConfig:
         config = GenerationConfig(max_new_tokens=tokens, do_sample=False, pad_token_id=0, **options)
-        config._from_model_config = False  # it is ours, not one derived from the model
+        config._from_model_config = False  # set by us, not derived from the model
         return config
 
     prompt, rows = label[:, None], len(label)
@@ -153,7 +153,7 @@ def without_cache(model: Autoregressive, label: Tensor) -> Tensor:
 
 
 def weights_of(network: LlamaNetwork) -> list[Tensor]:
-    """The matrices that every token is multiplied with."""
+    """The weight matrices used for every token."""
     linear = [module.weight for module in network.modules() if isinstance(module, torch.nn.Linear)]
     return [weight.detach() for weight in linear]
 
@@ -185,7 +185,7 @@ def memory(network: LlamaNetwork, tokens: int) -> Callable[[], None]:
 
 
 def measure(model: Autoregressive, rows: int, guided: bool) -> tuple[str, dict[str, Times]]:
-    """A title, and the times of all sides; on a GPU each waits for the device at its end."""
+    """A title, and the times of all sides; on a GPU each side synchronizes at its end."""
     network, tokens = model.network, model.positions
     label = torch.arange(rows, device=network.head.weight.device) % CLASSES
     guidance = partial(constant, scale=SCALE if guided else 1.0)
@@ -202,11 +202,11 @@ def measure(model: Autoregressive, rows: int, guided: bool) -> tuple[str, dict[s
         sides[MEMORY] = memory(network, tokens)
     if label.is_cuda:
         sides = {name: lambda work=work: (work(), torch.cuda.synchronize()) for name, work in sides.items()}
-    return f'batch {rows}{" with guidance" if guided else ""}', in_turns(sides, 7, warmup=0)  # equality was the warm-up
+    return f'batch {rows}{" with guidance" if guided else ""}', in_turns(sides, 7, warmup=0)  # the check is the warm-up
 
 
 def recomputation(depth: int, codes: int, tokens: int) -> dict[str, Any]:
-    """Batch 1 with a cache and without."""
+    """Batch 1 with and without a KV cache."""
     model = our_model(depth, 384, 6, codes, tokens)
     label = torch.zeros(1, dtype=torch.int64)
     request = SampleRequest([0], 0, label)
@@ -248,7 +248,7 @@ def report(title: str, times: dict[str, Times], total: int, goal: float) -> dict
 
 
 def on_gpu(quick: bool) -> dict[str, Any]:
-    """GPT-L size in bf16; promised are 4 times Hugging Face and 60 % of what memory gives at batch 1."""
+    """GPT-L size in bf16. Aims at batch 1: 4 times as fast as Hugging Face, and 60 % of the memory bandwidth."""
     tokens = 64 if quick else 256
     model = our_model(24, 1024, 16, 2**14, tokens).to('cuda', torch.bfloat16)
     figures = {}

@@ -1,14 +1,13 @@
-"""What the speed options of a strategy do to one adversarial training step on this machine: time, peak memory, compilation.
+"""The effect of a strategy's speed options on an adversarial training step on this machine: time, peak memory, compilation.
 
     python benchmarks/speed_options.py            VGG LPIPS, 64 pixels, batches of 8, about 10 minutes, most of it compilation
     python benchmarks/speed_options.py --quick    no LPIPS, 32 pixels, two levels
 
-The same task under BaseStrategy with one option each, against none: torch.compile with inductor (of the autoencoder, of all
-usual parts), channels_last, recomputed activations, and what goes together. Equality first: losses and gradients of both
-optimizers at step 1. Then whole steps in turns, in this process; ratios are of processor time, paired by round. Memory is the
-most the step held at once beyond what the process held before. Compilation is the first step's time by the clock, with the
-C++ compiler's processes and with nothing cached from before. Networks have random weights. Nothing here says what a GPU
-would gain.
+The same task under BaseStrategy with one option each, against no option: torch.compile with inductor (of the autoencoder, of
+all usual parts), channels_last, activation checkpointing, and combinations. First, losses and gradients of both optimizers at
+step 1 are checked for equality. Then whole steps are timed in turns, in this process; ratios are of CPU time, paired by round.
+Memory is the peak of a step beyond the memory before it. Compilation is the wall time of the first step, including processes
+of the C++ compiler, with an empty cache. Networks have random weights. These figures do not apply to a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from _common import arguments, finish, in_turns, machine, must_be_equal, paired_
 
 from vq.core import environment
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, processor time is the time a quiet machine would take
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, CPU time is the wall time of an idle machine
 environment.prepare()
 
 import torch  # noqa: E402
@@ -66,7 +65,7 @@ def build(width: int, quick: bool) -> Any:
                 'type': 'VectorQuantizer',
                 'codebook_size': 1024,
                 'embedding_dim': 64,
-                'init': 'normal',  # codes far apart: rounding does not choose between them
+                'init': 'normal',  # codes are far apart, so that rounding does not change tokens
                 'update': {'type': 'EMAUpdate'},
             },
             'pre_decode': {'type': 'ConvConnector'},
@@ -82,7 +81,7 @@ def build(width: int, quick: bool) -> Any:
 
 
 class Side:
-    """A task under a strategy; ``step`` is what is timed."""
+    """A task under a strategy. The benchmark times ``step``."""
 
     def __init__(self, options: dict[str, Any], width: int, quick: bool, batch: Batch) -> None:
         self.task, self.batch = build(width, quick), batch
@@ -100,7 +99,7 @@ class Side:
         self.losses: dict[str, Tensor] = {}
 
     def step(self, update: bool = True) -> None:
-        """Gradients stay if nothing is updated."""
+        """One step. With ``update=False`` gradients are kept."""
         for name, losses in self.task.training_step(self.strategy.to_device(self.batch), self.roots, 1):
             self.losses[name] = losses.total.detach()
             self.strategy.backward(losses.total)
@@ -111,7 +110,7 @@ class Side:
             self.task.update()
 
     def begin(self) -> tuple[float, list[Tensor]]:
-        """The first step: how long it took, and its gradients."""
+        """Seconds and gradients of the first step."""
         start = time.perf_counter()
         self.step(update=False)
         seconds = time.perf_counter() - start
@@ -121,8 +120,8 @@ class Side:
 
 
 def check(name: str, side: Side, gradients: list[Tensor], plain: Side, expected: list[Tensor]) -> None:
-    """To what rounding can do: kernels add up in other orders, and behind a ReLU or a maximum of the loss networks a last
-    bit may send a gradient another way (float64 in the decoder moves LPIPS's gradients as much as compilation does)."""
+    """Check equality within the effect of rounding. Kernels sum in different orders, and at a ReLU or a max pool of the loss
+    networks a last bit can reroute a gradient (float64 in the decoder changes LPIPS's gradients as much as compilation)."""
     worst = max(abs(float(side.losses[key] / value) - 1) for key, value in plain.losses.items())
     largest = max(float(value.abs().max()) for value in expected)
     pairs = zip(gradients, expected, strict=True)

@@ -1,11 +1,11 @@
-"""How long a user waits before anything happens: ``--help``, composing a config, ``import vq``; against torch and mmengine.
+"""Start-up times: ``--help``, composing a config, ``import vq``; against torch and mmengine.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --quick
 
-Each row is a process of its own, started in turns. ``--help`` must not import torch, and that is checked first. Composing is
-timed inside a process that has imported everything: the first call, and the median of those that follow. mmengine reads the
-same values from one flat file; ours reads that file too, and the config's own files with their bases.
+Each row is a separate process, started in turns. ``--help`` must not import torch, which is checked first. Composing is timed
+in a process that has imported everything: the first call, and the median of later calls. mmengine reads the same values from
+one flat file. Ours is timed with that file, and with the config's own files and their bases.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from _common import REPEATS, Times, arguments, finish, machine, must_be_equal, r
 from vq.core.config import PyConfig, packaged_configs, plain
 from vq.core.errors import ConfigError
 
-HELP_LIMIT, COMPOSE_LIMIT = 0.300, 0.060  # what the design promises, seconds on a quiet machine
+HELP_LIMIT, COMPOSE_LIMIT = 0.300, 0.060  # limits of the design, seconds on an idle machine
 
 COMMANDS = {
     'python -c pass': ['-c', 'pass'],
@@ -72,7 +72,7 @@ def run(arguments: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def measure(arguments: list[str], times: Times) -> None:
-    """Wall and processor time of one process."""
+    """Wall time and CPU time of one process."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     run(arguments)
     times.wall.append(time.perf_counter() - start)
@@ -81,7 +81,7 @@ def measure(arguments: list[str], times: Times) -> None:
 
 
 def largest_config() -> tuple[str, PyConfig]:
-    """The packaged config that composes to the longest text. Those that need an option are left out."""
+    """The packaged config that composes to the longest text, among those without required options."""
     found: dict[str, PyConfig] = {}
     for file in sorted(packaged_configs().glob('**/*.py')):
         try:
@@ -94,7 +94,7 @@ def largest_config() -> tuple[str, PyConfig]:
 
 
 def compose_times(name: str, flat: Path, repeats: int) -> dict[str, dict[str, float]]:
-    """Milliseconds of the first composition and of later ones, medians over processes."""
+    """Milliseconds of the first composition and of later compositions, medians over processes."""
     loaders = {side: text for side, text in LOADERS.items() if 'mmengine' not in text or importlib.util.find_spec('mmengine')}
     firsts: dict[str, list[float]] = {side: [] for side in loaders}
     laters: dict[str, list[float]] = {side: [] for side in loaders}

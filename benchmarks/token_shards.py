@@ -1,14 +1,14 @@
-"""Learning from token shards against tokenising images in every step, for the pair of the demo.
+"""Training on token shards against tokenizing images in every step, with tokenizer and generator of the demo.
 
     python benchmarks/token_shards.py            about 2 minutes
     python benchmarks/token_shards.py --quick    under a minute
 
-One trainer of configs/digits/ar.py reads tokens that were written once, the other tokenises the same images on the way. Both
-run in this process and take their steps in turns, on one thread unless OMP_NUM_THREADS says otherwise. First 5 steps of each
-must see the same tokens and end in equal bits.
+One trainer of configs/digits/ar.py reads tokens that were written once, the other tokenizes the same images on the fly. Both
+run in this process and take their steps in turns, on one thread unless OMP_NUM_THREADS is set. First, 5 steps of each must
+have the same tokens and be bitwise equal.
 
-"Feeding" is all that stands before the generator: reading, collating, tokenising. A whole step adds the generator, forward and
-backward, which is the same for both, and the roof of what shards can gain.
+"Feeding" is all work before the generator: reading, collating, tokenizing. A whole step adds forward and backward of the
+generator. This part is the same for both, and so limits the gain of shards.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from _common import REPEATS, arguments, finish, in_turns, machine, must_be_equal
 
 from vq.core import environment
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, processor time is the time a quiet machine would take
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, CPU time is the wall time of an idle machine
 environment.prepare()
 
 import torch  # noqa: E402
@@ -38,7 +38,7 @@ KEPT = ('TokensCallback', 'EMACallback')
 
 
 class Side:
-    """A trainer asked for one step, or for what one step is fed, at a time. The tokenizer is untrained: time is the same."""
+    """A trainer that runs one step, or feeds one step, at a time. The tokenizer is untrained, which does not change times."""
 
     def __init__(self, folder: Path, on_the_fly: bool) -> None:
         config = compose(CONFIG, {'on_the_fly': on_the_fly, 'augmentation': None, 'iters': 100_000}, {}, tiny=False)
@@ -61,7 +61,7 @@ class Side:
 def check_equal(shards: Side, images: Side, steps: int = 5) -> None:
     seen: list[list[torch.Tensor]] = []
     for side in (shards, images):
-        torch.manual_seed(0)  # dropout and dropped labels are drawn from the generator of the process
+        torch.manual_seed(0)  # seed of dropout and dropped labels
         seen.append([])
         for _ in range(steps):
             side.step()

@@ -3,13 +3,13 @@
     python benchmarks/train_step.py            64 pixels, batches of 8; without and with LPIPS
     python benchmarks/train_step.py --quick    32 pixels, batches of 4
 
-The peer is VQGAN's step as its authors and the toolkits after them write it: forward, two gradients at the last layer for the
-adaptive weight, backward; then, for the discriminator, the autoencoder's forward once more (without a graph, which favours
-it). Ours runs forward once, and each loss network backward once. Both use fused Adam, in this process, in turns.
+The peer is VQGAN's step as implemented by its authors and later toolkits: forward, two gradients at the last layer for the
+adaptive weight, backward; then, for the discriminator, a second forward of the autoencoder (without a graph, in the peer's
+favour). Ours runs one forward, and one backward per loss network. Both use fused Adam, in this process, in turns.
 
-Equality first: the tokenizer's loss and gradients at step 1, and the discriminator's loss and gradients for the same
-reconstruction. The roof is every network forward and backward as often as any such step must, with no loss, no adaptive
-weight and no optimizer around them. Ratios are of processor time, paired by round. Networks have random weights.
+First, equality is checked: the tokenizer's loss and gradients at step 1, and the discriminator's loss and gradients for the
+same reconstruction. The roof is the minimum of forward and backward passes of every network, without losses, adaptive weight
+and optimizers. Ratios are of CPU time, paired by round. Networks have random weights.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from _common import Times, arguments, finish, in_turns, machine, must_be_equal, 
 
 from vq.core import environment
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, processor time is the time a quiet machine would take
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # with one thread, CPU time is the wall time of an idle machine
 environment.prepare()
 
 import torch  # noqa: E402
@@ -63,7 +63,7 @@ def build(width: int, perceptual: bool) -> Any:
 
 
 class Side:
-    """A task with its two optimizers; ``step`` is what is timed."""
+    """A task with its two optimizers. The benchmark times ``step``."""
 
     def __init__(self, width: int, perceptual: bool, batch: Batch) -> None:
         self.task, self.batch = build(width, perceptual), batch
@@ -93,7 +93,7 @@ class Ours(Side):
 
 
 class TwoForwards(Side):
-    """The tokenizer's pass, then the discriminator's, each with a forward of its own."""
+    """The pass of the tokenizer, then that of the discriminator, each with its own forward."""
 
     def step(self, update: bool = True) -> None:
         image = to_float(self.batch.image)
@@ -116,7 +116,7 @@ class TwoForwards(Side):
 
 
 class Roof(Side):
-    """The networks alone: nothing less can train this way."""
+    """The networks alone: a lower bound for any such step."""
 
     def step(self, update: bool = True) -> None:
         image = to_float(self.batch.image)
@@ -133,7 +133,7 @@ class Roof(Side):
 
 
 def parts_of(side: Ours) -> dict[str, Callable[[], object]]:
-    """What one step of ours consists of, each by itself."""
+    """The parts of our step, each timed alone."""
     task, tokenizer, image = side.task, side.tokenizer, to_float(side.batch.image)
     with torch.no_grad():
         features = tokenizer.encode(image).mean
@@ -186,7 +186,7 @@ def check(width: int, perceptual: bool, batch: Batch) -> None:
         pairs = zip(getattr(ours, name).parameters(), getattr(peer, name).parameters(), strict=True)
         gradients = [(one.grad, other.grad) for one, other in pairs]
         overall = max(float(other.abs().max()) for _, other in gradients)
-        for one, other in gradients:  # biases in front of a norm have gradients of rounding alone
+        for one, other in gradients:  # gradients of biases before a norm are rounding errors only
             scale = max(float(other.abs().max()), 1e-3 * overall)
             worst = max(worst, float((one - other).abs().max()) / scale)
     what = f'losses and gradients, {"with" if perceptual else "without"} LPIPS'
@@ -232,7 +232,7 @@ def main() -> None:
 
 
 def breakdown(side: Ours, whole: Times, repeats: int, label: str) -> dict[str, float]:
-    """Shares of a step; forwards are timed with a graph, and parts overlap where their names say so."""
+    """Print the shares of a step. Forwards are timed with a graph; some parts overlap, as their names tell."""
     spent = in_turns(parts_of(side), repeats)
     total = statistics.median(whole.cpu)
     rows = [[name, 1e3 * times.cpu_median, 100 * times.cpu_median / total] for name, times in spent.items()]

@@ -1,14 +1,14 @@
-"""What the launcher's OpenMP settings are worth: steps of one training beside a busy neighbour, with and without them.
+"""The effect of the launcher's OpenMP settings: training steps next to a busy process, with and without these settings.
 
     python benchmarks/waiting.py
     python benchmarks/waiting.py --quick
 
-By default a thread that waits for others spins, and so keeps its core from whoever shares it: a thread that has work then
-waits for one that has none. Every command of ours sets OMP_WAIT_POLICY=passive and OMP_NUM_THREADS, unless the user has.
-Each case is trained in processes of its own, in turns: {left alone, as the commands set them, one thread} x {quiet, one core
-kept busy by another process}. Trainings on one number of threads must end in equal bits.
+By default an OpenMP thread that waits for other threads spins and occupies its core, so that a thread with work has to wait
+for a spinning one. All commands of vq set OMP_WAIT_POLICY=passive and OMP_NUM_THREADS, unless the user has set them. Each case
+trains in separate processes, in turns: {left alone, as the commands set them, one thread} x {quiet, one core kept busy by
+another process}. Trainings with the same number of threads must be bitwise equal.
 
-On a machine where others work too, "quiet" is not quiet: see the load average.
+On a machine with other work, "quiet" is not idle: see the load average.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WIDTH, WARMUP = 8, 2
 
 
 def work(steps: int, levels: int) -> None:
-    """The child: train, and print seconds per step and what the parameters have become."""
+    """The child process: train, and print seconds per step and a digest of the parameters."""
     import hashlib
 
     import torch
@@ -87,7 +87,7 @@ def settings_of(case: str) -> dict[str, str]:
 
 
 def train(case: str, busy: bool, steps: int, levels: int) -> dict[str, Any]:
-    """One training in a process of its own, with or without a neighbour."""
+    """One training in a separate process, with or without a busy process next to it."""
     given, clean = settings_of(case), settings_of('left alone')
     command = [sys.executable, __file__, '--steps', str(steps), '--levels', str(levels)]
     neighbour = subprocess.Popen([sys.executable, '-c', BUSY], env=clean) if busy else None
@@ -120,7 +120,7 @@ def main() -> None:
             found = train(case, busy, steps, levels)
             found_so_far += found['seconds']
             digests.setdefault(found['threads'], set()).add(found['digest'])
-    # another number of threads may add up in another order; with one number the bits are the same
+    # the order of summation depends on the number of threads; with the same number results are bitwise equal
     must_be_equal(
         'parameters at the end of all trainings with one number of threads',
         all(len(found) == 1 for found in digests.values()),

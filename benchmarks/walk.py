@@ -1,19 +1,19 @@
-"""Which rooms of the house one passes from ``vq.load`` to tokens, and how often the way leads up.
+"""Packages of ``vq`` on the call path from ``vq.load`` to tokens, and calls from a lower into a higher layer.
 
-    python benchmarks/walk.py [TREE]            a tiny run is trained in TREE (default: this checkout), opened and asked
-    python benchmarks/walk.py --quick           the same with calls added up by packages in place of files
+    python benchmarks/walk.py [TREE]            train a tiny run in TREE (default: this checkout), load it, tokenize images
+    python benchmarks/walk.py --quick           the same, with calls summed by package instead of by file
 
 ``vq.load(RUN).tokenize(images)`` runs once in a new process of TREE, and every call between functions of ``vq/`` is recorded.
-What runs while modules are imported is left out: class bodies and registrations are no part of the way. Frames of torch and
-of Python's library are looked through, so a module's ``forward`` is called by whoever called the module.
+Calls during imports are ignored, such as class bodies and registrations. Frames of torch and of Python's library are skipped,
+so the caller of a module's ``forward`` is the function that called the module.
 
-room        a folder or file directly below ``vq/`` in which a function was called, ``vq/__init__`` (the door) included
-floor       where the room stands in the order of imports that the design gives, ``core`` lowest, commands highest; the door
-            is on the lowest, for everything may import it
-climb       a called function, on a higher floor than the file that calls it, that this file imports by name, wherever the
-            import stands in it. The user's ``vq.load(...)`` is a call by the door.
-handed up   a call that leads up without such an import: the registry calls the constructor a config names, a base class
-            calls a method of the class below it. The lower floor knows nothing of the higher one, so that is no climb.
+room        a folder or file directly below ``vq/`` with a called function, including ``vq/__init__`` (the door)
+floor       the layer of the room in the order of imports of the design, with ``core`` lowest and commands highest; the door
+            is on the lowest floor, since every file may import it
+climb       a called function on a higher floor than the calling file, if that file imports it by name anywhere. The user's
+            ``vq.load(...)`` counts as a call by the door.
+handed up   a call to a higher floor without such an import: the registry calls the constructor that a config names, or a base
+            class calls a method of a subclass. The lower floor does not depend on the higher one, so this is not a climb.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Call:
         return floor(self.there) > floor(self.file)
 
     def is_import(self, imports: Iterable[Iterable[str]]) -> bool:
-        """Whether ``file`` names what it calls, or its module, in an import."""
+        """Whether ``file`` imports the called function or its module."""
         names = {tuple(name) for name in imports}
         return (module_name(self.there), self.called.partition('.')[0]) in names or (module_name(self.there), '') in names
 
@@ -71,7 +71,7 @@ def room(file: str) -> str:
 
 def floor(file: str) -> int:
     if room(file) not in FLOOR:
-        raise SystemExit(f'vq/{room(file)} stands on no floor yet: say in FLOORS of walk.py where it belongs')
+        raise SystemExit(f'vq/{room(file)} has no floor yet: add it to FLOORS of walk.py')
     return FLOOR[room(file)]
 
 
@@ -81,7 +81,7 @@ def module_name(file: str) -> str:
 
 
 def walked(tree: Path, iters: int = 2) -> dict[str, Any]:
-    """What was recorded on the way to the tokens of a run that is trained for it."""
+    """Train a run, and return the record of the calls from loading to tokens."""
     with tempfile.TemporaryDirectory() as scratch:
         short = ['--override', f'.trainer.iters:{iters}']
         python(tree, ['-m', 'vq.train', 'walk', 'configs/digits/vq_ema.py', *short], Path(scratch), tiny=True)
@@ -89,7 +89,7 @@ def walked(tree: Path, iters: int = 2) -> dict[str, Any]:
 
 
 def summary(calls: dict[Call, int], by_room: bool) -> list[tuple[str, str, int]]:
-    """(from -> to, first call, calls) in the order in which the ways are first gone."""
+    """(from -> to, first call, number of calls), in the order of first calls."""
     found: dict[str, tuple[str, int]] = {}
     for call, count in calls.items():
         here, there = (room(call.file), room(call.there)) if by_room else (call.file, call.there)

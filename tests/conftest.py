@@ -1,4 +1,4 @@
-"""What all tests share: two gloo ranks and a warm process that live as long as the session."""
+"""Fixtures of all tests: two gloo ranks and a warm process, which live as long as the session."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# Before torch is imported: the networks of the tests are so small that a second thread costs more than it brings, and
-# threads that wait by spinning stall whenever another process wants the core.
+# Before torch is imported: the networks of the tests are so small that a second thread costs more than it gains. Threads that
+# spin while waiting stall if another process uses the core.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
@@ -33,14 +33,14 @@ def gloo_pool() -> Iterator[GlooPool]:
 
 @pytest.fixture(scope='session')
 def warm_programs() -> Iterator[Path]:
-    """A folder with programs ``auto_torchrun`` and ``python`` that start in no time."""
+    """A folder with programs ``auto_torchrun`` and ``python`` that start fast, as they have imported torch already."""
     with WarmStart() as warm:
         yield warm.folder
 
 
 @pytest.fixture(autouse=True)
 def _single_process() -> Iterator[None]:
-    """No test leaves a back end installed, or threads and random numbers in another state than it found them."""
+    """Restore the collectives' back end, the number of threads and random states after each test."""
     collectives.install(None)
     torch.manual_seed(0)
     yield
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # modules and tests stay: the collector need not look at a million objects again and again
+    gc.freeze()  # modules and tests stay alive: keep the garbage collector from scanning a million objects repeatedly
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,7 +1,7 @@
-"""Where the figures and key lists of peer projects lie: numbers and names, no code and no weights of theirs.
+"""Access to golden figures and key lists of peer projects: numbers and names, without their code and weights.
 
-``VQ_GOLDEN`` and ``VQ_MANIFESTS`` name the folders; without them they are looked for beside the repository.
-``VQ_REQUIRE_GOLDEN=1`` makes a missing one a failure.
+``VQ_GOLDEN`` and ``VQ_MANIFESTS`` are the folders; by default they are next to the repository. With ``VQ_REQUIRE_GOLDEN=1`` a
+missing folder is a failure.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Golden:
 
 
 def find(path: Path, variable: str) -> Path:
-    """The path itself; a test that needs a file which is not there is skipped, or fails where files are required."""
+    """Return the path if the file exists. Otherwise skip the test, or fail if files are required."""
     if not path.exists():
         message = f'{path.name} is not in {path.parent} ({variable} names another folder)'
         if os.environ.get('VQ_REQUIRE_GOLDEN') == '1':
@@ -52,6 +52,6 @@ def read_golden(name: str) -> Golden:
 
 
 def read_manifest(name: str) -> dict[str, Any]:
-    """``tensors``: key -> shape; ``loss_tensors``, where there are: those of the losses beside them."""
+    """``tensors``: key -> shape; ``loss_tensors``: the same for networks of losses, if the file has them."""
     manifest: dict[str, Any] = json.loads(find(MANIFESTS / f'{name}.json', 'VQ_MANIFESTS').read_text())
     return manifest

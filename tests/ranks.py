@@ -1,4 +1,4 @@
-"""A pool of rank processes joined by gloo. Starting processes is what such tests spend their time on, so it is done once."""
+"""A pool of rank processes connected by gloo. They are started once, since starting takes most of the time of such tests."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class GlooPool:
         waiting = {pipe: rank for rank, (_, pipe) in enumerate(self._workers)}
         deadline = time.monotonic() + SECONDS
         while waiting and all(answer is None or answer[0] for answer in answers):
-            # once a rank has failed the others may wait for it for ever
+            # after a failure of one rank the others may wait for it forever
             for pipe in wait(list(waiting), timeout=max(0.0, deadline - time.monotonic())) or ():
                 answers[waiting.pop(pipe)] = pipe.recv()
             if waiting and time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""The configs that are shipped: which of them are run, and with which options their fragments are tried."""
+"""Shipped configs: which of them are entries that tests run, and the options to compose fragments with."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def entries() -> list[str]:
 
 
 def composed(entry: str, tiny: bool = True) -> PyConfig:
-    """A copy of one's own of a shipped config (``digits/vq_ema.py``, with ``configs/`` before it or without), which each
-    process composes once."""
+    """A copy of a composed shipped config (``digits/vq_ema.py``, with or without ``configs/``), composed once per process."""
     return PyConfig(_composed(entry.removeprefix('configs/'), tiny))
 
 
@@ -48,7 +47,7 @@ def _composed(entry: str, tiny: bool) -> PyConfig:
 
 
 def fragments() -> Iterator[tuple[str, PyConfig]]:
-    """Everything else, composed alone; those that need an option of their family are reached through its entries."""
+    """All other configs, composed alone, except fragments with required options, which entries of their family compose."""
     for name in all_configs():
         if name in entries():
             continue
@@ -61,7 +60,7 @@ def fragments() -> Iterator[tuple[str, PyConfig]]:
 
 
 def types_in(value: Any) -> Iterator[str]:
-    """Every ``type`` that a config names, however deep."""
+    """Every ``type`` in a config, at any depth."""
     if isinstance(value, Mapping):
         if isinstance(value.get('type'), str):
             yield value['type']

@@ -2,8 +2,8 @@
 
 - ``bash``: run by bash, which stops at the first command that fails.
 - ``python`` that opens with a comment that is a file name (``# mine.py``): written to that file.
-- other ``python``: run, all blocks of a document in one namespace. A line ``EXPRESSION  # -> TEXT`` promises that the
-  expression prints as TEXT.
+- other ``python``: run, with one namespace for all blocks of a document. A line ``EXPRESSION  # -> TEXT`` asserts that the
+  repr of the expression is TEXT.
 - any other language is not run.
 """
 
@@ -37,7 +37,7 @@ class Snippet:
 
     @property
     def file(self) -> str | None:
-        """The file a python block is meant to be."""
+        """The name of the file that a python block is written to."""
         match = _FILE.match(self.text) if self.language == 'python' else None
         return match[1] if match else None
 
@@ -56,14 +56,14 @@ def read_snippets(document: str) -> list[Snippet]:
 
 
 class Reader:
-    """Someone who types what a document shows, in ``folder``; programs are looked for in ``programs`` first."""
+    """Runs the blocks of a document in ``folder``, with ``programs`` first on the PATH."""
 
     def __init__(self, folder: Path, programs: Path | None = None) -> None:
         self.folder, self.programs = folder, programs
         self.namespace: dict[str, Any] = {'__name__': '__main__'}
 
     def run(self, snippet: Snippet) -> str:
-        """Run one block; what bash printed."""
+        """Run one block. Returns the output of bash."""
         if snippet.file is not None:
             (self.folder / snippet.file).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / snippet.file).write_text(snippet.text)
@@ -86,7 +86,7 @@ class Reader:
 
     def _python(self, snippet: Snippet) -> None:
         with inside(self.folder):
-            source = '\n' * (snippet.line - 1) + _with_promises(snippet.text)  # so that tracebacks show the page's lines
+            source = '\n' * (snippet.line - 1) + _with_promises(snippet.text)  # tracebacks then show lines of the page
             code = compile(source, str(ROOT / snippet.document), 'exec')
             self.namespace['_promise'] = _promise(snippet)
             exec(code, self.namespace)
@@ -98,13 +98,13 @@ def environment(programs: Path | None = None) -> dict[str, str]:
     path = os.pathsep.join([*first, str(Path(sys.executable).parent), os.environ.get('PATH', '')])
     modules = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH', '')]))
     inherited = {name: value for name, value in os.environ.items() if name != 'DRY_RUN'}
-    # one thread: networks so small gain nothing from two
+    # one thread: these small networks gain nothing from two
     return {'OMP_NUM_THREADS': '1', **inherited, 'PATH': path, 'PYTHONPATH': modules}
 
 
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
-    """With ``folder`` as the working directory, and first on the path of modules."""
+    """With ``folder`` as the working directory, and first on sys.path."""
     before = Path.cwd()
     os.chdir(folder)
     sys.path.insert(0, str(folder))

@@ -12,7 +12,7 @@ SKIPPED = {'.venv', '.venv-xla', '.venv-oldest', 'work_dirs', 'build', 'dist', '
 
 
 def files(*folders: str) -> list[Path]:
-    """Python files below some folders of the repository, relative to it."""
+    """Python files below folders of the repository, as relative paths."""
     found = (path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob('*.py'))
     return sorted(path for path in found if not SKIPPED & set(path.parts[:1]) and '__pycache__' not in path.parts)
 

@@ -1,4 +1,4 @@
-"""The benchmarks run, their two sides agree, and their last line is the JSON that others read. Nothing is said about time."""
+"""The benchmarks run, their two sides agree, and their last line is JSON. Times are not tested."""
 
 from __future__ import annotations
 
@@ -130,5 +130,5 @@ def test_medians_have_seven_repetitions_and_ratios_are_paired(monkeypatch: pytes
     times = _common.in_turns({'a': lambda: calls.append('a'), 'b': lambda: calls.append('b')}, repeats=8, warmup=0)
     assert ''.join(calls) == 'abba' * 4, 'in turns, each side first as often as the other'
     assert len(times['a'].wall) == len(times['b'].cpu) == 8
-    # a machine that becomes three times slower halfway moves both sides alike
+    # if the machine becomes three times slower halfway, both sides are affected alike
     assert _common.paired_ratio([2.0, 2.0, 6.0], [1.0, 1.0, 3.0]) == 2.0

@@ -1,4 +1,4 @@
-"""Every shipped config: header, composition, judgement, counting, and a run of its tiny form through all commands."""
+"""Every shipped config: header, composition, check, counting, and a run of its tiny form through all commands."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vq.registries import VQRunnerRegistry
 
 @pytest.fixture(params=entries())
 def entry(request, tmp_path, monkeypatch) -> str:
-    """The name of a config, as it is given from a folder that is not the checkout."""
+    """The name of a config, as given outside of the checkout."""
     monkeypatch.chdir(tmp_path)
     return f'configs/{request.param}'
 
@@ -104,7 +104,7 @@ def command_line():
 @pytest.mark.slow
 @pytest.mark.usefixtures('command_line')
 def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
-    """train -> val -> test -> tokenise -> inference, in a folder of their own."""
+    """train -> val -> test -> tokenize -> inference, in an empty folder."""
     from vq.cli import inference, sample, tokenize, train, val
     from vq.cli import test as test_command
 

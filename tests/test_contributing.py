@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md, followed to the letter: its files are written to an empty folder, its commands train with them."""
+"""CONTRIBUTING.md works as written: its files are written to an empty folder, and its commands train with them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMMANDS = [snippet.text.strip() for snippet in SNIPPETS if snippet.language == 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with every file of the page; afterwards nobody knows its modules and parts."""
+    """A folder with every file of the page. Modules and registered parts are removed afterwards."""
     reader = Reader(tmp_path)
     for snippet in SNIPPETS:
         if snippet.file is not None:

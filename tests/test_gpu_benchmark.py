@@ -1,4 +1,4 @@
-"""``benchmarks/gpu.py``: its quick form does every part on the CPU, and no part takes another down with it."""
+"""``benchmarks/gpu.py``: ``--quick`` runs every part on the CPU, and a failure of a part does not affect the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.snippets import ROOT, environment
 
 PARTS = ['tests', 'search', 'train', 'sampling', 'nccl', 'precision', 'graphs']
 
-# A worker whose parts fail in every way there is: SIGALRM is what ends a part's time.
+# A worker with parts that fail in every possible way. SIGALRM ends the time of a part.
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The wheel: what is in it, and that it works without the checkout."""
+"""The wheel: its content, and that it works without the checkout."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='module')
 def installed(wheel, tmp_path_factory) -> Path:
-    """A folder that holds the unpacked wheel and nothing of the checkout."""
+    """A folder with the unpacked wheel, without the checkout."""
     folder = tmp_path_factory.mktemp('site')
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)

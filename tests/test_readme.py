@@ -1,4 +1,4 @@
-"""README and docs say what is true: every bash and python block of them is run, in order, in an empty folder."""
+"""Examples in README and docs work: every bash and python block is run, in order, in an empty folder."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_links_lead_somewhere(document: str) -> None:
 
 
 def test_the_tour_covers_every_command() -> None:
-    """What can be started by ``-m`` is shown in the README, or the page is out of date."""
+    """The README shows every command that ``-m`` can start."""
     text = (ROOT / 'README.md').read_text()
     doors = [
         f'vq.{path.stem}' for path in (ROOT / 'vq').glob('*.py') if '__main__' in path.read_text() and path.stem != 'demo'
@@ -40,7 +40,7 @@ def test_the_tour_covers_every_command() -> None:
 
 
 def test_a_promise_that_is_broken_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check itself can fail: a block that promises another value, and a command that ends with an error."""
+    """The check itself can fail: a block with a wrong value, and a command that ends with an error."""
     monkeypatch.setattr('tests.snippets.ROOT', tmp_path)
     (tmp_path / 'page.md').write_text('```python\n1 + 1  # -> 3\n```\n\n```bash\nfalse\ntrue\n```\n')
     for snippet in read_snippets('page.md'):

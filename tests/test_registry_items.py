@@ -1,4 +1,4 @@
-"""Every registered item is shown by a shipped config, can be named, and keeps the promises of its registry."""
+"""Every registered item is used by a shipped config, can be found by name, and implements the interface of its registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vq.core.bindings import bindings_of
 from vq.core.parameters import parameters_of
 from vq.registries import VQRegistry
 
-# items that a command puts in place, so that no config needs to name them
+# items that commands create, so that no config needs to name them
 BY_COMMAND = {
     'VQITRunnerRegistry.Tokenizer': 'vq.tasks.image_tokenization.tokenize',
     'VQSMRunnerRegistry.Sampler': 'vq.sample',

@@ -1,4 +1,4 @@
-"""What must never stand in the source: unpickling, evaluation of text, swallowed errors, traces of one machine."""
+"""Forbidden code: unpickling, evaluation of text, swallowed errors, traces of one machine."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ UNPICKLES = {'pickle', 'cPickle', '_pickle', 'dill', 'cloudpickle', 'joblib', 's
 
 
 def dotted(node: ast.AST) -> str:
-    """``torch.load`` of the syntax tree as text."""
+    """A dotted name of the syntax tree as text, such as ``torch.load``."""
     if isinstance(node, ast.Attribute):
         return f'{dotted(node.value)}.{node.attr}'
     return node.id if isinstance(node, ast.Name) else ''
 
 
 def keyword(call: ast.Call, name: str) -> object:
-    """The constant given for a keyword; None if it is not given or is no constant."""
+    """The constant value of a keyword argument; None if it is missing or not a constant."""
     return next((k.value.value for k in call.keywords if k.arg == name and isinstance(k.value, ast.Constant)), None)
 
 
@@ -56,7 +56,7 @@ def problems_of_call(call: ast.Call, path: Path) -> list[str]:
 
 
 def only_errors(path: Path, module: str) -> bool:
-    """Whether a module is imported for its exceptions alone: ``except pickle.UnpicklingError``."""
+    """Whether a module is only imported for its exceptions: ``except pickle.UnpicklingError``."""
     uses = sum(isinstance(node, ast.Name) and node.id == module for node in ast.walk(tree(path)))
     errors = sum(
         isinstance(node, ast.Attribute) and dotted(node.value) == module and node.attr.endswith('Error')

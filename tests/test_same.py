@@ -1,4 +1,4 @@
-"""The scripts that compare two checkouts and walk through one: they find what differs, and no rule hides a change."""
+"""The scripts that compare two checkouts, and that record the call path of one: they find differences; rules hide none."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def changed(config: Any, path: tuple[Any, ...]) -> Any:
 
 @pytest.mark.parametrize('entry', ['digits/vqgan.py', 'vqgan/8192_dd2_aglwg075_imagenet_ddp.py', 'digits/ar.py'])
 def test_a_change_of_any_value_is_seen(module, entry):
-    """No rule hides one, and none makes a difference where there is none."""
+    """No rule hides a difference, and no rule creates one between equal configs."""
     rules, worker = module('_same_rules'), module('_same_worker')
     config = worker.encoded(composed(entry, tiny=False))
     assert left(rules, config, {**config, 'tiny': {}}, entry) == [], 'it is compared by what it does'
@@ -285,7 +285,7 @@ def test_a_climb_is_a_call_that_rises_to_what_the_file_imports(module):
     assert call.rises and not call.is_import([]) and not call.is_import([('vq.tasks.task', 'Other')])
     assert call.is_import([('vq.tasks.task', 'Task')]) and call.is_import([('vq.tasks.task', '')])
     assert not module('walk').Call('tasks/task.py', 'f', 'io/weights.py', 'load').rises
-    with pytest.raises(SystemExit, match='stands on no floor'):
+    with pytest.raises(SystemExit, match='has no floor'):
         module('walk').floor('attic/box.py')
 
 

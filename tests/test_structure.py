@@ -1,4 +1,4 @@
-"""The shape of the package: which way imports point, who imports what, how large files are, what constructors look like."""
+"""The structure of the package: layers of imports, third-party imports, sizes of files, signatures of constructors."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def part_of(module: str) -> str:
 
 
 def level_of(module: str) -> int:
-    """The layer of a module; files beside the packages are entry points, and ``import vq`` gives the version only."""
+    """The layer of a module. Files next to the packages are entry points; ``import vq`` provides the version only."""
     part = part_of(module)
     return LEVEL.get(part, ENTRY_POINTS) if part else 0
 
@@ -62,7 +62,7 @@ def test_imports_point_one_way():
 
 
 def test_recipes_stand_on_core_and_io_alone():
-    """Recipes and configs compose: they import no part, no torch, and nothing that builds."""
+    """Recipes and configs only compose: they do not import parts, torch, or code that builds."""
     allowed = {'core', 'io', 'recipes'}
     configs = [path.relative_to(ROOT) for path in sorted((ROOT / 'configs').rglob('*.py'))]
     wrong = [
@@ -102,7 +102,7 @@ def test_doors_are_nothing_but_doors():
 
 @pytest.mark.parametrize('module', ['vq.metrics', 'vq.runners.trainer', 'vq.no_such_package'])
 def test_the_rule_sees_imports_of_every_form(module, tmp_path, monkeypatch):
-    """The checker itself: each of these in a file of ``vq/nn`` would be reported."""
+    """The checker itself reports each of these imports in a file of ``vq/nn``."""
     monkeypatch.setattr('tests.sources.ROOT', tmp_path)
     path = Path('vq/nn/made_up_by_a_test.py')
     (tmp_path / path).parent.mkdir(parents=True)
@@ -208,7 +208,7 @@ def test_no_file_is_longer_than_500_lines():
 
 
 def test_packages_below_vq_have_an_init_file():
-    """``walk_packages`` would pass over a folder without one, and its items would be unknown."""
+    """``walk_packages`` skips a folder without one, so its items would not be registered."""
     folders = {path.parent for path in files('vq') if path.parts[:2] != ('vq', 'configs')}
     assert not [folder for folder in folders if not (ROOT / folder / '__init__.py').is_file()]
 
@@ -242,7 +242,7 @@ def test_constructor_is_explicit_and_annotated(item):
 
 
 def test_annotations_of_parts_name_interfaces_not_implementations():
-    """A parameter that asks for a module of ours is built by its interface, or it would never be built at all."""
+    """A parameter whose value is a module of ours is built by its interface; another annotation would not be built."""
     from torch import nn
 
     from vq.core.parameters import alternatives, parameters_of, strip

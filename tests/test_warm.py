@@ -1,4 +1,4 @@
-"""Commands that start warm do what they do cold: arguments, folder, environment, streams, exit codes, signals."""
+"""Warm programs behave like cold ones: arguments, folder, environment, streams, exit codes, signals."""
 
 from __future__ import annotations
 

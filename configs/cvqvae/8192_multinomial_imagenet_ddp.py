@@ -1,11 +1,12 @@
-"""CVQ-VAE whose idle codes move to features drawn by their similarity, on ImageNet.
+"""CVQ-VAE on ImageNet. Idle codes move to features that are sampled by similarity.
 
     auto_torchrun -m vq.train cvqvae/8192_multinomial_imagenet_ddp configs/cvqvae/8192_multinomial_imagenet_ddp.py
     auto_torchrun -m vq.val   cvqvae/8192_multinomial_imagenet_ddp configs/cvqvae/8192_multinomial_imagenet_ddp.py
 
-8,192 codes, distances by the angle, a discriminator of depth 2, a gain of 0.75. The authors' 'probrandom'; the reference
-toolkit's own version drew the far ones. A K x N table is drawn in tiles every step. Hardware and hours: not measured here, and
-published nowhere. Expected figures: none are published for this recipe; this config was never trained to its end.
+8,192 codes, cosine distance, a discriminator of depth 2, a gain of 0.75. The authors' 'probrandom'; the reference toolkit's
+version sampled distant features. Every step computes a K x N table (codes x features) in tiles. Hardware and hours:
+not measured here, and published nowhere. Expected figures: none are published for this recipe; this config was never trained
+to its end.
 """
 
 from vq.recipes import cvqvae

@@ -1,4 +1,4 @@
-"""Your own images: a folder with train/ and validation/ (or val/), class folders below them or not."""
+"""Your own images: a folder with train/ and validation/ (or val/), with or without class folders below them."""
 
 from vq.recipes import one_dataset
 

@@ -1,4 +1,4 @@
-"""ImageNet-1k: 1,281,167 images to train, 50,000 to validate, 1,000 classes; either layout of ImageNetDataset."""
+"""ImageNet-1k: 1,281,167 images to train, 50,000 to validate, 1,000 classes, in either layout of ImageNetDataset."""
 
 from vq.recipes import one_dataset
 

@@ -1,4 +1,4 @@
-"""Data for a trainer and a validator: a dataset and how to load it. See vq/recipes/parts.py."""
+"""Dataset and data loader of a trainer and a validator: see vq/recipes/parts.py."""
 
 from vq.recipes import data
 

@@ -5,7 +5,7 @@
 
 256 pixels, 16 x 16 tokens, 400,000 steps of 128 images, a discriminator from step 20,000 on. Hardware and hours: not measured
 here; less than the 2 days on 8 A100 that the authors quote for the whole tokenizer. Expected figures: none are published for
-such a pair. This config was never trained to its end.
+a new decoder on a frozen tokenizer. This config was never trained to its end.
 """
 
 from vq.recipes import pixel_decoder

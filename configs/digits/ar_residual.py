@@ -5,9 +5,9 @@
     auto_torchrun -m vq.sample digits_ar_residual configs/digits/ar_residual.py --config-options \\
         tokenizer_run::digits_residual --load-model-from work_dirs/digits_ar_residual
 
-Hours, or rather minutes: not measured beyond its tiny form; expected are digits of no class in particular.
+Training takes minutes; measured only in the tiny form. Expected: digits of random classes.
 
-Options: those of ar.py; here without classes (``num_classes`` 0) and with ``network`` gpt2.
+Options: those of ar.py. The defaults here are no classes (``num_classes`` 0) and ``network`` gpt2.
 """
 
 from vq.recipes import digits_generator

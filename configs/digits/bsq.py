@@ -2,9 +2,10 @@
 
     auto_torchrun -m vq.train digits_bsq configs/digits/bsq.py
 
-The entropy of the mean is that of all 8 bits together: taken bit by bit, as it must be for long codes, it left more than half
-of the codes unused (seen on a smaller network and a part of train). 700 steps took 383 seconds on 2 CPU cores that other
-programs shared (load 10). Measured on the 180 validation digits, one seed: 23.1 dB PSNR, 99.6 % of the codes in use.
+The entropy of the mean is computed over all 8 bits jointly. Computed bit by bit, as is necessary for long codes, it left more
+than half of the codes unused (on a smaller network and a part of the training split). 700 steps took 383 seconds on 2 CPU
+cores shared with other programs (load 10). Measured on the 180 validation digits, one seed: 23.1 dB PSNR, 99.6 % of the codes
+in use.
 Options: ``vq.config FILE --options`` prints them.
 """
 

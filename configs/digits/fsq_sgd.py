@@ -1,8 +1,8 @@
-"""FSQ with plain SGD and Nesterov momentum, one line away from fsq.py: what an optimizer is worth. AdamW is ahead here.
+"""FSQ with plain SGD and Nesterov momentum: fsq.py with another optimizer. AdamW is better here.
 
     auto_torchrun -m vq.train digits_fsq_sgd configs/digits/fsq_sgd.py
 
-700 steps took 260 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
+700 steps took 260 seconds on 2 CPU cores shared with other programs. Measured on the 180 validation digits, one seed:
 27.4 dB PSNR, 85 % of the codes in use (fsq.py: 29.4 dB, 93 %). Options: ``vq.config FILE --options`` prints them.
 """
 

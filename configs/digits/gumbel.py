@@ -1,8 +1,8 @@
-"""Gumbel-softmax codes (Jang et al. 2017; DALL-E): drawn with noise that cools down, so that every code has gradients.
+"""Gumbel-softmax codes (Jang et al. 2017; DALL-E): codes are sampled with annealed noise, so every code gets gradients.
 
     auto_torchrun -m vq.train digits_gumbel configs/digits/gumbel.py
 
-The temperature falls from 1 to 1/16 over the run. 700 steps took 80 seconds on one of 2 CPU cores that other programs shared.
+The temperature falls from 1 to 1/16 over the run. 700 steps took 80 seconds on one of 2 CPU cores shared with other programs.
 Measured on the 180 validation digits, one seed: 24.4 dB PSNR, 31 % of the codes in use (kl_weight 5e-4: 24.3 dB, 17 %); not
 tuned further. Options: ``vq.config FILE --options`` prints them.
 """

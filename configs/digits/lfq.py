@@ -1,9 +1,9 @@
-"""Lookup-free quantization (Yu et al. 2023): 8 signs make 256 codes; an entropy loss keeps all of them in use.
+"""Lookup-free quantization (Yu et al. 2023): 8 sign bits give 256 codes; an entropy loss keeps all of them in use.
 
     auto_torchrun -m vq.train digits_lfq configs/digits/lfq.py
 
-700 steps took 301 seconds on 2 CPU cores that other programs shared (load 10). Measured on the 180 validation digits, one
-seed: 23.0 dB PSNR, 100 % of the codes in use. A lighter entropy loss (0.1, temperature 1) used 82 % and gave 23.1 dB.
+700 steps took 301 seconds on 2 CPU cores shared with other programs (load 10). Measured on the 180 validation digits, one
+seed: 23.0 dB PSNR, 100 % of the codes in use. A weaker entropy loss (weight 0.1, temperature 1): 23.1 dB and 82 %.
 Options: ``vq.config FILE --options`` prints them.
 """
 

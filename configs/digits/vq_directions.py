@@ -1,10 +1,10 @@
-"""Codes of unit length that follow the mean direction of their features: VQ-KD's codebook (Peng et al. 2022), on pixels.
+"""Unit-length codes that track the mean direction of their features: VQ-KD's codebook (Peng et al. 2022), on pixels.
 
     auto_torchrun -m vq.train digits_directions configs/digits/vq_directions.py
 
-700 steps took 114 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
-25.5 dB PSNR, 11 % of the codes in use: without k-means at the start (VQ-KD has it; see vq_kmeans.py) most codes never win a
-feature. Options: ``vq.config FILE --options`` prints them.
+700 steps took 114 seconds on 2 CPU cores shared with other programs. Measured on the 180 validation digits, one seed:
+25.5 dB PSNR, 11 % of the codes in use: without k-means initialization (VQ-KD has it; see vq_kmeans.py) most codes are never
+the nearest code of a feature. Options: ``vq.config FILE --options`` prints them.
 """
 
 from vq.recipes import digits_tokenizer

@@ -1,10 +1,10 @@
-"""Codes of unit length, learned by gradient, that start at k-means centres of the features after 100 steps.
+"""Unit-length codes, trained by gradient and set to k-means centres of the features after 100 steps.
 
     auto_torchrun -m vq.train digits_kmeans configs/digits/vq_kmeans.py
 
-700 steps took 5 minutes on one of 2 CPU cores that other programs shared (load 5). Measured on the 180 validation digits,
-one seed: 29.0 dB PSNR, 99.6 % of the codes in use. With k-means before the first step (``delay`` 0): 28.0 dB and 75 %, as the
-encoder moves on from where it began; with codes that follow mean directions (vq_directions.py) and no k-means: 11 %.
+700 steps took 5 minutes on one of 2 CPU cores shared with other programs (load 5). Measured on the 180 validation digits,
+one seed: 29.0 dB PSNR, 99.6 % of the codes in use. With k-means before the first step (``delay`` 0): 28.0 dB and 75 %, since
+the encoder's features drift away from these codes. With codes that track mean directions (vq_directions.py), no k-means: 11 %.
 Options: ``codebook_size`` (256), ``delay`` (100), and those that ``vq.config FILE --options`` prints.
 """
 

@@ -1,8 +1,8 @@
-"""Codes that learn by gradient; after every epoch those that were not used become copies of codes that were.
+"""Codes are trained by gradient. After every epoch unused codes are reinitialized as copies of used codes.
 
     auto_torchrun -m vq.train digits_reinit configs/digits/vq_reinit.py
 
-700 steps took 4 minutes on one of 2 CPU cores that other programs shared (load 5). Measured on the 180 validation digits,
+700 steps took 4 minutes on one of 2 CPU cores shared with other programs (load 5). Measured on the 180 validation digits,
 one seed: 28.6 dB PSNR, 95 % of the codes in use.
 Options: ``codebook_size`` (256), ``source`` ('codes', or 'features' for features of the batch), and those that
 ``vq.config FILE --options`` prints.

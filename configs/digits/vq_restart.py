@@ -1,8 +1,8 @@
-"""Codes that learn by gradient, and start again from a feature of the batch when they die.
+"""Codes are trained by gradient. A dead code is reinitialized with a feature of the batch.
 
     auto_torchrun -m vq.train digits_restart configs/digits/vq_restart.py
 
-700 steps took 111 seconds on 2 CPU cores that other programs shared. Measured on the 180 validation digits, one seed:
+700 steps took 111 seconds on 2 CPU cores shared with other programs. Measured on the 180 validation digits, one seed:
 29.8 dB PSNR, 98 % of the codes in use. Options: ``vq.config FILE --options`` prints them.
 """
 

@@ -1,4 +1,4 @@
-"""Statistics of a dataset, for FID and its relatives: what ``vq.fid`` composes.
+"""Statistics of a dataset, for FID and related figures. ``vq.fid`` composes this config.
 
 auto_torchrun -m vq.fid digits
 """

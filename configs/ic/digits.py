@@ -1,4 +1,4 @@
-"""A small convolutional classifier of handwritten digits, from scratch: the feature network of figures on digits.
+"""A small convolutional classifier of handwritten digits, from scratch. FID and related figures on digits use its features.
 
     auto_torchrun -m vq.train ic/digits configs/ic/digits.py
     auto_torchrun -m vq.val   ic/digits configs/ic/digits.py

@@ -1,10 +1,10 @@
-"""A linear probe of ImageNet's 1,000 classes on a frozen tokenizer: 30,000 steps of LARS, 512 images a rank.
+"""A linear probe of ImageNet's 1,000 classes on a frozen tokenizer: 30,000 steps of LARS, 512 images per rank.
 
     auto_torchrun -m vq.train ic/vqgan_8192 configs/ic/imagenet_ddp.py --config-options tokenizer_run::vqgan/8192_imagenet_ddp
     auto_torchrun -m vq.val   ic/vqgan_8192 configs/ic/imagenet_ddp.py --config-options tokenizer_run::vqgan/8192_imagenet_ddp
 
-Any tokenizer will do: see vq/recipes/frozen.py. Hardware and hours: not measured. Expected figures: none; nobody has run this
-configuration here, and probes that are published average other features or learn otherwise.
+Any tokenizer can be used: see vq/recipes/frozen.py. Hardware and hours: not measured. Expected figures: none; this
+configuration was never run here, and published probes pool other features or use another training recipe.
 """
 
 from vq.recipes import linear_probe

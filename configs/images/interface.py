@@ -1,4 +1,4 @@
-"""Figures of images that are there already, such as samples of a generator: what ``tools/fid.py`` composes.
+"""Figures of existing images, such as samples of a generator. ``tools/fid.py`` composes this config.
 
 auto_torchrun tools/fid.py imagenet_validation samples.npz
 """

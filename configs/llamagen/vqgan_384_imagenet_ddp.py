@@ -1,4 +1,4 @@
-"""LlamaGen VQ-16 on ImageNet at 384 pixels: 24 x 24 tokens, 16,384 codes of 8 numbers.
+"""LlamaGen VQ-16 on ImageNet at 384 pixels: 24 x 24 tokens, 16,384 codes of 8 channels.
 
     auto_torchrun -m vq.train llamagen/vqgan_384_imagenet_ddp configs/llamagen/vqgan_384_imagenet_ddp.py
     auto_torchrun -m vq.val   llamagen/vqgan_384_imagenet_ddp configs/llamagen/vqgan_384_imagenet_ddp.py

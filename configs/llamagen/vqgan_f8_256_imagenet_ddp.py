@@ -1,10 +1,10 @@
-"""LlamaGen VQ-8 with 256 codes of 8 numbers, on ImageNet: 256 pixels, 32 x 32 tokens of 8 bits.
+"""LlamaGen VQ-8 with 256 codes of 8 channels, on ImageNet: 256 pixels, 32 x 32 tokens of 8 bits.
 
     auto_torchrun -m vq.train llamagen/vqgan_f8_256_imagenet_ddp configs/llamagen/vqgan_f8_256_imagenet_ddp.py
     auto_torchrun -m vq.val   llamagen/vqgan_f8_256_imagenet_ddp configs/llamagen/vqgan_f8_256_imagenet_ddp.py
 
 Hardware and hours: not measured here. Expected figures: none are published for this size (with 16,384 codes the LlamaGen
-README quotes rFID 0.59 for 8 pixels a token). Never trained to its end.
+README quotes rFID 0.59 for 8 pixels per token). Never trained to its end.
 """
 
 from vq.recipes import llamagen_tokenizer

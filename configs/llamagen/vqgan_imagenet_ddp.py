@@ -1,11 +1,11 @@
-"""LlamaGen VQ-16 on ImageNet: 256 pixels, 16 x 16 tokens, 16,384 codes of 8 numbers.
+"""LlamaGen VQ-16 on ImageNet: 256 pixels, 16 x 16 tokens, 16,384 codes of 8 channels.
 
     auto_torchrun -m vq.train llamagen/vqgan_imagenet_ddp configs/llamagen/vqgan_imagenet_ddp.py
     auto_torchrun -m vq.val   llamagen/vqgan_imagenet_ddp configs/llamagen/vqgan_imagenet_ddp.py
 
 Hardware and hours, quoted from the authors (issue 8 of their repository) for 256 pixels: 8 A100, about 2 days.
 Expected, quoted from the LlamaGen README: rFID 2.19 on the 50,000 validation images at 256 pixels; the paper
-gives 97 % of the codes in use. The published weights: python tools/prepare_checkpoints.py llamagen-vq-16
+reports 97 % of the codes in use. The published weights: python tools/prepare_checkpoints.py llamagen-vq-16
 """
 
 from vq.recipes import llamagen_tokenizer

@@ -1,4 +1,4 @@
-"""LlamaGen VQ-16 against the discriminator of StyleGAN2, on ImageNet.
+"""LlamaGen VQ-16 with the discriminator of StyleGAN2, on ImageNet.
 
     auto_torchrun -m vq.train llamagen/vqgan_stylegan2_imagenet_ddp configs/llamagen/vqgan_stylegan2_imagenet_ddp.py
     auto_torchrun -m vq.val   llamagen/vqgan_stylegan2_imagenet_ddp configs/llamagen/vqgan_stylegan2_imagenet_ddp.py

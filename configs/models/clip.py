@@ -1,4 +1,4 @@
-"""CLIP's image encoder as a network of features, for CMMD: ViT-L/14 at 336 pixels. For metrics of features.
+"""CLIP's image encoder as a feature network of metrics, for CMMD: ViT-L/14 at 336 pixels.
 
 python tools/prepare_checkpoints.py clip-l-336
 """

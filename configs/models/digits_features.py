@@ -1,4 +1,4 @@
-"""The feature network of figures on digits: the classifier of ic/digits.py, 64 features, 10 logits. For metrics of features.
+"""The feature network of metrics on digits, such as FID: the classifier of ic/digits.py, 64 features, 10 logits.
 
 Train it once:
 

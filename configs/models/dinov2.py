@@ -1,4 +1,4 @@
-"""DINOv2 as a network of features, for FD-DINOv2: ViT-L/14 at 224 pixels. For metrics of features.
+"""DINOv2 as a feature network of metrics, for FD-DINOv2: ViT-L/14 at 224 pixels.
 
 python tools/prepare_checkpoints.py dinov2-l
 """

@@ -1,4 +1,4 @@
-"""How close the images of two folders are, matched by name: what ``tools/pairs.py`` composes.
+"""How close the images of two folders are, matched by name. ``tools/pairs.py`` composes this config.
 
 auto_torchrun tools/pairs.py originals reconstructions
 """

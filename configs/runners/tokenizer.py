@@ -1,4 +1,4 @@
-"""What runners of photographic tokenizers share, for configs that load this file: see vq/recipes/parts.py."""
+"""Trainer and validator of tokenizers of photographs, for configs that load this file: see vq/recipes/parts.py."""
 
 from vq.recipes import photo_runner_alone
 

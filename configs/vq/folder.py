@@ -1,4 +1,4 @@
-"""The same autoencoder on a folder of your own pictures: ``ROOT/train/...``, ``ROOT/validation/...`` in any depth.
+"""The VQ autoencoder of imagenet.py on a folder of your own images: ``ROOT/train/...``, ``ROOT/validation/...``, any depth.
 
     auto_torchrun -m vq.train mine configs/vq/folder.py --config-options data_root::ROOT bad_images::skip
 

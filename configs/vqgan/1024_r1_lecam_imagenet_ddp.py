@@ -1,11 +1,12 @@
-"""VQGAN with 1,024 codes and a discriminator that is held back: non-saturating loss, R1 and LeCam, late start, warm-up, ramp.
+"""VQGAN with 1,024 codes and a regularized discriminator: non-saturating loss, R1 and LeCam, late start, warm-up, ramp.
 
     auto_torchrun -m vq.train vqgan/1024_r1_lecam_imagenet_ddp configs/vqgan/1024_r1_lecam_imagenet_ddp.py
     auto_torchrun -m vq.val   vqgan/1024_r1_lecam_imagenet_ddp configs/vqgan/1024_r1_lecam_imagenet_ddp.py
 
-What to try when the discriminator wins: it learns alone for 1,000 steps, its word then gains weight over 10,000. Hardware and
-hours: not measured here. Expected figures: none are published for this recipe (for 1,024 codes with R1 and the StyleGAN2
-discriminator, the VQ-VAE/GAN study quotes rFID 20.95); this config was never trained to its end.
+For training in which the discriminator wins. The discriminator trains for 1,000 steps with the adversarial term off; then the
+term grows to its weight over 10,000 steps. Hardware and hours: not measured here. Expected figures: none are published for
+this recipe (for 1,024 codes with R1 and the StyleGAN2 discriminator, the VQ-VAE/GAN study quotes rFID 20.95); this config was
+never trained to its end.
 """
 
 from vq.recipes import vqgan

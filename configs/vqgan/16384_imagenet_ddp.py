@@ -1,4 +1,4 @@
-"""VQGAN on ImageNet, 256 pixels, 16 x 16 tokens, 16,384 codes of 256 numbers.
+"""VQGAN on ImageNet, 256 pixels, 16 x 16 tokens, 16,384 codes of 256 channels.
 
     auto_torchrun -m vq.train vqgan/16384_imagenet_ddp configs/vqgan/16384_imagenet_ddp.py
     auto_torchrun -m vq.val   vqgan/16384_imagenet_ddp configs/vqgan/16384_imagenet_ddp.py

@@ -3,9 +3,9 @@
     auto_torchrun -m vq.train vqgan/8192_dd2_aglwg075_imagenet_ddp configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py
     auto_torchrun -m vq.val   vqgan/8192_dd2_aglwg075_imagenet_ddp configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py
 
-The baseline of "Image Understanding Makes for A Good Tokenizer for Image Generation" (2024), and the recipe its pixel decoders
-are trained with. Hardware and hours: not measured here, and published nowhere. Expected figures: the paper quotes generation
-only (gFID 15.78 with an autoregressive prior, at second hand); this config was never trained to its end.
+The baseline of "Image Understanding Makes for A Good Tokenizer for Image Generation" (2024), and the recipe of that paper's
+pixel decoders. Hardware and hours: not measured here, and published nowhere. Expected figures: the paper quotes generation
+only (gFID 15.78 with an autoregressive prior, quoted at second hand); this config was never trained to its end.
 """
 
 from vq.recipes import vqgan

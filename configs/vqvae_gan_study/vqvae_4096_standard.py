@@ -1,11 +1,11 @@
-"""The study's plain VQ-VAE with 4,096 codes: L2 alone, codes by gradient. Half of the codes are lost; that is its point.
+"""The study's plain VQ-VAE with 4,096 codes: L2 alone, codes trained by gradient. A baseline that loses half of its codes.
 
     auto_torchrun -m vq.train vqvae_gan_study/vqvae_4096_standard configs/vqvae_gan_study/vqvae_4096_standard.py
     auto_torchrun -m vq.val   vqvae_gan_study/vqvae_4096_standard configs/vqvae_gan_study/vqvae_4096_standard.py
 
-Hardware and hours, quoted: 2.105 hours of one A100 an epoch, so 316 for its 150 epochs. Expected, quoted from row
+Hardware and hours, quoted: 2.105 hours of one A100 per epoch, so 316 for 150 epochs. Expected, quoted from row
 standard_vqvae_cb4096 of its tables, on the ImageNet validation images: 47.14 % of the codes in use, perplexity 1,328.33, MSE
-0.0042 (of 0 to 1), SSIM 0.69, PSNR 23.77 dB, rFID 50.12; 36.6 M parameters that learn. What ours does otherwise:
+0.0042 (of 0 to 1), SSIM 0.69, PSNR 23.77 dB, rFID 50.12; 36.6 M trainable parameters. Differences of ours:
 vq/recipes/study.py. This config was never trained to its end.
 """
 

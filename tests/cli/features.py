@@ -1,4 +1,4 @@
-"""A feature network that costs nothing, for tests of commands; and folders of images."""
+"""A fast feature network for tests of commands, and folders of images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WIDTH = 5
 
 @VQFeatureNetworkRegistry.register_()
 class ProjectionOfTests(FeatureNetwork):
-    """A random linear map of the first 16 x 16 pixels, in float64; ``broken`` gives NaN."""
+    """A random linear map of the first 16 x 16 pixels, in float64; with ``broken`` features are NaN."""
 
     dimension = WIDTH
 
@@ -38,7 +38,7 @@ class ProjectionOfTests(FeatureNetwork):
         return []
 
     def load_pretrained(self) -> None:
-        """There is no file."""
+        """It has no file."""
 
     def forward(self, image: Tensor) -> Features:
         pooled = (image[:, :, :16, :16].flatten(1).double() / 255 @ self.map.double()).float()
@@ -58,7 +58,7 @@ def pictures(seed: int, count: int = 40, size: int = 16) -> np.ndarray:
 
 
 def save_folder(folder: Path, images: np.ndarray, suffix: str = '.png', **settings: Any) -> Path:
-    """Every other one in a folder below."""
+    """Save images, every other one in a subfolder."""
     for number, image in enumerate(images):
         path = folder / ('deep/er' if number % 2 else '.') / f'{number:03d}{suffix}'
         path.parent.mkdir(parents=True, exist_ok=True)

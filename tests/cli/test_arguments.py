@@ -38,7 +38,7 @@ def test_expressions_and_text(pair, key, value):
 
 
 def test_repeated_flags_add_up_and_later_wins():
-    """todd's class forgets what an earlier flag said."""
+    """todd's class drops values of earlier flags."""
     options = parse('--override', '.a:1', '.b:1', '--config-options', 'x:1', '--override', '.b:2', '.c:3')
     assert options.override == {'.a': 1, '.b': 2, '.c': 3} and options.config_options == {'x': 1}
 

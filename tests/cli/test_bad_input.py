@@ -1,4 +1,4 @@
-"""Bad input ends with exit code 2, a message that says where and what, and a last line that says what to do."""
+"""Bad input ends with exit code 2, a message with place and cause, and a last line with advice."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_nothing_to_validate(command: Callable[..., Outcome]) -> None:
 
 
 class TestAfterTraining:
-    """One short run, and what does not fit to it."""
+    """Arguments that do not fit an existing short run."""
 
     @pytest.fixture
     def run(self, command: Callable[..., Outcome], folder: Path) -> Path:

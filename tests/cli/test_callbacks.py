@@ -1,4 +1,4 @@
-"""Callbacks of configs: defaults, names, order, positions; and lists, with what they say of the optimizer's step."""
+"""Callbacks of configs: defaults, names, order, positions; and lists of older configs, with step settings of the optimizer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LENIENT = '.trainer.callbacks[-1].load_state_dict'
 
 @VQCallbackRegistry.register_()
 class OfATestCallback(Callback):
-    """A user's own, without a phase."""
+    """A user's callback without a phase."""
 
     def __init__(self, interval: int = 1, clip: float = 1.0) -> None:
         self.interval, self.clip = interval, clip
@@ -45,7 +45,7 @@ class LostOfATestCallback(OfATestCallback):
 
 @pytest.fixture
 def make(tmp_path: Path) -> Compose:
-    """Compose a file upon ``base.py``, whose trainer has callbacks as given."""
+    """Compose a file based on ``base.py``, whose trainer has the given callbacks."""
 
     def compose_upon(base: str, text: str = '', overrides: dict[str, Any] | None = None, **settings: Any) -> PyConfig:
         optimizers = "optimizers=dict(tokenizer=dict(type='AdamW', lr=1.0), discriminator=dict(type='SGD'))"
@@ -217,7 +217,7 @@ def test_a_users_file_changes_named_parts_as_it_changed_the_list(make: Compose, 
 
 @pytest.mark.parametrize('entry', [name for name in entries() if 'trainer' in composed(name)])
 def test_the_last_callback_of_every_entry_is_the_checkpoint(entry: str, tmp_path: Path) -> None:
-    """The published override; in the entry as it is, and with a callback of a user's file and one of the command line."""
+    """The published override works on the entry itself, and with callbacks of a user's file and of the command line."""
     lenient = {LENIENT: dict(strict=False)}
     (tmp_path / 'mine.py').write_text(
         textwrap.dedent(f"""
@@ -275,7 +275,7 @@ def test_one_callback_for_all_optimizers_and_one_among_names(make: Compose) -> N
 
 
 def test_a_list_that_restates_the_step_replaces_what_the_optimizers_say(make: Compose) -> None:
-    """As it replaced the list in which that stood once."""
+    """As when these settings were in the list, which was replaced."""
     steps = "clip=1.0, schedule=dict(type='CosineSchedule', warmup=50, final=0.02)"
     config = make(
         'callbacks=dict()',
@@ -289,7 +289,7 @@ def test_a_list_that_restates_the_step_replaces_what_the_optimizers_say(make: Co
 
 
 def test_a_config_of_a_run_written_before_composes_in_both_forms(make: Compose) -> None:
-    """Its tiny form still holds a list with settings of the step: those of the full one must not shine through."""
+    """Its tiny form still has a list with step settings; settings of the full form must not be mixed in."""
     base = "callbacks=[dict(type='OptimizeCallback', clip=1.0, schedule=dict(type='CosineSchedule', warmup=50, final=0.1))]"
     text = (
         "tiny = dict(trainer=dict(callbacks=[dict(type='OptimizeCallback', schedule=dict(type='CosineSchedule', warmup=2))]))"

@@ -1,4 +1,4 @@
-"""``tools/compare.py``: the best of what compares is marked, and nothing else."""
+"""``tools/compare.py``: the best of comparable figures is marked, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``python -m vq.config``: what it prints, what it refuses, what it counts."""
+"""``python -m vq.config``: its output, its errors, its counts."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_autocast_is_the_precision_of_the_strategy():
 
 
 class Halves(nn.Module):
-    """Never called itself: its methods are."""
+    """A module that is never called itself, only its methods."""
 
     def __init__(self) -> None:
         super().__init__()

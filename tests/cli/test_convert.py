@@ -1,4 +1,4 @@
-"""``tools/convert_checkpoints.py`` and ``vq.load`` of what it writes."""
+"""``tools/convert_checkpoints.py``, and ``vq.load`` of its output."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ class TestLoad:
         assert (loaded.detokenize(tokens).float() - wanted).abs().max() <= 1
 
     def test_load_model_from_takes_it(self, converted: Path) -> None:
-        """As weights of a task: its keys are those of one."""
+        """It can be the weights of a task, since it has a task's keys."""
         from vq.interfaces import Task
         from vq.io.weights import load_model_from
         from vq.registries import VQModelRegistry
@@ -268,7 +268,7 @@ class TestLoad:
 
 
 def forge(source: Path, target: Path, tensors: dict[str, Tensor] | None = None, **notes: str) -> Path:
-    """A converted file whose metadata were changed by someone."""
+    """A converted file with forged metadata."""
     metadata = {**tensorfile.read_header(source).metadata, **{f'vq.{name}': value for name, value in notes.items()}}
     with atomic_file(target) as writer:
         tensorfile.write_tensors(writer, tensors or tensorfile.read_tensors(source), metadata)
@@ -313,7 +313,7 @@ class TestUntrustedMetadata:
         ],
     )
     def test_sizes_that_the_file_cannot_have(self, converted: Path, tmp_path: Path, part: str, name: str, value: Any) -> None:
-        """Said at once, without building so many parts or taking so much memory."""
+        """Refused at once, without building that many parts or allocating that much memory."""
         config = read_about(converted).tokenizer
         config[part][name] = value
         file = forge(converted, tmp_path / 'forged', tokenizer=json.dumps(config))
@@ -331,7 +331,7 @@ class TestUntrustedMetadata:
 
 
 def test_a_run_is_loaded_without_its_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever else the task has, files it would need included: only the tokenizer is built."""
+    """Only the tokenizer is built, so files of losses are not needed."""
     from tests.runners.support import train, write_config
 
     monkeypatch.chdir(tmp_path)

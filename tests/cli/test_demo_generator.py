@@ -1,4 +1,4 @@
-"""What the demo measures of new digits: against closed forms and small cases worked out by hand."""
+"""The demo's figures of new digits, against closed forms and small cases computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vq.report.generator import Drawn
 
 
 class Corners(FeatureNetwork):
-    """Two features of an image: its first two pixels of red. Its class: which of them is higher."""
+    """Features of an image are its first two red pixels; its class is the index of the larger one."""
 
     dimension = 2
 
@@ -92,7 +92,7 @@ def test_the_first_of_each_class():
 
 
 def test_samples_are_read_in_the_order_of_their_numbers(tmp_path):
-    """Pictures by their names, beside the tokens and classes of the shards."""
+    """Images are matched by name with tokens and classes of the shards."""
     pictures, tokens = images(3, seed=4), np.arange(12, dtype=np.uint16).reshape(3, 2, 2)
     writer = ShardWriter(tmp_path / 'shards', kind='samples', total=3, shard_size=2, producer={})
     for part in writer.pending(0, 1):

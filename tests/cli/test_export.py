@@ -75,7 +75,7 @@ def test_the_null_class_is_the_one_it_names(vocabulary, tmp_path):
 
 @pytest.mark.parametrize('vocabulary', ['joint', 'prefix'])
 def test_generate_draws_image_tokens_only(vocabulary, tmp_path):
-    """With the written settings alone: as many as an image has, and the greedy ones are ours."""
+    """With the written settings alone: as many tokens as an image has, and greedy tokens equal ours."""
     transformers = pytest.importorskip('transformers')
     generator = generator_of(vocabulary, CLASSES, 0.1, None)
     about = export(generator, tmp_path / 'out')

@@ -1,4 +1,4 @@
-"""``tools/fid.py``: figures of folders and files of samples, what they are compared with, and what wrong inputs are told."""
+"""``tools/fid.py``: figures of folders and files of samples, their references, and errors for wrong inputs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def frechet(a: np.ndarray, b: np.ndarray) -> float:
-    """By the roots of the eigenvalues of the product, which is not how ours is computed."""
+    """The distance by eigenvalues of the product, unlike our implementation."""
     covariances = [np.cov(x, rowvar=False) for x in (a, b)]
     roots = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]).astype(complex)).real.sum()
     return float(((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(covariances[0] + covariances[1]) - 2 * roots)

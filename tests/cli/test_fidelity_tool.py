@@ -55,7 +55,7 @@ def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_dataset_by_name_is_the_reference(tmp_path: Path) -> None:
-    """What torch-fidelity is handed: the images of the split, channels first."""
+    """torch-fidelity gets the images of the split, channels first."""
     from vq.data.datasets.digits import DigitsDataset
     from vq.runners.images import Pictures
 

@@ -1,4 +1,4 @@
-"""``tools/llamagen.py``: ten crops of each training image, whoever writes them and however often it is stopped."""
+"""``tools/llamagen.py``: ten crops of each training image, for any number of ranks and after any interruption."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_llamagens_files_alone(home: Path, whole: Path, capsys: pytest.CaptureFi
     assert not (alone / 'tokens').exists()
     assert digests(alone) == {name: digest for name, digest in digests(whole).items() if name.startswith('llamagen_tokens')}
     capsys.readouterr()
-    assert extract(str(home), 'alone', '--format', 'llamagen', *DATA, *SMALL) == 0  # nothing is computed again
+    assert extract(str(home), 'alone', '--format', 'llamagen', *DATA, *SMALL) == 0  # nothing is recomputed
     assert not (alone / 'tokens').exists()
     said = capsys.readouterr().out
     assert [line.split()[-1] for line in said.splitlines() if 'tokenised_now' in line] == ['0']

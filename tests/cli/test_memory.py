@@ -1,4 +1,4 @@
-"""``python -m vq.config --memory``: predicted bytes against those that real steps hold, on the CPU and on two ranks."""
+"""``python -m vq.config --memory``: predicted bytes against those of real steps, on the CPU and on two ranks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _settings(monkeypatch):
 
 
 class Witness(Callback):
-    """What is really held in one step of a run: the most beside state and gradients, and each of these afterwards."""
+    """Measures the memory of one step of a run: the peak beyond state and gradients, and each of these after the step."""
 
     def __init__(self, step: int) -> None:
         self.step, self.held, self.gradients = step, {}, {}
@@ -92,7 +92,7 @@ def count(tensors) -> int:
 
 
 def witness(folder: Path, config: PyConfig, step: int) -> Witness:
-    """Train up to ``step`` with nothing that only logs."""
+    """Train up to ``step`` without callbacks that only log."""
     folder.mkdir(parents=True, exist_ok=True)
     config.trainer.iters = step
     config.trainer.callbacks = [
@@ -168,7 +168,7 @@ def test_one_device_holds_what_a_real_step_holds(tmp_path, write, options, overr
     ],
 )
 def test_shipped_configs_hold_about_as_much_on_the_cpu(tmp_path, file):
-    """About: LPIPS, group norms and their likes go other ways there than on GPUs, of which the prediction speaks."""
+    """Approximately, as LPIPS, group norms and others use other algorithms on the CPU than on GPUs, which are predicted."""
     config = compose(file, {}, {}, tiny=True)
     config.trainer.model.update(discriminator_start=0, warmup=0)
     found = predicted(config, 'base')
@@ -252,7 +252,7 @@ def test_the_lists_of_autocast_are_those_of_torch(ours, theirs):
 
 
 def test_precision_is_that_of_real_autocast_where_both_have_the_same_rules():
-    """Convolutions, linear layers and what has no rule of its own are alike on the CPU and on CUDA: bytes are too."""
+    """Convolutions, linear layers and operations without a rule behave alike on CPU and CUDA, and so do their bytes."""
 
     def peak(device: str) -> tuple[int, int]:
         torch.manual_seed(0)
@@ -302,7 +302,7 @@ def test_a_rank_of_two_holds_what_was_predicted(tmp_path: Path, gloo_pool: GlooP
     assert held['activations'] <= 1.02 * (found.parts['activations'] + found.parts['gathered'])
 
 
-# the rules that no small run shows
+# rules that small runs do not use
 
 
 def test_rows_are_cut_as_fsdp_cuts_them():

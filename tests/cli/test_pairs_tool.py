@@ -1,4 +1,4 @@
-"""``tools/pairs.py`` against the closed forms, torchmetrics, and itself in other batches."""
+"""``tools/pairs.py`` against closed forms, torchmetrics, and itself with other batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tools/prepare_checkpoints.py``: fetched once, checked always, one failure does not stop the others."""
+"""``tools/prepare_checkpoints.py``: files are fetched once and always verified; one failure does not stop the others."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_digest_that_nobody_publishes_is_recorded_and_said(command, server):
 
 @pytest.mark.parametrize('name', ['first', 'second'])
 def test_a_file_that_changed_is_an_error(command, name):
-    """Against the published digest, and against the recorded one where there is none."""
+    """Checked against the published digest, or against the recorded digest if none is published."""
     command(name)
     file = Path(f'pretrained/some/{name}.pth')
     file.write_bytes(file.read_bytes()[:-1] + b'?')
@@ -267,7 +267,7 @@ def test_no_convert(command, conversions):
 
 
 def test_a_conversion_that_fails_leaves_the_download(command, monkeypatch):
-    """The real converter on a file that is no checkpoint."""
+    """The real converter on a file that is not a checkpoint."""
     code, _, err = command('model', 'first')
     assert code != 0 and 'error: model: ' in err
     assert Path('pretrained/some/model.ckpt').read_bytes() == MODEL and Path('pretrained/some/first.pth').is_file()
@@ -275,7 +275,7 @@ def test_a_conversion_that_fails_leaves_the_download(command, monkeypatch):
 
 
 def test_from_the_network_to_vq_load(capsys):
-    """A published kind of checkpoint, served, fetched, converted and found by its name: the peer's own tokens and pixels."""
+    """A checkpoint is served, fetched, converted and loaded by its catalog name, with the peer's tokens and pixels."""
     import vq
 
     golden = read_golden('taming_vqmodel_a')
@@ -424,6 +424,6 @@ def test_a_missing_file_names_the_smallest_entry_that_brings_it(tmp_path, monkey
 
 
 def test_fields_of_the_catalog_keep_their_order():
-    """Other code gives them by position."""
+    """Other code passes them by position."""
     assert [field.name for field in dataclasses.fields(RemoteFile)][:4] == ['url', 'path', 'digest', 'source']
     assert [field.name for field in dataclasses.fields(Published)][:5] == ['name', 'about', 'files', 'kind', 'options']

@@ -1,4 +1,4 @@
-"""Which start of a launch may do what with the run's folder."""
+"""Starts of a launch, and their rights on the run's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def launch(monkeypatch: pytest.MonkeyPatch) -> Launch:
-    """A launch with its agents' store: this process is a rank of it, on a node that has counted so many restarts."""
+    """A launch with its agents' store. This process is a rank of it, on a node with the given count of restarts."""
     stores: dict[str, TCPStore] = {}
 
     def begin(name: str, restarts: int = 0, most: int = 3, run: str = 'none') -> None:
@@ -100,7 +100,7 @@ def test_overwrite_deletes_nothing_in_a_later_start_whose_node_has_counted_no_re
 def test_a_restart_that_never_owned_the_run_is_refused_like_the_first(
     launch: Launch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Rank 1 died before rank 0 had looked: the finished run of that name is not this launch's to go on with."""
+    """Rank 1 died before rank 0 opened the folder: the finished run of that name does not belong to this launch."""
     config = str(write_config(tmp_path))
     assert train(str(tmp_path), 'run', config, '--config-options', 'iters:4') == 0
     launch('a', 1)
@@ -110,7 +110,7 @@ def test_a_restart_that_never_owned_the_run_is_refused_like_the_first(
 
 @pytest.mark.slow
 def test_a_restart_after_load_from_does_not_take_the_branch_that_was_left(launch: Launch, tmp_path: Path) -> None:
-    """The first start goes back to step 2 and dies before it has written anything: so does the next, not to step 8."""
+    """The first start goes back to step 2 and dies before it writes anything. The restart resumes at step 2, not 8."""
     config, run = str(write_config(tmp_path)), tmp_path / 'work_dirs/run'
     assert train(str(tmp_path), 'run', config, '--config-options', 'save_every:2') == 0
     launch('a')

@@ -1,4 +1,4 @@
-"""What lies in a run is a config for every command: its JSON file, its old Python name, its folder, or nothing at all."""
+"""Every command finds the config of a run by its JSON file, its old Python name, its folder, or the run's name alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_config(folder)
     with commands_here(dry=False):
         assert train(str(folder), 'run', 'tiny.py', '--override', '.trainer.iters:4') == 0
-    (folder / 'tiny.py').unlink()  # from here on the run is all there is
+    (folder / 'tiny.py').unlink()  # from here on only the run is left
     Image.fromarray(np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)).save(folder / 'one.png')
     shutil.copy(folder / 'one.png', folder / 'two.png')
     return folder

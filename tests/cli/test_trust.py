@@ -1,4 +1,4 @@
-"""Opening somebody's run executes nothing of theirs; what would be executed is named, with the command that allows it."""
+"""Opening another user's run executes none of its code. Code that would run is named, with the command that allows it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of it to spoil, in the working directory."""
+    """A copy of the run to tamper with, in the working directory."""
     shutil.copytree(trained / 'work_dirs', tmp_path / 'work_dirs')
     (tmp_path / f'{MODULE}.py').write_text("open('executed', 'w').close()\n")
     monkeypatch.chdir(tmp_path)
@@ -61,7 +61,7 @@ class Pickled:
 
 
 def spoil(file: Path) -> None:
-    """Put code into a file of a checkpoint or run; the checkpoint stays complete, as whoever sends it would see to."""
+    """Put code into a file of a checkpoint or run. The checkpoint stays complete, as an attacker would make it."""
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix in ('.pt', '.safetensors'):
         file.write_bytes(pickle.dumps({'state_dict': Pickled()}))

@@ -1,4 +1,4 @@
-"""``tools/visualize_patches.py``: what is shown for a code is, pixel for pixel, what is under its cells."""
+"""``tools/visualize_patches.py``: patches of a code are exactly the pixels of its cells."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DATA = ['--config-options', 'dataset::folder', 'data_root::pictures', 'image_siz
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures whose pixels say where they are: red is the column, green the row, blue the number."""
+    """A folder of images whose pixels encode their position: red is the column, green the row, blue the image number."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -68,7 +68,7 @@ def show(*arguments: str) -> int:
 
 
 def patches_on(sheet: Path, half: int, line: int, count: int, columns: int, size: int = CELL) -> np.ndarray:
-    """What the sheet shows on one of its lines: (count, size, size, 3), by the sheet's own measures."""
+    """The patches on one line of the sheet: (count, size, size, 3), located by the sheet's measures."""
     scale = max(1, -(-LEAST // size))
     with Image.open(sheet) as file:
         pixels = np.asarray(file)
@@ -95,7 +95,7 @@ PLACES = [
 def test_patches_are_the_pixels_of_their_cells(
     home: Path, variant: str, size: tuple[int, int], more: dict[str, int], columns: tuple[int, int], top: int
 ) -> None:
-    """Code k is cell k of every picture, so any shift, by a pixel or by a cell, shows."""
+    """Code k is cell k of every image, so that a shift by a pixel or by a cell is detected."""
     save_pictures(*size)
     write_tokens(np.broadcast_to(np.arange(16).reshape(4, 4), (COUNT, 4, 4)), 16, variant, **more)
     assert show('--codes', '8', '--patches', '4') == 0
@@ -137,7 +137,7 @@ def codes_of(pixels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize('variant', ['center', 'flip'])
 def test_tokens_of_a_real_pass_and_what_is_shown_agree(home: Path, variant: str) -> None:
-    """Whatever stands between an image and its tokens: each patch, tokenised alone, is its code again."""
+    """For any transform: each patch, tokenized alone, has its code again."""
     generator = np.random.default_rng(3)
     for number in range(20):
         place = home / f'pictures/validation/a/{number:02d}.png'

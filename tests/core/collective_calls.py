@@ -1,4 +1,4 @@
-"""What the ranks of the gloo pool are asked to do."""
+"""Functions that the ranks of the gloo pool run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ def who() -> tuple[int, int, bool]:
 
 
 def reduce_strided(operation: str) -> tuple[Tensor, Tensor]:
-    """(what came back, the input afterwards) for a transposed input."""
+    """(result, input afterwards) for a transposed input."""
     value = (torch.arange(6.0).view(2, 3) * (1 if collectives.rank() == 0 else -2)).t()
     return collectives.all_reduce(value, operation), value
 
 
 def reduce_hard_sums() -> Tensor:
-    """A sum whose bits depend on the order it is taken in."""
+    """A sum whose bits depend on the order of summation."""
     value = torch.randn(1000, generator=torch.Generator().manual_seed(collectives.rank())) * 10.0 ** (8 * collectives.rank())
     return collectives.all_reduce(value)
 

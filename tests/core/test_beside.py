@@ -17,7 +17,7 @@ from vq.core.registry import beside_of, registry_for
 
 @dataclasses.dataclass
 class Care:
-    """Flat beside what an animal takes."""
+    """Flat, next to the parameters of an animal."""
 
     plant: Plant | None = None
     mode: Literal['day', 'night'] = 'day'

@@ -1,4 +1,4 @@
-"""Settings that follow from other parts: filled in where a config leaves them out, refused where it says otherwise."""
+"""Settings that follow from other parts: filled in if a config leaves them out, refused if the config contradicts."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Counter(Part):
 
 @PartRegistry.register_()
 class Plain(Part):
-    """Takes nothing that is bound."""
+    """Takes no bound parameters."""
 
 
 @PartRegistry.register_()
@@ -86,7 +86,7 @@ class Writer(Part):
 
 @PartRegistry.register_()
 class Model(Part):
-    """The writer comes before what its settings follow from."""
+    """The writer comes before the part that its settings follow from."""
 
     binds = {'writer.codes': 'book.codes', 'writer.sizes': 'book.sizes'}
 
@@ -252,7 +252,7 @@ def test_a_source_may_refuse():
 def test_a_source_without_the_attribute():
     config = dict(type='Watch', model=dict(type='Plain'), counters=dict(a=dict(type='Counter')))
     assert refused(config) == "top.counters.a.codes is taken from 'counted' of top.model, which has no such attribute"
-    config['counters']['a']['codes'] = 3  # nobody knows better
+    config['counters']['a']['codes'] = 3  # no part contradicts
     assert build(config).counters['a'].codes == 3
 
 
@@ -273,7 +273,7 @@ def test_a_later_sibling_is_asked_without_changing_the_draws():
     explicit = dict(type='Writer', codes=5, sizes=(), network=dict(type='Network', ids=7, length=5))
     first = build(model_of(explicit))
     assert BUILT == ['cpu'], 'nobody asks where the config says everything'
-    second = build(model_of(book=dict(BOOK, continuous=False)))  # another text: not asked before
+    second = build(model_of(book=dict(BOOK, continuous=False)))  # another text: not cached
     assert BUILT == ['meta', 'cpu']
     state = dict(second.state_dict())
     assert state and all(torch.equal(state[name], value) for name, value in first.state_dict().items())

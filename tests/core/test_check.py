@@ -1,4 +1,4 @@
-"""Judging a config without building it: every problem at once, each with its path."""
+"""Checking a config without building it: all problems at once, each with its path."""
 
 from __future__ import annotations
 

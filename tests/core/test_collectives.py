@@ -1,4 +1,4 @@
-"""The same calls alone and among two gloo ranks."""
+"""The same calls on one process and on two gloo ranks."""
 
 from __future__ import annotations
 

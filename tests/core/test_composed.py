@@ -1,4 +1,4 @@
-"""A composed config in JSON is a config wherever one is taken: data, without options, never executed."""
+"""A composed config in JSON is accepted wherever a config is: it is data without options, and is never executed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make_run(folder: Path) -> Path:
-    """What tells the folder of a run from any other."""
+    """The files that identify the folder of a run."""
     checkpoint = folder / 'checkpoints' / 'iter_5'
     checkpoint.mkdir(parents=True)
     (checkpoint / 'COMPLETE').write_text('{"files": {}}')

@@ -1,4 +1,4 @@
-"""Composing config files: what todd's loader gets wrong (see the module's docstring) and what ours promises."""
+"""Composing config files: faults of todd's loader (see the docstring of vq/core/config.py) and the guarantees of ours."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def test_options_reach_bases_and_explicitly_loaded_files(write):
 
 
 def test_what_the_outer_file_says_wins_over_a_default_of_an_inner_load(write):
-    """The peer's trap: forwarding ``**_kwargs_`` next to fixed keywords ends in a TypeError, leaving it out drops options."""
+    """A trap of the peer: forwarding ``**_kwargs_`` with fixed keywords is a TypeError, and not forwarding drops options."""
     write('entry.py', "from vq.core import PyConfig\n_export_ = PyConfig.load('family.py', distance='l2', size=8)")
     write('family.py', "_export_ = dict(distance=_kwargs_['distance'], size=_kwargs_['size'])")
     write('method.py', "from vq.core import PyConfig\n_export_ = PyConfig.load('entry.py', distance='cosine')")
@@ -297,7 +297,7 @@ def test_base_may_be_a_path_object(write):
     assert PyConfig.load(write('leaf.py', "from pathlib import Path\n_base_ = [Path('base.py')]")) == {'x': 1}
 
 
-# what a config is to other code
+# configs in other code
 
 
 def test_plain_is_what_json_and_c_code_can_read():

@@ -1,4 +1,4 @@
-"""``loads(dumps(config)) == config``, for whatever a config can hold."""
+"""``loads(dumps(config)) == config``, for all values that a config can have."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Composed configs as JSON: they come back equal, types included, and what is not strict is refused."""
+"""Composed configs as JSON: the round trip preserves values and types, and JSON that is not strict is refused."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_random_values_come_back(content: dict[str, Any]) -> None:
 @settings(max_examples=50, deadline=None)
 @given(st.text(st.characters(min_codepoint=0xD7FF, max_codepoint=0xE001), max_size=3) | st.text(max_size=5))
 def test_text_comes_back_through_a_file(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
-    """Halves of surrogate pairs too, which UTF-8 has no bytes for."""
+    """Lone surrogates too, which UTF-8 cannot encode."""
     file = tmp_path_factory.mktemp('text') / 'config.json'
     file.write_text(config_json.dumps({'a': text}), encoding='utf-8')
     assert config_json.read(file) == {'a': text}

@@ -1,4 +1,4 @@
-"""What ``PyConfig.dumps`` writes is read from its syntax tree; what would have to be executed is refused."""
+"""The output of ``PyConfig.dumps`` is read from its syntax tree; code that would have to be executed is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing the core changes nothing in the process, although importing todd does. Each case in a process of its own."""
+"""Importing the core changes no global state of the process, although importing todd does. Each case is a separate process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process may use, and what is set before torch is imported."""
+"""Usable cores and devices of a process, and variables that are set before torch is imported."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vq.core.errors import UserError
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch):
-    """What ``prepare`` sets is taken back."""
+    """Restore the variables that ``prepare`` sets."""
     for name in ('LOCAL_WORLD_SIZE', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY'):
         monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)

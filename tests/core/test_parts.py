@@ -1,4 +1,4 @@
-"""Parts by name: a dict that users' files may change as the list it was."""
+"""Parts by name: a dict that users' files can also change like a list, which it was in older versions."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ parts = st.lists(st.integers() | st.text(max_size=5), max_size=4)
 
 
 def test_seeds_are_the_same_in_every_process_and_version():
-    """Written down once: a change here changes every run that is resumed."""
+    """Pinned values: a change here changes every resumed run."""
     assert [derive_seed(), derive_seed(3407), derive_seed('id', 'a/b.png'), derive_seed('epoch', -1, 5)] == [
         6510301506637419378,
         4007891540825834179,
@@ -96,7 +96,7 @@ def test_seeding_reaches_all_generators_and_ranks_differ():
 
 def test_state_survives_a_file_and_goes_on_to_the_bit(tmp_path):
     seed_everything(1)
-    random.gauss(0, 1), numpy.random.randn()  # both keep a second normal number in hand
+    random.gauss(0, 1), numpy.random.randn()  # both generators cache a second normal number
     torch.save(random_state(), tmp_path / 'state')
     expected = draw()
     seed_everything(2)

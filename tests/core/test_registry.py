@@ -95,7 +95,7 @@ def test_name_cannot_be_taken_twice():
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """A registry whose items stand in a package that has not been imported."""
+    """A registry with items in a package that has not been imported."""
 
     class LazyRegistry(Registry):
         package = 'lazy_items'
@@ -210,7 +210,7 @@ def test_what_is_no_config_is_refused():
 
 
 def test_build_or_return_builds_plain_dicts_too():
-    """todd builds its own Config only, and passes a dict on without a word."""
+    """todd builds its own Config only, and returns a dict unchanged without an error."""
     for config in (CAT, PyConfig(CAT)):
         assert isinstance(AnimalRegistry.build_or_return(config), Cat)
     ready = Cat(1)

@@ -1,4 +1,4 @@
-"""A small tree of registries with toy parts, apart from the one of the package."""
+"""A small tree of registries with toy parts, separate from the tree of the package."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Plant:
 
 
 class Moss(Plant):
-    """The interface of a child registry, of another kind than its parent's is asked for."""
+    """The interface of a child registry, unrelated to the interface of its parent."""
 
 
 class ToyRegistry(Registry):
@@ -39,7 +39,7 @@ class WildRegistry(AnimalRegistry):
 
 
 class PlantRegistry(AnimalRegistry):
-    """Below animals, as encoders are below tokenizers, but of another kind."""
+    """A child of the registry of animals with another interface, like encoders below tokenizers."""
 
     interface = 'tests.core.toys:Plant'
 
@@ -86,7 +86,7 @@ class Fern(Plant):
 
 @AnimalRegistry.register_()
 class Robot:
-    """Not of the interface, but registered right here."""
+    """Does not have the interface, but is registered in this registry itself."""
 
 
 @SizeRegistry.register_()
@@ -113,7 +113,7 @@ class Rules:
 
 @dataclasses.dataclass
 class Entry:
-    """Settings of which one is needed."""
+    """Settings with one required field."""
 
     key: str
 
@@ -156,7 +156,7 @@ class House(Animal):
 
 @AnimalRegistry.register_()
 class Greedy(Animal):
-    """Changes what it is given."""
+    """Changes its arguments in place."""
 
     def __init__(self, food: list[str], extra: dict[str, Any]) -> None:
         food.append('eaten')

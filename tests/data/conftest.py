@@ -1,4 +1,4 @@
-"""Pictures and damaged files that the data tests share."""
+"""Images and damaged files shared by data tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MakePicture = Callable[..., np.ndarray]
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth colour picture (height, width, 3): what JPEG is made for, and without symmetry."""
+    """A smooth colour image (height, width, 3), suited to JPEG, and without symmetry."""
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), dtype=np.uint8)
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
@@ -28,7 +28,7 @@ def encoded(image: np.ndarray | Image.Image, kind: str, **settings: object) -> b
 
 
 def png_header(width: int, height: int) -> bytes:
-    """A PNG that claims any size and holds next to nothing."""
+    """A PNG whose header has any size, with almost no data."""
 
     def chunk(name: bytes, content: bytes) -> bytes:
         return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
@@ -38,7 +38,7 @@ def png_header(width: int, height: int) -> bytes:
 
 
 def bad_contents() -> dict[str, tuple[bytes, str]]:
-    """File name -> (content, a word of the reason that must be given)."""
+    """File name -> (content, a word of the expected reason)."""
     plain, other = picture(120, 160), Image.fromarray(picture(120, 160, seed=1))
     moving = {'save_all': True, 'append_images': [other], 'duration': 100}
     jpeg, png = encoded(plain, 'JPEG'), encoded(plain, 'PNG')
@@ -77,7 +77,7 @@ def make_png_header() -> Callable[[int, int], bytes]:
 
 @pytest.fixture(params=sorted(bad_contents()))
 def bad_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
-    """Each kind of bad file in turn, with a word its reason must hold."""
+    """Each kind of bad file in turn, with a word of the expected reason."""
     content, word = bad_contents()[request.param]
     path = tmp_path / request.param
     path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Ten crops, against torchvision's and against pixels that say where they are."""
+"""Ten crops, against torchvision's and on images whose pixel values are their positions."""
 
 from __future__ import annotations
 

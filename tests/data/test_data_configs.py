@@ -20,7 +20,7 @@ INTERFACE = 'configs/datasets/interface.py'
 
 
 def built(config, role):
-    """The dataset and the loader settings of 'trainer' or 'validator', as a runner gets them."""
+    """The dataset and the loader settings of 'trainer' or 'validator', as given to a runner."""
     part = config[role]
     check_config(VQDatasetRegistry, part['dataset'], f'{role}.dataset')
     settings = build_value(VQRegistry, part['dataloader'], LoaderSettings, f'{role}.dataloader')

@@ -1,4 +1,4 @@
-"""Datasets: what they find, in which order, under which names and classes."""
+"""Datasets: their samples, order, ids and classes."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_digits_are_split_once_and_for_all():
     assert np.abs(fractions['train'] - 1437 / 1797).max() < 0.01
     assert np.abs(fractions['test'] - 180 / 1797).max() < 0.01
     digest = hashlib.sha256('\n'.join(ids(splits['validation'])).encode()).hexdigest()
-    assert digest[:16] == 'a759e4d032807c99'  # pinned: numbers of published runs rest on it
+    assert digest[:16] == 'a759e4d032807c99'  # pinned: figures of published runs depend on it
 
 
 def test_digits_have_scikit_learns_pixels_and_labels():
@@ -273,7 +273,7 @@ def test_imagenet_with_annotations(tree):
     dataset = ImageNetDataset(root, 'val')
     assert (dataset.name, dataset.split) == ('imagenet', 'validation')
     assert ids(dataset) == ['val/n02119789/9.JPEG', 'val/n01440764/5.JPEG', 'val/n02100735/7.JPEG']
-    assert dataset.categories == ('tench', 'English setter', 'kit fox')  # by WNID, without what is no class
+    assert dataset.categories == ('tench', 'English setter', 'kit fox')  # by WNID, without folders that are not classes
     assert [dataset.category_of(index) for index in range(3)] == [2, 0, 1]
     assert dataset.load(1, random.Random(0))['image'].shape == (6, 8, 3)
     by_synset = ImageNetDataset(root, 'validation', class_order='synset')

@@ -154,7 +154,7 @@ def test_a_file_cut_anywhere_is_bad_or_whole(kind, backend, make_picture, encode
             np.testing.assert_array_equal(decode_image(data[:length], backend), whole)
         except BadImage:
             bad += 1
-    assert bad > 50  # PNG and WEBP may lose a few bytes after the pixels; most cuts cost some
+    assert bad > 50  # PNG and WEBP can lose a few bytes after the pixels; most truncations lose pixels
 
 
 def test_opencv_never_sees_a_jpeg_without_its_end(monkeypatch, make_picture, encode):

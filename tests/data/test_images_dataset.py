@@ -1,4 +1,4 @@
-"""Images that are measured: as they are, by number or by name, in pairs."""
+"""Datasets of images to measure: unchanged, by number or by name, in pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader: contents, purity, bad images, workers."""
+"""The loader: contents, reproducibility, bad images, workers."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_the_generators_of_this_process_are_left_alone(workers):
         transform = VQTransformRegistry.build({'type': 'strong', 'image_size': 8})
         train(DigitsDataset(image_size=8, transform=transform), 4, 3, num_workers=workers)
 
-    run()  # what is imported now may draw for itself, as rich does
+    run()  # a first import may draw random numbers, as rich does
     before = state()
     run()
     assert state() == before
@@ -329,7 +329,7 @@ def test_pinning_is_for_cuda_only(monkeypatch):
 
 @pytest.fixture
 def children():
-    """The processes that came since the test began; other tests may keep some of their own."""
+    """The processes started since the test began; other tests may have processes too."""
     before = {process.pid for process in multiprocessing.active_children()}
     return lambda: [process for process in multiprocessing.active_children() if process.pid not in before]
 

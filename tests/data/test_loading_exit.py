@@ -1,4 +1,4 @@
-"""What becomes of a loader's workers when its program ends without closing it."""
+"""Workers of a loader end when its program ends without closing the loader."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_program_ends_though_its_loader_was_never_closed(end, code):
     assert end == 'raise ValueError' or not done.stderr
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 2
-    patience = time.monotonic() + 30  # after kill -9, workers find out when they next look for their parent
+    patience = time.monotonic() + 30  # after kill -9, workers end when they next check their parent
     while any(map(alive, pids)) and time.monotonic() < patience:
         time.sleep(0.2)
     assert not any(map(alive, pids))

@@ -1,4 +1,4 @@
-"""The order of samples against the row of positions it is defined by."""
+"""The order of samples against its definition, the endless row of positions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def row(count: int, seed: int, length: int) -> list[tuple[int, int]]:
 
 
 def walked(count: int, batch: int, world: int, seed: int, start: int, steps: int) -> list[tuple[int, int]]:
-    """What all ranks together take in ``steps`` steps, in global order."""
+    """The samples of all ranks in ``steps`` steps, in global order."""
     plans = [training_plan(count, batch, rank, world, seed, start) for rank in range(world)]
     return [place for _ in range(steps) for plan in plans for place in next(plan)]
 
@@ -36,7 +36,7 @@ def test_each_epoch_is_a_permutation_of_its_own(count):
 
 
 def test_order_is_pure_and_pinned():
-    """Pinned: a change here changes every run that is resumed."""
+    """Pinned values: a change here changes every resumed run."""
     np.random.seed(1)
     first = position_order(8, 3407, 2)
     np.random.seed(2)

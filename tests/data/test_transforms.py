@@ -1,4 +1,4 @@
-"""Transforms against torchvision on PIL images, and the laws their random choices follow."""
+"""Transforms against torchvision on PIL images, and the distributions of their random choices."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_only_the_stream_decides(name, image):
 
 
 def test_helpers_keep_their_sequence():
-    """Pinned: a change here changes every run that is resumed."""
+    """Pinned values: a change here changes every resumed run."""
     stream = random.Random(7)
     assert [transforms.below(stream, 10) for _ in range(8)] == [3, 1, 6, 0, 5, 3, 0, 5]
     assert transforms.random_resized_box(100, 120, (0.08, 1.0), (3 / 4, 4 / 3), random.Random(7)) == (17, 4, 74, 61)

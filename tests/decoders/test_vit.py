@@ -1,4 +1,4 @@
-"""The ViT decoder: blocks equal to torch's own, positions that stretch, the gradient of the last layer by autograd."""
+"""The ViT decoder: blocks equal to torch's, interpolated positions, the gradient of the last layer by autograd."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_recomputed_blocks_give_the_same_gradients() -> None:
 
 @pytest.mark.parametrize(('settings', 'millions'), [(dict(), 85.9), (dict(dim=1280, depth=32, heads=16), 631.0)])
 def test_sizes(settings: dict[str, Any], millions: float) -> None:
-    """Counted by hand: 12 d^2 + 13 d for a block; stem, positions, norm and last layer come on top."""
+    """Counted by hand: 12 d^2 + 13 d per block, plus stem, positions, norm and last layer."""
     with torch.device('meta'):
         decoder = ViTDecoder(32, **settings)
     d, depth = settings.get('dim', 768), settings.get('depth', 12)
@@ -118,7 +118,7 @@ def test_sizes(settings: dict[str, Any], millions: float) -> None:
 def test_first_weights_shrink_with_depth() -> None:
     torch.manual_seed(0)
     blocks = make_blocks(4, 64, 4)
-    usual = 0.02 * 0.8796  # deviation of a normal distribution cut at two deviations
+    usual = 0.02 * 0.8796  # standard deviation of a normal distribution truncated at two deviations
     for number, block in enumerate(blocks, 1):
         assert block.qkv.weight.std().item() == pytest.approx(usual, rel=0.05)
         for added in (block.proj, block.mlp_out):

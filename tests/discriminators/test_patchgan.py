@@ -1,4 +1,4 @@
-"""The patch discriminator: its shape, its norms, what it refuses."""
+"""The patch discriminator: its shape, its norms, its errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tiny(**options) -> PatchGAN:
 
 
 def lively(**options) -> PatchGAN:
-    """Weights large enough for every part to show."""
+    """Weights large enough for every part to have an effect."""
     model = tiny(**options)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -77,7 +77,7 @@ def test_smallest_is_where_convolutions_stop_working(size):
 
 
 def test_logits_written_out():
-    """Two levels with batch norm, by torch's functions."""
+    """Logits of two levels with batch norm, by torch's functions."""
     model, image = lively(), torch.randn(3, 3, 20, 28)
     h = F.leaky_relu(F.conv2d(image, model.stem.weight, model.stem.bias, stride=2, padding=1), 0.2)
     for block, stride in zip(model.blocks, (2, 1), strict=True):
@@ -101,7 +101,7 @@ def test_initial_weights():
 
 @pytest.mark.parametrize('norm', NORMS)
 def test_second_order_gradients(norm):
-    """R1 as autograd gives it, against central differences of the penalty along a random direction of one weight."""
+    """R1 by autograd, against central differences of the penalty along a random direction of one weight."""
     model = lively(norm=norm).double()
     image = torch.randn(3, 3, 18, 16, dtype=torch.float64)
     model(image)  # starts activation norm

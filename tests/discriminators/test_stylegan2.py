@@ -29,7 +29,7 @@ def tiny(**options) -> StyleGAN2Discriminator:
 
 
 def blurred(x: Tensor, padding: int, stride: int) -> Tensor:
-    """Sixteen shifted copies, by their weights."""
+    """The weighted sum of sixteen shifted copies."""
     x = F.pad(x, (padding,) * 4)
     height, width = x.shape[2] - 3, x.shape[3] - 3
     total = sum(
@@ -90,7 +90,7 @@ def test_group_deviation(batch, size):
 
 
 def test_logits_written_out():
-    """Every scale, gain and blur from the paper's formulas, with the gains behind the activations."""
+    """Every scale, gain and blur from the paper's formulas, with gains after the activations."""
     model, image = tiny(), torch.randn(5, 3, 16, 16)
 
     def scaled(layer: torch.nn.Module) -> Tensor:
@@ -167,7 +167,7 @@ def test_bf16_autocast(memory_format):
 
 
 def test_identical_images_have_finite_gradients_of_both_orders():
-    """A spread of nothing: the square root has no slope left to blow up."""
+    """With zero variance the gradient of the square root stays finite."""
     model = tiny()
     image = torch.randn(1, 3, 16, 16).expand(4, -1, -1, -1).clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model(image).sum(), image, create_graph=True)
@@ -182,7 +182,7 @@ def test_state_round_trip_and_late_memory():
         late = VQDiscriminatorRegistry.build(config)
         assert late(torch.empty(3, 3, 16, 16)).is_meta
     late.to_empty(device='cpu')
-    late.reset_parameters()  # the filters, which no state dict brings
+    late.reset_parameters()  # the filters, which are not in state dicts
     assert all(abs(p.std() - 1) < 0.3 for name, p in late.named_parameters() if p.numel() > 100)
     late.load_state_dict(model.state_dict())
     assert torch.equal(late(image), model(image))

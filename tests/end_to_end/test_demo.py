@@ -1,4 +1,4 @@
-"""``make demo``: the page it writes, a second run, and what it promises of its tokenizer and generator."""
+"""``make demo``: its page, a second run, and the quality of its tokenizer and generator."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def start(folder: Path, arguments: Sequence[str], dry: bool) -> subprocess.Compl
 
 
 def run_demo(folder: Path, *arguments: str, dry: bool) -> str:
-    """What the demo says on the terminal."""
+    """Run the demo. Returns its output."""
     done = start(folder, ['-m', 'vq.demo', *arguments], dry)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done.stdout
@@ -49,13 +49,13 @@ def run_demo(folder: Path, *arguments: str, dry: bool) -> str:
 
 @pytest.fixture(scope='module')
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A folder in which a dry run of the demo has ended, and what it said."""
+    """A folder with a finished dry run of the demo, and its output."""
     folder = tmp_path_factory.mktemp('demo')
     return folder, run_demo(folder, dry=True)
 
 
 def run_here(folder: Path, module: str, *words: str) -> tuple[int, str, str]:
-    """A dry ``python -m MODULE WORDS`` in this process, which has imported everything: exit code, and what it said."""
+    """A dry ``python -m MODULE WORDS`` in this process, which has imported everything: exit code and output."""
     out, errors = io.StringIO(), io.StringIO()
     body = importlib.import_module(BODIES.get(module, 'vq.cli.demo'))
     with contextlib.chdir(folder), commands_here(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
@@ -64,7 +64,7 @@ def run_here(folder: Path, module: str, *words: str) -> tuple[int, str, str]:
 
 
 def check_page(folder: Path, said: str) -> Reader:
-    """The page is where the last lines say, and complete."""
+    """The page is complete, and at the path of the last lines."""
     place, address = said.splitlines()[-2:]
     page = folder / re.fullmatch(r'Open the report in a browser: (\S+)', place)[1]
     assert address == page.as_uri()
@@ -99,7 +99,7 @@ def test_a_dry_run_is_complete(dry_run):
 
 
 def test_commands_stand_alone(dry_run):
-    """The validation, typed by hand after the demo, finds the run and measures the same."""
+    """The validation command, run by hand after the demo, finds the run and has the same figures."""
     folder, said = dry_run
     line = next(line for line in said.splitlines() if line.startswith('$ python -m vq.val demo '))
     file = folder / 'work_dirs/dry_run/demo/val/iter_8/results.json'
@@ -129,7 +129,7 @@ def test_a_failing_command_ends_the_demo(tmp_path):
 
 
 def test_a_command_beside_the_others_is_heard_in_its_turn(tmp_path, monkeypatch, capfd):
-    """Its lines, exit code and seconds come with ``finish``; one that is left behind is ended."""
+    """``finish`` returns lines, exit code and seconds; an abandoned command is terminated."""
     (tmp_path / 'speaks.py').write_text("import sys; print('a word'); print('an error', file=sys.stderr); sys.exit(3)")
     (tmp_path / 'waits.py').write_text('import time; time.sleep(600)')
     monkeypatch.setenv('PYTHONPATH', str(tmp_path))
@@ -146,7 +146,7 @@ def test_a_command_beside_the_others_is_heard_in_its_turn(tmp_path, monkeypatch,
 def test_half_of_the_demo_keeps_its_promise(tmp_path):
     """On held-out digits, with 350 of the 700 steps: 98 % of the codes in use, 2 dB above k-means on raw patches.
 
-    The generator has a sixth of its steps: classes are told apart, half images stay as they are, none is a copy.
+    The generator has a sixth of its steps: classes are distinct, given halves are kept, no image is a copy.
     """
     said = run_demo(tmp_path, '--seed', '11', '--override', '.trainer.iters:350', '--generator-iters', '100', dry=False)
     html = Reader((tmp_path / 'work_dirs/demo/report.html').read_text()).text
@@ -158,7 +158,7 @@ def test_half_of_the_demo_keeps_its_promise(tmp_path):
     assert found['codebook_usage'] >= 0.98
     ours, baseline = map(float, re.search(r"FD, classifier's features (\S+) (\S+)", html).groups())
     assert ours < baseline / 2, 'the distance was measured at a fifth of that of k-means'
-    agreement = float(re.search(r'names ([0-9.]+) % as asked for', said)[1])
+    agreement = float(re.search(r'assigns ([0-9.]+) % to the requested class', said)[1])
     assert agreement > 20, 'one in ten by chance; measured at 33'
     assert int(re.search(r'share at most (\d+) %', said)[1]) <= 90, 'a digit is a copy'
     assert 'all 1440 given tokens kept' in said, '8 tokens of 180 digits'

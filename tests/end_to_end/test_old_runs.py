@@ -1,7 +1,7 @@
-"""What the code of version 0.1 left behind is of use: loaded, resumed, validated, drawn from, with the results of that time.
+"""Runs of version 0.1 still work: they are loaded, resumed, validated and sampled from, with the same results.
 
-The runs and the results lie in ``tests/fixtures/old``; README.md there says how they were made. Results are the same bits on
-a machine that computes like the one of that time, and near them on any other.
+Runs and results are in ``tests/fixtures/old``; its README.md describes how they were created. Results are bitwise equal on a
+machine with the same arithmetic as the original one, and close on any other.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ pytestmark = pytest.mark.slow
 EXPECTED = json.loads(facts.EXPECTED.read_text())
 COMPOSED = json.loads(facts.COMPOSED.read_text())
 RUNS, OTHERS = EXPECTED['runs'], EXPECTED['others']
-# on another kind of machine: how far a tensor may be off, as a part of the way it went, and how many tensors have to comply.
-# Not all: a bias in front of a norm goes where rounding sends it. With the slowest kernels of the same processor 80 % of the
-# tensors were off by at most 0.0004.
+# On another kind of machine: the allowed error of a tensor, relative to its change, and the share of tensors that must comply.
+# Not all, since a bias before a norm follows rounding errors. With the slowest kernels of the same processor 80 % of the
+# tensors had errors of at most 0.0004.
 FAR, MOST = 0.02, 0.8
 
 
@@ -42,7 +42,7 @@ class Place:
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
-        # the warm process has as many threads as this one was given when it began
+        # the warm process has the number of threads that this process had at its start
         self.programs = programs if os.environ.get('OMP_NUM_THREADS') == '1' else None
         shutil.copytree(facts.USER, folder / 'user', ignore=shutil.ignore_patterns('__pycache__'))
 
@@ -63,7 +63,7 @@ class Place:
         return {key.removeprefix(f'{fact}/'): value for key, value in tensors.items() if key.startswith(f'{fact}/')}
 
     def compare(self, name: str, fact: str, digests: dict[str, str], found: facts.Tensors, start: Any = None) -> None:
-        """With the bits of that time where this machine can be expected to give them; with its values anyway."""
+        """Compare bitwise on a machine with the same arithmetic, and approximately on others."""
         near(found, self.reference(name, fact), start or {}, f'{name}, {fact}')
         if same_machine():
             assert facts.digest(found) == digests[fact], f'{name}, {fact}: near, and not the same bits'
@@ -88,7 +88,7 @@ def same_machine() -> bool:
 
 
 def near(found: facts.Tensors, expected: facts.Tensors, start: facts.Tensors, where: str) -> None:
-    """Floats went nearly the expected way from ``start``, pixels are nearly equal, most tokens are equal."""
+    """Changes of floats from ``start`` are nearly as expected, pixels are nearly equal, most tokens are equal."""
     assert found.keys() == expected.keys(), f'{where}: {found.keys() ^ expected.keys()}'
     off = {}
     for name, value in found.items():
@@ -133,7 +133,7 @@ def test_a_run_is_as_it_was_left(name: str, place: Place) -> None:
 
 @pytest.mark.parametrize('name', RUNS)
 def test_resumes(name: str, place: Place) -> None:
-    """Four steps more: weights, averages, optimizers, random numbers, the order of data."""
+    """Four more steps: weights, averages, optimizers, random numbers, the order of data."""
     run = RUNS[name]
     place.bring(name, *run['needs'])
     checkpoints = place.folder / run['folder'] / 'checkpoints'
@@ -174,7 +174,7 @@ def test_tokens_are_read(place: Place) -> None:
 
 @pytest.mark.parametrize('name', OTHERS)
 def test_what_is_written_again_is_the_same(name: str, place: Place) -> None:
-    """Tokens and drawn images. The same command beside those of that time adds nothing to them."""
+    """Tokens and drawn images. The same command in a folder of old results adds nothing."""
     other = OTHERS[name]
     place.bring(*other['needs'])
     place.run(other['line'])
@@ -199,7 +199,7 @@ def test_a_converted_file_loads(place: Place) -> None:
 
 @pytest.mark.parametrize('file', COMPOSED)
 def test_a_users_config_composes(file: str, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is said in another way since then is brought to one form by the rules of ``benchmarks/same.py``."""
+    """The rules of ``benchmarks/same.py`` normalize settings that have another form since then."""
     monkeypatch.syspath_prepend(str(ROOT / 'benchmarks'))
     rules, worker = importlib.import_module('_same_rules'), importlib.import_module('_same_worker')
     context = rules.Context(file, dict.fromkeys(('old', 'new'), worker.defaults()))

@@ -34,7 +34,7 @@ def network_of(vocabulary: int, positions: int, seed: int = 0) -> LlamaNetwork:
 
 
 def model_of(kind: str = 'prefix', **options) -> Autoregressive:
-    """``prefix``, ``joint``, ``free`` (no classes) or ``deep`` (three codebooks of unlike sizes)."""
+    """A model: ``prefix``, ``joint``, ``free`` (no classes) or ``deep`` (three codebooks of different sizes)."""
     settings = dict(token_shape=SHAPE, codebook_size=CODES, classes=CLASSES, vocabulary='prefix')
     vocabulary = CODES
     if kind == 'joint':
@@ -59,7 +59,7 @@ def request_of(model: Autoregressive, ids: list[int], **fields) -> SampleRequest
 
 
 def logits_of(model: Autoregressive, tokens: Tensor, label: Tensor | None, position: int) -> Tensor:
-    """Logits over the segment of ``position``, from scratch: every id by hand, no cache."""
+    """Logits over the segment of ``position``, recomputed by hand without a cache."""
     n = max(len(model.codebook_sizes), 1)
     sizes = model.codebook_sizes or (model.codebook_size,)
     offset = 0
@@ -167,7 +167,7 @@ def test_step_of_a_batch_is_that_of_its_rows():
 
 @pytest.mark.parametrize('kind', ['prefix', 'deep'])
 def test_graphed_steps_give_the_logits_of_plain_ones(kind):
-    """On a GPU a graph replays ``step_at``; here it is called plainly, at every position, with a prefill before."""
+    """On a GPU a graph replays ``step_at``; here it is called directly, at every position, after a prefill."""
     model = model_of(kind)
     start = model.start_of(torch.tensor([0, 1, 4, 4]))
     ids = torch.randint(6, (2, 15), generator=torch.Generator().manual_seed(0))
@@ -186,12 +186,12 @@ def test_graphed_steps_give_the_logits_of_plain_ones(kind):
 @pytest.mark.parametrize('guidance', [NONE, STRONG], ids=['plain', 'guided'])
 @pytest.mark.parametrize('kind', ['prefix', 'joint', 'deep'])
 def test_half_an_image_is_completed(kind, guidance, monkeypatch):
-    """The half is kept exactly, goes through the network in one step, and the rest is that of two passes from scratch."""
+    """The given half is kept, is a prefill of one step, and the rest equals that of two passes without a cache."""
     model = model_of(kind)
     half = model.positions // 2
     keep = (torch.arange(model.positions) < half).view(model.token_shape)
     other = model.generate(request_of(model, [40, 41]), multinomial, NONE)
-    given = torch.where(keep, other, -1)  # what is not kept is not looked at
+    given = torch.where(keep, other, -1)  # tokens that are not kept are not read
     request = request_of(model, [2, 5], given=given, keep=keep)
     expected = by_hand(model, request, multinomial, guidance)
     steps, step = [], LlamaNetwork.step
@@ -233,7 +233,7 @@ def test_all_or_nothing_kept():
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_no_token_leaves_the_segment_of_its_position(kind):
-    """A network that wants every id but those that may stand there."""
+    """A network that prefers ids outside of the segment."""
     model = model_of(kind)
     sizes = model.codebook_sizes or (CODES,)
 
@@ -303,7 +303,7 @@ def test_equal_codebooks_have_logits_of_one_codebook():
 
 
 def test_a_joint_vocabulary_can_be_learned_as_a_language():
-    """The loss of Hugging Face over the whole sequence, labels = inputs: all ids compete."""
+    """The loss of Hugging Face over the whole sequence, labels = inputs, with logits of all ids."""
     model = model_of('joint', predicts='vocabulary')
     tokens, label = torch.randint(CODES, (3, *SHAPE), generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 1])
     predicted = model(tokens, label)
@@ -335,7 +335,7 @@ def test_labels_are_dropped_in_training_at_their_rate(kind, rate, monkeypatch):
 
 
 def test_ids_of_a_joint_vocabulary():
-    """Classes, then the null class if there is one, then image tokens, then nothing."""
+    """Classes, then the null class if there is one, then image tokens."""
     for rate, first in ((0.1, CLASSES + 1), (0.0, CLASSES)):
         model = model_of('joint', label_drop=rate)
         assert model.network.vocabulary == first + CODES

@@ -1,4 +1,4 @@
-"""What generators take from their tokenizer: without the numbers in the config, the same modules with the same values."""
+"""Settings that generators take from their tokenizer: configs without these numbers build the same modules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def entries_of_generators(tiny):
 
 
 def bare(model):
-    """The config without what follows from the tokenizer."""
+    """The config without settings that follow from the tokenizer."""
     model = copy.deepcopy(model)
     generator = model['generator']
     for key in NUMBERS:
@@ -55,7 +55,7 @@ def bare(model):
 
 
 def explicit(model):
-    """The config with all of it, by hand."""
+    """The config with all these settings, set by hand."""
     model = bare(model)
     codes, sizes, shape = token_facts(model['tokenizer'])
     generator = model['generator']

@@ -1,4 +1,4 @@
-"""Masked generation: what the network sees, what is learned, and decoding against a plain loop."""
+"""Masked generation: inputs of the network, the loss, and decoding against a plain loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CODES, CLASSES = 13, 4
 
 
 def make(seed=0, spread=20.0, **settings):
-    """A small generator in evaluation, with weights large enough that everything depends on everything."""
+    """A small generator in eval mode, with weights large enough that all outputs depend on all inputs."""
     torch.manual_seed(seed)
     given = dict(token_shape=(3, 5), codebook_size=CODES, classes=CLASSES, dim=16, depth=2, heads=2, steps=4)
     model = MaskedGenerator(**{**given, **settings})
@@ -98,7 +98,7 @@ def test_grid_positions_are_rows_plus_columns():
 
 
 def test_categories_end_where_they_should():
-    """The last class is no null class, a dropped one is, and there is no class beyond the last."""
+    """The last class is not the null class, a dropped label is, and larger classes are refused."""
     network = make().network
     tokens, hidden = draw_tokens(1, (15,)), torch.ones(1, 15, dtype=torch.bool)
     none = network(tokens, hidden, None)
@@ -279,7 +279,7 @@ def test_tokens_are_of_the_sample_not_of_its_batch():
 @pytest.mark.parametrize('order', ['confidence', 'halton'])
 @pytest.mark.parametrize('steps', [1, 4, 50])
 def test_counts_of_hidden_tokens_are_the_schedule(steps, order, schedule):
-    """As the network meets them; a token that was fixed stays; guidance is asked once a step."""
+    """Counts as seen by the network. Fixed tokens stay; guidance is evaluated once per step."""
     model = make(steps=steps, order=order, schedule=schedule)
     met, asked = [], []
     model.network.register_forward_hook(lambda module, given, logits: met.append(given[:2]))
@@ -314,7 +314,7 @@ def test_kept_tokens_stay_and_the_rest_follows_from_them(order):
     first = draw(model, category=category, given=given, keep=half)
     assert torch.equal(first[:, half], given[:, half])
     ignored = torch.where(half, given, (given + 1) % CODES)
-    assert torch.equal(draw(model, category=category, given=ignored, keep=half), first)  # what is not kept is not read
+    assert torch.equal(draw(model, category=category, given=ignored, keep=half), first)  # other tokens are not read
     other = torch.where(half, (given + 1) % CODES, given)
     assert not torch.equal(draw(model, category=category, given=other, keep=half)[:, ~half], first[:, ~half])
     everything = torch.ones_like(half)
@@ -417,5 +417,5 @@ def test_a_tiny_network_learns_eight_images_by_their_classes(order):
     wanted = torch.tensor([5, 0, 7, 2, 1, 6, 4, 3])
     drawn = draw(model.eval(), range(8), sampler=greedy, category=wanted)
     assert torch.equal(drawn, images[wanted])
-    # guidance goes beyond what was learned: a few of 128 tokens may differ, by chance 120 would
+    # guidance extrapolates: a few of 128 tokens can differ; by chance 120 would
     assert (draw(model, range(8), 2.0, greedy, category=wanted) != images[wanted]).sum() <= 4

@@ -1,4 +1,4 @@
-"""Causal networks: the cache gives what recomputation gives, and transformers' models are an independent oracle."""
+"""Causal networks: cached logits equal recomputed ones, and transformers' models are an independent reference."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ALL = {**OURS, **THEIRS}
 
 
 def lively(network: CausalNetwork) -> CausalNetwork:
-    """Random weights large enough that an error anywhere shows; the head is no longer zero."""
+    """Random weights large enough that any error is visible; the head is not zero."""
     torch.manual_seed(7)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -110,7 +110,7 @@ def test_a_batch_of_eight_is_eight_batches_of_one(network):
 
 
 def test_step_at_a_position_on_the_device_equals_step(own):
-    """With garbage behind the position: what is not written yet must not count."""
+    """With garbage after the position: unwritten parts of the cache must not count."""
     x = embedded(own, 3)
     cache, other = own.make_cache(3, LENGTH), own.make_cache(3, LENGTH)
     other.pairs.fill_(1e4)
@@ -193,7 +193,7 @@ def test_dropouts_act_in_training_alone():
 
 @pytest.mark.parametrize('kv_heads', [3, 1])
 def test_llama_is_that_of_transformers(kv_heads):
-    """Weights copied by hand: logits and gradients. Its pairs of channels are halves, ours neighbours."""
+    """Weights copied by hand: logits and gradients. Its rotary pairs are (i, i + D / 2), ours are neighbours."""
     transformers = pytest.importorskip('transformers')
     ours = lively(LlamaNetwork(VOCABULARY, 24, 2, 3, kv_heads, length=LENGTH, ffn_dim=40))
     theirs = transformers.LlamaForCausalLM(
@@ -267,7 +267,7 @@ def test_gpt2_is_that_of_transformers(tied):
 @pytest.mark.parametrize('rows', [VOCABULARY, 20, 50])
 @pytest.mark.parametrize('name', THEIRS)
 def test_weights_of_a_folder_with_another_vocabulary(name, rows, tmp_path):
-    """Rows that both have are taken, the rest stays as it was; all else must fit."""
+    """Common rows are loaded and other rows keep their values; all other tensors must fit."""
     transformers = pytest.importorskip('transformers')
     network = THEIRS[name]().eval()
     config = network.model.config.__class__(**{**network.model.config.to_dict(), 'vocab_size': rows})

@@ -1,4 +1,4 @@
-"""Golden figures of peer projects, by name. Where the files lie is in ``tests/published.py``."""
+"""Golden figures of peer projects, by name. ``tests/published.py`` has the paths of the files."""
 
 from __future__ import annotations
 

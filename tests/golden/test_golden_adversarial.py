@@ -22,7 +22,7 @@ CLOSE = dict(rtol=1e-4, atol=2e-5)
 
 
 class LastConvolution(Decoder):
-    """Nothing but a last layer: the golden file starts from its input."""
+    """A decoder with only a last layer: the golden file starts from its input."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         super().__init__()
@@ -137,6 +137,6 @@ def test_discriminator(peer, mode):
 
 
 def test_before_its_start_the_discriminator_is_not_asked(peer):
-    """Taming multiplies its loss by zero there; we do not compute it."""
+    """Taming multiplies its loss by zero before the start; we do not compute it."""
     assert float(peer['out/train_before_disc_loss']) == 0
     assert make_task(peer)._strength(step_of(peer, 'before')) == 0

@@ -1,4 +1,4 @@
-"""Published autoencoders, through the converters, give their numbers."""
+"""Published autoencoders, loaded by the converters, reproduce the peers' numbers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ QUANTIZER = dict(rtol=1e-5, atol=1e-6)
 
 
 def built(converted: Converted) -> Any:
-    """What ``vq.load`` makes of a converted file."""
+    """The result of ``vq.load`` for a converted file."""
     fit(converted.tokenizer, {key: tuple(value.shape) for key, value in converted.tensors.items()}, 'golden')
     model = VQModelRegistry.build(converted.tokenizer)
     model.load_state_dict({key.removeprefix('tokenizer.'): value for key, value in converted.tensors.items()}, strict=True)
@@ -28,7 +28,7 @@ def built(converted: Converted) -> Any:
 
 
 def read_taming(peer) -> VQGAN:
-    """The converter reads the architecture off the shapes; the peer's own configuration is what it must find."""
+    """The converter infers the architecture from shapes; it must equal the peer's configuration."""
     converted = taming.convert(peer.state, image_size=16)
     config, theirs = converted.tokenizer, peer.meta['ddconfig']
     sizes = [theirs['resolution'] // 2**level for level in range(len(theirs['ch_mult']))]
@@ -67,7 +67,7 @@ def test_taming_vqgan(golden, name):
 
 @pytest.mark.parametrize('name', ['taming_vqmodel_a', 'taming_vqmodel_b'])
 def test_taming_quantizer_loss_and_gradients(golden, name):
-    """Taming's older loss puts beta on the codebook term; the converter chooses the weights for that."""
+    """Taming's older loss has beta on the codebook term; the converter sets the loss weights accordingly."""
     peer = golden(name)
     quantizer = read_taming(peer).quantizer.train()
 
@@ -84,7 +84,7 @@ def test_taming_quantizer_loss_and_gradients(golden, name):
 
 
 def test_taming_gumbel(golden):
-    """With the peer's own noise: hard and soft codes and the prior term; without noise, what evaluation gives."""
+    """With the peer's noise: hard and soft codes and the prior term; without noise: results of evaluation."""
     peer = golden('taming_gumbelvq')
     model = read_taming(peer)
     quantizer = model.quantizer
@@ -131,7 +131,7 @@ def test_serezd_vqvae(golden):
 
 
 def test_serezd_gumbel_quantizer(golden):
-    """As wide as the codebook in front, and a layer of its own to the logits."""
+    """The encoder is as wide as the codebook, and a separate layer computes logits."""
     peer = golden('serezd_vq_gumbel')
     codes, dim = peer.meta['num_embeddings'], peer.meta['embedding_dim']
     quantizer = GumbelQuantizer(codes, dim, kl_weight=peer.meta['kl_cost'], straight_through=False, feature_dim=codes)
@@ -153,7 +153,7 @@ def test_serezd_gumbel_quantizer(golden):
 
 
 def test_var_tokenizer(golden):
-    """Tokens of all scales, what can be decoded after each, and what the transformer is taught with."""
+    """Tokens of all scales, decoded images after each scale, and inputs of the transformer in training."""
     peer = golden('var_multiscale_vq')
     scales = tuple(peer.meta['v_patch_nums'])
     model = built(var.convert(peer.state, scales=scales, residual=peer.meta['quant_resi']))
@@ -200,7 +200,7 @@ def test_mar_kl_autoencoder(golden):
 
 @pytest.mark.parametrize('name', ['llamagen_vq_a', 'llamagen_vq_b'])
 def test_llamagen_tokenizer(golden, name):
-    """a: codes of unit length, also where they are looked up; the stored ones are not. b: as they are, images not square."""
+    """a: codes are normalized, also in lookups; stored codes are not. b: codes are not normalized, images are not square."""
     peer = golden(name)
     converted = llamagen.convert(peer.state, image_size=16, normalize=peer.meta['l2_norm'])
     assert converted.tokenizer['encoder']['multipliers'] == peer.meta['ch_mult']

@@ -1,4 +1,4 @@
-"""Published discriminators under our names give their numbers, and every published key finds its place."""
+"""Published discriminators, loaded under our names, reproduce the peers' numbers, and every published key is mapped."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_every_key_of_stylegan2():
 
 
 def published_patchgan(norm: str, depth: int) -> tuple[dict[str, Tensor], PatchGAN]:
-    """A state dict as taming's constructor numbers it, of tensors that can be told apart."""
+    """A state dict with the numbering of taming's constructor, of distinguishable tensors."""
     model = PatchGAN(width=2, depth=depth, norm=norm)
     step = 2 if norm == 'none' else 3  # convolution, (norm,) activation
     state = {}

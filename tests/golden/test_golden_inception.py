@@ -1,4 +1,4 @@
-"""FID's Inception network gives the figures of a peer whose weights come from a formula."""
+"""FID's Inception network reproduces the figures of a peer, with weights from a formula."""
 
 from __future__ import annotations
 

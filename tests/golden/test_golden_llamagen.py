@@ -1,4 +1,4 @@
-"""LlamaGen's transformers: its weights under our names give its logits, losses, gradients and greedy tokens."""
+"""LlamaGen's transformers: with its weights, our network has the same logits, losses, gradients and greedy tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMES = ['llamagen_gpt_a', 'llamagen_gpt_gqa']
 
 
 class Model:
-    """The network and the table of classes that a converted file has."""
+    """The network and the class embedding of a converted file."""
 
     def __init__(self, peer: Golden) -> None:
         theirs = peer.meta['config']
@@ -70,7 +70,7 @@ def test_losses_and_gradients(case):
 
 
 def test_cached_logits(case):
-    """Its cached generation does not know grouped heads; ours gives its uncached logits for them too."""
+    """Its cached generation does not support grouped heads; ours equals its uncached logits for them too."""
     peer, model = case
     sequence = model.sequence(peer['in/tokens'], peer['in/labels']).detach()
     cache = model.network.make_cache(*sequence.shape[:2])

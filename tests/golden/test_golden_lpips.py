@@ -1,4 +1,4 @@
-"""LPIPS on VGG-16 gives the figures of a peer whose weights come from a formula."""
+"""LPIPS on VGG-16 reproduces the figures of a peer, with weights from a formula."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def formula(index: int, shape: list[int], std: float) -> Tensor:
 
 
 def weights_of(peer) -> dict[str, Tensor]:
-    """By the peer's names; the first values of each are stored and must agree."""
+    """Weights by the peer's names; the stored first values of each tensor must agree."""
     made = {}
     for name, shape, index, std in peer.meta['layers']:
         value = formula(index, shape, std)
@@ -49,8 +49,8 @@ def loss(peer) -> LPIPSLoss:
 def test_distance_gradient_and_activations(peer, loss):
     """The gradient is that of the sum over images, at the second one.
 
-    In float32 a rounding that differs anywhere turns a ReLU here and there, and moves the gradient by 0.3 %, also in the
-    plain formula; the peer's own figure is that of float64 to 2e-6.
+    In float32 different rounding flips a few ReLUs and changes the gradient by 0.3 %, also in the plain formula. The peer's
+    figure agrees with float64 to 2e-6.
     """
     first, second = peer['in/image_a'], peer['in/image_b'].requires_grad_()
     distance = loss.distance(second, first)

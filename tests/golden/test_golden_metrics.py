@@ -1,4 +1,4 @@
-"""Metrics of given features give the figures of pytorch-fid and torch-fidelity."""
+"""Metrics of given features reproduce the figures of pytorch-fid and torch-fidelity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantizers and codebook updates give the figures of the projects they re-implement."""
+"""Quantizers and codebook updates reproduce the figures of the original projects."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_reference_vqgan_quantizer(golden):
     ],
 )
 def test_reference_updates_inside_forward(golden, name, options):
-    """Three steps; values, loss and gradients use the codes of after the update."""
+    """Three steps; values, loss and gradients use the codes after the update."""
     peer = golden(name)
     quantizer = quantizer_with(peer['in/codebook'], **{**options, 'update': options['update']()})
     assert quantizer.updates_in_forward
@@ -81,7 +81,7 @@ def test_reference_updates_inside_forward(golden, name, options):
 
 @pytest.mark.parametrize('name', ['ema_vq_3steps', 'ema_vq_3steps_decay99', 'ema_vq_cosine_3steps'])
 def test_vector_quantize_pytorch_ema(golden, name):
-    """Values of a step use the codes of before its update; counts start at 1, sums at the first codes."""
+    """Values of a step use the codes before its update; counts start at 1, sums at the first codes."""
     peer = golden(name)
     cosine = peer.meta['use_cosine_sim']
     update = EMAUpdate(decay=peer.meta['decay'], eps=peer.meta['eps'])

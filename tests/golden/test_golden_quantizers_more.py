@@ -1,4 +1,4 @@
-"""Signs, SimVQ, the rotation trick and entropy losses give the figures of the projects they re-implement."""
+"""Sign quantizers, SimVQ, the rotation trick and entropy losses reproduce the figures of the original projects."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def channels_last(image: Tensor) -> Tensor:
 
 
 def parts_of(entropy: EntropyLoss, features: Tensor, length: float) -> tuple[Tensor, Tensor]:
-    """(per sample, of the mean), which the loss gives as a difference."""
+    """The two terms (per sample, of the mean), whose difference is the loss."""
     rows = features.reshape(-1, features.shape[-1])
     certainty = EntropyLoss(temperature=entropy.temperature, floor=entropy.floor, diversity=0).of_signs(rows, length)
     return certainty, certainty - EntropyLoss(temperature=entropy.temperature, floor=entropy.floor).of_signs(rows, length)

@@ -32,7 +32,7 @@ def test_llamagen_sampling_filter(golden):
 
 
 def llamagen_model(peer: Golden) -> Autoregressive:
-    """Their names, ours beside: written out here, so that the test does not rest on the converter."""
+    """Their names mapped to ours explicitly, so that the test does not depend on the converter."""
     state, config = peer.state, peer.meta['config']
     network = LlamaNetwork(
         config['vocab_size'], config['dim'], config['n_layer'], config['n_head'], grid=(4, 4), prefix=1, multiple_of=16

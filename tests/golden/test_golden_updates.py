@@ -1,4 +1,4 @@
-"""Codebook updates and what goes with them give the figures of the projects they re-implement."""
+"""Codebook updates and their losses reproduce the figures of the original projects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def channels_last(image: Tensor) -> Tensor:
 
 @pytest.mark.parametrize('name', ['cvq_l2_closest', 'cvq_cos_closest_contrastive', 'cvq_l2_probrandom_contrastive'])
 def test_cvq(golden, name, monkeypatch):
-    """Values, losses and gradients use the codes of before the update. Features have none from the contrastive term."""
+    """Values, losses and gradients use the codes before the update. The contrastive term has no gradient at features."""
     peer = golden(name)
     update = CVQUpdate(decay=peer.meta['decay'], anchor='nearest' if peer.meta['anchor'] == 'closest' else 'multinomial')
     quantizer = quantizer_with(
@@ -42,7 +42,7 @@ def test_cvq(golden, name, monkeypatch):
             drawn = torch.zeros_like(probability).scatter_(1, peer[f'in/step{step}_anchor_rows'][:, None], 1e6)
             monkeypatch.setattr(
                 anchors, 'gumbel_noise', lambda places, codes, *_, drawn=drawn: drawn[codes][:, places]
-            )  # the noise that draws what the peer drew
+            )  # noise that reproduces the peer's draws
         quantized = quantizer(z)
         loss = weighted(quantizer, quantized.losses)
         (grad,) = torch.autograd.grad(loss, z)
@@ -65,7 +65,7 @@ def test_cvq(golden, name, monkeypatch):
 
 
 def test_beit2_norm_ema(golden):
-    """Values of a step use the codes of before its update. The peer counts in evaluation too; nothing else depends on it."""
+    """Values of a step use the codes before its update. The peer also counts in evaluation; no other figure depends on it."""
     peer = golden('beit2_norm_ema')
     update = VQKDUpdate(decay=peer.meta['decay'])
     quantizer = quantizer_with(peer['in/codebook'], normalize=True, commitment_weight=peer.meta['beta'], update=update)
@@ -89,7 +89,7 @@ def test_beit2_norm_ema(golden):
 
 
 def test_serezd_ema(golden):
-    """Smoothing with the number of images, and values of before the update."""
+    """Smoothing with the number of images, and values before the update."""
     peer = golden('serezd_vq_ema')
     update = EMAUpdate(decay=peer.meta['decay'], eps=peer.meta['epsilon'], smoothing='images')
     quantizer = quantizer_with(peer['in/codebook'], commitment_weight=peer.meta['commitment_cost'], update=update)

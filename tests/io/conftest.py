@@ -1,4 +1,4 @@
-"""What tests of files share."""
+"""Fixtures for tests of files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tests.io.killing import Killer
 
 @pytest.fixture(scope='session')
 def killer() -> Iterator[Killer]:
-    """``killer.run(action, at)``: whether an action that can be pickled got through before its change number ``at``."""
+    """``killer.run(action, at)``: whether a picklable action finished before its file system change number ``at``."""
     with Killer() as killer:
         yield killer

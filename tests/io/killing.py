@@ -1,4 +1,4 @@
-"""A forked child that dies at its k-th change of the file system: what a power cut or ``kill -9`` leaves behind."""
+"""A forked child that dies at its k-th change of the file system, like after a power cut or ``kill -9``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CHANGES = ('os.rename', 'os.remove', 'os.rmdir', 'os.mkdir', 'os.truncate', 'os.
 
 
 class Killer:
-    """Forks children to be killed from a small process of its own: a fork of one that has run a thousand tests, with all
-    the memory they left, takes longer than what the child does.
+    """Forks children to be killed from a small separate process. A fork of the test process, with the memory of a thousand
+    tests, would take longer than the child itself.
     """
 
     def __enter__(self) -> Killer:
@@ -38,7 +38,7 @@ class Killer:
         self._process.join()
 
     def run(self, action: Callable[[], object], at: int, folders_cannot_be_renamed: bool = False) -> bool:
-        """Run ``action`` in a child killed at its change number ``at``; tell whether it got through before."""
+        """Run ``action`` in a child that is killed at its change number ``at``. Returns whether it finished before."""
         self._pipe.send_bytes(pickle.dumps((action, at, folders_cannot_be_renamed)))
         code: int = self._pipe.recv()
         assert code in (KILLED, SURVIVED), f'the child ended with {code}'
@@ -89,7 +89,7 @@ def _arm(at: int, folders_cannot_be_renamed: bool) -> None:
         return write(file, data)
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        # an audit hook sees what Python code asks of the system, whichever module asks
+        # an audit hook sees system operations of all Python modules
         opened = event == 'open' and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         if event in CHANGES or opened:
             count()
@@ -108,7 +108,7 @@ def _arm(at: int, folders_cannot_be_renamed: bool) -> None:
 
 @contextmanager
 def failing_write(at: int, error: int) -> Iterator[list[int]]:
-    """In this process, let write number ``at`` fail; the list holds the sizes of those that went through."""
+    """In this process, write number ``at`` fails; the list has the sizes of successful writes."""
     write, sizes = os.write, []
 
     def fail(file: int, data: Any) -> int:

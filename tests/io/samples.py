@@ -16,7 +16,7 @@ from vq.io.spec import Spec
 
 
 def sample(step: int, fill: float, ema: bool = True, rank: int = 0) -> Checkpoint:
-    """A checkpoint whose every value tells ``fill``."""
+    """A checkpoint in which every value depends on ``fill``."""
     model = {'encoder.weight': torch.full((3, 5), fill), 'codes': torch.full((7,), fill, dtype=torch.bfloat16)}
     return Checkpoint(
         step=step,
@@ -46,7 +46,7 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def same(found: Checkpoint, expected: Checkpoint) -> bool:
-    """Whether all that a caller gave came back; the order of weights is the file's business."""
+    """Whether all values of a checkpoint are equal; the order of weights may differ."""
     names = ('step', 'training', 'per_rank', 'config_text', 'spec', 'samples_seen', 'seed', 'frozen', 'extra')
     weights = all(
         equal(dict(sorted((getattr(found, name) or {}).items())), dict(sorted((getattr(expected, name) or {}).items())))
@@ -87,7 +87,7 @@ class ThreadRanks:
         return values
 
     def run(self, action: Callable[[int], Any]) -> list[Any]:
-        """What ``action(rank)`` gave or raised on every rank."""
+        """The result or error of ``action(rank)`` on every rank."""
         results: list[Any] = [None] * self.size
 
         def work(rank: int) -> None:

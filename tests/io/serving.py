@@ -1,4 +1,4 @@
-"""A file server on this machine that breaks in the ways real ones do."""
+"""A local file server with the failures of real ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 
 class FileServer:
-    """``files`` by path. Each request takes the first of ``statuses`` and of ``cuts`` (body bytes before it hangs up)."""
+    """``files`` by path. Each request takes the first of ``statuses`` and of ``cuts`` (body bytes before it disconnects)."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -74,7 +74,7 @@ def serving() -> Iterator[FileServer]:
             server.answer(self)
 
         def log_message(self, format: str, *args: Any) -> None:
-            """Tests say what went wrong themselves."""
+            """No log: tests report failures themselves."""
 
     with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as http:
         server.address = f'http://127.0.0.1:{http.server_port}'
@@ -88,14 +88,14 @@ def serving() -> Iterator[FileServer]:
 
 
 def closed_port() -> int:
-    """A port of this machine where nobody answers."""
+    """A port of this machine without a server."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return int(probe.getsockname()[1])
 
 
 def stay_on_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Connections to any other machine fail the test."""
+    """A connection to another machine fails the test."""
     connect = socket.create_connection
 
     def local(address: tuple[str, int], *args: Any, **settings: Any) -> socket.socket:

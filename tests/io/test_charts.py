@@ -1,4 +1,4 @@
-"""Charts are read back by their own axes; ticks are round and within range."""
+"""Values of charts are read back by their axes; ticks are round and within range."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint comes back bit for bit, is refused when damaged or too new, and is written by all ranks or none."""
+"""A checkpoint round trip is bitwise exact; damaged or too new ones are refused; all ranks write a checkpoint, or none."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_another_frozen_file_is_refused(tmp_path: Path) -> None:
 
 
 def make_by_hand(path: Path, version: int) -> None:
-    """A checkpoint written without our code: format 1 as documented, with another number if asked."""
+    """A checkpoint written without our code: format 1 as documented, or with another version number."""
     path.mkdir(parents=True)
     save_file({'w': torch.tensor([1.0, 2.0])}, path / 'model.safetensors')
     torch.save({'step': 3}, path / 'training.pt')

@@ -1,4 +1,4 @@
-"""A download arrives whole or not at all, whatever the server, the network and the disk do."""
+"""Downloads are atomic, for any failure of server, network or disk."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fail(server: FileServer, target: Path, kind: type[UserError] = RunFailure, *
 
 
 def break_off(server: FileServer, target: Path, size: int = HALF, digest: str | None = f'sha256:{SHA256}') -> None:
-    """One call that ends for good after ``size`` bytes."""
+    """A download that breaks off after ``size`` bytes."""
     server.cuts = [size] + [0] * (module.ATTEMPTS - 1)
     fail(server, target, digest=digest)
     assert Path(f'{target}.part').read_bytes() == DATA[:size]
@@ -66,7 +66,7 @@ def break_off(server: FileServer, target: Path, size: int = HALF, digest: str | 
     server.sent = 0
 
 
-# what goes well
+# successful downloads
 
 
 @pytest.mark.parametrize('digest', [None, f'sha256:{SHA256}', f'sha256:{SHA256[:8]}', f'md5:{MD5}', f'md5:{MD5[:8]}'])
@@ -130,7 +130,7 @@ def test_an_interrupt_keeps_what_has_arrived(server, target):
 
 
 def test_all_bytes_were_there_already(server, target):
-    """Killed between the last byte and the rename: the server has nothing more to send, and says so with 416."""
+    """Killed between the last byte and the rename: the server has nothing left to send and answers 416."""
     break_off(server, target)
     Path(f'{target}.part').write_bytes(DATA)
     assert fetch(server, target).resumed == len(DATA)
@@ -161,7 +161,7 @@ def test_a_redirect_keeps_the_range(server, target):
     assert server.requests == [('/w.pth', f'bytes={HALF}-'), ('/moved', f'bytes={HALF}-')]
 
 
-# what starts again
+# downloads that start again
 
 
 def test_a_server_without_ranges_starts_again(server, target):
@@ -173,7 +173,7 @@ def test_a_server_without_ranges_starts_again(server, target):
 
 @pytest.mark.parametrize('looks', [True, False])
 def test_a_file_that_changed_starts_again(server, target, looks):
-    """Also where the server sends the rest of the new version without looking at If-Range."""
+    """Even if the server ignores If-Range and sends the rest of the new version."""
     break_off(server, target, digest=None)
     new = random.Random(1).randbytes(len(DATA))
     server.files['/w.pth'], server.headers, server.looks_at_if_range = new, {'ETag': '"2"'}, looks
@@ -183,7 +183,7 @@ def test_a_file_that_changed_starts_again(server, target, looks):
 
 @pytest.mark.parametrize('headers', [{}, {'ETag': 'W/"1"'}])
 def test_a_version_without_a_name_starts_again(server, target, headers):
-    """Without a strong ETag or a date the server cannot be asked for the rest of the same version."""
+    """Without a strong ETag or a date the request cannot name the version whose rest it needs."""
     server.headers = headers
     server.cuts = [HALF]
     fetch(server, target)
@@ -206,7 +206,7 @@ def test_a_damaged_part_is_found_by_the_digest_and_fetched_again(server, target)
     assert target.read_bytes() == DATA
 
 
-# what fails
+# failures
 
 
 def test_cut_for_good(server, target):
@@ -256,7 +256,7 @@ def test_a_status_that_stays(server, target, status, words):
     ],
 )
 def test_a_page_instead_of_the_file(server, target, body, kind):
-    """Said before a digest is, and never at the cost of what had arrived."""
+    """Reported before the digest is compared; the partial download is kept."""
     break_off(server, target)
     server.files['/w.pth'], server.headers, server.knows_ranges = body, {'Content-Type': kind}, False
     error = fail(server, target)
@@ -372,7 +372,7 @@ def test_two_at_a_time(server, target):
     fetch(server, target)
 
 
-# where it may go
+# allowed addresses
 
 
 @pytest.mark.parametrize('path', ['../w.pth', 'a/../../w.pth', 'leads/out/w.pth', '..', '.'])

@@ -62,7 +62,7 @@ def make_old(path: Path) -> None:
 
 @pytest.mark.parametrize('as_list', [False, True])
 def test_a_run_goes_on_from_an_old_checkpoint_to_the_same_bits(tmp_path: Path, as_list: bool) -> None:
-    """With sums of the log and counts of the alarm open at step 4, in the state of the rank."""
+    """Unfinished sums of the log and counts of the alarm at step 4 are in the state of the rank."""
     parts = [('noise', 'NoiseCallback'), ('ema', 'EMACallback'), ('log', 'LogCallback'), ('alarm', 'CodebookAlarmCallback')]
     listed = [dict(type=kind, **({'interval': 3} if name in ('log', 'alarm') else {})) for name, kind in parts]
     listed += [dict(type='CheckpointCallback', interval=4)]

@@ -1,4 +1,4 @@
-"""Which checkpoints there are, which a pattern means, which are kept."""
+"""Listing checkpoints, resolving patterns, and retention."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vq.io.history import Retention, expand_braces
 
 
 def fake(folder: Path, step: int, **metrics: float) -> Path:
-    """A checkpoint by its contract alone: files, and a marker with their sizes."""
+    """A minimal checkpoint: files, and a marker with their sizes."""
     path = folder / f'iter_{step}'
     path.mkdir(parents=True)
     (path / 'meta.json').write_text('{}')

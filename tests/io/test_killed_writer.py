@@ -30,7 +30,7 @@ def _quick_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
 def every_kill(
     killer: Killer, template: Path, place: Path, action: Callable[[], object], no_rename: bool, check: Callable[[bool], None]
 ) -> int:
-    """Kill ``action`` at its first, second, ... change, each time on a fresh copy, until it gets through."""
+    """Kill ``action`` at its first, second, ... change, each time on a fresh copy, until it finishes."""
     for count in itertools.count():
         assert count < MOST
         shutil.rmtree(place, ignore_errors=True)
@@ -145,7 +145,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_one(
 
 
 def test_a_limit_of_the_system_itself_is_reported_as_a_full_disk(tmp_path: Path) -> None:
-    """Not a patched function: the kernel refuses, in the middle of what torch.save writes."""
+    """Not a patched function: the kernel refuses a write in the middle of torch.save."""
     checkpoints.save(tmp_path, sample(10, 1.0))
     child = os.fork()
     if child == 0:

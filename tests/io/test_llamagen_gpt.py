@@ -1,4 +1,4 @@
-"""LlamaGen's transformers at full size: every tensor of every key list has a place, and goes back to where it came from."""
+"""LlamaGen's transformers at full size: every tensor of every key list is mapped to ours, and the mapping is invertible."""
 
 from __future__ import annotations
 

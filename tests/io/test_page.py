@@ -1,4 +1,4 @@
-"""A page holds everything it shows, and text given to it stays text."""
+"""A page is self-contained, and text is escaped."""
 
 from __future__ import annotations
 

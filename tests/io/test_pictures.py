@@ -1,4 +1,4 @@
-"""Pictures of tokens, whatever their shape."""
+"""Pictures of tokens of any shape."""
 
 from __future__ import annotations
 

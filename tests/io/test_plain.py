@@ -1,4 +1,4 @@
-"""Training state holds plain containers only, and what is written loads with ``weights_only=True``."""
+"""Training state has plain containers only, and loads with ``weights_only=True``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every tensor of the published checkpoints has a place in our networks, at full size, and the other way round."""
+"""Published checkpoints and our networks have the same tensors, at full size."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PERCEPTUAL = 'loss.perceptual_loss.'
 
 
 def state_of(manifest: dict[str, Any]) -> dict[str, Tensor]:
-    """Tensors of the listed shapes on the meta device, those of the losses too."""
+    """Tensors with the listed shapes on the meta device, including those of losses."""
     shapes = {**manifest['tensors'], **manifest.get('loss_tensors', {})}
     return {key: torch.empty(shape, device='meta') for key, shape in shapes.items()}
 
@@ -202,13 +202,13 @@ def test_the_studys_discriminator_comes_along() -> None:
 
 
 def names_of(converter: Any, state: dict[str, Tensor]) -> dict[str, str]:
-    """Their key -> ours, for all that are only renamed: such a tensor stays the object it was."""
+    """Their key -> ours, for tensors that are only renamed (and so stay the same object)."""
     ours = {id(value): key for key, value in converter.convert(state).tensors.items()}
     return {key: ours[id(value)] for key, value in state.items() if id(value) in ours}
 
 
 def test_reference_file_of_a_taming_model_gives_what_the_taming_file_gives() -> None:
-    """The peer's own list of what it renames says which tensors are the same."""
+    """The peer's own list of renamed keys determines equal tensors."""
     manifest = read_manifest('vq_reference_vqgan_f16_1024')
     reference_names = names_of(reference, state_of(manifest))
     source = state_of(read_manifest('taming_vqgan_imagenet_f16_1024'))
@@ -220,7 +220,7 @@ def test_reference_file_of_a_taming_model_gives_what_the_taming_file_gives() -> 
 
 
 def test_packed_attention_is_split_in_the_order_of_torch() -> None:
-    """Against ``nn.MultiheadAttention`` itself, whose packed weights these are."""
+    """Compared with ``nn.MultiheadAttention``, which defines the packing."""
     from vq.nn.attention import SpatialAttention
 
     theirs, ours = torch.nn.MultiheadAttention(8, 1), SpatialAttention(8)

@@ -1,4 +1,4 @@
-"""Files of other projects: what is read of them, what is refused, and that nothing in them is ever run."""
+"""Files of other projects: their content is read or refused, and none of their code is run."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from vq.io.shards import ShardSet
 
 @contextmanager
 def posing(**classes: tuple[type, str]) -> Iterator[None]:
-    """Classes look as if they were of other modules while a file is written; when it is read, these are not there."""
+    """Classes pretend to be from other modules while a file is written. On reading, these modules do not exist."""
     before = {name: (kind.__module__, kind.__qualname__) for name, (kind, _) in classes.items()}
     modules = dict(sys.modules)
     try:
@@ -56,7 +56,7 @@ class Malicious:
 
 
 def test_lightning_checkpoint(tmp_path: Path) -> None:
-    """Classes as keys, settings, scores: kept as inert objects; the tensors are all that comes out."""
+    """Classes as keys, settings, scores are read as inert objects; only tensors are returned."""
 
     class ModelCheckpoint:
         pass
@@ -170,7 +170,7 @@ def test_a_missing_file_names_what_is_there(tmp_path: Path) -> None:
 
 
 def write_tokens(folder: Path, name: str, ids: list[str], shape: tuple[int, ...] = (2, 3), **changes: Any) -> None:
-    """Tokens that follow from the id, so that a row can be recognised."""
+    """Tokens computed from the id, so that rows can be identified."""
     folder.mkdir(exist_ok=True)
     content = {
         'id_': ids,
@@ -182,7 +182,7 @@ def write_tokens(folder: Path, name: str, ids: list[str], shape: tuple[int, ...]
 
 class TestTokens:
     def test_all_samples_once_by_id(self, tmp_path: Path) -> None:
-        """Two ranks, two iterations, the last filled up with a sample of the first; the numbers of names count as numbers."""
+        """Two ranks, two iterations, the last padded with a sample of the first. Numbers in names are sorted numerically."""
         folder = tmp_path / 'tokens'
         write_tokens(folder, '9_0', ['n30', 'n04'])
         write_tokens(folder, '9_1', ['n12', 'n07'])

@@ -30,7 +30,7 @@ def table_of(levels: list[int]) -> Tensor:
 
 
 def fsq_state(state: dict[str, Tensor], levels: list[int], table: Tensor, middle: int = 256) -> dict[str, Tensor]:
-    """A VQGAN's tensors with the quantizer and connectors that the toolkit's FSQ configs put in their place."""
+    """A VQGAN's tensors, with quantizer and connectors of the toolkit's FSQ configs."""
     inside = {'_quantizer.', '_post_encode.', '_pre_decode.'}
     kept = {key: value for key, value in state.items() if not key.startswith(tuple(inside))}
     features, back = state['_encoder._projector.2.weight'].shape[0], state['_decoder._in_conv.weight'].shape[1]
@@ -90,7 +90,7 @@ def test_other_tables_are_refused(table: Tensor, message: str) -> None:
 
 
 def test_a_scalar_tokenizer_is_converted_and_used(tmp_path: Path) -> None:
-    """A small one of ours, written as the toolkit would: the same tokens and pixels come back."""
+    """A small tokenizer of ours, written in the toolkit's format, is converted back to the same tokens and pixels."""
     from vq.registries import VQModelRegistry
 
     shape = dict(width=8, multipliers=(1, 2), residual_blocks=1, attention_levels=(), refine=False)

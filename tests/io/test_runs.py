@@ -1,4 +1,4 @@
-"""One resolver: what a name stands for, whoever asks; and what a run says of itself."""
+"""The resolver of runs: names mean the same for all commands. And the spec of a run."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_folder_here_never_stands_for_a_run_of_the_same_name(home: Path) -> No
     write(Path('b'), 2)
     assert find('b').checkpoint == Path('work_dirs/b/checkpoints/iter_1')
     assert find('./b').checkpoint == Path('b/checkpoints/iter_2')
-    Path('mine/a').mkdir(parents=True)  # holds nothing that was trained
+    Path('mine/a').mkdir(parents=True)  # has no trained weights
     assert find('mine/a').folder == Path('work_dirs/mine/a')
     write(Path('mine/a'), 2)
     with pytest.raises(UserError, match="'mine/a' is a run here and in work_dirs") as caught:

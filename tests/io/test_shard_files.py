@@ -1,4 +1,4 @@
-"""Distributed tensors in files: written in parts, read by any number of ranks; nothing of it is a pickle."""
+"""Distributed tensors in files: written in parts, read by any number of ranks, without pickle."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def example(rows: int) -> Tensor:
 
 
 def cut(rows: int) -> Tensor:
-    """Cut as FSDP cuts a parameter; the values do not matter."""
+    """A tensor sharded like a parameter under FSDP; the values do not matter."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.tensor import Shard, distribute_tensor
 
@@ -52,7 +52,7 @@ def write(folder: str) -> list[tuple[int, ...]]:
 
 
 def read(folder: str) -> list[bool]:
-    """Whether each rank finds its rows, and what stays whole."""
+    """Whether each rank reads its rows, and tensors that are not sharded."""
     templates = {f'a/{rows}': cut(rows) for rows in ROWS}
     wanted = {**templates, 'step': torch.tensor(0.0), 'half': torch.zeros(2, dtype=torch.bfloat16)}
     shard_files.read_into(Path(folder), wanted)
@@ -84,7 +84,7 @@ def test_parts_come_back_at_the_same_number_of_ranks_and_at_one(tmp_path: Path, 
     shard_files.read_into(tmp_path, whole)
     for rows in ROWS:
         assert torch.equal(whole[f'a/{rows}'], example(rows))
-    # what all ranks have is written once
+    # replicated tensors are written once
     assert sum('step@' in load_file(path) for path in tmp_path.glob('*.safetensors')) == 1
 
 

@@ -1,4 +1,4 @@
-"""A spec comes back as it was written, and one from outside is believed only as far as its types and sizes go."""
+"""A spec round trip is exact; types and sizes of an untrusted spec are checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights are told apart by content, never run code, and are matched to the model loudly."""
+"""Formats of weights are detected by content, no code is run, and mismatches with the model are reported."""
 
 from __future__ import annotations
 

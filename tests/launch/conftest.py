@@ -1,4 +1,4 @@
-"""An environment without any cluster in it, and launchers that start warm."""
+"""An environment without variables of clusters, and launchers that start warm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OTHERS += ('JOB_COMPLETION_INDEX', 'OMP_NUM_THREADS', 'OMP_WAIT_POLICY', 'VQ_FIR
 
 @pytest.fixture
 def bare_environment(monkeypatch):
-    """A CPU machine; what a test or the command in it sets is taken back."""
+    """The environment of a CPU machine. Variables that a test or a command sets are restored."""
     clusters = [name for name in os.environ if name.startswith(('SLURM_', 'PET_', 'TPU_', 'TORCHELASTIC_'))]
     for name in [*OTHERS, *clusters]:
         monkeypatch.setenv(name, '')

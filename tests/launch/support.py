@@ -26,7 +26,7 @@ Launcher = subprocess.Popen[str]
 
 
 class Launchers:
-    """Start in ``folder``, by ``python``: a warm one that has imported torch, or a cold one for tests that kill it."""
+    """Start launchers in ``folder`` by ``python``, a warm program that has imported torch, or cold for tests that kill it."""
 
     def __init__(self, folder: Path, python: Path) -> None:
         self.folder, self.python = folder, python
@@ -34,7 +34,7 @@ class Launchers:
     def start(
         self, body: str, *options: str, cold: bool = False, script: Sequence[str] = ('script.py',), before: Sequence[str] = ()
     ) -> Launcher:
-        """``body`` on two ranks, or on what the options say."""
+        """Start a launcher of ``body``, with two ranks unless the options change that."""
         (self.folder / 'script.py').write_text(HEAD + body)
         options = options if '--nnodes' in options else ('--nproc-per-node', '2', *options)
         environment = {name: value for name, value in os.environ.items() if name not in ('RANK', 'WORLD_SIZE')}
@@ -51,7 +51,7 @@ class Launchers:
         return self.start(body, *place, '--nproc-per-node', '1', *options, cold=cold)
 
     def run(self, body: str, *options: str) -> tuple[int, list[str]]:
-        """Exit code and lines of a launcher."""
+        """Run a launcher to its end. Returns exit code and lines."""
         return ends(self.start(body, *options))[0]
 
 

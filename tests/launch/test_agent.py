@@ -37,7 +37,7 @@ def test_a_rank_without_a_message_is_named(launchers: Launchers, tmp_path: Path,
 
 
 def test_a_killed_rank_goes_before_those_that_noticed_it(launchers: Launchers, tmp_path: Path) -> None:
-    """Rank 0 stands for one whose connection broke: it leaves a message as soon as rank 1 is dead."""
+    """Rank 0 acts like a rank whose connection broke: it leaves a message as soon as rank 1 is dead."""
     body = """
 if rank:
     os.kill(os.getpid(), signal.SIGKILL)
@@ -79,7 +79,7 @@ def test_bad_usage_is_not_tried_again(launchers: Launchers, tmp_path: Path) -> N
 
 
 def test_what_was_asked_to_stop_is_not_started_again(launchers: Launchers, tmp_path: Path) -> None:
-    """Ranks that stop by themselves (a signal reached one of them) have all the time they need: rank 1 takes 7 s."""
+    """Ranks that stop by themselves (after a signal to one of them) are not killed: rank 1 takes 7 s."""
     body = (
         "time.sleep(rank * 7); leave('stopped by a signal', 'go on', 1, stopped=True); open(f'end_{rank}', 'w'); sys.exit(1)"
     )
@@ -95,7 +95,7 @@ if rank:
     worker = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])
     pathlib.Path('worker').write_text(str(worker.pid))
     os.kill(os.getpid(), 9)
-signal.signal(signal.SIGTERM, signal.SIG_IGN)  # and one that hears nothing is killed all the same
+signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a rank that ignores SIGTERM is killed
 time.sleep(60)
 """
     begun = time.monotonic()
@@ -125,7 +125,7 @@ time.sleep(60)
 
 
 def test_nohup_keeps_the_launcher_and_its_ranks(launchers: Launchers, tmp_path: Path) -> None:
-    """torch's agent ends itself at the SIGHUP of a terminal that closes, ignored or not."""
+    """torch's agent ends at SIGHUP from a closing terminal, even if SIGHUP was ignored."""
     body = "pathlib.Path(f'ready_{rank}').touch()\nwhile not pathlib.Path('go').exists(): time.sleep(0.01)"
     process = launchers.start(body, cold=True, before=('nohup',))
     wait_for(tmp_path / 'ready_0', tmp_path / 'ready_1')

@@ -81,7 +81,7 @@ def test_help_shows_examples(capsys):
 
 
 def exit_code(argv):
-    """Of the process that would run this, which says errors as Python does."""
+    """The exit code of a process that runs this, with errors printed like Python's."""
     try:
         return launch.main(argv)
     except SystemExit as end:

@@ -57,7 +57,7 @@ time.sleep(0.4); leave('connection reset', 'no idea', 1); sys.exit(1)
 
 @pytest.mark.parametrize('asked', [0, 1])
 def test_a_signal_to_one_launcher_ends_both(launchers: Launchers, tmp_path: Path, port: int, asked: int) -> None:
-    """The rank that hears it tells the other through a file, as ranks of a run do through a collective."""
+    """The rank that gets the signal tells the other rank through a file, as ranks of a run do through a collective."""
     body = """
 signal.signal(signal.SIGTERM, lambda *_: pathlib.Path('stop').touch())
 pathlib.Path(f'ready_{rank}').touch()
@@ -147,42 +147,42 @@ def test_a_port_that_is_taken_is_said(launchers: Launchers) -> None:
     with socket.create_server(('', 0)) as taken:
         port = taken.getsockname()[1]
         [(code, said)] = ends(launchers.node(0, port, 'pass'))
-    assert (code, said[-2:]) == (2, [f'error: launchers cannot meet on port {port} of node 0', 'Take another --master-port.'])
+    assert (code, said[-2:]) == (2, [f'error: the rendezvous cannot use port {port} of node 0', 'Give another --master-port.'])
 
 
 def test_launchers_that_never_come_are_named(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     from vq.launch import agent
 
     monkeypatch.setattr(agent, 'PATIENCE', 0.3)
-    with pytest.raises(UserError, match=r'the launchers of nodes 1, 2 did not come within 0 s') as raised:
-        agent.Meeting(Place(1, 3, 0, '127.0.0.1', port), 0).next_rendezvous()
+    with pytest.raises(UserError, match=r'the launchers of nodes 1, 2 did not join within 0 s') as raised:
+        agent.Rendezvous(Place(1, 3, 0, '127.0.0.1', port), 0).next_rendezvous()
     assert raised.value.exit_code == 1
     with pytest.raises(UserError, match=r'node 0 did not answer at 127') as raised:
-        agent.Meeting(Place(1, 3, 1, '127.0.0.1', free_port()), 0).next_rendezvous()
+        agent.Rendezvous(Place(1, 3, 1, '127.0.0.1', free_port()), 0).next_rendezvous()
     assert raised.value.exit_code == 1
 
 
 def test_strangers_do_not_disturb(port: int) -> None:
     from vq.launch import agent
 
-    meetings = [agent.Meeting(Place(1, 2, node, '127.0.0.1', port), 0) for node in (0, 1)]
-    leader = threading.Thread(target=meetings[0].next_rendezvous)
+    nodes = [agent.Rendezvous(Place(1, 2, node, '127.0.0.1', port), 0) for node in (0, 1)]
+    leader = threading.Thread(target=nodes[0].next_rendezvous)
     leader.start()
     for noise in (b'GET / HTTP/1.0\r\n\r\n', b'[1]\n', b'\xff' * 70000, b''):
         while (stranger := socket.socket()).connect_ex(('127.0.0.1', port)):
             stranger.close()
         stranger.sendall(noise)
         stranger.close()
-    info = meetings[1].next_rendezvous()
+    info = nodes[1].next_rendezvous()
     leader.join(10)
     assert (info.rank, info.world_size) == (1, 2) and not leader.is_alive()
-    assert meetings[0].run_id == meetings[1].run_id
+    assert nodes[0].run_id == nodes[1].run_id
 
 
 def test_tasks_of_srun_keep_their_local_ranks(
     launchers: Launchers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, port: int
 ) -> None:
-    """One task a device: each has a launcher where ranks may be started again."""
+    """One task per device: with restarts each task has a launcher."""
     step = {'STEP_NUM_TASKS': 2, 'STEP_NUM_NODES': 1, 'STEP_TASKS_PER_NODE': 2, 'STEP_NODELIST': 'here', 'NODEID': 0}
     for name, value in step.items():
         monkeypatch.setenv(f'SLURM_{name}', str(value))

@@ -1,4 +1,4 @@
-"""``auto_torchrun --dry`` on every kind of cluster, as its environment variables tell it."""
+"""``auto_torchrun --dry`` with the environment variables of every kind of cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _bare(bare_environment, monkeypatch):
 
 @pytest.fixture
 def dry(monkeypatch, capsys):
-    """(variables, options) -> of each process, what is added to the environment, without threads, and the command."""
+    """(variables, options) -> for each process: added environment variables without thread settings, threads, command."""
 
     def run(variables=None, *options):
         for name, value in (variables or {}).items():
@@ -303,18 +303,18 @@ def test_tpu_is_driven_by_one_process(dry, variables, added):
         ({**POD, 'LOCAL_RANK': 2, 'LOCAL_WORLD_SIZE': 2}, [], 'LOCAL_RANK=2 and LOCAL_WORLD_SIZE=2', 'Unset'),
         ({**POD, 'LOCAL_RANK': 0, 'TORCHELASTIC_RUN_ID': 'a'}, ['--max-restarts', '1'], 'is a rank already', 'to torchrun'),
         (POD, ['--nnodes', '2', '--node-rank', '1'], 'WORLD_SIZE=3 fits neither 2 nodes nor 1 processes', 'Leave --nnodes'),
-        ({}, ['--nnodes', '2', '--master-addr', 'a'], '2 nodes, and which of them this is was not said', 'Add --node-rank'),
+        ({}, ['--nnodes', '2', '--master-addr', 'a'], '2 nodes, and the rank of this node is not given', 'Add --node-rank'),
         ({}, ['--nnodes', '2', '--master-addr', 'a', '--node-rank', '2'], '2 nodes, and --node-rank is 2', 'from 0 to 1'),
         ({}, ['--nnodes', '2', '--node-rank', '1'], 'MASTER_ADDR is not set', '--master-addr'),
         ({}, ['--nnodes', '2', '--node-rank', '1', '--master-addr', ''], 'MASTER_ADDR is not set', '--master-addr'),
         ({}, ['--nnodes', '2', '--node-rank', '1', '--rdzv-endpoint', ':99'], 'MASTER_ADDR is not set', '--master-addr'),
-        ({}, ['--node-rank', '1'], 'not how many there are', 'Add --nnodes'),
+        ({}, ['--node-rank', '1'], 'not the number of nodes', 'Add --nnodes'),
         ({}, ['--master-addr', 'a', '--rdzv-endpoint', 'b:1'], '--master-addr is a and --rdzv-endpoint is b', 'Leave one'),
         ({}, ['--master-port', '2', '--rdzv-endpoint', 'b:1'], '--master-port is 2 and --rdzv-endpoint is 1', 'Leave one'),
         ({**KUBEFLOW, 'PET_NNODES': '1:4'}, [], '--nnodes (PET_NNODES) is 1:4, a range', 'least and the largest'),
         ({**KUBEFLOW, 'MASTER_ADDR': 'other'}, [], 'PET_MASTER_ADDR is job-master-0 and MASTER_ADDR is other', 'Leave one'),
         ({**KUBEFLOW, 'WORLD_SIZE': '5'}, [], 'WORLD_SIZE=5 fits neither 2 nodes nor 4 processes', 'unset RANK'),
-        ({**TASK, 'RANK': 1, 'WORLD_SIZE': 7}, [], 'RANK is 1 and what srun says is 5', 'Leave one'),
+        ({**TASK, 'RANK': 1, 'WORLD_SIZE': 7}, [], 'RANK is 1 and SLURM_PROCID is 5', 'Leave one'),
         ({**TASK, 'SLURM_STEP_NODELIST': 'gpu[07-'}, [], "is 'gpu[07-', which names no nodes", 'as srun does'),
         ({**TASK, 'SLURM_STEP_TASKS_PER_NODE': '4,4'}, [], 'contradict each other', 'by srun'),
         (TASK, ['--nproc-per-node', '4'], 'srun has started 3 tasks on this node, and each would', '--ntasks-per-node=1'),

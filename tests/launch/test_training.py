@@ -21,7 +21,7 @@ NEVER = 99
 
 
 def options(kill_at: int = NEVER, **values: object) -> list[str]:
-    """All runs have the callback that kills, for checkpoints list their callbacks."""
+    """All runs have the killing callback, since checkpoints list their callbacks."""
     values['kill_at'] = kill_at
     return ['--config-options', 'strategy::ddp', *(f'{name}:{value}' for name, value in values.items())]
 
@@ -48,7 +48,7 @@ def begin(folder: Path, *command: str) -> subprocess.Popen[str]:
 
 
 def test_killed_rank_is_restarted_from_the_checkpoint(tmp_path: Path, straight: Path) -> None:
-    """The folder holds another, longer run, which the first start was to forget, and the second must not start over."""
+    """The folder has another, longer run. The first start must delete it, and the restart must not start over."""
     config, run = str(write_config(tmp_path)), tmp_path / 'work_dirs/run'
     assert train(str(tmp_path), 'run', config, '--seed', '1', '--config-options', 'iters:9') == 0
     (run / 'samples_0.txt').unlink()  # the recorder of the tests appends to it
@@ -62,7 +62,7 @@ def test_killed_rank_is_restarted_from_the_checkpoint(tmp_path: Path, straight: 
 
 
 def test_killed_before_the_first_checkpoint_it_begins_again(tmp_path: Path, straight: Path) -> None:
-    """Step 4 is killed when the log has a line of step 3, and again: the line stands there once in the end."""
+    """Step 4 is killed twice, after the log line of step 3. The final log has this line once."""
     config = str(write_config(tmp_path))
     done = start(tmp_path, 'run', config, *options(kill_at=4, kill_times=2), ranks=2, launch=['--max-restarts=2'])
     assert done.returncode == 0, done.stderr
@@ -88,7 +88,7 @@ def test_two_launchers_are_two_nodes(tmp_path: Path, straight: Path, killed: boo
 def test_overwrite_deletes_no_checkpoint_of_a_launch_of_torchrun_on_two_nodes(
     tmp_path: Path, straight: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """torchrun itself: a rank of one node dies, and the other node starts its own again as if for the first time."""
+    """Under torchrun: a rank of one node dies, and the other node starts its ranks again with restart count 0."""
     monkeypatch.setenv('TORCH_DISABLE_SHARE_RDZV_TCP_STORE', '1')  # or restarts fail in most tries (pytorch#135712)
     config, port, run = str(write_config(tmp_path)), free_port(), tmp_path / 'work_dirs/run'
     place = ['--nnodes', '2', '--nproc-per-node', '1', '--max-restarts', '2', '--rdzv-id', 'of a test']
@@ -103,7 +103,7 @@ def test_overwrite_deletes_no_checkpoint_of_a_launch_of_torchrun_on_two_nodes(
 
 
 def test_sigterm_to_the_launcher_ends_with_a_checkpoint(tmp_path: Path) -> None:
-    """And with no restart, although there are some left."""
+    """There is no restart, although restarts are left."""
     config, run = str(write_config(tmp_path)), tmp_path / 'work_dirs/run'
     launch = ['-m', 'vq.launch.main', '--nproc-per-node', '2', '--max-restarts', '3', '-m', 'vq.train']
     process = begin(tmp_path, *launch, 'run', config, *options(iters=100000, save_every=100000))

@@ -1,4 +1,4 @@
-"""LPIPS against the lpips package, and what its files, its modes and its precision promise."""
+"""LPIPS against the lpips package; its files, modes and precision."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def heads_state(peer: lpips.LPIPS) -> dict[str, Tensor]:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder of pretrained files, and how to save one in it."""
+    """An empty folder of pretrained files, and a function to save files in it."""
     monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
 
     def save(path: str, state: dict[str, Tensor]) -> None:
@@ -71,7 +71,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def loaded(folder, peers) -> Callable[[str], LPIPSLoss]:
-    """Ours with the peer's weights, through files at the default places."""
+    """Ours with the peer's weights, loaded from files at the default paths."""
 
     def load(net: str) -> LPIPSLoss:
         folder(f'torchvision/{FILES[net]}', torchvision_state(peers[net]))
@@ -96,7 +96,7 @@ def images(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize('shape', [(3, 3, 33, 47), (2, 3, 64, 40)])
 @pytest.mark.parametrize('net', NETS)
 def test_equals_the_lpips_package(net, shape, loaded, peers):
-    """In float64, where no rounding turns a ReLU; then the value in float32."""
+    """In float64, where rounding flips no ReLU; then the value in float32."""
     ours, peer = loaded(net), peers[net]
     prediction, target = images(*shape)
     value = ours(prediction, target)
@@ -115,7 +115,7 @@ def test_equals_the_lpips_package(net, shape, loaded, peers):
 
 
 def test_gradient_in_fp32(loaded, peers):
-    """That of the package, up to the few ReLUs and maxima that a rounding turns."""
+    """Equal to the package, up to a few ReLUs and maxima that rounding flips."""
     ours = loaded('alex')
     prediction, target = images(2, 3, 48, 48)
     x = prediction.requires_grad_()
@@ -126,7 +126,7 @@ def test_gradient_in_fp32(loaded, peers):
 
 
 def test_difference_of_features_has_the_gradient_of_finite_differences():
-    """Also where all channels of a place are zero in one of the two, or in both."""
+    """Also at positions where all channels are zero in one of the two, or in both."""
     generator = torch.Generator().manual_seed(0)
     features, goal = torch.rand(2, 2, 3, 4, 5, dtype=torch.float64, generator=generator).unbind()
     head = torch.rand(1, 3, 1, 1, dtype=torch.float64, generator=generator)
@@ -207,7 +207,7 @@ def test_state_dict_is_torchvisions_features_and_the_heads(net):
 
 @pytest.mark.parametrize('net', NETS)
 def test_activations_are_those_of_torchvisions_features(net):
-    """Nothing is overwritten by the layers that come after it."""
+    """Later layers do not overwrite activations in place."""
     torch.manual_seed(0)
     backbone, image = perceptual_backbone(net), images(2, 3, 40, 35)[0]
     kept = image.clone()
@@ -233,7 +233,7 @@ def test_weight_and_network_come_from_the_config():
 
 @pytest.mark.parametrize('net', NETS)
 def test_smallest_image(net):
-    """The limit is the network's own: one pixel less fails inside it."""
+    """The limit is that of the network: one pixel less fails inside it."""
     loss, least = LPIPSLoss(net=net), KINDS[net].smallest
     assert loss(*images(1, 3, least, 64)).isfinite()
     with pytest.raises(RuntimeError):
@@ -270,7 +270,7 @@ def test_bf16_autocast_is_close_and_compares_in_fp32(net):
 
 
 def test_small_differences_survive_bf16_features():
-    """Unit vectors that differ by 1e-3: their difference is far below what bf16 keeps of either."""
+    """Unit vectors that differ by 1e-3, which is far below the resolution of bf16."""
     features, goal = torch.full((1, 2, 1, 1), 1.0), torch.full((1, 2, 1, 1), 1.0)
     goal[0, 0] += 2**-6
     head = torch.ones(1, 2, 1, 1)
@@ -284,7 +284,7 @@ def test_small_differences_survive_bf16_features():
 
 @pytest.mark.parametrize('naming', ['lpips', 'reference', 'taming'])
 def test_heads_of_every_naming(naming, folder, peers):
-    """The package's names, the reference toolkit's converted ones, and a file that holds the whole module."""
+    """The package's names, the reference toolkit's converted names, and a file of the whole module."""
     state = heads_state(peers['alex'])
     if naming == 'reference':
         state = {f'{name[3]}.weight': value for name, value in state.items()}
@@ -300,7 +300,7 @@ def test_heads_of_every_naming(naming, folder, peers):
 
 
 def test_files_are_below_the_folder_of_pretrained_files(tmp_path, monkeypatch):
-    """They are named before they are there: a dry run does without."""
+    """They are listed before they exist; a dry run does not need them."""
     monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
     for net in NETS:
         assert LPIPSLoss(net=net).pretrained_files() == [tmp_path / 'torchvision' / FILES[net], tmp_path / f'lpips/{net}.pth']
@@ -322,7 +322,7 @@ def test_missing_file_is_named_with_the_command_that_fetches_it(folder, peers, m
 
 @pytest.mark.parametrize('net', NETS)
 def test_shipped_defaults_are_in_the_catalog(net):
-    """Otherwise nobody is told how to get them."""
+    """Otherwise error messages could not tell how to get them."""
     assert catalog.owner_of(perceptual.BACKBONE_FILES[net]) and catalog.owner_of(perceptual.HEADS_FILES[net])
 
 

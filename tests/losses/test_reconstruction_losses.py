@@ -20,7 +20,7 @@ def test_definition_and_weight(name, power):
 
 @pytest.mark.parametrize('loss', [L1Loss(), MSELoss()])
 def test_fp32_under_autocast_and_from_half(loss):
-    """256 + 1 is 256 in bf16: a difference taken there would be lost."""
+    """256 + 1 is 256 in bf16, so a difference computed in bf16 would be lost."""
     x, y = torch.full((4, 4), 1.0 + 2**-10), torch.ones(4, 4)
     with torch.autocast('cpu', dtype=torch.bfloat16):
         value = loss(x, y)

@@ -1,4 +1,4 @@
-"""Passes over samples, for tests of metrics: cut into batches in several ways."""
+"""Passes over samples, for tests of metrics, with different splits into batches."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batch_of(rows, image=None, category=None):
 
 
 def measure(metric, cuts, image=None, category=None, **outputs):
-    """The result of a pass that is cut into batches: ``cuts`` are lists of rows."""
+    """The result of a pass; ``cuts`` are the rows of each batch."""
     for rows in cuts:
         found = Outputs()
         for name, value in outputs.items():

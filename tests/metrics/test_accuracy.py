@@ -1,4 +1,4 @@
-"""Accuracy against torchmetrics, and what ties and NaN count as."""
+"""Accuracy against torchmetrics, and its treatment of ties and NaN."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def test_by_hand():
     'cuts', [[[0, 1, 2, 3, 4], [5, 6]], [[6], [3, 2, 1], [0, 4, 5]], [[0, 1, 2, 0], [0, 3, 4, 5, 6, 6], [1]]]
 )
 def test_batches_are_as_good_as_their_union(cuts):
-    """Two unequal batches, another order, repeated images: the same bits."""
+    """Two unequal batches, another order, repeated images: bitwise equal results."""
     tokens = tokens_of(7)
     assert measure(tokens, cuts) == measure(tokens, [list(range(7))])
 
@@ -118,6 +118,6 @@ def test_one_size_in_a_list_is_that_size():
 
 
 def test_sizes_that_do_not_fit_the_tokens():
-    with pytest.raises(UserError, match='not of 2 codebooks') as caught:
+    with pytest.raises(UserError, match='does not match 2 codebooks') as caught:
         several(tokens_of(7), [13, 13])
-    assert 'list of their sizes' in caught.value.hint
+    assert 'list of the sizes' in caught.value.hint

@@ -1,4 +1,4 @@
-"""Image metrics against torchmetrics, and their independence of how a pass was cut."""
+"""Image metrics against torchmetrics, and their independence of batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pictures(count, size=(13, 17), seed=0):
 
 
 def measure(name, image, reconstruction, ids, cuts):
-    """The metric of a pass cut into batches: ``cuts`` are lists of rows."""
+    """The metric of a pass; ``cuts`` are the rows of each batch."""
     metric = VQMetricRegistry.build(dict(type=name))
     for rows in cuts:
         metric.update(make_batch(image[rows], [ids[row] for row in rows]), Outputs(reconstruction=reconstruction[rows]))
@@ -36,7 +36,7 @@ def measure(name, image, reconstruction, ids, cuts):
 
 
 def uniform_similarity(x, y):
-    """Window by window: means, variances and covariances (n - 1) of 49 pixels, nothing beyond the border."""
+    """Window by window: means, variances and covariances (n - 1) of 49 pixels, without padding."""
     windows = [image.unfold(2, 7, 1).unfold(3, 7, 1).flatten(4) for image in (x, y)]  # (B, C, h, w, 49) each
     (mean_x, mean_y), (var_x, var_y) = [w.mean(-1) for w in windows], [w.var(-1) for w in windows]
     covariance = ((windows[0] - mean_x[..., None]) * (windows[1] - mean_y[..., None])).sum(-1) / 48
@@ -135,7 +135,7 @@ def test_what_cannot_be_measured():
 
 
 def measure_share(name, count, overlap):
-    """On each rank: its uneven share of the images, some of them seen by both."""
+    """On each rank: an uneven share of the images, some of them on both ranks."""
     image, reconstruction = pictures(count)
     rank = collectives.rank()
     rows = list(range(count - 2)) if rank == 0 else list(range(count - 2 - overlap, count))

@@ -17,7 +17,7 @@ def flat(*levels: int) -> torch.Tensor:
 
 
 def test_distance_of_flat_images():
-    """|a - b| / 255 in each of 12 places; the mean of the three pairs of class 0, then of both classes."""
+    """|a - b| / 255 at each of 12 positions; the mean of the three pairs of class 0, then of both classes."""
     images, category = flat(0, 51, 255, 10, 10), torch.tensor([4, 4, 4, 7, 7])
     pairs = [0.2, 1.0, 0.8]
     assert within_class_distance(images, category) == pytest.approx(math.sqrt(12) * (sum(pairs) / 3 + 0) / 2)

@@ -67,4 +67,4 @@ def test_small_images_and_missing_files(monkeypatch, tmp_path):
             batch_of([0], torch.zeros(1, 3, 20, 20, dtype=torch.uint8)), Outputs(reconstruction=torch.zeros(1, 3, 20, 20))
         )
     with pytest.raises(UserError, match='missing'):
-        metric.network.load_pretrained()  # what a runner does
+        metric.network.load_pretrained()  # as a runner does

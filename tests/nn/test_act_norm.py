@@ -1,4 +1,4 @@
-"""Activation norm: what the first batch does, on one rank and on two, and what a state dict brings back."""
+"""Activation norm: initialization by the first batch, on one rank and on two, and its state dict."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_identity_until_the_first_training_batch():
 
 
 def test_gradients_go_through_the_batch_that_starts_it():
-    """Statistics count as constants: the gradients are those of y = scale (x + loc)."""
+    """Statistics are constants: the gradients are those of y = scale (x + loc)."""
     norm, x = ActNorm(CHANNELS), batch(4).requires_grad_()
     norm(x).square().sum().backward()
     y = norm(x).detach()

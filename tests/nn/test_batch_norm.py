@@ -18,7 +18,7 @@ ROWS = (2, 5)  # images of either rank
 
 
 class Twin:
-    """As if a second rank did exactly the same; counts what is asked of it."""
+    """A back end with a second rank that does exactly the same; counts its calls."""
 
     rank, size = 0, 2
 
@@ -52,7 +52,7 @@ def filled(norm: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 
 
 def batch(rows: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """(rows, C, 3, 7), every image with a mean and a spread of its own."""
+    """(rows, C, 3, 7), with a different mean and variance for each image."""
     stream = torch.Generator().manual_seed(seed)
     x = torch.randn(rows, CHANNELS, 3, 7, generator=stream)
     return (x * torch.rand(rows, CHANNELS, 1, 1, generator=stream) * 3 + 2 * torch.rand(rows, 1, 1, 1, generator=stream)).to(
@@ -104,7 +104,7 @@ def rank_results(dtype: torch.dtype) -> dict[str, Any]:
     ('dtype', 'close'), [(torch.float64, dict(rtol=1e-9, atol=1e-10)), (torch.float32, dict(rtol=1e-3, atol=2e-4))]
 )
 def test_two_ranks_are_one_with_the_joined_batch(gloo_pool, dtype, close):
-    """Unequal shares, two orders of gradients. Of the parameters each rank has its share, which DDP then joins."""
+    """Unequal shares, two orders of gradients. Each rank has its share of parameter gradients, which DDP sums."""
     ranks = gloo_pool.run(rank_results, dtype)
     peer = filled(nn.BatchNorm2d(CHANNELS), dtype)
     expected = results(peer, [batch(sum(ROWS), seed, dtype) for seed in (5, 6)])
@@ -128,11 +128,11 @@ def far_batch(shift: float) -> Tensor:
 
 @pytest.mark.slow
 def test_joined_variance_does_not_cancel(gloo_pool):
-    """A spread of a hundredth around a thousand: in fp32, squares of a million have no digit left for it."""
+    """A deviation of 0.01 around 1000: in fp32, squares of about a million have no digits left for it."""
     x = far_batch(1000.0)
     expected = x.double().var((0, 2, 3), correction=0)
     naive = x.square().mean((0, 2, 3)) - x.mean((0, 2, 3)).square()
-    assert ((naive - expected).abs() > 0.5 * expected).any()  # the test would tell
+    assert ((naive - expected).abs() > 0.5 * expected).any()  # the test would detect it
     for mean, variance in gloo_pool.run(rank_moments, 1000.0):
         torch.testing.assert_close(variance.double(), expected, rtol=2e-2, atol=0)
         torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-6, atol=0)
@@ -221,7 +221,7 @@ def test_bf16_input_has_fp32_statistics(twin, synchronized, memory_format):
 
 
 def test_eval_pass_may_be_walked_back_after_training_went_on():
-    """A penalty taken in eval, then a training batch, then one backward for both."""
+    """A penalty computed in eval mode, then a training batch, then one backward for both."""
     norm, untouched = filled(BatchNorm(CHANNELS)), filled(BatchNorm(CHANNELS))
     x = batch(2, 15).requires_grad_()
     (expected,) = torch.autograd.grad(untouched.eval()(x).square().sum(), x)

@@ -1,4 +1,4 @@
-"""Chains of 1x1 convolutions, and enlarging without one."""
+"""Chains of 1x1 convolutions, and upsampling without a convolution."""
 
 from __future__ import annotations
 

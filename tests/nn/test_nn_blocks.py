@@ -60,7 +60,7 @@ def test_conv_downsample_pads_right_and_bottom(size, halved):
     x = torch.randn(1, 3, *size)
     y = layer(x)
     assert y.shape == (1, 3, *halved)
-    # the first output cell looks at the top left corner without padding
+    # the first output cell has the top left corner as input, without padding
     corner = torch.einsum('ocij,cij->o', layer.conv.weight, x[0, :, :3, :3]) + layer.conv.bias
     torch.testing.assert_close(y[0, :, 0, 0], corner, rtol=1e-5, atol=1e-5)
 

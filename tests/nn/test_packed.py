@@ -1,4 +1,4 @@
-"""Products in another layout are those of the modules, for any number of rows, and keep the weights of when they were made."""
+"""Packed products equal those of the modules, for any number of rows, and use the weights at the time of packing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vq.nn.packed import Packed, Product, Transposed, product_of
 )
 @torch.no_grad()
 def test_products_are_those_of_the_modules(rows, bias, norm):
-    """Against float64. The row that is zero shows where eps stands."""
+    """Compared with float64. The zero row tests the position of eps."""
     torch.manual_seed(0)
     linear = nn.Linear(24, 40, bias=bias)
     if norm is not None:

@@ -1,4 +1,4 @@
-"""Resizing on tensors is Pillow's."""
+"""Resizing on tensors equals Pillow's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotary positions against complex numbers and against what they are for: dot products that see distances only."""
+"""Rotary positions against complex numbers, and their purpose: dot products depend on relative positions only."""
 
 from __future__ import annotations
 

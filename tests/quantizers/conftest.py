@@ -1,4 +1,4 @@
-"""Every quantizer, small, by name: what property tests run over."""
+"""Small quantizers of every kind, by name, for property tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONFIGS = {
     'ema_restart': vector(update=dict(type='EMAUpdate', decay=0.8, restart=RESTART)),
     'ema_normalized': vector(normalize=True, update=dict(type='EMAUpdate', decay=0.8, restart=RESTART)),
     'restart': vector(update=dict(type='RestartUnused', decay=0.8, **RESTART)),
-    # spread-out codes: those that share an anchor would else be too close for fp32 to agree on which is nearer
+    # spread-out codes: otherwise codes with the same anchor would be too close for fp32 to order their distances
     'cvq': vector(init='normal', update=dict(type='CVQUpdate')),
     'cvq_cosine': vector(distance='cosine', init='normal', update=dict(type='CVQUpdate')),
     'cvq_multinomial': vector(
@@ -93,7 +93,7 @@ def build(name: str) -> Quantizer:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """``name`` runs over all quantizers, ``updated`` over those with a codebook update."""
+    """``name`` is parametrized over all quantizers, ``updated`` over those with a codebook update."""
     if 'name' in metafunc.fixturenames:
         metafunc.parametrize('name', CONFIGS)
     if 'updated' in metafunc.fixturenames:
@@ -108,7 +108,7 @@ def make() -> Callable[[str], Quantizer]:
 
 
 class Forbidden:
-    """A collectives back end that allows none."""
+    """A back end that forbids collectives."""
 
     rank = 0
     size = 2

@@ -1,4 +1,4 @@
-"""What operations allocate."""
+"""Measures allocations of operations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class largest_tensor(TorchDispatchMode):  # noqa: N801, a context manager
-    """``bytes`` of the largest tensor that an operation gave, backward included."""
+    """``bytes`` of the largest output of an operation, including backward."""
 
     bytes = 0
 

@@ -1,4 +1,4 @@
-"""CVQ's anchors: drawn with the right probability, however the batch is cut; and the contrastive loss beside them."""
+"""CVQ's anchors: sampled with the right probability, for any tiling of the batch; and the contrastive loss."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def similarities(features, codebook, cosine):
 
 @pytest.mark.parametrize('cosine', [False, True])
 def test_features_are_drawn_with_the_softmax_over_all_of_them(cosine):
-    """1500 draws per code against its probabilities: the chi-square of each code stays within its six sigma."""
+    """1500 draws per code against its probabilities: the chi-square of each code is within six sigma."""
     torch.manual_seed(0)
     features, codebook, draws = torch.randn(12, 3), torch.randn(7, 3), 1500
     p = torch.softmax(similarities(features, codebook, cosine), dim=1)
@@ -58,7 +58,7 @@ def test_noise_is_independent_gumbel():
     assert noise.mean().item() == pytest.approx(0.577216, abs=0.01)
     assert noise.var().item() == pytest.approx(1.644934, abs=0.02)
     even = torch.exp(-torch.exp(-noise))
-    for table in (even, even.t()):  # no two codes, and no two places, have anything in common
+    for table in (even, even.t()):  # draws of different codes, and at different places, are independent
         correlation = torch.corrcoef(table)
         size = len(correlation)
         assert correlation[~torch.eye(size, dtype=torch.bool)].abs().max() < 6 * table.shape[1] ** -0.5
@@ -121,7 +121,7 @@ def textbook(features, codebook, cosine, temperature):
 @pytest.mark.parametrize('metric', ['l2', 'cosine'])
 @pytest.mark.parametrize(('rows', 'codes'), [(31, 7), (7, 31), (1, 3), (64, 8)])
 def test_contrastive_against_the_whole_matrix(metric, rows, codes, budget):
-    """Value and the codes' gradient in float64; features get none."""
+    """Value and gradient of the codes in float64; features have no gradient."""
     torch.manual_seed(0)
     x, codebook = torch.randn(rows, 5) + 3, (torch.randn(codes, 5) + 3).requires_grad_()
     x.requires_grad_()

@@ -25,18 +25,18 @@ def distances(features: Tensor, codebook: Tensor, metric: str) -> Tensor:
 
 
 def first_of_lowest(table: Tensor) -> Tensor:
-    """The first column of the least value of each row."""
+    """The first column with the smallest value of each row."""
     columns = torch.arange(table.shape[1]).expand_as(table)
     return columns.masked_fill(table > table.min(1, keepdim=True).values, table.shape[1]).min(1).values
 
 
 def by_one_pass(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
-    """What runs on a GPU without Triton, and for few features."""
+    """The search on a GPU without Triton, and for few features."""
     return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=False)
 
 
 def by_two_passes(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
-    """What runs on the CPU for many features."""
+    """The search on the CPU for many features."""
     return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=True)
 
 
@@ -54,7 +54,7 @@ ROUTES = pytest.mark.parametrize('route', [by_one_pass, by_two_passes, by_lazy_p
 )
 @pytest.mark.parametrize('budget', [4, 2**18, 2**24])
 def test_against_brute_force(route, metric, rows, codes, channels, budget):
-    """Odd sizes, none a multiple of a tile. The chosen code may only differ where fp32 cannot tell two codes apart."""
+    """Odd sizes, none a multiple of a tile. The chosen code may only differ if distances are equal in fp32."""
     budget = budget if codes == 1 else max(budget, 16384)  # one score at a time would take minutes
     torch.manual_seed(rows)
     features, codebook = torch.randn(rows, channels), torch.randn(codes, channels)
@@ -70,7 +70,7 @@ def test_against_brute_force(route, metric, rows, codes, channels, budget):
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 3), st.integers(4, 4000), st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
 def test_ties_go_to_the_lowest_index(route, rows, codes, channels, budget, source):
-    """Small whole numbers: all scores are exact, and many codes are equal or equally far."""
+    """Small integers: all scores are exact, and many codes are equal or equally far."""
     generator = torch.Generator().manual_seed(source.randrange(2**31))
     features = torch.randint(-2, 3, (rows, channels), generator=generator).float()
     codebook = torch.randint(-2, 3, (codes, channels), generator=generator).float()
@@ -94,7 +94,7 @@ def test_ties_of_features_go_to_the_lowest_index(rows, codes, channels, budget, 
     ('rows', 'codes', 'channels'), [(446, 74, 3), (289, 2919, 298), (50, 33, 8), (300, 1500, 32), (7, 5, 2)]
 )
 def test_equal_codes_go_to_the_first(route, metric, rows, codes, channels):
-    """Codes that are copies of each other, anywhere: neither the edge of a tile nor the second pass may tell them apart."""
+    """Copies of codes at any index: neither the edge of a tile nor the second pass may prefer a later copy."""
     torch.manual_seed(codes)
     base = torch.randn(max(1, codes // 4), channels)
     which = torch.randint(len(base), (codes,))
@@ -122,7 +122,7 @@ def test_nearest_feature_is_the_other_axis(metric):
 
 
 def test_same_tokens_under_autocast_and_loose_precision():
-    """Codes closer together than bf16 can tell."""
+    """Codes closer together than the resolution of bf16."""
     torch.manual_seed(0)
     codebook = 1 + torch.randn(200, 8) * 1e-3
     features = codebook[torch.randint(200, (500,))] + torch.randn(500, 8) * 1e-6
@@ -140,7 +140,7 @@ def test_same_tokens_under_autocast_and_loose_precision():
 
 @pytest.mark.parametrize('offset', [0.0, 30.0, -1000.0])
 def test_an_offset_of_all_codes_costs_no_digits(offset):
-    """Without centring, an offset of a thousand would leave four digits of a score, and half of the tokens would be wrong."""
+    """Without centring, scores would keep four digits at an offset of 1000, and half of the tokens would be wrong."""
     torch.manual_seed(0)
     features, codebook = torch.randn(400, 16) + offset, torch.randn(3000, 16) + offset
     expected = distances(features, codebook, 'l2').argmin(1)
@@ -188,7 +188,7 @@ def test_tiles_keep_to_the_budget(rows, codes, channels, budget):
 
 
 class Held(TorchDispatchMode):
-    """The most bytes that tensors made while it is active hold at once."""
+    """Peak bytes of tensors created while it is active."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Held(TorchDispatchMode):
     ],
 )
 def test_memory_is_the_budget(metric, rows, codes, channels, offset, budget, dtype):
-    """Everything made on the way, copies of features and codes included; by default at most 16 MB, tokens apart."""
+    """All intermediate tensors, including copies of features and codes: by default at most 16 MB, without tokens."""
     features, codebook = (torch.randn(count, channels).add_(offset).to(dtype) for count in (rows, codes))
     with Held() as held:
         tokens = nearest_code(features, codebook, metric, budget)

@@ -1,4 +1,4 @@
-"""Codebook updates: what they leave alone, what accumulation must not change, who restarts."""
+"""Codebook updates: unchanged state, gradient accumulation, restarts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_accumulation_does_not_change_the_update(updated, make, parts):
 
 
 def test_codes_that_were_set_from_outside_begin_at_the_mean(updated, make):
-    """Whatever an update remembers per code: restarted rows have the mean, or belong to the new code; others stay."""
+    """For any state per code: rows of replaced codes have the mean, or follow the new code; other rows stay."""
     quantizer = make(updated).train()
     for _ in range(3):
         quantizer(torch.randn(50, 5))
@@ -95,7 +95,7 @@ def test_codes_that_were_set_from_outside_begin_at_the_mean(updated, make):
 
 
 class Recorder:
-    """Two ranks that happen to see the same; counts the collectives."""
+    """A back end of two ranks with equal data; counts the collectives."""
 
     rank, size = 0, 2
 
@@ -108,7 +108,7 @@ class Recorder:
 
 
 def test_collectives_per_update(updated, make):
-    """One, whatever the number of micro-batches; CVQ with its anchors two."""
+    """One for any number of micro-batches; two for CVQ with its anchors."""
     kinds = {'cvq_cached': ['sum', 'sum']}
     quantizer = make(updated).train()
     recorder = Recorder()
@@ -140,7 +140,7 @@ def test_ema_smoothing_keeps_the_total_and_finds_means():
 
 @pytest.mark.parametrize('kind', ['ema', 'gradient'])
 def test_dead_codes_move_to_observed_vectors(kind):
-    """Two codes are near the data; of the others the two poorest restart, and nobody else moves."""
+    """Two codes are near the data; of the others, the two least used restart, and no other code moves."""
     options = dict(threshold=0.5, candidates=2, seed=7)
     update = EMAUpdate(decay=0.0, restart=Restart(**options)) if kind == 'ema' else RestartUnused(decay=0.0, **options)
     quantizer = VectorQuantizer(5, 2, update=update).train()
@@ -152,7 +152,7 @@ def test_dead_codes_move_to_observed_vectors(kind):
     assert set(tokens.tolist()) == {1, 3}
     quantizer.update()
     codes, count = quantizer.codebook.weight.detach(), update.count
-    for restarted in (0, 2):  # equally poor: in order
+    for restarted in (0, 2):  # equally unused: in order
         assert (features == codes[restarted]).all(1).any()
         assert count[restarted] == 30 / 5
     assert not torch.equal(codes[0], codes[2])

@@ -75,7 +75,7 @@ def test_residual_against_vector_quantize_pytorch():
 
 
 def test_grouped_residual_against_vector_quantize_pytorch():
-    """Channels are dealt in order, and the tokens of a group stand together."""
+    """Channels are split in order, and the tokens of a group are adjacent."""
     torch.manual_seed(2)
     peer = GroupedResidualVQ(dim=6, groups=2, num_quantizers=3, codebook_size=13, rotation_trick=False).eval()
     ours = GroupedQuantizer(ResidualQuantizer(VectorQuantizer(13, 3), stages=3), groups=2).eval()

@@ -1,4 +1,4 @@
-"""Entropy losses against the textbook expressions in float64, with autograd's gradients; and what memory they take."""
+"""Entropy losses against the textbook expressions in float64, with autograd's gradients; and their memory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_against_the_whole_matrix(kind, temperature, budget):
         target='argmax' if kind == 'argmax' else 'soft',
         floor='clamp' if kind == 'clamp' else 'add',
     )
-    shift = 50.0 if kind == 'offset' else 0.0  # a common offset moves no distance
+    shift = 50.0 if kind == 'offset' else 0.0  # a common offset changes no distance
     x, codes = (torch.randn(31, 3) + shift).requires_grad_(), (torch.randn(23, 3) + shift).requires_grad_()
     x64, codes64 = x.detach().double().requires_grad_(), codes.detach().double().requires_grad_()
     if kind == 'products':
@@ -69,7 +69,7 @@ def test_against_the_whole_matrix(kind, temperature, budget):
 @pytest.mark.parametrize('floor', ['add', 'clamp'])
 @pytest.mark.parametrize(('bits', 'length'), [(1, 1.0), (5, 1.0), (8, 8**-0.5)])
 def test_signs_against_the_whole_matrix(bits, length, floor, temperature, budget):
-    """Factorised over bits, without a table: the distances to all 2^d codes say the same."""
+    """Factorised over bits, without a table, against distances to all 2^d codes."""
     torch.manual_seed(bits)
     settings = EntropyLoss(temperature=temperature, floor=floor)
     x = torch.randn(33, bits, requires_grad=True)
@@ -101,7 +101,7 @@ def test_mean_pattern_is_in_the_order_it_says():
 
 
 def test_extremes():
-    """One code for everything and all codes alike: the loss is 0, and - log K."""
+    """One code for all features: the loss is 0. All codes equally likely: -log K."""
     settings = EntropyLoss(temperature=0.01)
     codes = torch.eye(8) * 10
     torch.testing.assert_close(settings.of_distances(codes[:1].expand(50, 8), codes), torch.tensor(0.0), atol=2e-5, rtol=0)
@@ -111,7 +111,7 @@ def test_extremes():
 
 @pytest.mark.parametrize('budget', [2**16, 2**20])
 def test_memory_is_the_budget_not_the_matrix(budget):
-    """The largest tensor that any operation makes, forward and backward."""
+    """The largest output of any operation, forward and backward."""
     rows = torch.randn(3000, 4, requires_grad=True)
     codes = torch.randn(2000, 4, requires_grad=True)
     with largest_tensor() as seen:
@@ -138,7 +138,7 @@ def test_what_is_kept_for_backward():
 
 
 class TwoAlike:
-    """A second rank whose assignments are given."""
+    """A back end with a second rank whose assignments are given."""
 
     rank, size = 0, 2
 

@@ -1,4 +1,4 @@
-"""How gradients pass a quantizer, and SimVQ, whose codes move all at once."""
+"""Gradient estimators of quantizers, and SimVQ, in which every step moves all codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gradient_at(function, x, codes, outer):
 
 @pytest.mark.parametrize('shape', [(50, 3), (2, 5, 17)])
 def test_rotation_keeps_angles(shape):
-    """The gradient stands to x as it stood to c, and is longer by |c| / |x|; straight-through hands it on as it is."""
+    """The gradient keeps its angle to c as an angle to x, scaled by |c| / |x|; straight-through does not change it."""
     torch.manual_seed(0)
     x, codes, outer = torch.randn(3, *shape, dtype=torch.float64)
     turned = gradient_at(rotation, x, codes, outer)

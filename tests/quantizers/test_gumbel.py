@@ -1,4 +1,4 @@
-"""The Gumbel quantizer against torch's own Gumbel softmax, closed forms, and what schedules do to it."""
+"""The Gumbel quantizer against torch's Gumbel softmax and closed forms, and under schedules."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_evaluation_has_no_noise(dtype):
 
 
 def test_prior_term():
-    """Nothing where all codes are equally likely, log K where one is certain, in between as torch's KL divergence."""
+    """0 if all codes are equally likely, log K if one is certain, in between equal to torch's KL divergence."""
     assert kl_to_uniform(torch.zeros(4, 9)).item() == pytest.approx(0, abs=1e-6)
     assert kl_to_uniform(100 * F.one_hot(torch.arange(9)).float()).item() == pytest.approx(math.log(9))
     logits = torch.randn(6, 5, 9)
@@ -94,7 +94,7 @@ def test_schedules_may_set_temperature_and_weight():
         quantized = quantizer(features)
         spread.append((quantized.z - quantizer.lookup(quantized.tokens)).norm(dim=-1).mean())
         assert quantizer.loss_weights == {'kl': temperature}
-    assert spread[1] < 0.2 * spread[0]  # colder: the mix is nearly one code
+    assert spread[1] < 0.2 * spread[0]  # at low temperature the mixture is nearly one code
 
 
 def test_logits_are_in_true_fp32_whatever_the_run_allows():

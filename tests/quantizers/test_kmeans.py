@@ -21,7 +21,7 @@ def unit(rows: Tensor) -> Tensor:
 
 
 def by_hand(rows: Tensor, centres: Tensor, iterations: int, cosine: bool) -> tuple[Tensor, list[float]]:
-    """All distances at once; every centre has features here."""
+    """Lloyd's algorithm with all distances at once; every centre has features here."""
     rows, centres = rows.double(), centres.double()
     rows, inertia = unit(rows) if cosine else rows, []
     for iteration in range(iterations + 1):
@@ -76,7 +76,7 @@ def test_a_centre_without_features_moves_to_one():
 
 
 def test_lengths_that_fit_directions():
-    """s d with s the mean of x . d is nearest to the features of d."""
+    """The multiple s d of a direction d nearest to its features x has s = mean of x . d."""
     rows = blobs(300)
     directions = kmeans([rows], 9, 'cosine', iterations=5).centres
     lengths = mean_lengths([rows[:100], rows[100:]], directions)

@@ -17,7 +17,7 @@ KINDS = [LookupFreeQuantizer, BinarySphericalQuantizer]
 @pytest.mark.parametrize('bits', [1, 18, 40, 62])
 @pytest.mark.parametrize('kind', KINDS)
 def test_tokens_and_codes_are_inverse(kind, bits, dtype):
-    """Also beyond what fp32, let alone bf16, can count."""
+    """Also for tokens beyond the exact integers of fp32."""
     quantizer = kind(bits).eval()
     tokens = torch.randint(quantizer.codebook_size, (300,))
     tokens[:2] = torch.tensor([0, quantizer.codebook_size - 1])

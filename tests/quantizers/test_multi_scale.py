@@ -1,4 +1,4 @@
-"""VAR's multi-scale quantizer: the promises of a quantizer, and the parts that models of its tokens use."""
+"""VAR's multi-scale quantizer: the interface of a quantizer, and the functions that generators use."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_autocast_changes_no_bit(quantizer):
 
 
 def test_first_scales_are_what_a_coarser_quantizer_gives():
-    """By hand, for two scales: the mean of the map first, then what that leaves."""
+    """By hand, for two scales: the mean of the map first, then its residual."""
     quantizer = build(scales=(1, 4), convolutions=1).eval()
     features = torch.randn(2, 4, 4, 3)
     inner, blend = quantizer.quantizer, quantizer.blends[0]
@@ -115,7 +115,7 @@ def test_update_sees_all_scales(monkeypatch):
 
 
 def test_inputs_of_a_model_that_predicts_scales():
-    """Step by step, as in sampling, or all at once from the whole: the same numbers; no token of its own scale is seen."""
+    """Inputs computed step by step, as in sampling, equal those computed at once, and do not depend on their own scale."""
     quantizer = build().eval()
     tokens = torch.randint(19, (2, 39))
     inputs = quantizer.teacher_forcing(tokens)

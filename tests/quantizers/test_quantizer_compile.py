@@ -1,4 +1,4 @@
-"""torch.compile takes quantizers whole: no graph break, the same tokens, the same codebook."""
+"""torch.compile compiles quantizers without graph breaks, to the same tokens and the same codebook."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def test_fullgraph(make, kind, training):
 @pytest.mark.slow
 @pytest.mark.parametrize('kind', ['cvq_multinomial', 'cvq_cached', 'contrastive', 'ema_images', 'fsq_symmetric'])
 def test_one_graph(make, kind):
-    """Taken whole; what code is made of the graph was tried above."""
+    """There is one graph; the compiled code is tested above."""
     compare(make, kind, True, 'aot_eager')
 
 
 def compare(make, kind, training, backend):
-    torch.compiler.reset()  # every kind is another version of the same code, and torch allows eight of one
+    torch.compiler.reset()  # every kind recompiles the same code, and torch allows eight recompilations
     plain, twin = make(kind).train(training), make(kind).train(training)
     compiled = torch.compile(twin, backend=backend, fullgraph=True, dynamic=False)
     for step in range(3):

@@ -1,4 +1,4 @@
-"""What holds for every quantizer."""
+"""Properties of every quantizer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHAPES = [(7,), (2, 3), (1, 5, 3, 2)]
 
 
 def trained(quantizer, steps=3):
-    """A few training steps, so that nothing is in its initial state."""
+    """A few training steps, so that no state is initial."""
     quantizer.train()
     for step in range(steps):
         quantizer(torch.randn(60, quantizer.embedding_dim, generator=torch.Generator().manual_seed(step)))
@@ -105,7 +105,7 @@ def test_same_tokens_and_values_under_autocast(name, make):
 
 
 def test_state_round_trip(name, make):
-    """A loaded quantizer goes on exactly like the one that was saved."""
+    """A loaded quantizer continues exactly like the saved one."""
     original = trained(make(name))
     state = {key: value.clone() for key, value in original.state_dict().items()}
     copy = make(name)
@@ -149,7 +149,7 @@ def test_meta_device(name, make):
 
 
 def test_leaving_the_meta_device(name, make):
-    """``reset_parameters`` fills everything that no checkpoint brings."""
+    """``reset_parameters`` fills all tensors that are not in checkpoints."""
     with torch.device('meta'):
         late = make(name)
     late.to_empty(device='cpu')
@@ -227,7 +227,7 @@ def test_bad_settings(config, message):
     [([3], 'inner'), ([2], 'outer'), ([5, 4], 'inner'), ([1001, 1001, 999], 'outer'), ([2, 5, 4], 'symmetric')],
 )
 def test_finite_scalar_tokens_and_codes_are_inverse(levels, bound):
-    """Also where fp32, let alone bf16, cannot count the codes: 10^9 of them."""
+    """Also for 10^9 codes, beyond the exact integers of fp32."""
     quantizer = VQQuantizerRegistry.build(dict(type='FiniteScalarQuantizer', levels=levels, bound=bound))
     tokens = torch.randint(quantizer.codebook_size, (500,))
     tokens[:2] = torch.tensor([0, quantizer.codebook_size - 1])

@@ -1,4 +1,4 @@
-"""Two processes keep one codebook, to the bit, and it is the one a single process with the whole batch would have."""
+"""Two ranks have bitwise equal codebooks, equal to that of a single process with the whole batch."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def compare(gloo_pool, config: dict[str, Any], shape: tuple[int, ...], micro_bat
 
 @pytest.mark.slow
 def test_two_ranks_agree_where_only_gradients_move_codes(gloo_pool, configs):
-    """In one go: there is nothing that a rank could know better than the other."""
+    """All at once, since no rank has state of its own here."""
     still = {name: config for name, config in configs.items() if "'update'" not in str(config)}
     first, second = gloo_pool.run(train_all, still)
     for name, states in first.items():

@@ -1,4 +1,4 @@
-"""The kernel of the code search against the torch path: in Triton's interpreter everywhere, on a GPU where there is one."""
+"""The kernel of the code search against the torch path: in Triton's interpreter, and on a GPU if there is one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ print('compared')
 
 
 def compare(device: torch.device) -> None:
-    """Every claim about the kernel, on some device."""
+    """All checks of the kernel, on a device."""
     torch.manual_seed(0)
     for shape in SHAPES:
         for cosine in (False, True):
@@ -46,7 +46,7 @@ def compare(device: torch.device) -> None:
 
 
 def same_distances(rows: int, codes: int, channels: int, cosine: bool, programs: int, device: torch.device) -> None:
-    """Random numbers: two codes may be as near as fp32 can tell, so what must agree is how near the chosen ones are."""
+    """Random numbers: two codes can be equally near within fp32, so distances of the chosen codes must agree."""
     features, codebook = torch.randn(rows, channels, device=device), torch.randn(codes, channels, device=device)
     tokens = search_by_kernel(features, codebook, cosine, programs)
     expected = nearest_code(features, codebook, 'cosine' if cosine else 'l2', backend='torch')
@@ -61,7 +61,7 @@ def same_distances(rows: int, codes: int, channels: int, cosine: bool, programs:
 def same_tokens_where_all_is_exact(
     rows: int, codes: int, channels: int, cosine: bool, programs: int, device: torch.device
 ) -> None:
-    """Small whole numbers, many equal codes; for the cosine codes along the axes, whose length divides out exactly."""
+    """Small integers with many equal codes; for cosine, codes along the axes, which are normalized exactly."""
     features = torch.randint(-2, 3, (rows, channels), device=device).float()
     codebook = torch.randint(-2, 3, (codes, channels), device=device).float()
     if cosine:
@@ -134,7 +134,7 @@ def test_kernel_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(('features', 'codes'), [(1, 1), (1, 2**18), (4096, 16384), (2**20, 100), (63, 4097)])
 @pytest.mark.parametrize('programs', [1, 7, 264])
 def test_parts_cover_the_codes_once(features: int, codes: int, programs: int) -> None:
-    """No part is empty, so each has a best code, and there are not more programs than asked for beyond one part."""
+    """No part is empty, so each has a best code. The number of programs exceeds the requested one by at most one part."""
     parts, codes_per_part = parts_of(features, codes, programs)
     assert codes_per_part % BLOCK_K == 0
     assert (parts - 1) * codes_per_part < codes <= parts * codes_per_part

@@ -1,4 +1,4 @@
-"""Fragments that older configs build upon, and options of the recipes behind them."""
+"""Fragments that older configs load, and options of their recipes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_option_of_what_the_study_does_not_build_here_is_refused(option: dict
 
 
 def test_a_dataset_that_is_loaded_by_name_stays_what_it_is(tmp_path: Path) -> None:
-    """Whatever the option ``dataset`` says, also where it names the file itself."""
+    """For any value of the option ``dataset``, even if it names the file itself."""
     text = "_kwargs_.setdefault('dataset', 'folder')\n_base_ = ['configs/datasets/imagenet.py']\nkind = _kwargs_['dataset']"
     config = PyConfig.load(written(tmp_path, text), data_root='somewhere')
     assert (config.kind, config.trainer.dataset.type) == ('folder', 'VQDatasetRegistry.ImageNetDataset')

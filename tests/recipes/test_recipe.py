@@ -1,4 +1,4 @@
-"""Recipes: who wins, what is an error, what reaches which config."""
+"""Recipes: precedence of options, errors, and the passing of options to other configs."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def write(tmp_path):
     return make
 
 
-# who wins
+# precedence
 
 
 def test_value_is_the_callers_keyword_before_the_default_and_the_option_before_both(leaf):
@@ -117,7 +117,7 @@ def test_alias_is_accepted_everywhere_with_one_warning(leaf, write, caplog, monk
     assert PyConfig.load(leaf('cart(_kwargs_, tyres=5)')).part.wheels == 5
     child = write('child.py', "_kwargs_.setdefault('num_wheels', 7)\n_base_ = ['leaf.py']")
     assert PyConfig.load(child).part.wheels == 7
-    told = {id(record): record for record in caplog.records}.values()  # a handler of an earlier test may hear it too
+    told = {id(record): record for record in caplog.records}.values()  # a handler of an earlier test may receive it too
     assert [record.getMessage() for record in told] == [
         "the option 'num_wheels' is called 'wheels' now; the old name still works"
     ]

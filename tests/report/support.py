@@ -1,4 +1,4 @@
-"""Reading pages and charts back, without the code that wrote them."""
+"""Parse pages and charts, independent of the code that wrote them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VOID = {'meta', 'link', 'img', 'br', 'hr', 'input'}
 
 
 class Reader(HTMLParser):
-    """Tags must close in order; addresses, ids, text and pictures are collected."""
+    """Checks that tags close in order, and collects addresses, ids, text and pictures."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Reader(HTMLParser):
 
 
 def needs_nothing_else(html: str) -> bool:
-    """No address outside of the page: in no attribute, in no style."""
+    """Check that no attribute and no style has an external address."""
     reader = Reader(html)
     inside = [f'#{name}' for name in reader.ids]
     return (
@@ -73,7 +73,7 @@ def drawing(figure: str) -> ElementTree.Element:
 
 
 def axis(svg: ElementTree.Element, which: str, log: bool = False):
-    """A function from pixels to values, from where the labels of the axis stand and what they say."""
+    """A function from pixels to values, from positions and texts of the labels of the axis."""
     anchor, place, shift = ('end', 'y', -4.0) if which == 'y' else ('middle', 'x', 0.0)
     ticks = [
         (float(text.attrib[place]) + shift, float((text.text or '').replace('\u2009', '')))

@@ -1,4 +1,4 @@
-"""The k-means baseline against brute force, and where its answer is known."""
+"""The k-means baseline against brute force, and on data with known centres."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a tokenizer says what the facts are."""
+"""The report of a tokenizer has the figures of the facts."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_pictures_are_those_of_the_samples(facts):
 
 def test_a_dry_run_says_so_first(facts):
     facts.tiny = True
-    assert 'No figure below means anything' in Reader(build_page(facts, '', '').render()).text
+    assert 'All figures below are meaningless' in Reader(build_page(facts, '', '').render()).text
 
 
 def test_perplexity():

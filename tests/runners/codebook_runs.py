@@ -1,4 +1,4 @@
-"""Training runs that watch their codebooks, also on the ranks of the pool."""
+"""Training runs that record their codebooks, also on the ranks of the pool."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ QUANTIZERS: dict[str, dict[str, Any]] = {
 
 
 class Watch(Callback):
-    """Keeps the quantizer's state before the first step and after every one, the ids of every batch, and random numbers."""
+    """Records the quantizer's state before the first and after every step, the ids of every batch, and random numbers."""
 
     def __init__(self) -> None:
         self.start: dict[str, Tensor] = {}
@@ -75,7 +75,7 @@ def make(folder: Path, kind: str, *callbacks: dict[str, Any], strategy: dict[str
 
 
 def encoded(trainer: Any, ids: list[list[str]]) -> Tensor:
-    """What the encoder makes of the samples ``ids`` now, (N, C), by its own means."""
+    """The encoder's current features of the samples ``ids``, (N, C)."""
     tokenizer, dataset = trainer.model.tokenizer.eval(), trainer.dataset
     places = {dataset.id_of(index): index for index in range(len(dataset))}
     images = [dataset.load(places[name], python_stream('any'))['image'] for batch in ids for name in batch]
@@ -85,7 +85,7 @@ def encoded(trainer: Any, ids: list[list[str]]) -> Tensor:
 
 
 def run(folder: str, kind: str, callbacks: list[dict[str, Any]], strategy: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What a rank has seen."""
+    """Train, and return the record of a rank."""
     trainer = make(Path(folder), kind, *callbacks, strategy=dict(type=strategy), **options)
     trainer.run()
     watch = trainer.callbacks['watch']
@@ -101,7 +101,7 @@ def run(folder: str, kind: str, callbacks: list[dict[str, Any]], strategy: str, 
 
 
 def resumed(trainer: Any, run_folder: Path, step: int) -> Any:
-    """The trainer, which goes on from a checkpoint."""
+    """The trainer, resumed from a checkpoint."""
     path = run_folder / 'checkpoints' / f'iter_{step}'
     trainer.resumed = Resume(path, checkpoints.load(path, rank=0))
     return trainer

@@ -1,4 +1,4 @@
-"""A tiny adversarial run for tests: a PatchGAN, an EMA codebook, every loss that keeps a state of its own."""
+"""A tiny adversarial run for tests: a PatchGAN, an EMA codebook, and every loss with state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts that only tests use; configs reach them through ``custom_imports=['tests.runners.parts']``."""
+"""Parts for tests only; configs import them with ``custom_imports=['tests.runners.parts']``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vq.registries import VQCallbackRegistry, VQLossRegistry
 class KillCallback(Callback):
     """``kill -9`` of one rank in the middle of a step: losses are computed, nothing is updated yet.
 
-    With ``times`` only so often in the life of the run's folder, whatever process it is: it keeps count in ``kills.txt``.
+    At most ``times`` kills per run folder, over all processes; ``kills.txt`` has the count.
     """
 
     def __init__(self, step: int, rank: int = 0, number: int = signal.SIGKILL, times: int | None = None) -> None:
@@ -46,7 +46,7 @@ class SampleRecorder(Callback):
 
 @VQCallbackRegistry.register_()
 class NoiseCallback(Callback):
-    """Draws from the global generator in every step, so that a resume with other random numbers shows in the weights."""
+    """Draws from the global generator in every step, so that wrong random states after a resume change the weights."""
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -57,7 +57,7 @@ class NoiseCallback(Callback):
 
 @VQLossRegistry.register_()
 class FailingLoss(Loss):
-    """An L2 loss that is ``value`` in its n-th call (1, 2, ...), on one rank or on all."""
+    """An L2 loss that returns ``value`` in its n-th call (1, 2, ...), on one rank or on all."""
 
     def __init__(self, call: int, value: float = float('nan'), rank: int | None = None, weight: float = 1.0) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Small runs for tests: a config on digits, training in this process or in another, comparing what is left behind."""
+"""Small runs for tests: a config on digits, training in this process or in another, comparing the resulting files."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def start(
 
 
 def train(folder: str, *arguments: str) -> int:
-    """``vq.train`` in this process, from ``folder``; also what ranks of the pool run."""
+    """``vq.train`` in this process, from ``folder``; ranks of the pool call it too."""
     from vq.cli.train import main
 
     threads = torch.get_num_threads()
@@ -91,7 +91,7 @@ def train(folder: str, *arguments: str) -> int:
 
 
 def assert_same(first: Any, second: Any, where: str = '') -> None:
-    """Equal to the last bit, whatever the nesting."""
+    """Assert bitwise equality of nested containers."""
     if isinstance(first, torch.Tensor):
         assert torch.equal(first, second), f'{where} differs'
         assert first.dtype == second.dtype, f'{where}: {first.dtype} and {second.dtype}'
@@ -108,7 +108,7 @@ def assert_same(first: Any, second: Any, where: str = '') -> None:
 
 
 def everything(checkpoint: Path) -> dict[str, Any]:
-    """All that a checkpoint holds of the run."""
+    """The whole content of a checkpoint."""
     found: dict[str, Any] = {'training': torch.load(checkpoint / 'training.pt', weights_only=True)}
     for name in ('model', 'ema'):
         found[name] = load_file(checkpoint / f'{name}.safetensors')
@@ -118,7 +118,7 @@ def everything(checkpoint: Path) -> dict[str, Any]:
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
-    """The journal without what a clock says."""
+    """The journal without times."""
     return [
         {key: value for key, value in json.loads(line).items() if key != 'timing'}
         for line in (run / 'log.jsonl').read_text().splitlines()
@@ -126,7 +126,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
 
 
 def samples(run: Path, rank: int = 0) -> dict[int, str]:
-    """Step -> ids of its last attempt."""
+    """Step -> ids of its batch, in the last attempt."""
     lines = (run / f'samples_{rank}.txt').read_text().splitlines()
     return {int(line.split(' ', 1)[0]): line.split(' ', 1)[1] for line in lines}
 
@@ -134,7 +134,7 @@ def samples(run: Path, rank: int = 0) -> dict[int, str]:
 def build_trainer(
     folder: Path, options: dict[str, Any] | None = None, overrides: dict[str, Any] | None = None, seed: int = 3407
 ) -> Any:
-    """A bound trainer that has not started; ``run()`` works in ``folder``."""
+    """A bound trainer, before ``run()``, which works in ``folder``."""
     from vq.assembly.building import build_runner
     from vq.assembly.compose import compose
     from vq.runners.context import RunContext
@@ -147,7 +147,7 @@ def build_trainer(
 
 
 def quiet(*parts: dict[str, Any], **step: Any) -> dict[str, Any]:
-    """Overrides of a run with these callbacks alone, and these settings of the step."""
+    """Overrides of a run with only these callbacks, and these step settings."""
     settings = {'clip': None, 'schedule': None, **step}
     return {
         '.trainer.callbacks': [*parts],
@@ -157,7 +157,7 @@ def quiet(*parts: dict[str, Any], **step: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def commands_here(dry: bool = True) -> Iterator[None]:
-    """Commands run in this process: what they set up (log files, the environment) is taken back."""
+    """Commands run in this process. Their log files and environment variables are restored afterwards."""
     logger = logging.getLogger('vq')
     handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
     with pytest.MonkeyPatch.context() as patch:
@@ -175,7 +175,7 @@ def commands_here(dry: bool = True) -> Iterator[None]:
 
 
 def said_by(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], int], *argv: str, code: int = 0) -> str:
-    """What a command that runs here prints, on both streams; it must end with ``code``."""
+    """The output, on both streams, of a command in this process; it must end with ``code``."""
     found = main(list(argv))
     output = capsys.readouterr()
     assert found == code, output.err[-3000:]

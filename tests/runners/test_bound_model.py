@@ -1,4 +1,4 @@
-"""What runners and callbacks ask of a model: codebook metrics count its codes, drawing needs a model that draws."""
+"""Requirements of runners and callbacks for a model: codebook metrics count its codes, sampling needs a generator."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ METRICS = ('codebook', 'window')
 
 
 def validator_of(entry, **sizes):
-    """The validator of an entry in its tiny form, with these metrics alone; ``sizes``: what the config says of their codes."""
+    """The validator of an entry in its tiny form, with only these metrics; ``sizes``: code sizes in the config."""
     config = composed(entry)
     metrics = {
         'codebook': {'type': 'CodebookMetric'},

@@ -1,4 +1,4 @@
-"""What callbacks leave behind."""
+"""Files and logs that callbacks write."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def test_the_alarm_names_the_codebook_that_dies(caplog: pytest.LogCaptureFixture
     logging.getLogger('vq').propagate = True
     alarm = CodebookAlarmCallback(interval=4)
     alarm.bind(runner)
-    alarm.after_step()  # nothing seen, nothing to warn of
+    alarm.after_step()  # no tokens, so no warning
     assert 'alarm' not in caplog.text
     first = torch.arange(64).view(4, 4, 4) % 8
     batch = Batch(torch.empty(4, 3, 0, 0), list('abcd'), torch.arange(4))
@@ -257,7 +257,7 @@ def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Pa
 
 @pytest.mark.slow
 def test_logging_back_ends_start_without_what_they_do_not_need():
-    """mmengine would import transformers, which imports torch_xla: seconds, and a choice of device nobody asked for."""
+    """mmengine would import transformers, which imports torch_xla. That takes seconds and selects a device."""
     code = (
         'import sys\n'
         'from vq.runners.callbacks.backends import hidden\n'

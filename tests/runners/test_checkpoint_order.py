@@ -1,4 +1,4 @@
-"""A checkpoint is last in its place and first in its time: before pictures and evaluation, whose figures it then notes."""
+"""The checkpoint callback is last in the list, but writes before pictures and evaluation, and records figures afterwards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PICTURES = dict(type='ImageGridCallback', interval=2)
 
 
 class Killed(RuntimeError):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
 def steps_of(trainer: Any) -> list[int]:
@@ -32,7 +32,7 @@ def steps_of(trainer: Any) -> list[int]:
 
 
 def kill_in(trainer: Any, callback: str, hook: str, step: int) -> None:
-    """End the run when this hook begins after this step."""
+    """End the run at the start of this hook after this step."""
     part = trainer.callbacks[callback]
     run = getattr(part, hook)
 
@@ -66,7 +66,7 @@ def test_the_checkpoint_is_written_before_pictures_and_evaluation(tmp_path: Path
 def test_what_changes_the_state_of_a_run_comes_before_the_checkpoint_wherever_that_stands(
     tmp_path: Path, position: str
 ) -> None:
-    """Log and alarm empty their sums at intervals: a checkpoint written before would count the same twice."""
+    """Log and alarm reset their sums at intervals. With a checkpoint written before, these sums would count twice."""
     parts = [AVERAGE, LOG, ALARM]
     parts = [*parts, SAVE] if position == 'last' else [SAVE, *parts]
     straight, first, second = (build_trainer(tmp_path / name, dict(iters=6), quiet(*parts)) for name in ('a', 'b', 'b'))
@@ -83,7 +83,7 @@ def test_what_changes_the_state_of_a_run_comes_before_the_checkpoint_wherever_th
 
 @pytest.mark.parametrize('step', [2, 4])
 def test_a_run_killed_in_its_evaluation_makes_up_for_it(tmp_path: Path, step: int) -> None:
-    """The checkpoint is there and its figures are not: they come first when the run goes on, also after the last step."""
+    """The checkpoint exists without its figures: a resumed run evaluates first, even after the last step."""
     parts = (LOG, PICTURES, EVALUATE, SAVE)
     straight, first, second = (trainer_of(tmp_path / name, *parts) for name in ('straight', 'broken', 'broken'))
     straight.run()
@@ -135,12 +135,12 @@ def resume_on_a_rank(folder: str) -> list[int]:
 
 @pytest.mark.slow
 def test_ranks_agree_on_what_was_not_evaluated(tmp_path: Path, gloo_pool: GlooPool) -> None:
-    """Only the main rank has a log to look into."""
+    """Only the main rank has a log to read."""
     assert gloo_pool.run(resume_on_a_rank, str(tmp_path)) == [[2, 4], [2, 4]]
 
 
 class Stop(Callback):
-    """Asks the run to stop after step 2."""
+    """Stops the run after step 2."""
 
     def after_step(self) -> None:
         self.runner.stop_requested = self.runner.step == 2
@@ -158,7 +158,7 @@ def test_who_is_asked_to_stop_saves_first_and_leaves_the_evaluation_to_the_next_
 
 
 def test_old_checkpoints_go_when_the_figures_of_the_step_are_there(tmp_path: Path) -> None:
-    """The best of all is kept although it was written before it was known to be."""
+    """The best checkpoint is kept, although it was written before its figures were known."""
     save = dict(type='CheckpointCallback', interval=1, keep_last=1, keep_best=1, best_metric='psnr')
     trainer = trainer_of(tmp_path, dict(type='EvalCallback', interval=1), save)
     best = {1: 5.0, 2: 9.0, 3: 1.0, 4: 2.0}

@@ -1,4 +1,4 @@
-"""Evaluation during training says what vq.val says, and training does not notice it."""
+"""Evaluation during training has the figures of vq.val, and does not change training."""
 
 from __future__ import annotations
 

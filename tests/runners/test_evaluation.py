@@ -1,4 +1,4 @@
-"""Validation, token files and loading: the same figures and bytes however the work is split."""
+"""Validation, token files and loading: the same figures and bytes for any split of the work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A loss that is not finite reaches nothing: not on its rank, not on another, and the message names it."""
+"""A non-finite loss changes no parameters, on any rank, and the message names it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_nothing_moves_after_the_first_bad_step(tmp_path: Path, value: float) ->
     good = build_trainer(tmp_path / 'good', dict(iters=3), {**bad(99), **quiet()})
     good.run()
     stuck = build_trainer(tmp_path / 'bad', dict(iters=6), {**bad(4, value=value), **quiet()})
-    stuck.run()  # nobody reads the flag here, so it runs on: masked
+    stuck.run()  # the flag is not read here, so training continues with masked updates
     states = [trainer.optimizers['tokenizer'].state_dict()['state'] for trainer in (good, stuck)]
     assert_same(good.model.state_dict(), stuck.model.state_dict())
     assert_same(*states)

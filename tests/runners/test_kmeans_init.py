@@ -1,4 +1,4 @@
-"""A codebook that starts at the k-means centres of the features: what it becomes, and what it leaves alone."""
+"""Initialization of a codebook with k-means centres of the features: the new codes, and unchanged state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def start_of(folder: Path, kind: str, *callbacks: dict[str, Any]) -> tuple[dict[
 
 
 def assert_centres(rows: Tensor, codes: Tensor) -> None:
-    """Lloyd's algorithm has come to rest: every code is the mean of the features nearest to it."""
+    """Assert that Lloyd's algorithm has converged: every code is the mean of the features nearest to it."""
     tokens = torch.cdist(rows.double(), codes.double()).argmin(1)
     assert len(tokens.unique()) == len(codes)
     means = torch.stack([rows[tokens == code].mean(0) for code in range(len(codes))])
@@ -67,7 +67,7 @@ def test_stages_are_fitted_one_after_the_other_and_their_updates_begin_there(tmp
 
 @pytest.mark.parametrize('kind', ['shared', 'multi_scale', 'grouped'])
 def test_quantizers_of_several_tokens(tmp_path: Path, kind: str) -> None:
-    """One codebook for several uses is fitted use after use; where one part has none, the other is fitted."""
+    """A codebook with several uses is fitted use after use; a part without a codebook is skipped."""
     trainer = make(tmp_path, kind, QUICK, iters=1)
     trainer.run()
     lines = read(trainer.journal.path, 'kmeans')
@@ -97,7 +97,7 @@ def test_moving_averages_start_there_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('delay', 'step'), [(0, 2), (2, 2), (3, 2)])
 def test_a_resumed_run_starts_no_codebook_twice(tmp_path: Path, delay: int, step: int) -> None:
-    """Not again after the first step; but a run that was stopped before its time, or right then, comes to it."""
+    """A resumed run does not initialize again. A run resumed at or before ``delay`` still does the k-means."""
     callbacks = ({**QUICK, 'delay': delay}, dict(type='EMACallback'), SAVE)
     straight, first, second = (make(tmp_path / name, 'ema', *callbacks) for name in ('straight', 'broken', 'broken'))
     straight.run()

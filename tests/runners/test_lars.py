@@ -1,4 +1,4 @@
-"""LARS against its formula: in a case that fits on paper, and against NumPy over many steps."""
+"""LARS against its formula: in a small case by hand, and against NumPy over many steps."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_many_steps_equal_numpy(as_tensor: bool) -> None:
     random = numpy.random.default_rng(0)
     shapes = [(7, 5), (7,), (3, 2, 3, 1), (4, 4)]
     weights = [random.normal(size=shape) for shape in shapes]
-    weights[3] *= 0  # its first steps have no norm to go by
+    weights[3] *= 0  # its first steps have a norm of zero
     gradients = [[random.normal(size=shape) for shape in shapes] for _ in range(20)]
     gradients[4][0] *= 0
     rates = [1.6 * 0.9**step for step in range(20)]
@@ -73,7 +73,7 @@ def test_many_steps_equal_numpy(as_tensor: bool) -> None:
 
 
 def test_the_scale_of_the_loss_does_not_matter() -> None:
-    """What the layer-wise rate is for: g and 1000 g take the same step."""
+    """The purpose of the layer-wise rate: g and 1000 g give the same step."""
     start, pull = torch.randn(6, 3), torch.randn(6, 3)
     ends = []
     for scale in (1.0, 1000.0):
@@ -120,6 +120,6 @@ def test_a_refused_step_changes_nothing(step: Any) -> None:
 
 
 def test_fsdp_refuses_it() -> None:
-    """It would take the norms of a rank's part."""
+    """It would compute norms of a rank's shard."""
     with pytest.raises(ConfigError, match='LARS may look at whole tensors'):
         FSDPStrategy.step(SimpleNamespace(), make(nn.Parameter(torch.ones(2, 2))), torch.tensor(True))  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Between log lines a step never asks the device for a number: the host would wait for everything queued so far.
+"""Between log lines a step has no host sync, which would wait for all queued work of the device.
 
-On a GPU torch itself says so (``set_sync_debug_mode``). On the CPU, which never waits, every operation that would make a
-device wait is an error for the length of a step.
+On a GPU torch reports host syncs (``set_sync_debug_mode``). On the CPU, which has none, every operation that would cause a
+host sync on a device raises an error during a step.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ WAITING = {
     *(aten.masked_select, aten._unique, aten._unique2, aten.unique_consecutive, aten.unique_dim, aten.bincount),
     *(aten.repeat_interleave, aten.allclose),
 }
-# what reads a tensor past the dispatcher, or copies it to the host: on a CPU nothing is left to see of that
+# functions that read a tensor outside of the dispatcher, or copy it to the host, which is invisible on a CPU
 READING = {Tensor.tolist, Tensor.numpy, Tensor.cpu, Tensor.item, Tensor.__array__, Tensor.__bool__}
 
 
 class WaitError(AssertionError):
-    """A step asked for a value."""
+    """A step read a value of the device."""
 
 
 class _Operations(TorchDispatchMode):
@@ -54,7 +54,7 @@ class _Operations(TorchDispatchMode):
 
 class _Methods(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # by name alone: to a device that happens to be the CPU is how batches reach it
+        # by name alone: copies to a device (which here is the CPU) are how batches reach it
         to_host = func is Tensor.to and 'cpu' in [
             value for value in (*args[1:], *(kwargs or {}).values()) if isinstance(value, str)
         ]
@@ -73,7 +73,7 @@ def nobody_waits(device: torch.device) -> Iterator[None]:
         finally:
             torch.cuda.set_sync_debug_mode(before)
     else:
-        # the search looks at values where that costs nothing, on a CPU; here the CPU stands for a device
+        # the search reads values on a CPU, where this is free; here the CPU acts as a device
         with mock.patch('vq.quantizers.search.reads_are_free', return_value=False), _Operations(), _Methods():
             yield
 
@@ -104,7 +104,7 @@ RARE = 1000  # steps between two log lines
 
 
 def open_trainer(folder: Path, make: Callable[[Path], PyConfig], device: str, **strategy: Any) -> Any:
-    """Past its first steps, with batches at hand: loading is the business of other processes."""
+    """A trainer after its first steps, with loaded batches, since loading happens in other processes."""
     config = make(folder)
     config.trainer.iters = 2 * RARE
     config.trainer.strategy = dict(type='BaseStrategy', device=device, **strategy)

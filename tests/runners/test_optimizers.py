@@ -1,4 +1,4 @@
-"""Which parameters weight decay touches, and what an optimizer with groups leaves behind."""
+"""Parameters with weight decay, and the state of an optimizer with groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vq.runners.optimizers import adam_w, mark_undecayed
 
 
 class Net(nn.Module):
-    """One of each: a kernel, a matrix, biases, a norm, two tables, and a parameter that does not learn."""
+    """One of each: a convolution, a matrix, biases, a norm, two embeddings, and a frozen parameter."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def test_parameters_that_nobody_marked_are_judged_by_their_dimensions() -> None:
 
 
 def test_state_is_kept_under_the_names_of_its_parameters(tmp_path: Path) -> None:
-    """Groups change the order in which an optimizer has them."""
+    """Groups change the order of parameters in an optimizer."""
     change = {
         **quiet(),
         '.trainer.optimizers.tokenizer': dict(type='AdamW', weight_decay=0.1, decay='matrices'),

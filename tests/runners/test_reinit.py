@@ -1,4 +1,4 @@
-"""Codes that were not used start again: which, as what, on all ranks alike, and nobody waits in between."""
+"""Reinitialization of unused codes: which codes, with which values, equal on all ranks, and without host syncs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SAVE = dict(type='CheckpointCallback', interval=4)
 
 
 class Spoil(Callback):
-    """Before the first step: codes from 16 on lie where no feature comes."""
+    """Before the first step: move codes from 16 on away from all features."""
 
     def before_step(self) -> None:
         if self.runner.step == 0:
@@ -38,7 +38,7 @@ class Spoil(Callback):
 
 
 class Moments(Callback):
-    """Adam's moments of the codebook after every step."""
+    """Records Adam's moments of the codebook after every step."""
 
     def __init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -120,7 +120,7 @@ def batches_of(folder: Path) -> list[list[str]]:
 
 
 def test_donors_are_drawn_by_their_usage() -> None:
-    """8000 unused codes, three donors with counts 1, 2 and 5: chi-square below its six sigma."""
+    """8000 unused codes, three donors with counts 1, 2 and 5: chi-square within six sigma."""
     codebook = torch.randn(8003, 2)
     counts = torch.zeros(8003, dtype=torch.int64)
     counts[[5, 100, 8002]] = torch.tensor([1, 2, 5])
@@ -156,7 +156,7 @@ def test_fewer_features_than_unused_codes() -> None:
     ],
 )
 def test_when(given: dict[str, Any], batch_size: int, expected: list[int]) -> None:
-    """100 samples: an epoch of 40 a step ends in the steps 3, 5, 8, 10. Not in the last step."""
+    """100 samples, 40 per step: epochs end in the steps 3, 5, 8, 10. Nothing happens in the last step."""
     callback = ReinitCallback(**given)
     seen = []
     for step in range(1, 12):
@@ -173,7 +173,7 @@ def test_when(given: dict[str, Any], batch_size: int, expected: list[int]) -> No
 @pytest.mark.parametrize('source', ['codes', 'features'])
 @pytest.mark.parametrize('kind', ['gradient', 'residual', 'multi_scale'])
 def test_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, source: str) -> None:
-    """Stopped at 4 between the re-initialisations of the steps 3 and 6, with counts in the checkpoint."""
+    """Stopped at step 4, between the reinitializations of the steps 3 and 6, with counts in the checkpoint."""
     callbacks = (dict(type='ReinitCallback', iterations=3, source=source, least=3), dict(type='EMACallback'), SAVE)
     straight, first, second = (make(tmp_path / name, kind, *callbacks, iters=8) for name in ('straight', 'broken', 'broken'))
     straight.run()
@@ -233,7 +233,7 @@ def test_quantizers_without_a_codebook_are_refused(tmp_path: Path) -> None:
 def test_ranks_agree_to_the_bit_after_every_step(
     tmp_path: Path, gloo_pool: GlooPool, kind: str, source: str, strategy: str
 ) -> None:
-    """Counts are those of both ranks: in the first step the same codes start anew as in one process with both batches."""
+    """Counts are sums over both ranks: the first step reinitializes the same codes as one process with both batches."""
     callbacks = [dict(type='ReinitCallback', iterations=1, source=source, least=8), dict(type='EMACallback')]
     first, second = gloo_pool.run(run, str(tmp_path / 'two'), kind, callbacks, strategy, {})
     for name in ('states', 'shadow'):

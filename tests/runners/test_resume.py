@@ -1,4 +1,4 @@
-"""2N steps equal N steps, ``kill -9`` during step N + 1, ``--auto-resume`` and the rest: to the last bit."""
+"""2N steps are bitwise equal to N steps, ``kill -9`` during step N + 1, ``--auto-resume`` and the rest."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def test_a_signal_ends_the_step_writes_a_checkpoint_and_the_rest_follows(tmp_pat
 
 @pytest.mark.parametrize(('start', 'ranks'), [(5, 1), (3, 1), (3, 2)])
 def test_killed_adversarial_run_ends_with_the_same_bits(tmp_path: Path, gloo_pool: GlooPool, start: int, ranks: int) -> None:
-    """The checkpoint (step 4) lies before the discriminator's first step, or behind it: weights, both optimizers, LeCam,
-    running statistics, EMA. The kill comes in step 6."""
+    """The checkpoint (step 4) is before or after the discriminator's first step: weights, both optimizers, LeCam, running
+    statistics, EMA. The kill is in step 6."""
     config, strategy = str(write_gan_config(tmp_path)), 'ddp' if ranks > 1 else 'base'
     run(gloo_pool, tmp_path, ranks, 'straight', config, *options(start=start, strategy=strategy))
     killed = start_process(

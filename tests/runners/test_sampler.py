@@ -1,4 +1,4 @@
-"""Drawing many images: the same bytes whatever is interrupted, however it is spread; nothing twice, nothing missing."""
+"""Sampling many images: the same bytes after interruptions and on any number of ranks; no sample is repeated or missing."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def _dry():
 
 @pytest.fixture(scope='module')
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A generator after 8 steps, in a folder of its own."""
+    """A generator after 8 steps, in a separate folder."""
     folder = tmp_path_factory.mktemp('trained')
     assert train.main(['digits', CONFIG, '--work-dir', str(folder)]) == 0
     return folder / 'digits'
 
 
 def sample(words: list[str], code: int = 0) -> str:
-    """What the command says."""
+    """Run the command. Returns its output."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         assert command.main(words) == code, said.getvalue()
@@ -80,7 +80,7 @@ def draw_on_rank(words: list[str]) -> int:
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
-    """Everything that was drawn, by name."""
+    """All files of samples, by name."""
     kinds = ('samples/*.png', 'samples.npz', 'shards/*', 'grid.png')
     return {str(path.relative_to(folder)): path.read_bytes() for kind in kinds for path in folder.glob(kind)}
 
@@ -117,7 +117,7 @@ def test_two_ranks_draw_the_same_bytes(straight, weights, tmp_path, gloo_pool: G
 
 
 def test_another_batch_size_draws_the_same_tokens(straight, weights, tmp_path):
-    """Bytes are promised for the same batch size; tokens of so small a model are the same for any."""
+    """Bytes are guaranteed for the same batch size; tokens of such a small model are equal for any batch size."""
     found = draw(weights, tmp_path, '--batch-size', '5')
     ours, theirs = (ShardSet(place / 'shards').column('tokens')[:] for place in (found, straight))
     assert (ours == theirs).mean() > 0.99

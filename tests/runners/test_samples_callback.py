@@ -1,4 +1,4 @@
-"""The file of samples and the worst and best pictures of a pass, whatever cut it into batches."""
+"""The file of samples and the worst and best pictures of a pass, for any batches."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def test_two_ranks_write_the_same(tmp_path: Path, gloo_pool: GlooPool) -> None:
 
 def test_a_stopped_call_goes_on(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        writer_of(tmp_path, 16, Stops(5), save_every=32).run()  # one call asks what there is, then blocks of 32
+        writer_of(tmp_path, 16, Stops(5), save_every=32).run()  # one call determines the features, then blocks of 32
     assert not list((tmp_path / 'run').glob('*.npz')), 'a half is no result'
     rest = Stops(100)
     again = writer_of(tmp_path, 16, rest, save_every=32)

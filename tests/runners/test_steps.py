@@ -1,4 +1,4 @@
-"""The optimizer's step: its settings, where they come from, and that a trainer without a step cannot be built."""
+"""The optimizer's step: its settings and their sources, and the error for a trainer without a step."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from vq.runners.trainer import Trainer
 
 
 def changed_by(trainer: Any) -> int:
-    """How many of the parameters a run moves."""
+    """The number of parameters that a run changes."""
     before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
     trainer.run()
     return sum(not torch.equal(before[name], value) for name, value in trainer.model.named_parameters())
 
 
 def test_pictures_alone_do_not_keep_a_trainer_from_training(tmp_path: Path) -> None:
-    """A list without anything that steps trained nothing once, and said nothing of it."""
+    """In older versions a list without an OptimizeCallback trained nothing, without an error."""
     trainer = build_trainer(tmp_path, dict(iters=3), {'.trainer.callbacks': [dict(type='ImageGridCallback', interval=2)]})
     assert changed_by(trainer) == sum(value.requires_grad for value in trainer.model.parameters()) > 0
 
@@ -188,7 +188,7 @@ def test_a_trainer_from_python_takes_factories_alone_and_pairs(tmp_path: Path) -
 
 
 class Order(Callback):
-    """Notes the hooks in their order, with the norm of the gradients when they are complete."""
+    """Records hooks in order, with the norm of the complete gradients."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []

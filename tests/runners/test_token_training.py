@@ -1,4 +1,4 @@
-"""Training on token shards: made once, of the right tokenizer, and resumed to the same bits."""
+"""Training on token shards: written once, by the right tokenizer, and resumed bitwise."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_tokens_that_were_begun_are_finished(straight, tmp_path):
 
 
 def on_two_ranks(folder: Path, strategy: str, pool: GlooPool) -> dict[str, float]:
-    """What the evaluation at the end found: of 8 images, all of them on the first rank, as the other has no batch left."""
+    """Results of the final evaluation of 8 images, all on the first rank, as no batch is left for the other."""
     words = ['ar', CONFIG, '--work-dir', str(folder), '--override', f'.trainer.strategy.type::{strategy}']
     assert pool.run(train_on_rank, words) == [0, 0]
     lines = [json.loads(line) for line in (folder / 'ar/log.jsonl').read_text().splitlines()]

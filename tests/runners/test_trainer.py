@@ -81,7 +81,7 @@ def run_ddp(folder: str) -> Any:
 
 
 def test_gradients_of_the_second_step_follow_the_first(tmp_path: Path) -> None:
-    """The first step of two runs is equal, so later differences would show a state that leaks; here: none between steps."""
+    """The first step of two runs is equal, so later differences would be leaked state; no state leaks between steps."""
     once, _ = run(str(tmp_path), iters=2)
     again, _ = run(str(tmp_path / 'again'), iters=2)
     assert_same(once, again)

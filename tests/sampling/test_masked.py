@@ -91,13 +91,13 @@ def test_every_step_fixes_a_token_and_the_last_one_all(schedule):
             assert all(before > after for before, after in pairwise(counts)) and counts[-1] == 0
 
 
-# what is hidden in training
+# masked tokens in training
 
 
 def test_cosine_mask_ratio_has_the_arccos_distribution():
     ratio = hidden_share(torch.rand(4000, generator=stream()), 'cosine')
     assert kstest(ratio.numpy(), lambda r: 1 - 2 * np.arccos(np.clip(r, 0, 1)) / np.pi).pvalue > 0.05
-    assert kstest(ratio.numpy(), 'uniform').pvalue < 1e-6  # the test can tell
+    assert kstest(ratio.numpy(), 'uniform').pvalue < 1e-6  # the test can detect it
 
 
 def test_mage_mask_ratio_is_a_truncated_normal():
@@ -121,7 +121,7 @@ def test_hide_counts_exactly_and_takes_every_set_equally_often():
 
 
 def splitmix(state):
-    """The published generator's output for one state, in Python's whole numbers."""
+    """The output of the published generator for one state, in Python integers."""
     word = (1 << 64) - 1
     state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & word
     state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & word
@@ -143,7 +143,7 @@ def test_numbers_of_tokens_are_splitmix_uniform_and_of_the_row_alone():
     assert (uniforms_of_tokens(swapped, 40) != drawn[:1]).float().mean() > 0.9
 
 
-# which tokens are fixed
+# tokens that are fixed
 
 
 def test_gumbel_noise_is_the_inverse_of_its_distribution_and_finite():

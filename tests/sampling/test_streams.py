@@ -1,4 +1,4 @@
-"""A sample's random numbers are its own."""
+"""Random numbers of a sample depend on that sample only."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_ids_seeds_and_purposes_have_streams_of_their_own():
 
 
 def test_numbers_are_uniform():
-    """Chi-square over 20 bins, fixed seed; 36.2 is passed once in a hundred."""
+    """Chi-square over 20 bins, fixed seed; 36.2 is exceeded once in a hundred."""
     counts = torch.histc(uniforms(0, range(100), 200), 20, 0, 1)
     assert ((counts - 1000) ** 2 / 1000).sum() < 36.2
 

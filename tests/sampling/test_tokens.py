@@ -1,4 +1,4 @@
-"""Token samplers: against brute force, transformers' warpers, and the frequencies they promise."""
+"""Token samplers: against brute force, transformers' warpers, and expected frequencies."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAST = 0.99999994  # the last fp32 number before 1
 
 
 def probabilities(logits, temperature=1.0, top_k=0, top_p=1.0, min_p=0.0):
-    """What ``multinomial`` draws from, (..., V), put back in the order of ids."""
+    """The probabilities of ``multinomial``, (..., V), in the order of ids."""
     weights, ids = candidates(logits, temperature, top_k, top_p, min_p)
     if ids is not None:
         weights = torch.zeros(logits.shape).scatter(-1, ids, weights)
@@ -100,7 +100,7 @@ def test_draws_are_the_inverse_of_the_cumulative_distribution():
 @pytest.mark.parametrize('uniform', [0.0, 1e-30, 0.5, LAST])
 @pytest.mark.parametrize('settings', [{}, dict(top_k=7), dict(top_p=0.5), dict(top_k=7, top_p=0.9), dict(min_p=0.2)])
 def test_no_uniform_number_draws_what_cannot_be(uniform, settings):
-    """Long rows of unlike size, where rounding of the sums is largest; zeros at both ends and in between."""
+    """Long rows of different magnitude, with the largest rounding of sums; zeros at both ends and in between."""
     generator = torch.Generator().manual_seed(2)
     logits = 8 * torch.randn(64, 4099, generator=generator)
     logits[torch.rand(64, 4099, generator=generator) < 0.5] = -torch.inf
@@ -111,7 +111,7 @@ def test_no_uniform_number_draws_what_cannot_be(uniform, settings):
 
 
 def test_sums_that_fall_by_rounding_do_no_harm(monkeypatch):
-    """A parallel scan may give such sums; weights of 0 stand where they fall and where they end."""
+    """A parallel scan can return such sums; weights are 0 where sums fall and where they end."""
     sums = torch.tensor([[0.5, 0.4999999, 0.9, 1.0, 0.9999999, 1.0000001]])
     weights = torch.tensor([[0.5, 0.0, 0.4, 0.1, 0.0, 0.0]])
     monkeypatch.setattr(torch.Tensor, 'cumsum', lambda self, axis: sums.clone())
@@ -120,7 +120,7 @@ def test_sums_that_fall_by_rounding_do_no_harm(monkeypatch):
 
 @pytest.mark.parametrize('settings', [{}, dict(temperature=2.0), dict(top_k=4), dict(top_p=0.8), dict(min_p=0.15)])
 def test_frequencies_are_the_probabilities(settings):
-    """Chi-square with a fixed seed, 20000 draws; the bound is passed less than once in a hundred."""
+    """Chi-square with a fixed seed, 20000 draws; the bound is exceeded less than once in a hundred."""
     logits = torch.tensor([1.0, -1.0, 0.5, 2.0, 0.0, -0.5, 1.5])
     uniform = torch.rand(20000, generator=torch.Generator().manual_seed(4))
     counts = multinomial(logits.expand(20000, 7), uniform, **settings).bincount(minlength=7)

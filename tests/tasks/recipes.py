@@ -1,4 +1,4 @@
-"""Tiny adversarial tasks, and the two-forward recipe of VQGAN written out as an oracle."""
+"""Tiny adversarial tasks, and the two-forward recipe of VQGAN as a reference implementation."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SmallDiscriminator(Discriminator):
 
 
 class Slanted(Loss):
-    """A loss with weights in front of pixels, standing for a perceptual one."""
+    """A weighted pixel loss, in place of a perceptual loss."""
 
     weight = 0.7
 
@@ -78,7 +78,7 @@ def make_batch(seed: int = 1, size: int = 5, height: int = 12, width: int = 10) 
 def two_forward_losses(
     task: AdversarialTokenization, batch: Batch, weigh: Callable[[Tensor, Tensor], Tensor | float], numerator: set[str]
 ) -> tuple[Tensor, Tensor | float]:
-    """The tokenizer's total loss as VQGAN's code forms it, by autograd all the way; ``weigh`` takes the two norms."""
+    """The tokenizer's total loss as in VQGAN's code, entirely by autograd; ``weigh`` takes the two norms."""
     image = to_float(batch.image)
     quantized = task.tokenizer.quantize(task.tokenizer.encode(image))
     reconstruction = task.tokenizer.decode(quantized.z)

@@ -1,4 +1,4 @@
-"""The adversarial task: equal to the two-forward recipe, no gradient where none belongs, starts and ramps, state."""
+"""The adversarial task: equality with the two-forward recipe, no unintended gradients, starts and ramps, state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ALL = {'l1', 'l2', 'slanted'}
 
 
 def steps(task, batch, step=1):
-    """(name, losses) of one step, as the trainer takes them: backward, then clear."""
+    """(name, losses) of one step, handled as in the trainer: backward, then clear gradients."""
     return task.training_step(batch, task.roots(), step)
 
 
@@ -69,7 +69,7 @@ class Regularised(AdversarialTokenization):
         super()._add_pixel_losses(losses, reconstruction, image)
         weight = next(parameter for parameter in self.tokenizer.encoder.parameters() if parameter.ndim == 4)
         terms = {'weights': weight.square().sum(), 'mixed': (reconstruction * weight.mean()).abs().mean()}
-        terms['bare'] = torch.ones(())  # depends on nothing that learns
+        terms['bare'] = torch.ones(())  # does not depend on trained parameters
         for name in self.extra:
             losses.add(name, terms[name], 0.3)
 
@@ -95,7 +95,7 @@ def test_terms_that_do_not_come_through_the_image_reach_what_they_depend_on(extr
     gradient = gradients(task.tokenizer)
     adaptive = found.notes['generator_weight']
 
-    task.zero_grad(set_to_none=True)  # by autograd all the way, with the weight that was found
+    task.zero_grad(set_to_none=True)  # entirely by autograd, with the computed weight
     image = to_float(batch.image)
     quantized = task.tokenizer.quantize(task.tokenizer.encode(image))
     reconstruction = task.tokenizer.decode(quantized.z)
@@ -173,7 +173,7 @@ def test_discriminator_learns_from_the_reconstruction_of_the_same_forward():
     losses.total.backward()
     reconstruction = task.outputs.reconstruction
     with torch.no_grad():
-        for parameter in task.tokenizer.parameters():  # what an optimizer would do meanwhile
+        for parameter in task.tokenizer.parameters():  # in place of an optimizer
             parameter.add_(0.1)
     name, losses = next(parts)
     assert name == 'discriminator' and len(forwards) == 1
@@ -185,7 +185,7 @@ def test_discriminator_learns_from_the_reconstruction_of_the_same_forward():
 
 @pytest.mark.parametrize('weight', [ADAPTIVE, FixedWeight(0.5)])
 def test_no_gradient_ends_where_it_does_not_belong(weight):
-    """The tokenizer's step leaves nothing in the discriminator, the discriminator's nothing in the tokenizer."""
+    """The tokenizer's step leaves no gradients in the discriminator, and vice versa."""
     task, batch = make_task(weight=weight, penalties={'r1': R1Penalty(interval=1)}), make_batch()
     parts = steps(task, batch)
     _, losses = next(parts)
@@ -202,7 +202,7 @@ def test_no_gradient_ends_where_it_does_not_belong(weight):
 
 
 def test_what_runs_when():
-    """2 steps without a discriminator, 3 in which it learns alone, 4 in which its weight grows."""
+    """2 steps without discriminator, 3 with the adversarial term still off, 4 in which its weight grows."""
     task = make_task(weight=FixedWeight(0.5), discriminator_start=2, warmup=3, ramp=4)
     batch, seen = make_batch(), []
     for step in range(1, 12):
@@ -250,7 +250,7 @@ def test_bf16_step_stays_near_fp32():
 
 
 def test_gradients_at_the_image_survive_half_precision():
-    """A mean over 3 million values has gradients below what fp16 can hold; they are taken scaled and scaled back later."""
+    """A mean over 3 million values has gradients that underflow in fp16; they are computed scaled, and unscaled later."""
     leaf = torch.rand(4, 3, 512, 512, requires_grad=True)
     scale = 2.0**22
     found = gradient_at(leaf, (leaf.half() * 2.0).float().mean(), scale) / scale

@@ -1,4 +1,4 @@
-"""What commands make of an adversarial config: the validator's model, averages, weights without a discriminator, files."""
+"""Commands with an adversarial config: the validator's model, averages, weights without a discriminator, files."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_the_average_leaves_the_discriminator_out(run: Path) -> None:
 
 
 def test_weights_without_a_discriminator_start_a_run(run: Path) -> None:
-    """A converted or averaged tokenizer is enough; the discriminator is new, and the log says so."""
+    """Converted or averaged weights of a tokenizer are enough; the discriminator is new, which is logged."""
     weights = load_file(run / 'work_dirs/gan/checkpoints/iter_4/model.safetensors')
     save_file({name: value for name, value in weights.items() if name.startswith('tokenizer.')}, run / 'tokenizer.safetensors')
     words = ['--config-options', 'iters:4', 'start:1', '--load-model-from', 'tokenizer.safetensors']
@@ -71,7 +71,7 @@ def test_commands_that_ask_no_loss_need_no_perceptual_network(run: Path, monkeyp
     assert 'squeezenet1_1' in message and 'tools/prepare_checkpoints.py torchvision-squeezenet' in message
 
 
-# settings that change on the way
+# settings that change during training
 
 
 class Part(torch.nn.Module):

@@ -1,4 +1,4 @@
-"""Adversarial training on two gloo ranks: equal bits everywhere, and equal to one process with the joined batch."""
+"""Adversarial training on two gloo ranks: bitwise equal ranks, and equality with one process and the joined batch."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from vq.runners.context import RunContext
 pytestmark = pytest.mark.slow
 
 
-SGD = dict(type='SGD', lr=0.02)  # Adam would blow rounding of gradients near zero up to whole steps
+SGD = dict(type='SGD', lr=0.02)  # Adam would amplify rounding errors of gradients near zero to whole steps
 
 
 def train_gan(folder: str, options: dict[str, Any], exact: bool = False) -> dict[str, Any]:
-    """A run of the tiny adversarial config: the model's state, the weight of every step. Also what ranks of the pool run."""
+    """A run of the tiny adversarial config: the model's state, the weight of every step. Ranks of the pool call it too."""
     config = compose(str(Path(folder) / 'gan.py'), options, {}, tiny=False)
     config.trainer.callbacks = []
     if exact:
@@ -55,7 +55,7 @@ def test_ranks_stay_equal_to_the_bit(tmp_path: Path, gloo_pool: GlooPool) -> Non
 
 
 def test_two_ranks_equal_one_process(tmp_path: Path, gloo_pool: GlooPool) -> None:
-    """Without statistics of a batch the joined batch is all that matters: adaptive weight, R1 and LeCam included."""
+    """Without batch statistics only the joined batch matters, including adaptive weight, R1 and LeCam."""
     options = dict(iters=6, start=0, norm='none', quantizer=dict(type='VectorQuantizer'), batch_size_in_total=True)
     write_gan_config(tmp_path)
     first, _ = gloo_pool.run(train_gan, str(tmp_path), dict(options, strategy='ddp'), True)

@@ -1,4 +1,4 @@
-"""The classification task: a head equal to torch's, a tokenizer that stays as it is, checkpoints that know which it was."""
+"""The classification task: a head equal to torch's, a frozen tokenizer, checkpoints that record the tokenizer."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def make_encoder() -> ConvEncoder:
 
 
 class TorchHead(nn.Module):
-    """The same with torch's own layers."""
+    """The same head with torch's layers."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ def test_a_grid_keeps_where_things_are() -> None:
 
 
 def learn(rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient and running statistics after one step on these rows of a batch; on two ranks they have half of them each."""
+    """Gradient and running statistics after one step on these rows of a batch; two ranks have half of the rows each."""
     torch.manual_seed(3)
     head, features, category = LinearHead(6, 4), torch.randn(8, 6, 2, 2) * 3, torch.arange(8) % 4
     own = rows[collectives.rank() :: collectives.size()]
@@ -106,7 +106,7 @@ def test_two_ranks_learn_what_one_learns(gloo_pool: Any) -> None:
         torch.testing.assert_close(found, expected)
 
 
-# what a frozen tokenizer gives
+# outputs of a frozen tokenizer
 
 
 def shipped_tokenizer(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""A tokenizer is trained, a probe on it, and both are used: every command, resume, and the wrong tokenizer."""
+"""A tokenizer and a probe on it are trained and used: every command, resume, and the wrong tokenizer."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) ->
     said_by(capsys, test_command.main, 'probe', *PROBE, *weights)
     assert json.loads((runs / 'probe_test' / 'results.json').read_text())['results']['top1'] == results['top1']
     assert 'no tokenizer to write tokens with' in said_by(capsys, tokenize.main, 'probe', *PROBE, *weights, code=2)
-    composed = str(runs / 'probe' / 'probe.py')  # what lies in the run folder is a config, and needs no option
+    composed = str(runs / 'probe' / 'probe.py')  # the config in the run folder needs no option
     said = said_by(capsys, test_command.main, 'again', composed, *weights, '--visual')
     assert 'no pictures were written: ImageClassification makes no reconstructions' in said
     assert json.loads((runs / 'again_test' / 'results.json').read_text())['results']['top1'] == results['top1']
@@ -69,7 +69,7 @@ def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) ->
     assert_same(everything_but_average(last), everything_but_average(runs / 'resumed' / 'checkpoints' / 'iter_8'))
     assert logged(runs / 'probe') == logged(runs / 'resumed')
 
-    # a tokenizer that was trained on is another one
+    # a tokenizer that was trained further is another one
     shutil.rmtree(runs / 'tokens')
     said_by(capsys, train.main, 'tokens', 'configs/digits/vq_ema.py', *TOKENIZER, '--seed', '1')
     assert 'belongs to another tokenizer' in said_by(capsys, test_command.main, 'probe', *PROBE, *weights, code=2)
@@ -78,7 +78,7 @@ def test_a_probe_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) ->
 
 
 def everything_but_average(checkpoint: Path) -> dict[str, Any]:
-    """A probe has no average; the rest is read as ever."""
+    """The content of a checkpoint; a probe has no average."""
     shutil.copy(checkpoint / 'model.safetensors', checkpoint / 'ema.safetensors')
     return everything(checkpoint)
 

@@ -1,4 +1,4 @@
-"""The reconstruction task: only the decoder side learns, tokens stay what they were, checkpoints know their tokenizer."""
+"""The reconstruction task: only the decoder side is trained, tokens do not change, checkpoints record their tokenizer."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
 
 def make_whole(tokenizer: Tokenizer | None = None, decoder: Decoder | None = None, **settings: Any) -> TokenizerWithDecoder:
-    """A new decoder, 8 wide at its entrance, on a tokenizer of 6 channels."""
+    """A new decoder with 8 input channels, on a tokenizer with 6 channels."""
     frozen = FrozenTokenizer(make_tokenizer() if tokenizer is None else tokenizer, image_size=32, **settings)
     decoder = ConvDecoder(**SHAPE, residual_blocks=1, in_channels=8) if decoder is None else decoder
     return TokenizerWithDecoder(
@@ -57,7 +57,7 @@ def make_adversarial(weight: Any, seed: int = 0, **settings: Any) -> Adversarial
 
 
 class EncodeOnly(Tokenizer):
-    """Tokens of brightness: no decoder, no quantizer module, like tokenizers that predict features."""
+    """A tokenizer of brightness without decoder and quantizer module, like tokenizers that predict features."""
 
     codebook_size, can_decode = 16, False
 
@@ -88,7 +88,7 @@ def shipped(name: str) -> Any:
     return VQModelRegistry.build(part, name)
 
 
-# what learns
+# trained parameters
 
 
 @pytest.mark.parametrize('kind', ['plain', 'fixed', 'adaptive'])
@@ -176,7 +176,7 @@ def test_half_precision_stays_near() -> None:
     torch.testing.assert_close(totals[1], totals[0], rtol=0.03, atol=0)
 
 
-# what it is to everybody else
+# its use as a tokenizer
 
 
 @pytest.mark.parametrize('name', ['vq_ema', 'fsq', 'residual', 'multi_scale', 'lfq'])

@@ -1,4 +1,4 @@
-"""A decoder from its tokenizer to its figures: composed configs, every command, resume, two ranks, the wrong tokenizer."""
+"""Decoders for frozen tokenizers: composed configs, every command, resume, two ranks, the wrong tokenizer."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_pixel_transformers(choice: str, size: tuple[int, int, int]) -> None:
 
 
 def test_options_reach_the_side_they_mean() -> None:
-    """``width`` and ``multipliers`` are the decoder's; ``num_embeddings`` the tokenizer's; the image size the decoder's."""
+    """``width``, ``multipliers`` and the image size belong to the decoder, ``num_embeddings`` to the tokenizer."""
     f8 = dict(it_config='configs/llamagen/vqgan_f8_256_imagenet_ddp.py', multipliers=(1, 2, 2, 4), width=64)
     config = composed(image_size=512, num_embeddings=300, **f8)
     tokenizer = config.trainer.model.tokenizer
@@ -98,7 +98,7 @@ def test_modules_of_the_tokenizer_come_along(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_with_its_decoder_is_frozen_as_one(tmp_path: Path) -> None:
-    """What generators build upon: ``ir_config`` and both weights. The config in a run folder knows the inner ones."""
+    """Generators take it by ``ir_config`` and both weights. The config in a run folder contains the inner weights."""
     given = dict(it_config='configs/vqgan/1024_imagenet_ddp.py', it_state_dict='inner', ir_state_dict='outer')
     fragment = 'configs/models/frozen_tokenizer.py'
     found = PyConfig.load(fragment, ir_config='configs/decoder/vqgan.py', **given)
@@ -118,7 +118,7 @@ def test_a_tokenizer_with_its_decoder_is_frozen_as_one(tmp_path: Path) -> None:
     ('options', 'words'),
     [
         (dict(decoder='vqdk'), "decoder is 'vqdk'"),
-        (dict(ir_config='configs/ic/imagenet_ddp.py'), 'trains a ImageClassification, which has no decoder of pixels'),
+        (dict(ir_config='configs/ic/imagenet_ddp.py'), 'trains ImageClassification, so it has no pixel decoder'),
         (dict(it_config='configs/datasets/digits.py'), 'describes no model, which has no tokenizer'),
         (dict(it_config='configs/ic/imagenet_ddp.py'), 'describes ImageClassification, which has no tokenizer'),
     ],
@@ -196,7 +196,7 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
     said_by(capsys, inference.main, RUN[0], 'gray.png', *RUN[1:], *weights, '--output', 'seen')
     assert {path.name for path in (folder / 'seen').iterdir()} == {'gray_pair.png', 'gray_tokens.png', 'gray_tokens.npy'}
 
-    # resuming leads to the same bits, and needs nothing to be told
+    # resuming is bitwise exact, and needs no options
     shutil.copytree(runs / 'made', runs / 'resumed')
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
     said_by(capsys, train.main, 'resumed', *RUN, '--auto-resume')
@@ -217,7 +217,7 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
 
 @pytest.mark.slow
 def test_commands_as_other_documents_give_them(folder: Path, capsys: Any) -> None:
-    """``it_config`` beside ``--load-model-from``, by the name other toolkits give the file, in every command."""
+    """``it_config`` with ``--load-model-from``, with the file name of other toolkits, in every command."""
     make_tokens(capsys)
     mine = ['configs/digits/decoder.py', *OPTIONS, 'it_config::configs/digits/vq_ema.py', '--override', *QUICK]
     lenient = '.trainer.callbacks[-1].load_state_dict:dict(strict=False)'
@@ -239,11 +239,11 @@ def test_commands_as_other_documents_give_them(folder: Path, capsys: Any) -> Non
 
 # ranks
 
-SGD = dict(type='SGD', lr=0.02)  # Adam would blow rounding of gradients near zero up to whole steps
+SGD = dict(type='SGD', lr=0.02)  # Adam would amplify rounding errors of gradients near zero to whole steps
 
 
 def train_decoder(folder: str, options: dict[str, Any], strategy: str) -> dict[str, torch.Tensor]:
-    """Six adversarial steps from seeded weights: the model's state. Also what ranks of the pool run."""
+    """Six adversarial steps from seeded weights: the model's state. Ranks of the pool call it too."""
     settings = dict(
         options, strategy=strategy, ir_config='configs/digits/vqgan.py', iters=6, start=1, batch_size_in_total=True
     )

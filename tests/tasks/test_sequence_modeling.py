@@ -1,4 +1,4 @@
-"""The task that trains generators of tokens: what it learns from, what it draws, what it refuses."""
+"""The task that trains token generators: its inputs, its samples, its errors."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_given_half_stays_exactly(monkeypatch):
 
 
 def test_a_teacher_that_knows_the_tokens_is_repeated():
-    """With the true tokens as certain predictions, what is drawn is the image itself."""
+    """With the true tokens as certain predictions, the drawn image is the image itself."""
     found, samples = task(draw=greedy, draws=('teacher_forced',)), batch()
     found.generator.forward = lambda tokens, category: Predicted(
         F.one_hot(tokens.flatten(1), CODES).float() * 50, tokens.flatten(1)
@@ -138,7 +138,7 @@ def test_a_teacher_that_knows_the_tokens_is_repeated():
 
 
 def test_ids_of_classes_are_never_taken_for_tokens():
-    """Predictions over a joint vocabulary, where the likeliest id is a class."""
+    """Predictions over a joint vocabulary in which the most likely id is a class."""
     ids = CODES + CLASSES + 1
     network = LlamaNetwork(ids, 16, 1, 2, length=16)
     torch.nn.init.normal_(network.head.weight, std=0.5)

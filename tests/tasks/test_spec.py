@@ -1,4 +1,4 @@
-"""The spec of what is built says what the built thing does: sizes of shipped tasks, of converted files, of odd datasets."""
+"""Specs agree with the built models: sizes of shipped tasks, of converted files, of unusual datasets."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_images_of_any_size_are_seen_and_tokens_are_left_out_where_they_do_not_f
 
 
 def test_a_generator_knows_its_images_by_its_tokenizer() -> None:
-    """Shards of tokens may come without the images they were made of."""
+    """Token shards can exist without their images."""
     bare = SimpleNamespace(name='tokens', split='train', categories=None, load=lambda *_: Sample(image=np.zeros((0, 0, 3))))
     dataset: Any = type('Shards', (), {**vars(bare), '__len__': lambda self: 5})()
     assert spec_of(found('digits/ar.py')[1], dataset).image == (32, 32)

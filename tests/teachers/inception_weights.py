@@ -1,4 +1,4 @@
-"""Random weights in the layout of pytorch-fid's file, scaled so that activations neither die nor explode."""
+"""Random weights in the layout of pytorch-fid's file, scaled so that activations neither vanish nor explode."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier as a feature network: what it gives is what its last layer takes, and a run is all that is needed."""
+"""A classifier as a feature network: its features are the input of its last layer, and a run is enough to load it."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_images_must_be_pictures(dtype: torch.dtype, shape: tuple[int, ...]) -> 
 
 
 def test_other_tasks_and_missing_weights_are_refused() -> None:
-    with pytest.raises(ConfigError, match='AdversarialTokenization gives no features'):
+    with pytest.raises(ConfigError, match='AdversarialTokenization has no features'):
         ClassifierFeatures(make_task())
-    with pytest.raises(UserError, match='where the classifier has its weights from'):
+    with pytest.raises(UserError, match='no weights for the classifier'):
         make_network().load_pretrained()
     assert make_network().pretrained_files() == []
 
@@ -90,5 +90,5 @@ def test_a_run_of_something_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UserError, match="no run, checkpoint or file 'digits'"):
         classifier_features('digits')
     Path('weights.safetensors').write_bytes(b'')
-    with pytest.raises(UserError, match='does not say what network'):
+    with pytest.raises(UserError, match='without the config of its network'):
         classifier_features('weights.safetensors')

@@ -1,4 +1,4 @@
-"""FID's Inception network against the two packages that others measure with, on the same random weights."""
+"""FID's Inception network against the two common packages, with the same random weights."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_resize_is_that_of_tensorflow(size):
 
 
 def test_spatial_features_are_seven_channels_of_the_first_branch(weights):
-    """Mixed_6d's 1x1 branch on what Mixed_6c gives: mixed_6/conv in the names of TensorFlow's graph."""
+    """Mixed_6d's 1x1 branch on the output of Mixed_6c: mixed_6/conv in TensorFlow's graph."""
     network = ours(weights, 'tensorflow')
     seen: list[Tensor] = []
     network.Mixed_6d.branch1x1.register_forward_hook(lambda _, __, output: seen.append(output))
@@ -110,7 +110,7 @@ def collected(network: FIDInception, batch: Tensor, order: list[int], size: int)
 
 @pytest.mark.slow
 def test_in_blocks_features_are_equal_to_the_last_bit(weights):
-    """Whatever the batches and the order: figures that are made of them cannot differ either."""
+    """For any batches and order, so that figures of these features are equal too."""
     network, batch = ours(weights, 'tensorflow'), images(37, 24, 24)
     plain = collected(network, batch, [*range(37)], 37)
     other = collected(network, batch, torch.randperm(37, generator=torch.Generator().manual_seed(0)).tolist(), 5)

@@ -22,7 +22,7 @@ def build(config):
 
 
 def images(count: int, height: int, width: int) -> Tensor:
-    """Smooth ones: where a tie of the resize falls the other way, one level must not matter much."""
+    """Smooth images: if rounding of the resize differs at a tie, one grey level has little effect."""
     coarse = torch.rand(count, 3, 5, 5, generator=torch.Generator().manual_seed(1))
     return (F.interpolate(coarse, (height, width), mode='bilinear') * 255).round().to(torch.uint8)
 
@@ -37,14 +37,14 @@ def in_pillow(image: Tensor) -> list[Image.Image]:
 
 
 def published_dinov2(config) -> tuple[dict[str, Tensor], torch.nn.Module]:
-    """Weights in the layout of the published file, and transformers' model with the same ones under its names."""
+    """Weights in the layout of the published file, and transformers' model with the same weights."""
     transformers = pytest.importorskip('transformers')
     own = build(config)
     weights = random_like(own.transformer.state_dict())
     peer = transformers.Dinov2Model(
         transformers.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14)
     ).eval()
-    # by the modules, because names of the package's parameters change between its versions
+    # by modules, because parameter names change between versions of the package
     with torch.no_grad():
         embeddings = peer.embeddings
         embeddings.cls_token.copy_(weights['cls_token'])
@@ -96,7 +96,7 @@ def test_dinov2_equals_transformers():
 
 
 def test_dinov2_takes_positions_of_another_grid():
-    """As the published network resizes them: coordinates follow the factor 2.1 / 3, and not 2 / 3."""
+    """Position embeddings are resized as in the published network, by the factor 2.1 / 3, and not 2 / 3."""
     positions = torch.randn(1, 10, 32, generator=torch.Generator().manual_seed(0))
     found = resize_positions(positions, 2)
     assert found.shape == (1, 5, 32) and torch.equal(found[:, 0], positions[:, 0])

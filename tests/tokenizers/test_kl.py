@@ -1,4 +1,4 @@
-"""The continuous autoencoder: its loss, its samples, what it refuses, and how it trains."""
+"""The continuous autoencoder: its loss, its samples, its errors, and its training."""
 
 from __future__ import annotations
 

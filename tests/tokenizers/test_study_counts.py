@@ -1,4 +1,4 @@
-"""The configs of the VQ-VAE/GAN study have the parameters its result tables print, to the digit."""
+"""The configs of the VQ-VAE/GAN study have exactly the parameter counts of its result tables."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def test_parameters_are_those_of_the_table(name: str, printed: float) -> None:
 
 
 def test_a_codebook_of_running_means_does_not_count() -> None:
-    """The table says so: 1.0 million less for 4,096 codes of 256 numbers."""
+    """As in the table: 1.0 million less for 4,096 codes of 256 channels."""
     with torch.device('meta'):
         standard, ema = (VQModelRegistry.build(model_of(f'vqvae_4096_{kind}').tokenizer) for kind in ('standard', 'ema'))
     assert learning(standard) - learning(ema) == 4096 * 256
 
 
 def their_state(tokenizer: torch.nn.Module, blocks: int) -> dict[str, Tensor]:
-    """Our tensors under the names of the project: levels and changes of resolution in one row of numbers."""
+    """Our tensors under the names of the project, which numbers levels and changes of resolution consecutively."""
     state = {}
     for key, value in tokenizer.state_dict().items():
         key = re.sub(r'\.levels\.(\d+)\.blocks\.(\d+)\.', lambda at: f'.blocks.{int(at[1]) * (blocks + 1) + int(at[2])}.', key)
@@ -112,7 +112,7 @@ def list_of(value: object) -> object:
 
 @pytest.mark.parametrize(('name', 'epochs'), [('vqgan_1024_gumbel', 1), ('vqgan_1024_gumbel_later', 2)])
 def test_recipes_end_where_the_study_says(name: str, epochs: int) -> None:
-    """Temperature 1 to 1/16, divergence 0 to 6.6 / 768; an adaptive weight of 0.8 of what balances the bare LPIPS."""
+    """Temperature 1 to 1/16, KL weight 0 to 6.6 / 768; an adaptive weight of gain 0.8 relative to the unweighted LPIPS."""
     trainer = compose(f'configs/vqvae_gan_study/{name}.py', {}, {}, tiny=False).trainer
     epoch = 1_281_167 // 256
     assert trainer.iters == 150 * epochs * epoch

@@ -1,4 +1,4 @@
-"""The VQGAN tokenizer: wiring of widths, shapes, and the promises of the Tokenizer interface."""
+"""The VQGAN tokenizer: matching of widths, shapes, and the Tokenizer interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NETWORK = dict(width=4, multipliers=(1, 2, 2), residual_blocks=1, attention_leve
 
 
 def config(**parts):
-    """f4: 5 codes channels between networks of 6."""
+    """f4: codes of 5 channels between networks of 6."""
     return dict(
         type='VQGAN',
         encoder=dict(type='ConvEncoder', **NETWORK, out_channels=6),

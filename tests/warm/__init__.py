@@ -1,8 +1,8 @@
-"""Commands that start warm: in a copy of a process which has imported torch already.
+"""Commands that start warm: in a fork of a process that has imported torch already.
 
-Half of a small command's time is that import. ``WarmStart`` keeps one process that has done it (and nothing else: no module
-of vq) and makes programs ``auto_torchrun`` and ``python`` which stand first on a shell's path. What they are asked for runs
-in a fork of that process, with their arguments, folder, environment, streams and signals, and ends with its exit code.
+That import is half of the time of a small command. ``WarmStart`` keeps one process that has imported torch, but no module of
+vq. It writes programs ``auto_torchrun`` and ``python`` to put first on a shell's PATH. A command given to them runs in a fork
+of that process, with their arguments, folder, environment, streams and signals, and they end with its exit code.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SECONDS = 120.0  # for the imports, on a machine with other work
 
 
 class WarmStart:
-    """``folder`` holds the programs; the process behind them ends with the context, or with whoever opened it."""
+    """``folder`` has the programs. Their process ends with the context, or with the process that opened it."""
 
     def __enter__(self) -> WarmStart:
         self._room = tempfile.TemporaryDirectory(prefix='vq-warm-')

@@ -1,4 +1,4 @@
-"""What a shell starts: asks the warm process for a copy of itself, hands it all a process has, and ends as it ends."""
+"""The program that a shell starts: requests a fork of the warm process, passes on its own state, and ends like the fork."""
 
 from __future__ import annotations
 

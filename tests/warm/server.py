@@ -1,4 +1,4 @@
-"""The warm process: imports what every command imports, then forks a copy of itself for each that is asked for."""
+"""The warm process: imports the modules of all commands, then forks itself for each request."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATH = sys.path[1:]  # without the folder of this file
 
 
 def serve(door: str) -> dict[str, Any]:
-    """Returns in a copy only, with what it has to do."""
+    """Accept requests forever. Returns in a fork only, with its request."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(door)
         listener.listen()
@@ -40,7 +40,7 @@ def serve(door: str) -> dict[str, Any]:
 
 
 def attend(connection: socket.socket) -> dict[str, Any]:
-    """One copy stays to tell how the other ends, which takes the streams of whoever asked."""
+    """Fork again: one process reports how the other ends; the other takes over the streams of the client."""
     mark, streams, _, _ = socket.recv_fds(connection, 1, 3)
     if not mark:  # only a look whether somebody is here
         os._exit(0)
@@ -61,7 +61,7 @@ def attend(connection: socket.socket) -> dict[str, Any]:
 
 
 def become(name: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """This process as if a shell had started it."""
+    """Make this process look as if a shell had started it."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -1,1 +1,1 @@
-"""What ``python -m vq.demo`` measures and shows; the command itself is ``vq/cli/demo.py``."""
+"""Measurements for the report of ``python -m vq.demo``. The command itself is ``vq/cli/demo.py``."""

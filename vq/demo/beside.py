@@ -1,4 +1,4 @@
-"""A command of the demo in a process of its own, beside the others; what it says is kept until its turn."""
+"""Run a command of the demo in a background process. Its output is held back until ``finish``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vq.core import child
 
 
 class Beside:
-    """Runs from when it is made; ``finish`` waits for its end. Leaving its ``with`` ends it, whatever has happened."""
+    """A background process: started on construction, awaited by ``finish``, terminated at the end of its ``with`` block."""
 
     def __init__(self, module: str, words: Sequence[str]) -> None:
         self._started, self._seconds, self._said = time.perf_counter(), 0.0, ''
@@ -23,7 +23,7 @@ class Beside:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        self._listener = threading.Thread(target=self._listen, daemon=True)  # or a full pipe would hold the command up
+        self._listener = threading.Thread(target=self._listen, daemon=True)  # a full pipe would block the command
         self._listener.start()
 
     def _listen(self) -> None:
@@ -31,7 +31,7 @@ class Beside:
         self._seconds = time.perf_counter() - self._started
 
     def finish(self) -> tuple[int, float]:
-        """Says what the command said; its exit code and seconds."""
+        """Wait for the command and print its output. Returns its exit code and seconds."""
         self._listener.join()
         print(self._said, end='', flush=True)
         return self._process.returncode, self._seconds

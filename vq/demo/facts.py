@@ -1,4 +1,4 @@
-"""What the demo's commands left behind, read back for its report, and the baseline beside it."""
+"""Collects results of the demo's commands for its report, and measures the k-means baseline."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from vq.report.tokenizer import Facts, Samples
 from vq.runners import journal
 from vq.teachers.classifier import classifier_features
 
-EACH = 3  # digits shown of each class
-BATCH = 100  # images that the classifier sees at once
+EACH = 3  # digits to show of each class
+BATCH = 100  # batch size of the classifier
 
 
 def gather(
@@ -47,7 +47,7 @@ def gather(
     commands: list[tuple[str, float]],
     machine: list[tuple[str, str]],
 ) -> Facts:
-    """Everything the report says of two runs: a tokenizer's, and that of a classifier which looks at its images."""
+    """The facts of the report about two runs: a tokenizer, and the classifier that evaluates its reconstructions."""
     name, classifier = names[0], runs / names[1]
     config = compose(file, {}, overrides)
     folder, tiny = runs / name, dry_run()
@@ -69,7 +69,7 @@ def gather(
     last = checkpoints.list_complete(classifier / 'checkpoints')[-1][1].name
 
     def compared(split: str) -> tuple[Results, Results]:
-        """(tokenizer, k-means): what was measured, and what the classifier sees in both."""
+        """(tokenizer, k-means): metrics of reconstructions, with those that use the classifier."""
         dataset, images = held_out[split], pixels[split]
         category, real = categories_of(dataset), Seen(network, as_tensor(images))
         made, coarse = tokenizer.detokenize(tokenizer.tokenize(as_tensor(images))), kmeans.tokenize(images)
@@ -111,7 +111,7 @@ def gather(
 
 
 def dataset_of(config: PyConfig, split: str) -> Dataset:
-    """A split as the validator sees it."""
+    """A split, with the dataset settings of the validator."""
     dataset: Dataset = VQDatasetRegistry.build({**config.validator.dataset, 'split': split}, 'validator.dataset')
     return dataset
 
@@ -143,8 +143,8 @@ def decode(detokenize: Callable[[Tensor], Tensor], tokens: NDArray[np.int64]) ->
 
 
 def measure(config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, tokens: NDArray[np.int64]) -> dict[str, Any]:
-    """The validator's own metrics on reconstructions from elsewhere, which have as many codes; both are 8-bit already."""
-    sizes = {'codebook_size': config.trainer.model.tokenizer.quantizer.codebook_size}  # else bound to the validator's model
+    """The validator's metrics on other 8-bit reconstructions, with a codebook of the same size."""
+    sizes = {'codebook_size': config.trainer.model.tokenizer.quantizer.codebook_size}  # a validator binds it to its model
     ids = [dataset.id_of(index) for index in range(len(dataset))]
     batch = Batch(as_tensor(images), ids, torch.tensor([key_of(sample) for sample in ids]))
     outputs = Outputs(to_float(as_tensor(made)), torch.from_numpy(tokens))
@@ -159,7 +159,7 @@ def measure(config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, to
 
 
 class Seen:
-    """What a classifier of the same digits sees in images (N, 3, H, W) uint8."""
+    """Features and predictions of a digits classifier for images (N, 3, H, W) uint8."""
 
     def __init__(self, network: FeatureNetwork, images: Tensor) -> None:
         statistics, named = FeatureStatistics(network.dimension), []
@@ -174,16 +174,16 @@ class Seen:
         return frechet_distance(self.moments, other.moments).value
 
     def agreement(self, category: Tensor) -> float:
-        """The share of images it names as ``category`` (N,) says."""
+        """The share of images whose predicted class is ``category`` (N,)."""
         return float((self.named == category).double().mean())
 
     def compare(self, originals: Seen, category: Tensor) -> dict[str, Any]:
-        """Of reconstructions: the distance to their originals, and how many are still named right."""
+        """For reconstructions: the distance to their originals, and the accuracy of the classifier on them."""
         return {'fd': self.distance(originals), 'recognised': self.agreement(category)}
 
 
 def categories_of(dataset: Dataset) -> Tensor:
-    """(N,) int64."""
+    """The classes (N,) int64 of a dataset."""
     stream = python_stream('demo')
     return torch.tensor([int(dataset.load(index, stream)['category']) for index in range(len(dataset))])
 
@@ -191,18 +191,18 @@ def categories_of(dataset: Dataset) -> Tensor:
 def check_decoded(
     config: PyConfig, dataset: Dataset, images: Pixels, made: Pixels, tokens: NDArray[np.int64], validated: Mapping[str, Any]
 ) -> None:
-    """Token files must give what validation saw: the same codes, and pictures equal but for rounding."""
+    """Raise unless token files decode to the images of validation: equal codes, and equal images up to rounding."""
     found = measure(config, dataset, images, made, tokens)
     if abs(found['psnr'] - validated['psnr']) > 0.02 or found['dead_codes'] != validated['dead_codes']:
         raise RunFailure(
             f'images decoded from the token files have {found["psnr"]:.3f} dB and {found["dead_codes"]:.0f} dead codes; '
             f'validation measured {validated["psnr"]:.3f} dB and {validated["dead_codes"]:.0f}',
-            'This is a fault of the toolkit: tokens must mean the same everywhere. Please report it.',
+            'This is a bug in vq: tokens must decode to the same images everywhere. Please report it.',
         )
 
 
 def choose(dataset: Dataset, images: Pixels, made: Pixels, kmeans: PatchKMeans, tokens: NDArray[np.int64]) -> Samples:
-    """The first few of each class: nobody picked them."""
+    """The first few samples of each class, without selection."""
     stream, by_class = python_stream('demo'), {}  # type: ignore[var-annotated]
     for index in range(len(dataset)):
         by_class.setdefault(int(dataset.load(index, stream)['category']), []).append(index)
@@ -219,11 +219,11 @@ def choose(dataset: Dataset, images: Pixels, made: Pixels, kmeans: PatchKMeans, 
 
 
 def mean_patches(images: Pixels, tokens: NDArray[np.int64], codes: int) -> Pixels:
-    """The mean of the patches each code was chosen for (K, p, p, 3); zero where there are none."""
+    """The mean of the patches assigned to each code (K, p, p, 3); zero for unused codes."""
     patch = images.shape[1] // tokens.shape[1]
     rows, flat = baseline.cut(images, patch), tokens.reshape(-1)
     sums = np.zeros((codes, rows.shape[1]), np.float64)
-    for code in range(codes):  # whole numbers: sums are exact in any order
+    for code in range(codes):  # sums of integers are exact in any order
         sums[code] = rows[flat == code].sum(0, dtype=np.float64)
     means = sums / np.maximum(np.bincount(flat, minlength=codes), 1)[:, None]
     return np.rint(means).astype(np.uint8).reshape(codes, patch, patch, 3)

@@ -1,4 +1,4 @@
-"""What the demo's generator drew, read back and measured for its report."""
+"""Reads the samples of the demo's generator, and measures them for its report."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from vq.tasks.sequence_modeling.loaded import LoadedGenerator
 from vq.tasks.sequence_modeling.task import first_half
 from vq.teachers.classifier import classifier_features
 
-NEAREST = 3  # training images shown beside a new one
-CLOSEST = 5  # new images shown because they share most with a training image
+NEAREST = 3  # training images to show next to a new image
+CLOSEST = 5  # new images to show with the largest share of tokens of a training image
 
 
 def gather(
@@ -39,8 +39,8 @@ def gather(
     seed: int,
     commands: list[tuple[str, float]],
 ) -> GeneratorFacts:
-    """Everything the report says of a generator. ``names``: runs of the tokenizer, the classifier, the generator, and the
-    name under which the generator drew without guidance."""
+    """The facts of the report about a generator. ``names``: runs of the tokenizer, the classifier, the generator, and the
+    name of the generator's samples without guidance."""
     name, classifier, generator, unguided = names
     config = compose(file, {}, overrides)
     network, loaded = classifier_features(runs / classifier), vq.load(runs / generator)
@@ -72,14 +72,14 @@ def gather(
 
 
 class Reference:
-    """Training images, which others are measured against."""
+    """Training images, to compare other images with."""
 
     def __init__(self, network: FeatureNetwork, images: Tensor, category: Tensor, tokens: Tensor) -> None:
         self.seen, self.tokens = Seen(network, images), tokens
         self.within = within_class_distance(images, category)
 
     def compare(self, seen: Seen, images: Tensor, category: Tensor, tokens: Tensor) -> dict[str, Any]:
-        """Images (N, 3, H, W), the classes they are to be of (N,), and their tokens (N, h, w)."""
+        """Figures of images (N, 3, H, W) with their requested classes (N,) and tokens (N, h, w)."""
         shares, _ = nearest_by_tokens(tokens, self.tokens)
         return {
             'agreement': seen.agreement(category),
@@ -93,7 +93,7 @@ class Reference:
 
 
 def read_samples(folder: Path) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``vq.sample`` wrote: images (N, 3, H, W) uint8, tokens (N, h, w), the classes asked for (N,)."""
+    """The output of ``vq.sample``: images (N, 3, H, W) uint8, tokens (N, h, w), the requested classes (N,)."""
     shards = ShardSet(folder / 'shards')
     images = []
     for number in shards.ids():
@@ -104,17 +104,17 @@ def read_samples(folder: Path) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def in_words(loaded: LoadedGenerator) -> str:
-    """How images are drawn, as the config of the run fixed it before."""
+    """A sentence on the sampling settings in the config of the run."""
     sampler, guidance = loaded.task.sampler, loaded.task.guidance
     temperature = getattr(sampler, 'keywords', {}).get('temperature', 1.0)
     scale = getattr(guidance, 'keywords', {}).get('scale', getattr(guidance, 'scale', 1.0))
-    return f'The config fixes how: temperature {temperature:g}, and a guidance of {scale:g} (1 is none).'
+    return f'The config sets temperature {temperature:g} and guidance {scale:g} (1 is no guidance).'
 
 
 def neighbours_of(
     drawn: Drawn, grids: Tensor, train: Dataset, digits: Pixels, tokens: Tensor, closest: int = CLOSEST
 ) -> Neighbours:
-    """The first of each class, then the ``closest`` to any training image, each with the training images nearest to it."""
+    """The first image of each class and the ``closest`` to any training image, each with its nearest training images."""
     shares, rows = nearest_by_tokens(grids, tokens, NEAREST)
     first = [int(np.flatnonzero(drawn.asked == category)[0]) for category in np.unique(drawn.asked)]
     by_share = shares[:, 0].argsort(descending=True, stable=True).tolist()
@@ -129,7 +129,7 @@ def neighbours_of(
 
 
 def complete(loaded: LoadedGenerator, network: FeatureNetwork, dataset: Dataset, tokens: Tensor, seed: int) -> Completions:
-    """The second half of every image of a split, drawn anew, twice for the first of each class."""
+    """Resample the second half of every image of a split, and twice for the first image of each class."""
     category, keep = categories_of(dataset), first_half(tuple(tokens.shape[1:]), torch.device('cpu'))
     shown = first_of_each(category.numpy())
     made = loaded.sample_tokens(category.tolist(), given=tokens, keep=keep, seed=seed)
@@ -152,15 +152,15 @@ def complete(loaded: LoadedGenerator, network: FeatureNetwork, dataset: Dataset,
 
 
 def check_kept(made: Tensor, given: Tensor, keep: Tensor) -> None:
-    """Tokens (N, h, w) that were given must come back where ``keep`` (h, w) says so."""
+    """Raise unless all given tokens (N, h, w) are unchanged where ``keep`` (h, w) is True."""
     changed = int((made != given)[:, keep].sum())
     if changed:
         raise RunFailure(
-            f'{changed} tokens that were given to be kept came back as others',
-            'This is a fault of the toolkit: please report it.',
+            f'{changed} tokens that had to be kept were changed',
+            'This is a bug in vq: please report it.',
         )
 
 
 def first_of_each(category: NDArray[np.int64] | Sequence[int]) -> list[int]:
-    """The row of the first image of each class, in the order of the classes."""
+    """The row of the first image of each class, in class order."""
     return [int(row) for row in np.unique(np.asarray(category), return_index=True)[1]]

@@ -1,1 +1,1 @@
-"""``auto_torchrun``: where this process stands among the machines, and torch's elastic agent for the ranks to start here."""
+"""``auto_torchrun``: finds the ranks of this machine, and starts them with torch's elastic agent."""

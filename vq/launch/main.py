@@ -1,7 +1,7 @@
-"""``auto_torchrun``: start a command the way this machine wants it.
+"""``auto_torchrun``: start a command with the processes that this machine needs.
 
-One device, or a TPU: the same Python process. Several GPUs, or --nproc-per-node N: one process each. A cluster is known by
-the variables of its tasks: srun's (one task a node or a device), RANK and WORLD_SIZE of a Kubernetes job, torchrun's, PET_*.
+One device, or a TPU: the same Python process. Several GPUs: one process per GPU. --nproc-per-node N: N processes. Clusters
+are recognized by variables: srun's (one task per node or device), RANK and WORLD_SIZE of Kubernetes, torchrun's, PET_*.
 """
 
 import argparse
@@ -28,29 +28,29 @@ examples:
   auto_torchrun --nnodes 2 --node-rank 1 --master-addr one -m vq.train NAME CONFIG      the second of two machines
   srun --ntasks-per-node=1 auto_torchrun -m vq.train NAME CONFIG                        in an sbatch script
 """
-OPTIONS = {  # how the value is called, the numbers that are allowed (None: text), meaning
+OPTIONS = {  # name of the value, allowed numbers (None: text), meaning
     'nproc-per-node': ('N', range(1, 10000), 'processes on this machine (default: one per visible GPU, or one)'),
-    'max-restarts': ('N', range(10000), 'when a process dies, stop the others and start all again, at most N times'),
-    'nnodes': ('N', range(1, 100000), 'machines, each with this command (default: as the cluster says, or one)'),
-    'node-rank': ('R', range(100000), 'which of them this is, from 0'),
-    'master-addr': ('HOST', None, 'the machine with node rank 0'),
-    'master-port': ('P', range(1, 65536), "its port, where launchers meet (default: 29500; by the job's id under SLURM)"),
-    'rdzv-endpoint': ('HOST[:P]', None, 'the two above in one'),
+    'max-restarts': ('N', range(10000), 'when a process dies, stop the others and restart all, at most N times'),
+    'nnodes': ('N', range(1, 100000), 'machines, each with this command (default: from the cluster, or one)'),
+    'node-rank': ('R', range(100000), 'rank of this machine, from 0'),
+    'master-addr': ('HOST', None, 'address of the machine with node rank 0'),
+    'master-port': ('P', range(1, 65536), "its port for the rendezvous (default: 29500; under SLURM from the job's id)"),
+    'rdzv-endpoint': ('HOST[:P]', None, '--master-addr and --master-port in one'),
 }
 
 
 def read_options(argv: Sequence[str]) -> argparse.Namespace:
-    """The options, and what torchrun's PET_ variables say in their place; ``command`` is the target with its arguments."""
+    """The options; torchrun's PET_ variables are defaults of theirs. ``command`` is the target with its arguments."""
     parser = argparse.ArgumentParser('auto_torchrun', usage=USAGE, description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.error = functools.partial(require, False, hint=HINT)  # type: ignore[assignment, method-assign]
-    parser.add_argument('--dry', action='store_true', help='print what would be started here, one line a process, and end')
+    parser.add_argument('--dry', action='store_true', help='print the commands to start here, one line per process, and exit')
     fields, told = {name: name.replace('-', '_') for name in OPTIONS}, []
     for name, (metavar, _, meaning) in OPTIONS.items():
         option = parser.add_argument(*{f'--{name}': 0, f'--{fields[name]}': 0}, metavar=metavar, help=meaning)
-        option.option_strings = option.option_strings[:1]  # in the help
+        option.option_strings = option.option_strings[:1]  # the help shows the first
         value = os.environ.get(f'PET_{fields[name].upper()}', '').strip()
-        told += [f'--{name}={value}'] if value and value not in ('auto', 'gpu') else []  # these two: one process per GPU
+        told += [f'--{name}={value}'] if value and value not in ('auto', 'gpu') else []  # both: the default, one per GPU
     parser.add_argument('-m', dest='module', action='store_true', help='the target is a module, not a script')
     parser.add_argument('command', nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args([*told, *argv])
@@ -62,7 +62,7 @@ def read_options(argv: Sequence[str]) -> argparse.Namespace:
         must_agree(f'--{name}', said, '--rdzv-endpoint', value or said)
         setattr(options, fields[name], value or said)
     least, _, most = (options.nnodes or '').partition(':')
-    varying = f'--nnodes (PET_NNODES) is {options.nnodes}, a range, and a run has batches for a fixed number of nodes'
+    varying = f'--nnodes (PET_NNODES) is {options.nnodes}, a range, but a run needs a fixed number of nodes'
     require(most in ('', least), varying, 'Set the least and the largest number of replicas to the same value.')
     options.nnodes = least or options.nnodes
     for name, (_, numbers, _) in OPTIONS.items():
@@ -99,11 +99,11 @@ def start(options: argparse.Namespace) -> int:
         print(f'auto_torchrun: {idle} more nodes stay idle; srun starts one launcher on each', file=sys.stderr)
     sys.path.insert(0, os.getcwd())
     there = not module and Path(target[0]).is_file()
-    with contextlib.suppress(ModuleNotFoundError):  # of its parent
+    with contextlib.suppress(ModuleNotFoundError):  # the parent package is missing
         there = there or bool(module and importlib.util.find_spec(module))
     require(there, f'there is no {"module" if module else "file"} {options.command[0]}', HINT)
     os.environ.update(settings | (ranks[0] if here else {COMMAND: shlex.join(['auto_torchrun', *sys.argv[1:]])}))
-    if not here:  # OpenMP reads its variables when torch is imported, which happens only from here on
+    if not here:  # the first import of torch, after os.environ is set: OpenMP reads its variables then
         from vq.launch.agent import run
 
         return run(place, ['-u', *target], options.max_restarts or 0)

@@ -1,1 +1,1 @@
-"""What is measured over a validation pass."""
+"""Metrics of a validation pass."""

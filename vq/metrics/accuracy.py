@@ -1,4 +1,4 @@
-"""How often a classifier is right."""
+"""Accuracy of a classifier."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from vq.registries import VQMetricRegistry
 class AccuracyMetric(SampleMetric):
     """'top1', 'top5': the share of distinct images whose category is among the k classes with the largest logits.
 
-    Of equal logits the class with the lower number comes first, so that a classifier which knows nothing is not always
-    right; where a logit is NaN the answer is wrong.
+    Equal logits are ranked by class number, lower first; so a classifier with constant logits is not always right. An image
+    with a NaN logit counts as wrong.
     """
 
     def __init__(self, top: list[int] | None = None) -> None:
@@ -28,7 +28,7 @@ class AccuracyMetric(SampleMetric):
     def update(self, batch: Batch, outputs: Outputs) -> None:
         logits = outputs.logits
         if logits is None or batch.category is None:
-            missing = 'logits, and this model gives none' if logits is None else 'categories, and this dataset gives none'
+            missing = 'logits, and this model has none' if logits is None else 'categories, and this dataset has none'
             raise ConfigError(f'the accuracy needs {missing}', 'Leave AccuracyMetric out of the metrics.')
         self.add(batch, place_of(logits, batch.category), 1.0)
 
@@ -37,7 +37,7 @@ class AccuracyMetric(SampleMetric):
 
 
 def place_of(logits: Tensor, category: Tensor) -> Tensor:
-    """logits (B, classes), category (B,) -> how many classes come before it, (B,) int64."""
+    """Rank of the true class: logits (B, classes), category (B,) -> number of classes ranked before it, (B,) int64."""
     own = logits.gather(1, category[:, None])  # (B, 1)
     before = logits > own
     before |= (logits == own) & (torch.arange(logits.shape[1], device=logits.device) < category[:, None])

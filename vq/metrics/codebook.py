@@ -1,4 +1,4 @@
-"""How a codebook is used over a whole validation pass."""
+"""Codebook usage over a whole validation pass."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class CodebookMetric(Metric):
     """Counts n_k of all tokens of all distinct images, over all ranks; p_k = n_k / sum n.
 
     - 'codebook_usage': the share of codes with n_k > 0 (any hit over the pass).
-    - 'codebook_entropy': -sum p log p, in nats; 'perplexity': exp of it.
-    - 'dead_codes': how many codes have n_k = 0.
+    - 'codebook_entropy': -sum p log p, in nats; 'perplexity': exp of the entropy.
+    - 'dead_codes': the number of codes with n_k = 0.
 
-    ``codebook_size`` is a list where the last axis of the tokens has a codebook for each entry (residual and grouped
-    quantization): usage and dead codes are then over all of them, the entropy is the mean of theirs, and each has figures
-    of its own, 'codebook_usage_1' and so on. A validator fills it in from its model.
+    ``codebook_size`` is a list if each entry of the last axis of the tokens has its own codebook (residual and grouped
+    quantization). Usage and dead codes are then over all codebooks and the entropy is their mean. Each codebook also has
+    its own figures, 'codebook_usage_1' and so on. A validator sets ``codebook_size`` from its model.
 
-    An image that comes again, by its id, is not counted again. On one rank that needs the ids alone. With several, the
-    tokens stay on the device until the pass is over (4 bytes each, 51 MB for 50,000 images of 256 tokens), because only
-    then is it known which images another rank has seen as well.
+    An image with a repeated id is counted once. On one rank this needs the ids alone. With several ranks, tokens stay on
+    the device until the end of the pass (4 bytes each, 51 MB for 50,000 images of 256 tokens), because only the exchange
+    of keys at the end shows which images several ranks have seen.
     """
 
     def __init__(self, codebook_size: int | list[int]) -> None:
@@ -48,7 +48,7 @@ class CodebookMetric(Metric):
     def update(self, batch: Batch, outputs: Outputs) -> None:
         if outputs.tokens is None:
             raise ConfigError(
-                'codebook metrics need tokens, and this model gives none',
+                'codebook metrics need tokens, and this model has none',
                 'Leave CodebookMetric out of the metrics of continuous tokenizers.',
             )
         new = self._new_rows(batch.id)
@@ -64,7 +64,7 @@ class CodebookMetric(Metric):
             self._tokens.append(tokens.int())
 
     def _new_rows(self, ids: list[str]) -> list[int]:
-        """Rows of a batch whose ids have not come before on this rank."""
+        """Rows of a batch with ids that are new on this rank."""
         rows = []
         for row, name in enumerate(ids):
             if name not in self._seen:
@@ -79,7 +79,7 @@ class CodebookMetric(Metric):
         return usage(counts, self.sizes)
 
     def _counted_elsewhere(self) -> Tensor:
-        """Counts (K,) of this rank's images that a lower rank has counted too."""
+        """Counts (K,) of those images of this rank that a lower rank has counted, too."""
         keys = torch.cat(self._keys).cpu() if self._keys else torch.empty(0, dtype=torch.int64)
         lower = collectives.all_gather_object(keys)[: collectives.rank()]
         repeated = torch.isin(keys, torch.cat([*lower, keys.new_empty(0)]))
@@ -94,26 +94,26 @@ class CodebookMetric(Metric):
 
 
 def add_counts(counts: Tensor, tokens: Tensor) -> None:
-    """Add how often each token occurs in tokens (B, n) to counts (K,)."""
+    """Add the histogram of tokens (B, n) to counts (K,)."""
     flat = tokens.reshape(-1).long()
     counts.scatter_add_(0, flat, torch.ones_like(flat))
 
 
 def number_codes(tokens: Tensor, sizes: Sequence[int]) -> Tensor:
-    """tokens (B, ..., n) of n codebooks -> the codes' numbers in all of them, one codebook after the other."""
+    """tokens (B, ..., n) of n codebooks -> indices into the concatenated codebooks."""
     if len(sizes) < 2:
         return tokens
     if tokens.shape[-1] != len(sizes):
         raise ConfigError(
-            f'tokens of the shape {tuple(tokens.shape)} are not of {len(sizes)} codebooks',
-            'Give codebook_size as the list of their sizes, in the order of the last axis.',
+            f'the last axis of tokens {tuple(tokens.shape)} does not match {len(sizes)} codebooks',
+            'Give codebook_size as the list of the sizes of the codebooks, in the order of the last axis.',
         )
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     return tokens + torch.tensor(starts, dtype=tokens.dtype).to(tokens.device, non_blocking=True)
 
 
 def usage(counts: Tensor, sizes: Sequence[int] = ()) -> dict[str, float]:
-    """The figures of counts (K,), in float64; ``sizes``, where there are several, cut it into codebooks."""
+    """The figures of counts (K,), in float64. Several ``sizes`` split the counts into codebooks."""
     figures = [_usage_of_one(count) for count in torch.split(counts, list(sizes) or [len(counts)])]
     entropy = sum(one['codebook_entropy'] for one in figures) / len(figures)
     dead = sum(one['dead_codes'] for one in figures)

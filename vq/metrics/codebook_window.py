@@ -1,4 +1,4 @@
-"""How much of a codebook a window of tokens uses: the figure that some papers call codebook usage."""
+"""Codebook usage within windows of tokens: the figure that some papers call codebook usage."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from vq.registries import VQMetricRegistry
 class WindowedCodebookMetric(Metric):
     """'codebook_usage_65536': the share of codes with a hit in a window of 65,536 tokens, mean over windows.
 
-    LlamaGen's definition, measured on evaluation images: 65,536 tokens are 256 images of 16 x 16. There it is the last
-    window of a training run on one rank. Here the distinct images are put in the order of their keys, which are hashes of
-    their ids, and their tokens cut into windows one after the other; a last one that is not full does not count, unless
-    it is the only one. A codebook of more than ``window`` codes cannot be used up by any window; 'codebook_usage' of
-    ``CodebookMetric`` is the share over the whole pass, which is never less.
+    LlamaGen's definition, on evaluation images: 65,536 tokens are 256 images of 16 x 16. LlamaGen reports the last window
+    of a training run on one rank. Here distinct images are sorted by key (the hash of their id), and their tokens are
+    split into consecutive windows. An incomplete last window is dropped, unless it is the only one. If the codebook has
+    more than ``window`` codes, the usage stays below 1. 'codebook_usage' of ``CodebookMetric`` is the share over the whole
+    pass, which is never less.
 
-    ``codebook_size`` is a list where the last axis of the tokens has a codebook for each entry; a window then holds
-    ``window`` tokens of each. A validator fills it in from its model. Tokens stay on the device until the pass is over, 4
-    bytes each.
+    ``codebook_size`` is a list if each entry of the last axis of the tokens has its own codebook. A window then holds
+    ``window`` tokens of each codebook. A validator sets ``codebook_size`` from its model. Tokens stay on the device until
+    the end of the pass, 4 bytes each.
     """
 
     def __init__(self, codebook_size: int | list[int], window: int = 65536) -> None:
@@ -45,7 +45,7 @@ class WindowedCodebookMetric(Metric):
     def update(self, batch: Batch, outputs: Outputs) -> None:
         if outputs.tokens is None:
             raise ConfigError(
-                'codebook metrics need tokens, and this model gives none',
+                'codebook metrics need tokens, and this model has none',
                 'Leave WindowedCodebookMetric out of the metrics of continuous tokenizers.',
             )
         self._keys.append(batch.key)
@@ -60,7 +60,7 @@ class WindowedCodebookMetric(Metric):
         return {f'codebook_usage_{self.window}': self._mean_usage(tokens[first_of_each(keys)].flatten())}
 
     def _mean_usage(self, tokens: Tensor) -> float:
-        """tokens (n,) in their order."""
+        """Mean usage of the consecutive windows of tokens (n,)."""
         length = self.window * len(self.sizes)
         windows = [part for part in torch.split(tokens, length) if len(part) == length] or [tokens]
         return sum(len(torch.unique(window)) for window in windows) / (len(windows) * sum(self.sizes))

@@ -1,4 +1,4 @@
-"""How close reconstructions are to their images, pixel by pixel: both rounded to 8 bits, in the range 0 to 1."""
+"""Pixel-wise distances of reconstructions from their images: both rounded to 8 bits, in the range 0 to 1."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ class L2Metric(MSEMetric):
 
 @VQMetricRegistry.register_()
 class PSNRMetric(MSEMetric):
-    """'psnr': mean over images of -10 log10 mse, in dB; an image without any error counts as 100 dB.
+    """'psnr': mean over images of -10 log10 mse, in dB. An image without error counts as 100 dB.
 
-    The mean of the logarithms, as papers report it, is above the logarithm of the mean.
+    The mean of logarithms, as papers report it, is above the logarithm of the mean mse.
     """
 
     name = 'psnr'

@@ -1,4 +1,4 @@
-"""The learned perceptual distance of reconstructions from their images."""
+"""LPIPS, the learned perceptual distance of reconstructions from their images."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ FRACTION = 2**30
 
 @VQMetricRegistry.register_()
 class LPIPSMetric(ImageMetric):
-    """'lpips_vgg', or the name of another network: mean over images of LPIPS 0.1 (see ``LPIPSLoss``), in fp32.
+    """'lpips_vgg', or with the name of another network: mean over images of LPIPS 0.1 (see ``LPIPSLoss``), in fp32.
 
-    Both pictures are rounded to 8 bits, and go through the network as they are, without a resize. Figures of different
-    networks do not compare; papers that name none mostly mean 'alex' (the package's default) or 'vgg' (that of the loss).
+    Images and reconstructions are rounded to 8 bits and are not resized. Figures of different networks cannot be compared.
+    Papers that do not name the network mostly mean 'alex' (the package's default) or 'vgg' (the network of the loss).
     """
 
     network: LPIPSLoss

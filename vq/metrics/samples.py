@@ -1,8 +1,8 @@
-"""Averages over samples that do not depend on how a pass was cut: batch size, order, ranks, repeated samples.
+"""Averages over samples that do not depend on batch size, order, ranks or repeated samples.
 
-Every sample brings a whole number, so that no rounding depends on what shared its batch. The numbers stay on the device
-until the pass is over; then all ranks exchange them, repeated samples are dropped by their key, and the rest is
-averaged in float64 in the order of the keys.
+The value of a sample is an integer, so rounding does not depend on the other samples of its batch. Values stay on the device
+until the end of the pass. Then all ranks exchange them, repeated samples are dropped by their key, and the rest is averaged
+in float64 in the order of the keys.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from vq.interfaces import Metric
 
 
 def first_of_each(keys: Tensor) -> Tensor:
-    """keys (n,) int64 -> the places (m,) of the first of each key, in the order of the keys."""
+    """keys (n,) int64 -> indices (m,) of the first occurrence of each key, sorted by key."""
     order = torch.argsort(keys, stable=True)
     keys = keys[order]
     first = torch.ones_like(keys, dtype=torch.bool)
@@ -26,19 +26,19 @@ def first_of_each(keys: Tensor) -> Tensor:
 
 
 def mean_of_distinct(keys: Tensor, values: Tensor) -> float:
-    """Mean of values (n,) float64 over distinct keys (n,) int64; of a repeated key the first counts. NaN of nothing."""
+    """Mean of values (n,) float64 over distinct keys (n,) int64; the first occurrence counts. NaN if empty."""
     if not len(keys):
         return float('nan')
     return values[first_of_each(keys)].mean().item()
 
 
 def on_cpu(parts: list[Tensor]) -> Tensor:
-    """One int64 tensor of many small ones, in a single copy from the device."""
+    """One int64 tensor of many small ones, in a single device-to-host copy."""
     return torch.cat(parts).cpu() if parts else torch.empty(0, dtype=torch.int64)
 
 
 class SampleMetric(Metric):
-    """Means over distinct samples of a whole number that each of them brings."""
+    """Means over distinct samples. The value of each sample is an integer."""
 
     def __init__(self) -> None:
         self.reset()
@@ -49,7 +49,7 @@ class SampleMetric(Metric):
         self._units: list[float] = []  # one per sample
 
     def add(self, batch: Batch, values: Tensor, unit: float) -> None:
-        """Whole numbers (B,) int64, and the figure that one unit of them stands for."""
+        """Add integers (B,) int64; one unit of them stands for ``unit`` of the figure."""
         self._keys.append(batch.key)
         self._values.append(values)
         self._units += [unit] * len(values)
@@ -61,12 +61,12 @@ class SampleMetric(Metric):
         return {name: mean_of_distinct(keys, column) for name, column in self.finish(figures).items()}
 
     def finish(self, figures: Tensor) -> dict[str, Tensor]:
-        """Figures (n,) float64 of single samples -> what is averaged, by the names of the results."""
+        """Figures (n,) float64 of single samples -> values to average, by the names of the results."""
         raise NotImplementedError
 
 
 class ImageMetric(SampleMetric):
-    """The mean over distinct images of a figure that compares 8-bit pictures with their reconstructions."""
+    """The mean over distinct images of a figure that compares 8-bit images with their reconstructions."""
 
     name: str
 
@@ -83,9 +83,9 @@ class ImageMetric(SampleMetric):
         return {self.name: self.convert(figures)}
 
     def measure(self, image: Tensor, reconstruction: Tensor) -> tuple[Tensor, float]:
-        """Two uint8 (B, C, H, W) -> whole numbers (B,) int64, and the figure that one unit of them stands for."""
+        """Two uint8 (B, C, H, W) -> integers (B,) int64, and the value of one unit of them."""
         raise NotImplementedError
 
     def convert(self, figures: Tensor) -> Tensor:
-        """Figures (n,) float64 of single images -> those that are averaged."""
+        """Figures (n,) float64 of single images -> values to average."""
         return figures

@@ -1,4 +1,4 @@
-"""Structural similarity, with the two windows in use: their figures differ, so each has a name of its own."""
+"""Structural similarity with either of two common windows. Their figures differ, so each has its own name."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vq.core.errors import UserError
 from vq.metrics.samples import ImageMetric
 from vq.registries import VQMetricRegistry
 
-FRACTION = 2**30  # similarities are summed as whole numbers: sums of floats depend on how a device cuts a batch
+FRACTION = 2**30  # similarities are summed as integers: sums of floats depend on how a device splits a batch
 
 
 class _Similarity(ImageMetric):
-    """The mean of a map of SSIM (Wang et al. 2004), data range 255, over places and channels."""
+    """The mean of a map of SSIM (Wang et al. 2004), data range 255, over positions and channels."""
 
     window: int
 
@@ -24,7 +24,7 @@ class _Similarity(ImageMetric):
         height, width = image.shape[-2:]
         if min(height, width) < self.smallest:
             raise UserError(
-                f'SSIM looks at windows of {self.window} x {self.window} pixels, and images have {height} x {width}',
+                f'SSIM needs windows of {self.window} x {self.window} pixels, and images have {height} x {width}',
                 f'Leave {type(self).__name__} out of the metrics, or use larger images.',
             )
         similarity = self.similarity(image, reconstruction).flatten(1)
@@ -32,7 +32,7 @@ class _Similarity(ImageMetric):
 
     @property
     def smallest(self) -> int:
-        """The least height and width of images."""
+        """The smallest height and width of images."""
         return self.window
 
     def similarity(self, image: Tensor, reconstruction: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class _Similarity(ImageMetric):
 class SSIMMetric(_Similarity):
     """'ssim': mean over images of SSIM (Wang et al. 2004): Gaussian window 11 x 11, sigma 1.5, data range 1, per channel.
 
-    All windows count, those at the border with reflected pixels: the figure of torchmetrics.
+    Windows at the border count too, with reflection padding: the figure of torchmetrics.
     """
 
     name = 'ssim'
@@ -52,7 +52,7 @@ class SSIMMetric(_Similarity):
 
     @property
     def smallest(self) -> int:
-        return self.window // 2 + 1  # a reflection reaches half a window far
+        return self.window // 2 + 1  # reflection padding is half a window wide
 
     def similarity(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         height, width = image.shape[-2:]
@@ -65,8 +65,8 @@ class SSIMMetric(_Similarity):
 class UniformSSIMMetric(_Similarity):
     """'ssim_uniform': mean over images of SSIM with a uniform window 7 x 7, data range 1, per channel.
 
-    Variances are those of samples (divided by 48), and windows that reach over the border do not count: the figure of
-    scikit-image with its own settings, which many tokenizer projects report.
+    Sample variances (divided by 48), and only windows within the image: the figure of scikit-image with its default
+    settings, which many tokenizer projects report.
     """
 
     name = 'ssim_uniform'
@@ -81,16 +81,16 @@ class UniformSSIMMetric(_Similarity):
 
 
 GAUSSIAN = 11
-SHARPNESS = 2**17  # windows are whole numbers that sum to this: all products below are then exact in float64
+SHARPNESS = 2**17  # windows are integers that sum to this, so all products below are exact in float64
 
 
 def exact_dtype(device: torch.device) -> torch.dtype:
-    """float64, which holds the sums exactly; MPS has none."""
+    """float64, which holds the sums exactly; fp32 on MPS, which has no float64."""
     return torch.float32 if device.type == 'mps' else torch.float64
 
 
 def gaussian_window() -> list[int]:
-    """The Gaussian of 11 taps as whole numbers that sum to ``SHARPNESS``."""
+    """The Gaussian of 11 taps as integers that sum to ``SHARPNESS``."""
     taps = [math.exp(-((offset - GAUSSIAN // 2) ** 2) / (2 * 1.5**2)) for offset in range(GAUSSIAN)]
     whole = [round(tap / sum(taps) * SHARPNESS) for tap in taps]
     whole[GAUSSIAN // 2] += SHARPNESS - sum(whole)
@@ -99,9 +99,10 @@ def gaussian_window() -> list[int]:
 
 @functools.cache
 def blur_matrix(length: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(length, length): row i blurs around i, with pixels outside reflected at the border.
+    """(length, length): row i is the window around i, with reflection padding at the border.
 
-    Made on the host: under XLA the first batch would otherwise be another program than the first batch of a second pass.
+    Made on the host: under XLA the graph of the first batch would otherwise differ from that of later passes (the result is
+    cached), and be compiled again.
     """
     offsets = torch.arange(GAUSSIAN) - GAUSSIAN // 2
     index = (torch.arange(length)[:, None] + offsets).abs()  # (length, GAUSSIAN)
@@ -112,7 +113,7 @@ def blur_matrix(length: int, device: torch.device, dtype: torch.dtype) -> Tensor
 
 @functools.cache
 def box_matrix(length: int, window: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """(length - window + 1, length): row i sums the window that begins at i. Made on the host, as above."""
+    """(length - window + 1, length): row i is the uniform window that begins at i. Made on the host, as above."""
     offset = torch.arange(length) - torch.arange(length - window + 1)[:, None]
     return ((offset >= 0) & (offset < window)).to(dtype).to(device)
 
@@ -120,12 +121,12 @@ def box_matrix(length: int, window: int, device: torch.device, dtype: torch.dtyp
 def ssim_map(x: Tensor, y: Tensor, vertical: Tensor, horizontal: Tensor, weight: int, correction: float = 1.0) -> Tensor:
     """(2 mx my + c1)(2 sxy + c2) / ((mx^2 + my^2 + c1)(sx^2 + sy^2 + c2)) for uint8 (B, C, H, W) -> (B, C, h, w).
 
-    ``vertical`` (h, H) and ``horizontal`` (w, W) hold a window in each row, which sums to ``weight``; variances are
-    multiplied by ``correction``. In units of grey levels. The windows' sums are products of whole numbers below 2^53, so
-    they are the same bits in any order of summation, on any device that has float64.
+    ``vertical`` (h, H) and ``horizontal`` (w, W) have a window in each row, which sums to ``weight``. Variances are
+    multiplied by ``correction``. Units are grey levels. Sums over windows are integers below 2^53, so they are bitwise
+    equal in any order of summation, on any device with float64.
     """
     x, y = x.to(vertical.dtype), y.to(vertical.dtype)
-    maps = torch.stack([x, y, x.square() + y.square(), x * y])  # whole numbers up to 2^17
+    maps = torch.stack([x, y, x.square() + y.square(), x * y])  # integers up to 2^17
     mean_x, mean_y, squares, product = vertical @ maps @ horizontal.T / weight**2
     mean_square, mean_product = mean_x.square() + mean_y.square(), mean_x * mean_y
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2

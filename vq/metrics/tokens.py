@@ -1,4 +1,4 @@
-"""How well a generator foresees the tokens of images it did not learn from."""
+"""How well a generator predicts the tokens of validation images."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vq.registries import VQMetricRegistry
 
 @VQMetricRegistry.register_()
 class TokenMetric(Metric):
-    """Over all positions that were predicted, of distinct images:
+    """Over all predicted positions of distinct images:
 
     'token_loss'        mean of -log p(token), nats
-    'token_perplexity'  exp of it
-    'token_bits'        -log2 p of all tokens of an image, mean over images: what a coder would need
-    'token_top1', 'token_top5'   the share of tokens among the k likeliest
+    'token_perplexity'  exp of the mean loss
+    'token_bits'        -log2 p of all tokens of an image, mean over images: the length of an ideal code
+    'token_top1', 'token_top5'   the share of tokens among the k most likely ones
 
-    ``describe`` gives the mean loss of each position, in the order of the sequence. Of a generator that hides tokens, only
-    the hidden ones count, and 'token_bits' is left out: they are not foreseen one after the other.
+    ``describe`` returns the mean loss of each position, in the order of the sequence. With a masked generator only masked
+    tokens count. 'token_bits' is then left out, since tokens are not predicted one after the other.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class TokenMetric(Metric):
 
     def reset(self) -> None:
         self._keys: list[Tensor] = []
-        self._parts: list[Tensor] = []  # (B, 4, L) fp32 each: loss, top1, top5, whether it counts
+        self._parts: list[Tensor] = []  # (B, 4, L) fp32 each: loss, top1, top5, and 1 if predicted
         self.position_loss: list[float] = []
         self._hidden = False
 

@@ -1,6 +1,6 @@
-"""Typed functions that compose configs, a file per family. A config file is a header and one call of one of them.
+"""Recipes: typed functions that compose configs, one file per family. A config file is a header and one call of a recipe.
 
-No torch is imported here: options can be listed and configs composed at once.
+torch is not imported here, so listing options and composing configs is fast.
 """
 
 from __future__ import annotations

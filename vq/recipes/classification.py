@@ -17,21 +17,21 @@ def linear_probe(
     given: Given,
     *,
     backbone: Annotated[Part | None, 'an encoder to train in place of the frozen tokenizer; None: the tokenizer'] = None,
-    tiny_backbone: Annotated[Part, 'settings of that encoder that differ when tiny'] = {},
+    tiny_backbone: Annotated[Part, 'overrides of that encoder in the tiny form'] = {},
     num_classes: Annotated[int, 'number of classes'] = 1000,
-    grid: Annotated[int, 'cells a side that features are averaged to; 1: one mean over the image'] = 1,
+    grid: Annotated[int, 'features are average-pooled to grid x grid cells; 1: one mean over the image'] = 1,
     image_size: Annotated[int, 'pixels a side'] = 256,
     iters: Annotated[int, 'optimizer steps'] = 30_000,
     lr: Annotated[float, 'learning rate of LARS'] = 1.6,
-    optimizer: Annotated[Part | None, 'in place of LARS; None: LARS'] = None,
-    ema: Annotated[float | None, 'decay of the moving average of weights; None: no average'] = None,
+    optimizer: Annotated[Part | None, 'optimizer in place of LARS; None: LARS'] = None,
+    ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = None,
     save_every: Annotated[int, 'steps between checkpoints'] = 1000,
 ) -> Config:
-    """The linear probe: how well a linear classifier can read classes off a frozen tokenizer.
+    """The linear probe: how well a linear classifier predicts classes from the codes of a frozen tokenizer.
 
         image -> tokenizer -> tokens -> code vectors -> mean over cells -> batch norm -> linear layer -> cross entropy
 
-    Batch sizes are those of one rank. The strategy fsdp will not do: LARS looks at whole tensors.
+    Batch sizes are per rank. The strategy fsdp is not supported: LARS needs the norms of whole, unsharded tensors.
     """
     probed = Frozen(backbone, tiny_backbone, {}, {}, []) if backbone else frozen_tokenizer(given, image_size=image_size)
     photos = dict(dataset='imagenet', augmentation='strong', batch_size=512, val_batch_size=64, num_workers=10)
@@ -52,7 +52,7 @@ def linear_probe(
 
 @recipe(linear_probe)
 def digits_probe(given: Given) -> Config:
-    """What the tokens of a digits tokenizer know of the digit: the linear layer sees each of the 4 x 4 cells."""
+    """The linear probe on a digits tokenizer: the input of the linear layer is all 4 x 4 cells, not their mean."""
     tokenizer, training = dict(it_config='configs/digits/vq_ema.py', grid=4), dict(iters=300, lr=5.0, save_every=150)
     return linear_probe(given, **IMAGES, **LOADING, **tokenizer, **training)
 
@@ -64,7 +64,7 @@ def digits_classifier(
     classifier_width: Annotated[int, 'channels of the first level'] = 16,
     lr: Annotated[float, 'learning rate'] = 3e-3,
 ) -> Config:
-    """A small convolutional classifier of handwritten digits: the feature network of figures on digits."""
+    """A small convolutional classifier of handwritten digits. FID and related figures on digits use its features."""
     shape = dict(multipliers=(1, 2, 4), residual_blocks=1, attention_levels=(), refine=False, norm_groups=4, out_channels=64)
     network: Part = dict(type='ConvEncoder', width=classifier_width, **shape)
     tiny = dict(width=8, out_channels=16)
@@ -77,6 +77,6 @@ def digits_classifier(
 def digits_features(
     given: Given, *, features_run: Annotated[str, 'run of ic/digits.py, a checkpoint of it, or a file'] = 'ic/digits'
 ) -> Part:
-    """The feature network of figures on digits: the classifier of ic/digits.py, 64 features, 10 logits."""
+    """The feature network for FID and related figures on digits: the classifier of ic/digits.py, 64 features, 10 logits."""
     classifier = digits_classifier(given)['trainer']['model']
     return dict(type='ClassifierFeatures', classifier=classifier, weights=features_run, image_size=32)

@@ -1,4 +1,4 @@
-"""A pixel decoder for the tokens of a frozen tokenizer: whatever trains a tokenizer trains a decoder alone."""
+"""Train a new pixel decoder on the tokens of a frozen tokenizer, with the losses, data and runner of a tokenizer's config."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vq.recipes.parts import by_name, chosen, image_size_in, kind_of
 IR_CONFIG = 'configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py'
 TASKS = dict(ImageTokenization='ImageReconstruction', AdversarialTokenization='AdversarialReconstruction')
 WATCH_CODES = ('CodebookAlarmCallback', 'KMeansInitCallback', 'ReinitCallback')
-OF_FROZEN = ('tokenizer.encoder', 'tokenizer.post_encode', 'tokenizer.quantizer')  # what an AnnealCallback may be set on
-OF_DECODER = ('width', 'multipliers', 'refine')  # options of the new decoder, which the tokenizer's config does not see
+OF_FROZEN = ('tokenizer.encoder', 'tokenizer.post_encode', 'tokenizer.quantizer')  # an AnnealCallback on these is dropped
+OF_DECODER = ('width', 'multipliers', 'refine')  # options of the new decoder, not passed to the tokenizer's config
 SIZES = dict(vqkd=dict(dim=768, depth=12, heads=12), vqkd_large=dict(dim=1280, depth=32, heads=16))
 
 
@@ -26,22 +26,22 @@ def pixel_decoder(
     decoder: Annotated[
         str | Part, 'vqgan (of ir_config), vqkd (ViT, 12 x 768), vqkd_large (32 x 1280), dict(type=...)'
     ] = 'vqgan',
-    patch: Annotated[int, 'pixels a side of a token, of a ViTDecoder'] = 16,
+    patch: Annotated[int, 'patch size of a ViTDecoder in pixels: the side of a token'] = 16,
 ) -> Config:
-    """Images are as large as ``ir_config`` says. What a token stands for must agree with the frozen tokenizer.
+    """A decoder for a frozen tokenizer. ``ir_config`` sets the image size. Pixels per token must match the tokenizer.
 
         image x -> frozen encoder -> frozen codes -> z -> pre_decode -> decoder -> x'
         decoder:        the pixel losses and the adversarial term of ``ir_config``
-        discriminator:  as there
+        discriminator:  that of ``ir_config``
 
-    16 x 16 pixels a token with ``multipliers`` (1, 1, 2, 2, 4) and with ``patch`` 16; 8 x 8 with (1, 1, 2, 4) and with 8.
+    16 x 16 pixels per token: ``multipliers`` (1, 1, 2, 2, 4), or ``patch`` 16. 8 x 8 pixels: (1, 1, 2, 4), or 8.
     """
     ir = given.load(ir_config, 'ir', ('tokenizer_run', 'it_config', 'it_state_dict', 'ir_config', 'ir_state_dict'))
     model, tiny = _model(ir), _model(ir.get('tiny', {}))
     task = kind_of(model)
     if task not in TASKS or 'decoder' not in model.get('tokenizer', {}):
         raise ConfigError(
-            f'ir_config: {ir_config} trains a {task or "model that is not there"}, which has no decoder of pixels to take',
+            f'ir_config: {ir_config} trains {task or "no model"}, so it has no pixel decoder',
             'Give a config of the image tokenization task whose tokenizer has a decoder: configs/vqgan/8192_imagenet_ddp.py.',
         )
     size = image_size_in(dict(trainer=ir['validator']))
@@ -50,7 +50,7 @@ def pixel_decoder(
     part: Part
     if decoder == 'vqgan':
         connector = own.get('pre_decode')
-        part = _taken(own, None if connector is None else 256)  # without a connector: as wide as the codes
+        part = _taken(own, None if connector is None else 256)  # without a connector in_channels is the width of the codes
         small = _taken(small, None) if 'decoder' in small else {}
     elif isinstance(decoder, Mapping):
         part, small = dict(decoder), {}
@@ -74,13 +74,13 @@ def _model(config: Config) -> Any:
 
 
 def _taken(tokenizer: Part, default: int | None) -> Part:
-    """Of a tokenizer, or of what changes in it when tiny: the decoder, as wide at its entrance as it is there."""
+    """The decoder of a tokenizer (or of its tiny form), with the encoder's out_channels, or ``default``, as in_channels."""
     inside = tokenizer.get('encoder', {}).get('out_channels', default)
     return dict(tokenizer['decoder'], **chosen(in_channels=inside))
 
 
 def _drop_codebooks(config: Config, tiny: Config) -> None:
-    """Take out what looks at a codebook in training, changes it, or counts codes: the codebook is frozen."""
+    """Remove callbacks that monitor or change a codebook, and metrics that count codes: the codebook is frozen."""
     for runner, name in (('trainer', 'callbacks'), ('validator', 'metrics')):
         parts = config.get(runner, {})
         gone = {key for key, part in by_name(parts.get(name, {})).items() if part is not None and _of_codes(part)}

@@ -23,13 +23,13 @@ def digits_tokenizer(
     connector: Annotated[str, 'type of the layer between encoder and quantizer'] = 'ConvConnector',
     iters: Annotated[int, 'optimizer steps'] = 700,
     lr: Annotated[float, 'learning rate of AdamW'] = 2e-3,
-    optimizer: Annotated[Part | None, 'in place of AdamW; None: AdamW'] = None,
-    schedule: Annotated[Part, 'of the learning rate'] = SETTLING,
+    optimizer: Annotated[Part | None, 'optimizer in place of AdamW; None: AdamW'] = None,
+    schedule: Annotated[Part, 'learning rate schedule'] = SETTLING,
     callbacks: Annotated[Any, 'more callbacks, by name', alias('code_callbacks')] = {},
-    tiny_callbacks: Annotated[Any, 'what differs in these when tiny'] = {},
+    tiny_callbacks: Annotated[Any, 'overrides of these callbacks in the tiny form'] = {},
     log_every: Annotated[int, 'steps between lines of the log'] = 50,
-    alarm_every: Annotated[int, 'steps between looks for unused codes'] = 100,
-    evaluate: Annotated[int | None, 'steps between evaluations during training; None: none'] = 350,
+    alarm_every: Annotated[int, 'steps between checks for unused codes'] = 100,
+    evaluate: Annotated[int | None, 'steps between evaluations during training; None: no evaluation'] = 350,
     save_every: Annotated[int, 'steps between checkpoints'] = 350,
     keep_last: Annotated[int | None, 'checkpoints to keep; None: all'] = 2,
 ) -> Config:
@@ -71,11 +71,11 @@ def digits_tokenizer(
 def digits_gan(
     given: Given,
     *,
-    gain: Annotated[float, 'of the adaptive weight of the adversarial term'] = 0.1,
-    start: Annotated[int, 'step in which the discriminator begins to learn'] = 350,
+    gain: Annotated[float, 'gain of the adaptive weight of the adversarial term'] = 0.1,
+    start: Annotated[int, 'step at which the discriminator starts to train'] = 350,
     discriminator_lr: Annotated[float, 'learning rate of AdamW, discriminator'] = 1e-3,
 ) -> Config:
-    """The tokenizer against a small discriminator from half of the run on."""
+    """The digits tokenizer with a small discriminator, which starts to train halfway through the run."""
     network = dict(type='PatchGAN', width=16, depth=2, norm='group', norm_groups=4)
     losses = of_types(generator_loss='HingeGeneratorLoss', discriminator_loss='HingeDiscriminatorLoss')
     adversarial = dict(losses, discriminator=network, weight=dict(type='AdaptiveWeight', gain=gain))
@@ -91,16 +91,16 @@ def digits_gan(
 def digits_kl(
     given: Given,
     *,
-    latent_channels: Annotated[int, 'channels of a cell'] = 8,
+    latent_channels: Annotated[int, 'latent channels per cell'] = 8,
     kl_weight: Annotated[float, 'weight of the KL divergence from N(0, 1)'] = 1e-6,
 ) -> Config:
-    """A continuous autoencoder: every cell is a Gaussian, there are no codes."""
+    """A continuous autoencoder: every cell is a Gaussian in place of a code."""
     connectors = dict(post_encode=dict(out_channels=2 * latent_channels), pre_decode=dict(in_channels=latent_channels))
     own = dict(type='KLAutoencoder', kl_weight=kl_weight, decoder=dict(in_channels=64), **connectors)
     return merge(digits_tokenizer(given, quantizer=None), dict(trainer=dict(model=dict(tokenizer=own))))
 
 
-# quantizers with options of their own
+# quantizers with additional options
 
 
 @recipe(digits_tokenizer, hides=OF_CODES)
@@ -114,7 +114,7 @@ def digits_grouped(
 
 @recipe(digits_tokenizer, hides=OF_CODES)
 def digits_residual(
-    given: Given, *, stages: Annotated[int, 'of quantization'] = 2, codes: Annotated[int, 'codes of each stage'] = 16
+    given: Given, *, stages: Annotated[int, 'stages'] = 2, codes: Annotated[int, 'codes of each stage'] = 16
 ) -> Config:
     """Residual quantization."""
     inner = dict(type='VectorQuantizer', codebook_size=codes, embedding_dim=8, update=EMA)
@@ -123,7 +123,7 @@ def digits_residual(
 
 @recipe(digits_tokenizer, hides=('quantizer',))
 def digits_cvq(
-    given: Given, *, anchor: Annotated[Literal['multinomial', 'nearest', 'cached'], 'where idle codes go'] = 'multinomial'
+    given: Given, *, anchor: Annotated[Literal['multinomial', 'nearest', 'cached'], 'target of idle codes'] = 'multinomial'
 ) -> Config:
     """CVQ-VAE with the contrastive loss."""
     update = dict(type='CVQUpdate', decay=0.97, anchor=anchor)
@@ -132,17 +132,17 @@ def digits_cvq(
 
 @recipe(digits_tokenizer)
 def digits_reinit(
-    given: Given, *, source: Annotated[Literal['codes', 'features'], 'what unused codes become copies of'] = 'codes'
+    given: Given, *, source: Annotated[Literal['codes', 'features'], 'what unused codes are reinitialized from'] = 'codes'
 ) -> Config:
-    """Codes that learn by gradient; unused ones start again after every epoch."""
+    """Codes are trained by gradient. Unused codes are reinitialized after every epoch."""
     again = dict(type='ReinitCallback', source=source)
     whole, tiny = dict(reinit=dict(again, epochs=1)), dict(reinit=dict(_delete_=True, **again, iterations=3))
     return digits_tokenizer(given, quantizer=dict(type='VectorQuantizer'), callbacks=whole, tiny_callbacks=tiny)
 
 
 @recipe(digits_tokenizer)
-def digits_kmeans(given: Given, *, delay: Annotated[int, 'steps before k-means of the features'] = 100) -> Config:
-    """Codes of unit length, learned by gradient, that start at k-means centres of the features."""
+def digits_kmeans(given: Given, *, delay: Annotated[int, 'steps before the k-means initialization'] = 100) -> Config:
+    """Codes of unit length, trained by gradient and initialized with k-means centres of the features."""
     whole = dict(kmeans=dict(type='KMeansInitCallback', batches=64, delay=delay))
     tiny = dict(kmeans=dict(type='KMeansInitCallback', batches=2, iterations=2, delay=1))
     quantizer = dict(type='VectorQuantizer', normalize=True)

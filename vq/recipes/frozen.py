@@ -1,4 +1,4 @@
-"""A trained tokenizer that stays as it is, for recipes of what learns on top of it."""
+"""A trained, frozen tokenizer, for recipes that train another model on top of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from vq.core.recipe import Config, Given, Part, config_of, recipe
 from vq.recipes.parts import kind_of
 
 OF_CODEBOOKS = ('CodebookMetric', 'WindowedCodebookMetric')
-# The tokenizer may have learned from images of another size, which networks with positions are built for. What is said of
-# the tokenizer itself is not for its config either, which may build upon one too.
+# Options that are not passed to the tokenizer's config. image_size: the tokenizer may have been trained at another size, and
+# networks with position embeddings are built for that size. The rest selects this tokenizer, and its config may contain a
+# frozen tokenizer of its own.
 NOT_FOR_IT = ('image_size', 'tokenizer_run', 'it_config', 'it_state_dict', 'ir_config', 'ir_state_dict', 'gives')
 
 
 @dataclasses.dataclass(frozen=True)
 class Frozen:
-    """A FrozenTokenizer and metrics of its codebook, what changes in both when tiny, and modules that its config imports."""
+    """A FrozenTokenizer and metrics of its codebook, overrides of both in the tiny form, and its config's custom_imports."""
 
     part: Part
     tiny: Config
@@ -28,7 +29,7 @@ class Frozen:
 
     @property
     def imports(self) -> Config:
-        """What a config around it has to say of these modules."""
+        """A config with these custom_imports, to merge into the config of the whole model."""
         return dict(custom_imports=self.custom_imports) if self.custom_imports else {}
 
 
@@ -39,13 +40,16 @@ def frozen_tokenizer(
     *,
     tokenizer_run: Annotated[str | None, 'NAME or folder of a run, a checkpoint, a converted file, or a catalog name'] = None,
     it_config: Annotated[str, 'config that trained the tokenizer', config_of('it')] = 'configs/vqgan/8192_imagenet_ddp.py',
-    it_state_dict: Annotated[str | None, 'weights of it_config: a run, checkpoint or file; None: of --load-model-from'] = None,
+    it_state_dict: Annotated[str | None, 'weights of it_config: run, checkpoint or file; None: of --load-model-from'] = None,
     ir_config: Annotated[str | None, 'config of a tokenizer with a new decoder', config_of('ir')] = None,
-    ir_state_dict: Annotated[str | None, 'weights of ir_config: the same; None: of --load-model-from'] = None,
-    gives: Annotated[Literal['codes', 'features'], 'code vectors, or features before they are quantized'] = 'codes',
-    image_size: Annotated[int, 'pixels a side of the images to come'] = 256,
+    ir_state_dict: Annotated[str | None, 'weights of ir_config, likewise; None: of --load-model-from'] = None,
+    gives: Annotated[Literal['codes', 'features'], 'output: code vectors, or features before quantization'] = 'codes',
+    image_size: Annotated[int, 'size of the input images in pixels'] = 256,
 ) -> Frozen:
-    """``tokenizer_run``, or ``ir_config``, or ``it_config``, with weights. ``hidden``: options that are not for its config."""
+    """The tokenizer of ``tokenizer_run``, else of ``ir_config``, else of ``it_config``.
+
+    ``hidden``: further options that are not passed to the tokenizer's config.
+    """
     hidden = (*NOT_FOR_IT, *hidden)
     inside: str | None = None
     weights: str | None
@@ -60,7 +64,7 @@ def frozen_tokenizer(
     model = _at(config, 'trainer', 'model') or _at(config, 'validator', 'model')
     if 'tokenizer' not in model:
         kind = model.get('type') or 'no model'
-        raise ConfigError(f'{source} describes {kind}, which has no tokenizer', 'Give that of a tokenizer.')
+        raise ConfigError(f'{source} describes {kind}, which has no tokenizer', 'Give the config or run of a tokenizer.')
     tokenizer = model['tokenizer']
     if inside is not None and 'frozen' in tokenizer:
         tokenizer['frozen']['weights'] = inside
@@ -73,7 +77,7 @@ def frozen_tokenizer(
 
 
 def _of_run(name: str) -> tuple[Config, str]:
-    """Config and weights of a run. Nothing of it is executed; modules that register its parts need trust."""
+    """Config and weights of a run. Its code is not executed; its custom_imports need trust."""
     from vq.io import runs
 
     try:
@@ -84,7 +88,7 @@ def _of_run(name: str) -> tuple[Config, str]:
         return config, str(run.weights)
     except ConfigError:
         raise
-    except UserError as error:  # any other kind would be a mistake of the recipe
+    except UserError as error:  # any exception but ConfigError would be reported as a mistake in the config file
         raise ConfigError(f'tokenizer_run: {error.message}', error.hint) from error
 
 

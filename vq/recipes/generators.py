@@ -1,4 +1,4 @@
-"""Generators of tokens: autoregressive and masked.
+"""Token generators: autoregressive and masked.
 
 image -> frozen tokenizer -> tokens, once;    class, tokens -> generator -> cross entropy
 """
@@ -12,13 +12,13 @@ from vq.recipes.classification import IMAGES, LOADING, digits_features
 from vq.recipes.frozen import frozen_tokenizer
 from vq.recipes.parts import TINY_SCHEDULE, chosen, data, of_types, strategy, tiny_data, watching
 
-# LlamaGen's dim, depth and heads; B, L and XL are those of its published files, XXL and 3B those of its paper
+# LlamaGen's dim, depth and heads: B, L and XL from its published files, XXL and 3B from its paper
 SIZES = {'B': (768, 12, 12), 'L': (1024, 24, 16), 'XL': (1280, 36, 20), 'XXL': (1536, 48, 24), '3B': (3200, 24, 32)}
 TINY = dict(dim=32, depth=2, heads=2)
 INCEPTION = dict(type='FIDInception')
 PICTURES = ('generated', 'half_generated', 'teacher_forced')
 
-# networks; how many ids and positions they have follows from the tokens. ``shape``: dim, depth, heads
+# networks; the tokens determine their vocabulary size and length. ``shape``: dim, depth, heads
 
 
 @recipe()
@@ -27,11 +27,11 @@ def llama(
     shape: dict[str, int],
     dropout: float,
     *,
-    rope: Annotated[Literal['grid', 'line'], "positions: of a grid, or in a line, as Hugging Face's Llama has them"] = 'grid',
-    kv_heads: Annotated[int | None, 'heads of keys and values; None: as heads'] = None,
-    ffn_dim: Annotated[int | None, 'channels within feed-forward layers; None: from dim'] = None,
+    rope: Annotated[Literal['grid', 'line'], "rotary positions: 2-D on the grid, or 1-D as in Hugging Face's Llama"] = 'grid',
+    kv_heads: Annotated[int | None, 'heads of keys and values; None: equal to heads'] = None,
+    ffn_dim: Annotated[int | None, 'hidden channels of feed-forward layers; None: from dim'] = None,
 ) -> Part:
-    """LlamaNetwork."""
+    """A LlamaNetwork."""
     own = chosen(kv_heads=kv_heads, ffn_dim=ffn_dim)
     return dict(type='LlamaNetwork', rope=rope, token_dropout=dropout, dropout=dropout, **own, **shape)
 
@@ -43,9 +43,9 @@ def hugging_face(
     shape: dict[str, int],
     *,
     settings: Annotated[dict[str, Any], "further settings of the package's config"] = {},
-    network_weights: Annotated[str | None, 'folder of its weights; None: random'] = None,
+    network_weights: Annotated[str | None, 'folder of pretrained weights; None: random'] = None,
 ) -> Part:
-    """A network of the package transformers, whose settings have names of their own."""
+    """A network of the package transformers. ``shape`` is translated to the package's names of settings."""
     dim, depth, heads = shape['dim'], shape['depth'], shape['heads']
     if kind == 'hf_llama':
         own = dict(hidden_size=dim, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=4 * dim)
@@ -63,14 +63,12 @@ def autoregressive(
     shape: dict[str, int],
     dropout: float,
     *,
-    network: Annotated[Literal['llama', 'gpt2', 'hf_llama', 'hf_gpt2'], 'what predicts the next token'] = 'llama',
-    vocabulary: Annotated[Literal['prefix', 'joint'], 'classes: embedded as a prefix, or ids of the network'] = 'prefix',
-    predicts: Annotated[
-        Literal['segment', 'vocabulary'], 'what the loss compares: ids of the segment, or all ids'
-    ] = 'segment',
-    positions: Annotated[int | None, 'of position tables; None: as many as there are tokens'] = None,
+    network: Annotated[Literal['llama', 'gpt2', 'hf_llama', 'hf_gpt2'], 'network that predicts the next token'] = 'llama',
+    vocabulary: Annotated[Literal['prefix', 'joint'], 'classes: embedded prefix, or ids of a joint vocabulary'] = 'prefix',
+    predicts: Annotated[Literal['segment', 'vocabulary'], 'logits of the loss: ids of the segment, or all ids'] = 'segment',
+    positions: Annotated[int | None, 'length of position tables; None: number of tokens'] = None,
 ) -> Part:
-    """Tokens one after the other."""
+    """A generator that draws tokens one after the other."""
     if network == 'llama':
         part = llama(given, shape, dropout)
     elif network == 'gpt2':
@@ -86,14 +84,14 @@ def masked(
     shape: dict[str, int],
     dropout: float,
     *,
-    mask_ratio: Annotated[str | None, 'share of tokens hidden in training: cosine, mage; None: as the part has it'] = None,
-    steps: Annotated[int | None, 'steps of drawing'] = None,
-    order: Annotated[Literal['confidence', 'halton'] | None, 'in which tokens are filled in'] = None,
-    choice_temperature: Annotated[float | None, 'noise of that order'] = None,
-    tied: Annotated[bool | None, 'embeddings are the head'] = None,
-    mlp_ratio: Annotated[float | None, 'channels within feed-forward layers / dim'] = None,
+    mask_ratio: Annotated[str | None, 'mask ratio schedule in training: cosine, mage; None: the default'] = None,
+    steps: Annotated[int | None, 'decoding steps'] = None,
+    order: Annotated[Literal['confidence', 'halton'] | None, 'order in which tokens are unmasked'] = None,
+    choice_temperature: Annotated[float | None, 'temperature of the noise in that order'] = None,
+    tied: Annotated[bool | None, 'the output layer shares the weights of the embeddings'] = None,
+    mlp_ratio: Annotated[float | None, 'hidden channels of feed-forward layers / dim'] = None,
 ) -> Part:
-    """All tokens at once, again and again. None: the default of MaskedGenerator."""
+    """A generator that predicts all masked tokens at once, in several steps. None: the default of MaskedGenerator."""
     drawing = chosen(steps=steps, order=order, choice_temperature=choice_temperature)
     own = chosen(mask_ratio=mask_ratio, tied=tied, mlp_ratio=mlp_ratio)
     return dict(type='MaskedGenerator', dropout=dropout, **own, **drawing, **shape)
@@ -105,13 +103,13 @@ def generator_part(
     tiny: bool,
     *,
     method: Annotated[Literal['autoregressive', 'masked'], 'how tokens are drawn'] = 'autoregressive',
-    size: Annotated[Literal['B', 'L', 'XL', 'XXL', '3B'], 'dim, depth and heads, where they are not given'] = 'L',
-    dim: Annotated[int | None, 'channels; None: of size'] = None,
-    depth: Annotated[int | None, 'layers; None: of size'] = None,
-    heads: Annotated[int | None, 'of attention; None: of size'] = None,
+    size: Annotated[Literal['B', 'L', 'XL', 'XXL', '3B'], 'preset of dim, depth and heads, each unless given'] = 'L',
+    dim: Annotated[int | None, 'channels; None: from size'] = None,
+    depth: Annotated[int | None, 'layers; None: from size'] = None,
+    heads: Annotated[int | None, 'attention heads; None: from size'] = None,
     num_classes: Annotated[int, 'number of classes; 0: unconditional'] = 1000,
-    label_drop: Annotated[float, 'share of labels that are dropped in training, which guidance needs'] = 0.1,
-    dropout: Annotated[float, 'probability of dropout, of token embeddings and in layers'] = 0.1,
+    label_drop: Annotated[float, 'share of labels dropped in training; guidance needs it'] = 0.1,
+    dropout: Annotated[float, 'dropout probability, of token embeddings and in layers'] = 0.1,
 ) -> Part:
     """The generator, or its tiny form."""
     sized = dict(zip(TINY, SIZES[size], strict=True))
@@ -124,32 +122,32 @@ def generator_part(
 def token_generator(
     given: Given,
     *,
-    generator: Annotated[Part | None, 'the whole generator, in place of all that is said of it'] = None,
-    tiny_generator: Annotated[Part | None, 'what changes in it when tiny'] = None,
-    on_the_fly: Annotated[bool, 'tokenise augmented images in every step, in place of writing tokens once'] = False,
-    tokens: Annotated[str | None, 'folder of tokens, to share between runs; None: in the run folder'] = None,
-    variants: Annotated[tuple[str, ...], 'of each image: center, flip, ...'] = ('center', 'flip'),
-    sampler: Annotated[Part, 'how a token is drawn of its logits'] = dict(type='Multinomial'),
-    guidance: Annotated[Part | None, 'of the class, when drawing'] = dict(type='ConstantGuidance', scale=1.75),
-    draws: Annotated[tuple[str, ...], 'what validation draws'] = PICTURES,
-    label_smoothing: Annotated[float, 'share of the label spread over all ids in the cross entropy'] = 0.0,
+    generator: Annotated[Part | None, 'the whole generator, in place of the options that describe it'] = None,
+    tiny_generator: Annotated[Part | None, 'overrides of that generator in the tiny form'] = None,
+    on_the_fly: Annotated[bool, 'tokenize augmented images in every step, instead of writing tokens once'] = False,
+    tokens: Annotated[str | None, 'folder for tokens that runs share; None: in the run folder'] = None,
+    variants: Annotated[tuple[str, ...], 'variants of each image to tokenize: center, flip, ...'] = ('center', 'flip'),
+    sampler: Annotated[Part, 'how a token is sampled from logits'] = dict(type='Multinomial'),
+    guidance: Annotated[Part | None, 'classifier-free guidance in sampling'] = dict(type='ConstantGuidance', scale=1.75),
+    draws: Annotated[tuple[str, ...], 'kinds of images that validation draws'] = PICTURES,
+    label_smoothing: Annotated[float, 'label smoothing of the cross entropy'] = 0.0,
     iters: Annotated[int, 'optimizer steps'] = 250_000,
     lr: Annotated[float, 'learning rate of AdamW'] = 1e-4,
-    betas: Annotated[tuple[float, float], 'of AdamW'] = (0.9, 0.95),
-    eps: Annotated[float, 'of AdamW'] = 1e-8,
-    weight_decay: Annotated[float, 'of AdamW, of matrices only'] = 0.05,
-    schedule: Annotated[Part, 'of the learning rate'] = dict(type='CosineSchedule'),
-    ema: Annotated[float | None, 'decay of the moving average of weights; None: no average'] = None,
-    evaluate: Annotated[int | None, 'steps between evaluations during training; None: none'] = 25_000,
-    evaluate_limit: Annotated[int | None, 'images of such an evaluation; None: all'] = 10_000,
-    pictures_every: Annotated[int, 'steps between drawings'] = 5000,
+    betas: Annotated[tuple[float, float], 'betas of AdamW'] = (0.9, 0.95),
+    eps: Annotated[float, 'eps of AdamW'] = 1e-8,
+    weight_decay: Annotated[float, 'weight decay of AdamW, for matrices only'] = 0.05,
+    schedule: Annotated[Part, 'learning rate schedule'] = dict(type='CosineSchedule'),
+    ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = None,
+    evaluate: Annotated[int | None, 'steps between evaluations during training; None: no evaluation'] = 25_000,
+    evaluate_limit: Annotated[int | None, 'images in such an evaluation; None: all'] = 10_000,
+    pictures_every: Annotated[int, 'steps between pictures of generated images'] = 5000,
     save_every: Annotated[int, 'steps between checkpoints'] = 10_000,
-    log_backend: Annotated[str | None, 'type of a logging back end'] = 'TensorboardVisBackend',
-    features: Annotated[Part | None, 'feature network of FID and others; None: no such figures'] = INCEPTION,
-    figures: Annotated[tuple[str, ...], 'of drawn images'] = ('fid', 'inception_score'),
-    reference: Annotated[str | None, 'of FID: the name of cached statistics; None: the images themselves'] = None,
+    log_backend: Annotated[str | None, 'type of a logging back end; None: none'] = 'TensorboardVisBackend',
+    features: Annotated[Part | None, 'feature network of FID and related figures; None: no such figures'] = INCEPTION,
+    figures: Annotated[tuple[str, ...], 'figures computed on generated images'] = ('fid', 'inception_score'),
+    reference: Annotated[str | None, 'name of cached statistics for FID; None: the images themselves'] = None,
 ) -> Config:
-    """Train a generator on tokens of a frozen tokenizer, which are written once, before the first step."""
+    """Train a generator on tokens of a frozen tokenizer. The tokens are written once, before the first step."""
     usual = dict(batch_size=256, val_batch_size=64, batch_size_in_total=True, num_workers=4)
     images = data(given, dataset='imagenet', image_size=256, augmentation='weak' if on_the_fly else 'none', **usual)
     frozen, digits = frozen_tokenizer(given), dict(type='DigitsDataset', split='train', image_size=32)
@@ -193,7 +191,7 @@ def token_generator(
 
 @recipe(token_generator)
 def class_to_image(given: Given) -> Config:
-    """A language model of 24 layers over classes and tokens in one vocabulary, with guidance, 260,000 steps of 96 images."""
+    """A language model of 24 layers over one joint vocabulary of classes and tokens, with guidance. 260,000 steps of 96."""
     network = dict(ffn_dim=2816, rope='line', vocabulary='joint', predicts='vocabulary', dropout=0.0)
     training = dict(batch_size=96, iters=260_000, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.2)
     sampler = dict(type='Multinomial', top_k=600, top_p=0.92)
@@ -204,9 +202,9 @@ def class_to_image(given: Given) -> Config:
 def digits_generator(
     given: Given,
     *,
-    features_run: Annotated[str | None, 'a run of ic/digits.py: figures in its features; None: no such figures'] = None,
+    features_run: Annotated[str | None, 'a run of ic/digits.py: figures on its features; None: no such figures'] = None,
 ) -> Config:
-    """A small generator of handwritten digits, on the tokens of a digits tokenizer."""
+    """A small generator of handwritten digits, trained on the tokens of a digits tokenizer."""
     tokens = dict(it_config='configs/digits/vq_ema.py', variants=('center',))
     schedule = dict(type='CosineSchedule', warmup=50, final=0.02)
     training = dict(dim=128, depth=4, heads=4, iters=600, lr=3e-3, ema=0.99, precision='fp32', schedule=schedule)

@@ -1,4 +1,4 @@
-"""Datasets alone, networks of features, and figures of images that are there already."""
+"""Datasets alone, feature networks, and figures of existing images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
 from vq.recipes.parts import code_sizes, data, datasets, of_types, photo_runner, strategy
 
-# pieces for configs of one's own
+# pieces for users' configs
 
 
 @recipe(datasets, hides=('dataset',))
@@ -16,42 +16,42 @@ def one_dataset(given: Given, name: str) -> Config:
     return datasets(given, dataset=name)
 
 
-@recipe(photo_runner, code_sizes)  # sizes were options of its metrics once
+@recipe(photo_runner, code_sizes)  # metrics of older versions took code sizes as options
 def photo_runner_alone(
-    given: Given, *, optimize: Annotated[Any, 'step settings of optimizers that the config adds'] = {}
+    given: Given, *, optimize: Annotated[Any, 'step settings of the optimizers that the config adds'] = {}
 ) -> Config:
-    """What trains and validates tokenizers of photographs, for a config that adds model and optimizers."""
+    """Trainer and validator of tokenizers of photographs. The config adds model and optimizers."""
     parts = optimize if isinstance(optimize, list) else [optimize] if optimize else []
     return photo_runner(given, {}, {part.get('optimizer', 'tokenizer'): {} for part in parts}, {})
 
 
-# networks of features
+# feature networks
 
 
 @recipe()
 def clip(given: Given, *, small: Annotated[bool, 'a network for tests, without weights'] = False) -> Part:
-    """CLIP's image encoder as a network of features, for CMMD: ViT-L/14 at 336 pixels."""
+    """CLIP's image encoder as a feature network, for CMMD: ViT-L/14 at 336 pixels."""
     return dict(type='CLIPImages', **(dict(dimension=16, width=32, depth=2, heads=4, image_size=28) if small else {}))
 
 
 @recipe()
 def dinov2(given: Given, *, small: Annotated[bool, 'a network for tests, without weights'] = False) -> Part:
-    """DINOv2 as a network of features, for FD-DINOv2: ViT-L/14 at 224 pixels."""
+    """DINOv2 as a feature network, for FD-DINOv2: ViT-L/14 at 224 pixels."""
     return dict(type='DINOv2', **(dict(dimension=32, depth=2, heads=4, image_size=28) if small else {}))
 
 
-# what commands compose
+# recipes that commands compose
 
 
 @recipe(data, strategy)
 def dataset_statistics(
     given: Given,
     *,
-    train: Annotated[bool, 'of the training split, without augmentation'] = False,
-    features: Annotated[bool, 'keep the features of each image as well'] = False,
-    network: Annotated[str | None, "config of a network of features; None: FID's Inception", config_of('network')] = None,
+    train: Annotated[bool, 'use the training split, without augmentation'] = False,
+    features: Annotated[bool, 'also keep the features of each image'] = False,
+    network: Annotated[str | None, "config of a feature network; None: FID's Inception", config_of('network')] = None,
 ) -> Config:
-    """Statistics of a dataset, for FID and its relatives: what ``vq.fid`` composes."""
+    """Statistics of a dataset, for FID and related figures. ``vq.fid`` composes this config."""
     part = dict(type='FIDInception') if network is None else given.load(network, 'network')
     writer = dict(type='StatisticsWriter', network=part, features=features, dataset=dict(split='train') if train else {})
     tiny = dict(dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32))
@@ -69,15 +69,15 @@ def image_figures(
     given: Given,
     *,
     images: Annotated[str, 'a folder, or an .npz file of samples'] = 'samples.npz',
-    figures: Annotated[tuple[str, ...], 'names of figures of FeatureMetric'] = ('fid', 'inception_score'),
-    reference: Annotated[str, 'name or file of statistics'] = 'imagenet_validation',
-    reference_images: Annotated[str | None, 'images to compare with; their statistics go to the file ``reference``'] = None,
-    reference_dataset: Annotated[str | None, 'a dataset in their place: digits, folder, imagenet, or a config'] = None,
-    train: Annotated[bool, 'the training split of that dataset'] = False,
-    batch_size: Annotated[int, 'images at a time, of one rank'] = 64,
-    num_workers: Annotated[int | None, 'processes that load images; None: 4, and 0 for files of samples'] = None,
+    figures: Annotated[tuple[str, ...], 'figures, by their names in FeatureMetric'] = ('fid', 'inception_score'),
+    reference: Annotated[str, 'statistics to compare with: a name or a file'] = 'imagenet_validation',
+    reference_images: Annotated[str | None, 'images to compare with; their statistics are written to ``reference``'] = None,
+    reference_dataset: Annotated[str | None, 'or a dataset to compare with: digits, folder, imagenet, or a config'] = None,
+    train: Annotated[bool, 'use the training split of that dataset'] = False,
+    batch_size: Annotated[int, 'images per batch and rank'] = 64,
+    num_workers: Annotated[int | None, 'worker processes that load images; None: 4, and 0 for files of samples'] = None,
 ) -> Config:
-    """Figures of images that are there already, such as samples of a generator: what ``tools/fid.py`` composes."""
+    """Figures of existing images, such as samples of a generator. ``tools/fid.py`` composes this config."""
     against: Part | None = None
     if reference_dataset is not None:
         against = {
@@ -103,12 +103,12 @@ def image_pairs(
     *,
     first: Annotated[str, 'a folder, or an .npz file of samples'] = 'originals',
     second: Annotated[str, 'a folder, or an .npz file, to compare with'] = 'reconstructions',
-    common: Annotated[bool, 'leave names out that one side lacks; False: that is an error'] = False,
+    common: Annotated[bool, 'skip images whose name is on one side only; False: they are an error'] = False,
     lpips: Annotated[Literal['vgg', 'alex', 'squeeze'] | None, 'network of LPIPS; None: no LPIPS'] = 'vgg',
-    batch_size: Annotated[int, 'images at a time, of one rank'] = 32,
-    num_workers: Annotated[int, 'processes that load images'] = 4,
+    batch_size: Annotated[int, 'images per batch and rank'] = 32,
+    num_workers: Annotated[int, 'worker processes that load images'] = 4,
 ) -> Config:
-    """How close the images of two folders are, matched by name: what ``tools/pairs.py`` composes."""
+    """How close the images of two folders are, matched by name. ``tools/pairs.py`` composes this config."""
     similarity = of_types(psnr='PSNRMetric', ssim='SSIMMetric', ssim_uniform='UniformSSIMMetric')
     metrics = {**similarity, **of_types(l1='L1Metric', mse='MSEMetric')}
     if lpips is not None:

@@ -1,4 +1,4 @@
-"""What recipes of several families share: data, strategy, the convolutional tokenizer, callbacks, tiny forms."""
+"""Parts shared by recipes of several families: data, strategy, the convolutional tokenizer, callbacks, tiny forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
 
-OWN_SIZES = ('FiniteScalarQuantizer', 'LookupFreeQuantizer', 'BinarySphericalQuantizer')  # no codebook_size, embedding_dim
+# quantizers that do not take codebook_size and embedding_dim
+OWN_SIZES = ('FiniteScalarQuantizer', 'LookupFreeQuantizer', 'BinarySphericalQuantizer')
 SIZED = ('VectorQuantizer', 'GumbelQuantizer', 'SimVectorQuantizer', 'IndexBackpropagationQuantizer')
 
 # data
@@ -28,15 +29,15 @@ def datasets(
     given: Given,
     *,
     dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
-    image_size: Annotated[int | None, 'pixels a side; None: 32 for digits, 256 for others'] = None,
+    image_size: Annotated[int | None, 'image size in pixels; None: 32 for digits, 256 for others'] = None,
     augmentation: Annotated[
         str | None, 'none (centre crop), default, weak, strong, square; None: no transform; auto: None for digits, else strong'
     ] = 'auto',
-    data_root: Annotated[str | None, 'folder of the images; None: data/imagenet, data/images'] = None,
-    classes: Annotated[bool, 'of a folder: the first folders below a split are the classes'] = True,
+    data_root: Annotated[str | None, 'folder of the images; None: data/imagenet or data/images'] = None,
+    classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
     backend: Annotated[Literal['pillow', 'cv2'], 'decoder of image files; cv2 is faster for JPEG and needs mmcv'] = 'pillow',
 ) -> Config:
-    """The training split, augmented, and the validation split, centre crops."""
+    """The training split with augmentation, and the validation split with centre crops."""
     if dataset not in ('digits', 'folder', 'imagenet'):
         settings = dict(
             image_size=image_size, augmentation=augmentation, data_root=data_root, classes=classes, backend=backend
@@ -60,13 +61,13 @@ def data(
     given: Given,
     *,
     dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
-    batch_size: Annotated[int, 'images a step, of one rank'] = 16,
-    val_batch_size: Annotated[int | None, 'images a step of validation; None: as batch_size'] = None,
-    batch_size_in_total: Annotated[bool, 'batch sizes are those of all ranks together'] = False,
-    num_workers: Annotated[int | None, 'processes that load images; None: 4, and 0 for digits, which are in memory'] = None,
+    batch_size: Annotated[int, 'images per step and rank'] = 16,
+    val_batch_size: Annotated[int | None, 'images per validation step; None: batch_size'] = None,
+    batch_size_in_total: Annotated[bool, 'batch sizes are totals over all ranks'] = False,
+    num_workers: Annotated[int | None, 'worker processes that load images; None: 4, and 0 for digits (in memory)'] = None,
     bad_images: Annotated[Literal['raise', 'skip'], 'what to do with images that cannot be read'] = 'raise',
 ) -> Config:
-    """Datasets and how to load them."""
+    """Datasets and data loaders."""
     workers = (0 if dataset == 'digits' else 4) if num_workers is None else num_workers
     loading = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total, bad_images=bad_images)
     training = dict(dataloader=dict(batch_size=batch_size, **loading))
@@ -75,14 +76,14 @@ def data(
 
 
 def photo_data(given: Given, **settings: Any) -> Config:
-    """Photographs of 256 pixels on several devices."""
+    """Data of photographs at 256 pixels, and a strategy for several devices."""
     images = dict(dataset='imagenet', image_size=256, augmentation='strong')
     loading = dict(batch_size=96, batch_size_in_total=True, num_workers=5)
     return merge(data(given, **{**images, **loading, **settings}), strategy(given, strategy='ddp'))
 
 
 def image_size_in(config: Config) -> int:
-    """Pixels a side of the images to train on."""
+    """Size of the training images in pixels."""
     dataset = config['trainer']['dataset']
     return int((dataset.get('transform') or dataset).get('image_size', 256))
 
@@ -95,18 +96,18 @@ def strategy(
     given: Given,
     *,
     strategy: Annotated[str, 'base (one device), ddp, fsdp, xla, or the path of a config of your own without .py'] = 'base',
-    precision: Annotated[Literal['fp32', 'bf16', 'fp16'] | None, 'of forward passes; None: fp32'] = None,
-    accumulate: Annotated[int | None, 'micro-batches a step; None: 1'] = None,
-    device: Annotated[str | None, 'of strategy base: cpu, cuda:1, ...; None: the best there is'] = None,
+    precision: Annotated[Literal['fp32', 'bf16', 'fp16'] | None, 'precision of forward passes; None: fp32'] = None,
+    accumulate: Annotated[int | None, 'gradient accumulation: micro-batches per step; None: 1'] = None,
+    device: Annotated[str | None, 'device of strategy base: cpu, cuda:1, ...; None: the best available'] = None,
 ) -> Config:
-    """Device, precision, distribution."""
+    """Device, precision and distribution over ranks."""
     part = dict(type=STRATEGIES[strategy]) if strategy in STRATEGIES else given.load_with_all(f'{strategy}.py')
     settings = chosen(precision=precision, accumulate=accumulate, device=device if strategy == 'base' else None)
     return dict(trainer=dict(strategy=merge(part, settings)))
 
 
 def tiny_data(**loading: Any) -> Config:
-    """The tiny form of any dataset and strategy: embedded digits on one device."""
+    """The tiny form of any dataset and strategy: scikit-learn's digits on one device."""
     digits = dict(_delete_=True, type='DigitsDataset', image_size=32)
     one_device = dict(_delete_=True, type='BaseStrategy')
     training = dict(dataset=dict(digits, split='train'), dataloader=dict(batch_size=8, num_workers=0, **loading))
@@ -119,7 +120,7 @@ def kind_of(part: Part) -> str:
     return str(part.get('type', '')).split('.')[-1]
 
 
-# callbacks: progress, git and preemption are the runner's own
+# callbacks: the runner adds those for progress, git and preemption itself
 
 WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tiny form
     'tokens': ('TokensCallback', dict(batch_size=60)),
@@ -135,10 +136,10 @@ WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tin
 
 
 def watching(tiny: Mapping[str, Part] = {}, **settings: Any) -> tuple[Config, Config]:
-    """Callbacks by name, and those that take their places in the tiny form.
+    """Callbacks by name, and the callbacks that replace them in the tiny form.
 
-    A number is the interval in steps, or the decay of ``ema``; a dict has all settings; None leaves the callback out.
-    ``tiny``: settings that differ from those in WATCHING.
+    A number is the interval in steps (for ``ema`` the decay); a dict has all settings; None leaves the callback out.
+    ``tiny``: overrides of the tiny settings in WATCHING.
     """
     whole, small = {}, {}
     for name, values in settings.items():
@@ -151,13 +152,13 @@ def watching(tiny: Mapping[str, Part] = {}, **settings: Any) -> tuple[Config, Co
 
 
 def cooling(final: float = 1 / 16) -> Part:
-    """The temperature of a Gumbel quantizer, from 1 down to ``final`` along a cosine."""
+    """A callback that anneals the temperature of a Gumbel quantizer from 1 to ``final`` along a cosine."""
     setting = 'tokenizer.quantizer.temperature'
     return dict(type='AnnealCallback', setting=setting, value=1.0, schedule=dict(type='CosineSchedule', final=final))
 
 
 def chosen(**settings: Any) -> dict[str, Any]:
-    """Settings that are not None: the others have the default of the part."""
+    """Settings that are not None. A setting left out has the default of the part."""
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -167,7 +168,7 @@ def of_types(**types: str) -> dict[str, Part]:
 
 
 def by_name(parts: Any) -> Config:
-    """Callbacks of a list by names that follow from their types; a dict has names already."""
+    """Callbacks by name: a list gets names derived from the types, a dict is copied."""
     if isinstance(parts, Mapping):
         return dict(parts)
     found: dict[str, Any] = {}
@@ -178,7 +179,7 @@ def by_name(parts: Any) -> Config:
 
 
 def step_settings(optimize: Any, name: str) -> Config:
-    """Step settings of an optimizer. A list of OptimizeCallbacks is how older configs say them."""
+    """Step settings of an optimizer. Older configs give a list of OptimizeCallbacks."""
     if isinstance(optimize, Mapping):
         return dict(optimize)
     own = [part for part in optimize if part.get('optimizer') in (None, name)]
@@ -195,14 +196,14 @@ def code_sizes(
     codebook_size: Annotated[int, 'codes', alias('num_embeddings')] = 8192,
     embedding_dim: Annotated[int, 'channels of a code'] = 256,
 ) -> Config:
-    """What most quantizers take. Those that do not leave both options unused."""
+    """Sizes that most quantizers take. With other quantizers both options stay unused."""
     return dict(codebook_size=codebook_size, embedding_dim=embedding_dim)
 
 
 def sized(given: Given, quantizer: Part, others: bool = True, **sizes: int) -> Part:
-    """A quantizer with its number of codes and channels, where its type takes them; what it says itself stays.
+    """A quantizer with codebook_size and embedding_dim, if its type takes them. Sizes in ``quantizer`` itself win.
 
-    ``others``: types from outside take both, too.
+    ``others``: also set both on types that are not in SIZED, such as a user's.
     """
     kind = kind_of(quantizer)
     if 'quantizer' in quantizer:
@@ -216,7 +217,7 @@ def sized(given: Given, quantizer: Part, others: bool = True, **sizes: int) -> P
 def conv_tokenizer(
     given: Given,
     *,
-    quantizer: Annotated[Part | None, 'in place of the plain VectorQuantizer'] = None,
+    quantizer: Annotated[Part | None, 'quantizer; None: the plain VectorQuantizer'] = None,
     width: Annotated[int, 'channels of the first level'] = 128,
     multipliers: Annotated[tuple[int, ...], 'factors of width, one a level; five levels: 16 pixels a token'] = (1, 1, 2, 2, 4),
     refine: Annotated[bool, 'blocks with attention at the lowest resolution, on both sides'] = True,
@@ -238,7 +239,7 @@ TINY_CODES = dict(codebook_size=64, embedding_dim=8)
 TINY_CONV = dict(encoder=dict(width=8, out_channels=16), quantizer=TINY_CODES, decoder=dict(width=8))
 TINY_SCHEDULE = dict(_delete_=True, type='CosineSchedule', warmup=2)
 
-# what trains and validates tokenizers of photographs
+# trainer and validator of tokenizers of photographs
 
 
 @recipe()
@@ -251,11 +252,11 @@ def photo_runner(
     iters: Annotated[int, 'optimizer steps'] = 260_000,
     optimize: Annotated[Any, 'step settings of the optimizers: clip, schedule, scale_lr, base_batch'] = {},
     callbacks: Annotated[Any, 'more callbacks, by name', alias('anneal')] = {},
-    ema: Annotated[float | None, 'decay of the moving average of weights; None: no average'] = None,
-    evaluate: Annotated[int | None, 'steps between evaluations during training; None: none'] = 10_000,
-    reference: Annotated[str | None, 'of FID: the name of cached statistics; None: the images themselves'] = None,
+    ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = None,
+    evaluate: Annotated[int | None, 'steps between evaluations during training; None: no evaluation'] = 10_000,
+    reference: Annotated[str | None, 'name of cached statistics for FID; None: the images themselves'] = None,
 ) -> Config:
-    """Logs, pictures, checkpoints and metrics of tokenizers of photographs. ``tiny``: what else changes in the trainer."""
+    """Trainer and validator of tokenizers of photographs. ``tiny``: further overrides of the trainer in the tiny form."""
     tensorboard = dict(backends=[dict(type='TensorboardVisBackend')])
     evaluated = evaluate and dict(interval=evaluate, limit=10_000)
     saved = dict(interval=10_000, keep_last=3, keep_every=50_000)
@@ -272,7 +273,7 @@ def photo_runner(
     metrics = {**pixels, **of_types(ssim_uniform='UniformSSIMMetric'), **networks, **codes}
     stepped = {name: {**part, **step_settings(optimize, name)} for name, part in optimizers.items()}
     trainer = dict(type='Trainer', iters=iters, model=model, optimizers=stepped, callbacks={**by_name(callbacks), **whole})
-    # networks of metrics take longer than all else of a tiny form
+    # the networks of these metrics take longer than the rest of a tiny run
     fast = dict(features=None, lpips=None, window=None)
     checked = dict(metrics=fast, callbacks=of_types(reconstructions='ReconstructionsCallback'))
     return dict(

@@ -1,4 +1,4 @@
-"""The VQ-VAE/GAN study: four quantizers, and what each part of a GAN brings."""
+"""The VQ-VAE/GAN study: four quantizers, and an ablation of the parts of a GAN."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LAYERS = dict(norm='group_unbiased', conv_bias=False)
 
 
 def study_tokenizer(kind: str, codes: int, later: bool) -> tuple[Part, Part]:
-    """The tokenizer, and what changes in it when tiny."""
+    """The tokenizer, and its overrides in the tiny form."""
     width, multipliers = (128, (1, 2, 2, 4)) if later else (64, (1, 2, 4, 8))
     gumbel = kind == 'gumbel'
     settings: dict[str, Part] = dict(
@@ -54,39 +54,43 @@ def study_r1(given: Given, *, r1: Annotated[float | None, 'weight of R1, every 1
 def vqvae_gan_study(
     given: Given,
     *,
-    recipe: Annotated[Literal['tables', 'later'], "that of the study's result tables, or what it moved on to"] = 'tables',
+    recipe: Annotated[Literal['tables', 'later'], "recipe of the study's result tables, or its later recipe"] = 'tables',
     quantizer: Annotated[Literal['standard', 'ema', 'entropy', 'gumbel'], 'how codes are chosen and learned'] = 'standard',
     codebook_size: Annotated[int, 'codes', alias('num_embeddings')] = 1024,
-    reinit: Annotated[int | None, 'epochs after which unused codes start again; None: never'] = None,
-    adversarial: Annotated[Literal['fixed', 'adaptive'] | None, 'weight of the adversarial term; None: no term'] = None,
-    perceptual: Annotated[bool | None, 'L1 and LPIPS beside L2; None: with a discriminator'] = None,
-    lr: Annotated[float | None, 'of AdamW, at 256 images a step; None: 1e-4 with a discriminator or later, else 3e-4'] = None,
-    epochs: Annotated[int | None, 'epochs of training; None: 150, of the later recipe 300'] = None,
-    images: Annotated[int, 'images of an epoch'] = 1_281_167,
+    reinit: Annotated[int | None, 'epochs between reinitializations of unused codes; None: never'] = None,
+    adversarial: Annotated[Literal['fixed', 'adaptive'] | None, 'adversarial weight; None: no discriminator'] = None,
+    perceptual: Annotated[bool | None, 'add L1 and LPIPS to L2; None: with a discriminator'] = None,
+    lr: Annotated[float | None, 'learning rate of AdamW, for 256 images a step; None: 1e-4 (GAN, later) or 3e-4'] = None,
+    epochs: Annotated[int | None, 'epochs of training; None: 150, in the later recipe 300'] = None,
+    images: Annotated[int, 'images per epoch'] = 1_281_167,
     image_size: Annotated[int, 'pixels a side'] = 256,
-    batch_size: Annotated[int, 'images a step, of all ranks; the learning rate follows its square root'] = 256,
+    batch_size: Annotated[int, 'images per step, of all ranks; the learning rate scales with its square root'] = 256,
 ) -> Config:
-    """The VQ-VAE/GAN study (SerezD, vqvae-vqgan-pytorch-lightning): four quantizers, and what each part of a GAN brings.
+    """The VQ-VAE/GAN study (SerezD, vqvae-vqgan-pytorch-lightning): four quantizers, and an ablation of the parts of a GAN.
 
         encoder without attention, 256 pixels -> 16 x 16 cells of 256 numbers -> codes -> decoder -> tanh
-        tokenizer:      L1 + L2 + LPIPS, weighted, + quantizer losses + weight * E softplus(-D(x'));  the plain one L2 alone
-        discriminator:  E softplus(-D(x)) + E softplus(D(x')) + 10 E |grad_x D(x)|^2 every 16 steps;  StyleGAN2's
+        tokenizer:      L1 + L2 + LPIPS, weighted, + quantizer losses + weight * E softplus(-D(x'));  the plain VQ-VAE L2 alone
+        discriminator:  E softplus(-D(x)) + E softplus(D(x')) + 10 E |grad_x D(x)|^2 every 16 steps;  network of StyleGAN2
 
-    Two recipes, by the option ``recipe``. 'tables' is that of the project's result tables, read off the example configs beside
-    them: 64 channels times 1, 2, 4, 8, enlarging without a convolution, 150 epochs, and the parameter counts of the tables
-    (tests/tokenizers/test_study_counts.py). 'later' is what the project moved on to: 128 channels times 1, 2, 2, 4, enlarging
-    with a convolution, 300 epochs, a discriminator from the 100th on.
+    The option ``recipe`` selects one of two recipes. 'tables' is that of the project's result tables, after the example
+    configs published with them: 64 channels times 1, 2, 4, 8, upsampling without a convolution, 150 epochs, and the parameter
+    counts of the tables (tests/tokenizers/test_study_counts.py). 'later' is the project's later recipe: 128 channels times 1,
+    2, 2, 4, upsampling with a convolution, 300 epochs, a discriminator from epoch 100 on.
 
                   loss weights l1, l2, lpips    learning rate                  betas        temperature, kl rise over
         tables    0.1, 1.0, 0.1                 3e-4 (GAN 1e-4), cosine /10    0.9, 0.999   7.5, 0.24 epochs
         later     0.8, 0.2, 1.0                 1e-4, cosine /2 until 250      0.0, 0.99    15, 0.48 epochs
 
-    Where we differ on purpose: weight and interval of R1 are multiplied, so it is 16 times theirs (``r1=0.625`` is theirs); an
-    EMA codebook is smoothed over the count of vectors, theirs over that of images, which swells codes by some percent; LPIPS
-    is VGG's throughout, theirs was AlexNet's without a discriminator (``lpips_net``); codes that start again move a little off
-    the one they copy, and their optimizer moments are cleared; Gumbel codes are evaluated without noise; the crops and flips
-    are on, while the code beside the tables never switched them on (``augmentation::none``); counts of codes are sums over
-    ranks and batches, so that unused codes are unused in a whole epoch.
+    Intended differences from the original code:
+
+    - R1: our term is weight times interval, so it is 16 times theirs. ``r1=0.625`` gives their weight.
+    - EMA codebook: we smooth over the count of vectors. They smooth over the count of images, which enlarges codes by a few
+      percent.
+    - LPIPS: VGG everywhere. They used AlexNet without a discriminator (``lpips_net``).
+    - Reinitialized codes get a small offset from the code they copy, and their optimizer moments are cleared.
+    - Gumbel codes are evaluated without noise.
+    - Crops and flips are on. In the code of the tables they were never on (``augmentation::none``).
+    - Counts of codes are sums over ranks and batches: a code is unused if a whole epoch does not use it.
     """
     later = recipe == 'later'
     perceptual = adversarial is not None if perceptual is None else perceptual
@@ -113,7 +117,7 @@ def vqvae_gan_study(
     adam = dict(type='AdamW', lr=lr, betas=(0.0, 0.99) if later else (0.9, 0.999), weight_decay=1e-4)
     optimizers = dict(tokenizer=dict(adam, decay='matrices'))
     if adversarial:
-        # the study compares with LPIPS before its weight, and limits that ratio to 1e4
+        # the study takes the gradient of the unweighted LPIPS for the ratio, and clamps the ratio to 1e4
         adaptive = dict(type='AdaptiveWeight', gain=0.8 / lpips, limit=1e4 * lpips, eps=1e-8, losses=('lpips',))
         weight = adaptive if adversarial == 'adaptive' else dict(type='FixedWeight', value=0.1)
         network, penalties = dict(type='StyleGAN2Discriminator', image_size=image_size), study_r1(given)
@@ -129,10 +133,10 @@ def vqvae_gan_study(
     if reinit is not None:
         callbacks['reinit'] = dict(type='ReinitCallback', epochs=reinit)
         tiny['callbacks'] = dict(reinit=dict(_delete_=True, type='ReinitCallback', iterations=3))
-    if quantizer == 'gumbel':  # schedules start at 1, so what rises does so from a millionth
+    if quantizer == 'gumbel':  # schedules are factors that start at 1, so a rising value starts at 1e-6, not 0
         slower = 2 if later else 1
         callbacks['temperature'] = anneal('temperature', 1.0, 1 / 16, 7.5 * slower)
-        # the weight of KL ends at 6.6 / 768; 768 is the number of values of an image for each cell
+        # the KL weight ends at 6.6 / 768, where 768 is the number of image values per cell
         callbacks['kl_weight'] = anneal('kl_weight', 1e-6, 0.00859375, 0.24 * slower)
     schedule = dict(type='CosineSchedule', final=0.5, length=steps(250)) if later else dict(type='CosineSchedule', final=0.1)
     iters = (epochs or (300 if later else 150)) * epoch

@@ -17,19 +17,19 @@ L2_LPIPS = dict(l2=dict(type='MSELoss'), lpips=dict(type='LPIPSLoss'))
 def vqgan(
     given: Given,
     *,
-    losses: Annotated[dict[str, Any], 'terms of reconstruction, by name'] = L1_LPIPS,
+    losses: Annotated[dict[str, Any], 'reconstruction losses, by name'] = L1_LPIPS,
     discriminator: Annotated[Part, 'network that tells images from reconstructions'] = dict(type='PatchGAN', depth=3),
     generator_loss: Annotated[str, 'type of the adversarial term of the tokenizer'] = 'HingeGeneratorLoss',
     discriminator_loss: Annotated[str, "type of the discriminator's loss"] = 'HingeDiscriminatorLoss',
     generator_weight: Annotated[Part, 'weight of the adversarial term'] = dict(type='AdaptiveWeight', gain=0.8),
-    discriminator_weight: Annotated[float, 'of the adversarial term, times generator_weight'] = 1.0,
-    discriminator_start: Annotated[int, 'step in which the discriminator begins to learn'] = 0,
-    warmup: Annotated[int, 'further steps without the adversarial term'] = 0,
-    ramp: Annotated[int, 'further steps in which that term grows to its weight'] = 0,
-    penalties: Annotated[dict[str, Any], 'of the discriminator, by name, such as R1Penalty, LeCamPenalty'] = {},
+    discriminator_weight: Annotated[float, 'factor of the adversarial term, on top of generator_weight'] = 1.0,
+    discriminator_start: Annotated[int, 'step at which the discriminator starts to train'] = 0,
+    warmup: Annotated[int, 'steps after discriminator_start in which the adversarial term is still off'] = 0,
+    ramp: Annotated[int, 'further steps in which the adversarial term grows to its weight'] = 0,
+    penalties: Annotated[dict[str, Any], 'discriminator penalties, by name: R1Penalty, LeCamPenalty'] = {},
     lr: Annotated[float, 'learning rate of Adam, tokenizer'] = 5.4e-5,
     discriminator_lr: Annotated[float, 'learning rate of Adam, discriminator'] = 4.32e-4,
-    betas: Annotated[tuple[float, float], 'of Adam, both'] = (0.5, 0.9),
+    betas: Annotated[tuple[float, float], 'betas of both Adams'] = (0.5, 0.9),
 ) -> Config:
     """VQGAN (Esser et al. 2021): a convolutional VQ autoencoder trained with L1, LPIPS and a discriminator.
 
@@ -37,7 +37,7 @@ def vqgan(
         tokenizer:      |x - x'| + LPIPS(x, x') + mse(code, sg(z)) + 0.25 mse(sg(code), z) - weight * E D(x')
         discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
 
-    Two files of pretrained weights: python tools/prepare_checkpoints.py lpips torchvision-vgg16
+    Needs two files of pretrained weights: python tools/prepare_checkpoints.py lpips torchvision-vgg16
     """
     photos, small = photo_data(given), dict(width=8, depth=2)
     if 'StyleGAN2' in discriminator['type']:
@@ -60,7 +60,7 @@ def vqgan(
 def autoencoder(given: Given) -> Config:
     """A convolutional VQ autoencoder for photographs: 256 pixels, 16 x 16 tokens, an EMA codebook with restarts.
 
-    Reconstruction losses only: sharp pictures need the adversarial and perceptual losses of VQGAN.
+    Reconstruction losses only: sharp reconstructions need the adversarial and perceptual losses of VQGAN.
     """
     codebook = dict(type='VectorQuantizer', update=dict(type='EMAUpdate', decay=0.99, restart=dict()))
     tokenizer = conv_tokenizer(given, codebook_size=1024, quantizer=codebook)
@@ -87,14 +87,14 @@ def cvqvae(
     update: Annotated[dict[str, Any], 'settings of the CVQUpdate, such as dict(decay=0.99)'] = {},
     codebook: Annotated[dict[str, Any], 'other settings of the VectorQuantizer'] = {},
 ) -> Config:
-    """CVQ-VAE (Zheng and Vedaldi 2023): VQGAN whose idle codes move to features of the batch, a little in every step.
+    """CVQ-VAE (Zheng and Vedaldi 2023): VQGAN in which idle codes move towards features of the batch in every step.
 
         p_k <- d p_k + (1 - d) share of code k,   a_k = exp(-10 K p_k / (1 - d) - eps)
         code_k <- (1 - a_k) code_k + a_k anchor_k
 
-    The reference toolkit meant a cosine distance here, and an option that its config dropped left it with L2; ours is cosine.
-    Its recipe is VQGAN's with 8,192 codes, a discriminator of depth 2 (dd2) and a gain of 0.75 (aglwg075). Codes move once per
-    step, from the features of all ranks; there, they moved in both passes of a step.
+    The reference toolkit intended the cosine distance, but its config dropped the option, so it ran with L2; ours is cosine.
+    The recipe is that of VQGAN with 8,192 codes, a discriminator of depth 2 (dd2) and a gain of 0.75 (aglwg075). Here codes
+    move once per step, from the features of all ranks. In the reference toolkit they moved in both passes of a step.
     """
     quantizer = dict(type='VectorQuantizer', distance=distance, update=dict(type='CVQUpdate', **update), **codebook)
     adversarial = dict(discriminator=dict(type='PatchGAN', depth=2), generator_weight=dict(type='AdaptiveWeight', gain=0.75))
@@ -103,11 +103,11 @@ def cvqvae(
 
 @recipe(vqgan)
 def llamagen_tokenizer(given: Given) -> Config:
-    """LlamaGen's image tokenizer (Sun et al. 2024): VQGAN with few, unit-length numbers a code, so that codes stay in use.
+    """LlamaGen's image tokenizer (Sun et al. 2024): VQGAN with unit-length codes of few channels, so that codes stay in use.
 
         codes and features of unit length;  MSE + LPIPS + 0.5 * adversarial from step 20,000 on;  Adam 1e-4, (0.9, 0.95)
 
-    The entropy term that LlamaGen's code has at weight 0 is left out.
+    LlamaGen's entropy term is left out, as its weight is 0 in their code.
     """
     codes = dict(codebook_size=16384, embedding_dim=8, quantizer=dict(type='VectorQuantizer', normalize=True))
     weights = dict(generator_weight=dict(type='FixedWeight', value=0.5), discriminator_weight=0.5)
@@ -120,8 +120,8 @@ def llamagen_tokenizer(given: Given) -> Config:
 def scalar_quantization(
     given: Given,
     *,
-    levels: Annotated[list[int], 'the number of levels of each channel'] = REQUIRED,
-    bound: Annotated[str, 'inner; see FiniteScalarQuantizer'] = 'inner',
+    levels: Annotated[list[int], 'number of levels of each channel'] = REQUIRED,
+    bound: Annotated[str, 'bound of the FiniteScalarQuantizer, such as inner'] = 'inner',
     widths: Annotated[tuple[int, ...], 'channels between the 1x1 convolutions'] = (256,),
 ) -> Config:
     """Scalar quantization in VQGAN's autoencoder: every channel is rounded to one of a few levels.
@@ -130,8 +130,8 @@ def scalar_quantization(
         tokenizer:      |x - x'| + LPIPS(x, x') - weight * E D(x'), without a codebook loss
         discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
 
-    The arrows between numbers are 1x1 convolutions without activations. d is the number of channels; the codes are all
-    combinations of their levels. No code is learned, and none can die. The other defaults are those of VQGAN.
+    The arrows between numbers are 1x1 convolutions without activations. d is the number of channels. Every combination of
+    levels is a code. Codes have no parameters, so none can die. Other defaults are those of VQGAN.
     """
     levels = [int(level) for level in levels]
     chain, narrow = dict(_delete_=True, type='ChainConnector', widths=tuple(widths)), dict(widths=(16,))
@@ -153,14 +153,14 @@ def fsq(
     given: Given,
     *,
     codebook_size: Annotated[int, 'codes: 8000, 64000, or the product of levels'] = REQUIRED,
-    levels: Annotated[list[int] | None, 'the number of levels of each channel; None: as codebook_size has it'] = None,
+    levels: Annotated[list[int] | None, 'number of levels of each channel; None: those known for codebook_size'] = None,
 ) -> Config:
-    """FSQ (Mentzer et al. 2023) in VQGAN's autoencoder: channels with levels of their own, by number of codes.
+    """FSQ (Mentzer et al. 2023) in VQGAN's autoencoder: the number of codes selects the levels of each channel.
 
     8,000 = 8 x 8 x 5 x 5 x 5        64,000 = 8 x 8 x 8 x 5 x 5 x 5
     """
     chosen = levels or LEVELS.get(codebook_size)
-    said = levels is None or given.options.has('codebook_size')  # levels alone may stand against the number in a file's name
+    said = levels is None or given.options.has('codebook_size')  # levels alone override the codebook_size of the config file
     if chosen is None or (said and math.prod(chosen) != codebook_size):
         known = f'known for {sorted(LEVELS)}' if chosen is None else f'{chosen}, whose product is {math.prod(chosen)}'
         raise ConfigError(

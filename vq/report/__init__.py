@@ -1,1 +1,1 @@
-"""Reports a person reads: one HTML page with charts and pictures inside, no other file, no network."""
+"""Reports as a single HTML page with embedded charts and images. They need no other file and no network."""

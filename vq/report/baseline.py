@@ -1,4 +1,4 @@
-"""What the same number of tokens and codes gives without learning: k-means on raw patches of pixels."""
+"""A baseline with the same number of tokens and codes: k-means on raw patches of pixels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ Pixels = NDArray[np.uint8]  # (N, H, W, 3)
 
 @dataclasses.dataclass
 class PatchKMeans:
-    """Codes are whole patches: an image is cut into squares of ``patch`` pixels, and each becomes its nearest centre."""
+    """Codes are whole patches: an image is split into squares of ``patch`` pixels, each replaced by its nearest centre."""
 
     centres: NDArray[np.float32]  # (K, patch * patch * 3)
     patch: int
-    seconds: float  # the fit took
+    seconds: float  # duration of the fit
 
     @property
     def patches(self) -> Pixels:
@@ -38,13 +38,13 @@ class PatchKMeans:
 
 
 def fit(images: Pixels, codes: int, patch: int, seed: int, iterations: int = 300) -> PatchKMeans:
-    """Lloyd's k-means from k-means++ seeds (scikit-learn) on all patches of the images: one start, fixed by ``seed``."""
+    """Lloyd's k-means with one k-means++ initialization from ``seed`` (scikit-learn), on all patches of the images."""
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
 
     started = time.perf_counter()
     rows = cut(images, patch)
-    with threadpool_limits(1):  # the products are small: two threads spend most of their time waiting for each other
+    with threadpool_limits(1):  # the products are small: two threads would mostly wait for each other
         found = KMeans(codes, n_init=1, max_iter=iterations, random_state=seed).fit(rows)
     return PatchKMeans(found.cluster_centers_.astype(np.float32), patch, time.perf_counter() - started)
 
@@ -66,7 +66,7 @@ def join(patches: NDArray[np.uint8], shape: tuple[int, ...], patch: int) -> Pixe
 
 
 def nearest(rows: NDArray[np.float32], centres: NDArray[np.float32]) -> NDArray[np.int64]:
-    """argmin over k of |x - c_k|^2 = |x|^2 - 2 x c_k + |c_k|^2; the first term is the same for all k."""
+    """argmin over k of |x - c_k|^2 = |x|^2 - 2 x c_k + |c_k|^2; |x|^2 does not depend on k."""
     found: NDArray[np.int64] = np.argmin((centres**2).sum(1) - 2 * (rows @ centres.T), axis=1)
     return found
 

@@ -1,4 +1,4 @@
-"""What a report says of a generator of tokens: new images, what was measured of them, what they are nearest to."""
+"""The sections of a report on a token generator: new images, their figures, their nearest training images."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ Pixels = NDArray[np.uint8]
 Results = Mapping[str, Any]
 
 WRONG, BETWEEN = (214, 60, 60), (128, 128, 128)
-EACH = 10  # images shown of each class
+EACH = 10  # images to show of each class
 METRICS = {
-    'agreement': ('digits the classifier names as asked for', '{:.1%}'),
-    'within': ('distance within a class, in that of training digits', '{:.3f}'),
+    'agreement': ('digits that the classifier assigns to the requested class', '{:.1%}'),
+    'within': ('distance within a class, relative to training digits', '{:.3f}'),
     'fd_train': ("FD to training digits, classifier's features", '{:.2f}'),
     'fd_held_out': ("FD to held-out digits, classifier's features", '{:.2f}'),
     'share_mean': ('tokens shared with the nearest training digit, mean', '{:.1%}'),
-    'share_most': ('the same, the most of any image', '{:.1%}'),
-    'distinct': ('different grids of tokens', '{:,}'),
+    'share_most': ('tokens shared with the nearest training digit, maximum', '{:.1%}'),
+    'distinct': ('distinct token grids', '{:,}'),
     'samples': ('images', '{:,}'),
 }  # key in the results: name and form
 
 
 @dataclasses.dataclass
 class Drawn:
-    """Images that were drawn in one way."""
+    """Images drawn with the same settings."""
 
     images: Pixels  # (N, H, W, 3)
-    asked: NDArray[np.int64]  # (N,) classes
-    named: NDArray[np.int64]  # (N,) what a classifier says they are
+    asked: NDArray[np.int64]  # (N,) requested classes
+    named: NDArray[np.int64]  # (N,) classes predicted by a classifier
     results: Results
 
 
 @dataclasses.dataclass
 class Neighbours:
-    """Images that were drawn, and the training images that share most tokens with each."""
+    """Drawn images, and for each the training images that share the most tokens with it."""
 
     categories: list[str]
     images: Pixels  # (N, H, W, 3)
@@ -52,30 +52,30 @@ class Neighbours:
 
 @dataclasses.dataclass
 class Completions:
-    """Held-out images whose second half was drawn anew."""
+    """Held-out images whose second half was resampled."""
 
     categories: list[str]
     ids: list[str]
     images: Pixels  # (N, H, W, 3), from all of their tokens
-    kept: NDArray[np.bool_]  # (h, w): the tokens that stay
+    kept: NDArray[np.bool_]  # (h, w): True for tokens that are kept
     made: Pixels  # (N, k, H, W, 3)
     tokens_kept: int
-    completed: int  # images of the split
-    agreement: float  # of all that were completed
+    completed: int  # number of images of the split
+    agreement: float  # over all completed images
 
 
 @dataclasses.dataclass
 class GeneratorFacts:
-    """Everything the report says of a generator."""
+    """All facts of the report about a generator."""
 
     journal: list[dict[str, Any]]  # lines of log.jsonl
     drawn: dict[str, Drawn]  # 'guided', 'unguided'
     real: Results  # the same figures of held-out images
-    how: str  # how it is drawn from, in words
+    how: str  # sampling settings, as a sentence
     neighbours: Neighbours
     completions: Completions
     parameters: int
-    seconds: float  # of the command that trained it
+    seconds: float  # duration of the training command
 
 
 def headline(facts: GeneratorFacts) -> list[Card]:
@@ -83,22 +83,22 @@ def headline(facts: GeneratorFacts) -> list[Card]:
     steps = [line['step'] for line in facts.journal if line['kind'] == 'train']
     return [
         Card(
-            'new digits as asked for',
+            'new digits of the requested class',
             f'{100 * ours["agreement"]:.1f}',
             '%',
-            f'of {ours["samples"]}, as the classifier sees them; without guidance {free["agreement"]:.1%}',
+            f'of {ours["samples"]}, according to the classifier; without guidance {free["agreement"]:.1%}',
         ),
         Card(
-            'their diversity',
+            'diversity of new digits',
             f'{ours["within"]:.2f}',
             '',
-            f'distance within a class, in that of real digits; without guidance {free["within"]:.2f}',
+            f'distance within a class, relative to real digits; without guidance {free["within"]:.2f}',
         ),
         Card(
             'tokens in common',
             f'{100 * ours["share_most"]:.0f}',
             '%',
-            f'the most any new digit shares with a training digit; mean of the nearest {ours["share_mean"]:.0%}',
+            f'maximum of any new digit and its nearest training digit; mean {ours["share_mean"]:.0%}',
         ),
         Card(
             'FD of new digits',
@@ -128,9 +128,9 @@ def samples(facts: GeneratorFacts, page: Page) -> None:
     page.section(
         'drawn',
         'New digits',
-        'A small Llama learned the tokens of the training digits, and draws a class one token after the other; the decoder '
-        f'makes a picture of them. {facts.how} A row is a class, 0 to 9, with the first {EACH} that were drawn of it: nobody '
-        'picked them. A red frame: the classifier says it is another digit.',
+        'A small Llama was trained on the tokens of the training digits. It draws the tokens of a digit one after the other, '
+        f"and the tokenizer's decoder turns them into pixels. {facts.how} Each row shows the first {EACH} digits of a class, "
+        '0 to 9, without selection. Red frame: the classifier predicts another class.',
         [f'<div class="sheets">{"".join(sheets)}</div>'],
     )
 
@@ -147,10 +147,11 @@ def comparison(facts: GeneratorFacts, page: Page) -> None:
     page.section(
         'generated',
         'New digits, measured',
-        'The distance within a class is the mean distance of the pixels of two images of it, mean over classes, divided by '
-        'that of the training digits: 1 is as different as they are, 0 the same image again. Two grids share a token where '
-        'the same place holds the same code. Held-out digits show what to expect of real ones. The loss on held-out digits '
-        'rises when the generator learns training digits by heart; what it draws then shares more tokens with them.',
+        'The distance within a class is the mean pixel distance of two images of a class, averaged over classes and divided '
+        'by the same figure of the training digits: 1 means equally diverse, 0 means identical images. Two token grids share '
+        'a token if they have the same code at the same position. The figures of held-out digits are those to expect of real '
+        'digits. If the generator memorizes training digits, its loss on held-out digits rises, and its digits share more '
+        'tokens with training digits.',
         [f'<div class="beside">{figures}{row([loss_chart(facts)])}</div>'],
     )
 
@@ -184,8 +185,8 @@ def nearest(facts: GeneratorFacts, page: Page) -> None:
     page.section(
         'nearest',
         'New digits and the training digits nearest to them',
-        'By the number of tokens they share, in percent the nearest. The first guided one of each class, and then those that '
-        'share the most of all.',
+        'Nearest by the number of shared tokens; the percentage is that of the nearest training digit. First the first guided '
+        'digit of each class, then the digits with the largest percentages.',
         [stacks(['new', 'nearest', 'second', 'third'], columns)],
     )
 
@@ -200,23 +201,24 @@ def completions(facts: GeneratorFacts, page: Page) -> None:
                 category,
                 [
                     picture(image, f'{category}, {name}: from all of its tokens'),
-                    picture(given(image, found.kept), f'{category}, {name}: the half that is given'),
+                    picture(given(image, found.kept), f'{category}, {name}: the given half'),
                     *(picture(made, f'{category}, {name}: completion {n + 1}') for n, made in enumerate(found.made[index])),
                 ],
             )
         )
     page.section(
         'completions',
-        'Second halves drawn anew',
-        'Held-out digits of which the generator is given the class and the first half of the tokens. It keeps these '
-        f'(checked: all {found.tokens_kept:,} of them) and draws the others, with guidance. Pixels at the seam may differ: '
-        f'the decoder sees both sides. The classifier names {found.agreement:.1%} of {found.completed} such digits right.',
+        'Completions of half digits',
+        'The generator is given the class and the first half of the tokens of a held-out digit. It keeps the given tokens '
+        f'(checked: all {found.tokens_kept:,}) and draws the others, with guidance. Pixels at the seam can differ from the '
+        'original, since the decoder uses the tokens of both sides. The classifier assigns '
+        f'{found.agreement:.1%} of {found.completed} such digits to the right class.',
         [stacks(['digit', 'given', 'completed', 'once more'], columns)],
     )
 
 
 def class_sheet(drawn: Drawn, each: int = EACH, frame: int = 2) -> Pixels:
-    """The first ``each`` images of each class in a row of their own; framed in red where the classifier disagrees."""
+    """One row per class with its first ``each`` images; a red frame if the classifier predicts another class."""
     count, size = len(np.unique(drawn.asked)), drawn.images.shape[1]
     cell = size + 2 * frame
     sheet = np.full((count * cell, each * cell, 3), BETWEEN, np.uint8)
@@ -230,7 +232,7 @@ def class_sheet(drawn: Drawn, each: int = EACH, frame: int = 2) -> Pixels:
 
 
 def given(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
-    """An image (H, W, 3) with mid-grey where its tokens (h, w) are not kept."""
+    """An image (H, W, 3) in which cells of tokens (h, w) that are not kept are mid-grey."""
     scale = image.shape[0] // kept.shape[0], image.shape[1] // kept.shape[1]
     mask = np.kron(kept, np.ones(scale, bool)).astype(bool)
     shown = image.copy()
@@ -243,14 +245,14 @@ def sentence(facts: GeneratorFacts) -> str:
     ours, free = facts.drawn['guided'].results, facts.drawn['unguided'].results
     most, kept = max(ours['share_most'], free['share_most']), facts.completions.tokens_kept
     return (
-        f'Of {ours["samples"]} new digits the classifier names {100 * ours["agreement"]:.1f} % as asked for '
-        f'({100 * free["agreement"]:.1f} % without guidance); distance within a class {ours["within"]:.2f} '
-        f'({free["within"]:.2f}) of real digits; FD to training digits {ours["fd_train"]:.2f} ({free["fd_train"]:.2f}); they '
-        f'share at most {100 * most:.0f} % of the tokens with a training digit. Half images were completed, all {kept} given '
-        'tokens kept.'
+        f'Of {ours["samples"]} new digits the classifier assigns {100 * ours["agreement"]:.1f} % to the requested class '
+        f'({100 * free["agreement"]:.1f} % without guidance). Distance within a class {ours["within"]:.2f} '
+        f'({free["within"]:.2f}) of real digits; FD to training digits {ours["fd_train"]:.2f} ({free["fd_train"]:.2f}). '
+        f'They share at most {100 * most:.0f} % of the tokens with a training digit. Half digits were completed, all {kept} '
+        'given tokens kept.'
     )
 
 
 def seconds_of(commands: Sequence[tuple[str, float]], name: str) -> float:
-    """What ``vq.train NAME`` took."""
+    """The duration of ``vq.train NAME``."""
     return next(seconds for line, seconds in commands if f' -m vq.train {name} ' in line)

@@ -1,4 +1,4 @@
-"""Patches of codes as a sheet and as a page."""
+"""Patches of codes as an image (sheet) and as an HTML page."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from vq.io.pictures import grid
 Pixels = npt.NDArray[np.uint8]
 
 LABEL, HEADING, BETWEEN = 112, 26, 24  # pixels: left of a row of patches, above the rows, between the two halves
-LEAST = 40  # pixels of a patch on the sheet; smaller ones are enlarged
-BARS = 4096  # a chart with more bars than this would be all of the page
+LEAST = 40  # smallest size of a patch on the sheet in pixels; smaller patches are enlarged
+BARS = 4096  # no chart with more bars: it would dominate the size of the page
 
 
 @dataclasses.dataclass
 class Shown:
-    """Everything that is drawn."""
+    """The content of sheet and page."""
 
     counts: npt.NDArray[np.int64]  # of all codes
     most: list[int]
     least: list[int]
     patches: dict[int, Pixels]  # code -> (n, h, w, 3)
-    about: str  # what the tokens are of
+    about: str  # description of the tokens
 
     @property
     def total(self) -> int:
@@ -45,7 +45,7 @@ def share(count: int, total: int) -> str:
 
 
 def sheet(shown: Shown, columns: int) -> torch.Tensor:
-    """(3, H, W) uint8: the codes used most on the left, those used least on the right, a row of patches for each."""
+    """(3, H, W) uint8: one row of patches per code, the most used codes on the left, the least used on the right."""
     halves = [('used most', shown.most), ('used least', shown.least)]
     height, width = next(iter(shown.patches.values())).shape[1:3]
     scale = max(1, -(-LEAST // min(height, width)))
@@ -79,15 +79,15 @@ def page(shown: Shown, title: str, lead: str) -> Page:
         [
             Card('codes', f'{len(counts):,}'),
             Card('used', f'{100 * used / len(counts):.1f}', '%', f'{used:,} codes; {len(counts) - used:,} never'),
-            Card('perplexity', f'{perplexity:.1f}', '', 'as many codes, used alike, would be as even'),
+            Card('perplexity', f'{perplexity:.1f}', '', 'number of equally used codes with the same entropy'),
             Card('tokens', f'{total:,}', '', shown.about),
         ]
     )
     shown_share = share(int(counts[shown.most].sum()), total)
-    lines = f'The {len(shown.most)} codes with the most tokens, {shown_share} of all.'
+    lines = f'The {len(shown.most)} codes with the most tokens; together {shown_share} of all tokens.'
     found.section('most', 'Used most', lines, [_figures(shown, shown.most)])
     if shown.least:
-        lines = f'The {len(shown.least)} codes with the fewest tokens, without those that are never used.'
+        lines = f'The {len(shown.least)} codes with the fewest tokens, without unused codes.'
         found.section('least', 'Used least', lines, [_figures(shown, shown.least)])
     if len(counts) <= BARS:
         bars = sorted_bars('Tokens of each code', counts.tolist(), 'codes, by use', 'tokens')
@@ -100,6 +100,6 @@ def _figures(shown: Shown, codes: Sequence[int]) -> str:
     for code in codes:
         patches = torch.from_numpy(shown.patches[code]).permute(0, 3, 1, 2)
         pixels = grid(patches, columns, gap=1).permute(1, 2, 0).contiguous().numpy()
-        words = f'{len(patches)} patches that are code {code}'
+        words = f'{len(patches)} patches of code {code}'
         parts.append(f'<figure><figcaption>code {code}: {shown.words(code)}</figcaption>{picture(pixels, words)}</figure>')
     return f'<div class="sheets">{"".join(parts)}</div>'

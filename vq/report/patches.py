@@ -1,7 +1,7 @@
-"""What codes stand for: the patches of images that became a code, its cell of the token grid cut out pixel for pixel.
+"""The image patches of a code: cells of the token grid with that code, cropped from the images.
 
-Cell (i, j) of tokens (h, w) of an image (S, S) is its pixels i * S/h to (i + 1) * S/h, j * S/w to (j + 1) * S/w. The image is
-the sample as the tokenizer saw it, after the transform; anything else shows patches that have nothing to do with their codes.
+Cell (i, j) of tokens (h, w) of an image (S, S) has the pixels i * S/h to (i + 1) * S/h, j * S/w to (j + 1) * S/w. The image
+must be the tokenizer's input, after the transform; otherwise patches do not correspond to their codes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Pixels = npt.NDArray[np.uint8]
 Counts = npt.NDArray[np.int64]
 Place = tuple[int, int, int]  # row of the shards, i, j
 
-BEYOND, LINE = (150, 165, 190), (220, 40, 40)  # neither is likely to be taken for a part of the image
+BEYOND, LINE = (150, 165, 190), (220, 40, 40)  # colours that are unlikely in images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +31,7 @@ class TokenView:
     shards: ShardSet
     variant: int
     codebook: int | None  # of tokens (h, w, n); None for tokens (h, w)
-    codes: int  # of this codebook
+    codes: int  # number of codes of this codebook
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -39,7 +39,7 @@ class TokenView:
         return int(height), int(width)
 
     def pieces(self) -> Iterator[tuple[int, Counts]]:
-        """The first row of each shard, and its tokens (n, h, w)."""
+        """For each shard: the number of its first row, and its tokens (n, h, w)."""
         starts, column = self.shards.starts, self.shards.column('tokens')
         for start, stop in itertools.pairwise(starts):
             if stop > start:
@@ -47,7 +47,7 @@ class TokenView:
                 yield start, (tokens if self.codebook is None else tokens[..., self.codebook]).astype(np.int64)
 
     def count(self) -> Counts:
-        """How many tokens each code has, (codes,)."""
+        """The number of tokens of each code, (codes,)."""
         counts = np.zeros(self.codes, np.int64)
         for _, tokens in self.pieces():
             counts += np.bincount(tokens.ravel(), minlength=self.codes)
@@ -55,7 +55,7 @@ class TokenView:
 
 
 def choose_codes(counts: Counts, number: int) -> tuple[list[int], list[int]]:
-    """The codes with the most tokens, and those with the fewest but one; ties go to the lower number, none is in both."""
+    """The codes with the most tokens, and the used codes with the fewest. Ties go to the lower code; no code is in both."""
     used = np.flatnonzero(counts)
     falling = used[np.argsort(-counts[used], kind='stable')]
     most = falling[:number].tolist()
@@ -64,7 +64,7 @@ def choose_codes(counts: Counts, number: int) -> tuple[list[int], list[int]]:
 
 
 def choose_places(tokens: TokenView, counts: Counts, codes: Sequence[int], number: int, seed: int) -> dict[int, list[Place]]:
-    """For each code ``number`` of its places, every choice of them as likely as any other; the same in every run."""
+    """For each code ``number`` of its places, sampled uniformly without replacement from ``seed``."""
     wanted = {code: _draw(int(counts[code]), number, seed, code) for code in codes}
     slot = np.full(tokens.codes, -1, np.int64)
     slot[list(codes)] = np.arange(len(codes))
@@ -85,7 +85,7 @@ def choose_places(tokens: TokenView, counts: Counts, codes: Sequence[int], numbe
 
 
 def _draw(count: int, number: int, seed: int, code: int) -> list[int]:
-    """Some of 0 to ``count - 1``, in order: Floyd's sampling, which takes as many draws as it gives numbers."""
+    """``number`` of 0 to ``count - 1``, sorted, by Floyd's sampling: one random number for each."""
     stream, drawn = python_stream('patches', seed, code), set[int]()
     for last in range(max(count - number, 0), count):
         other = int(stream.random() * (last + 1))
@@ -94,18 +94,18 @@ def _draw(count: int, number: int, seed: int, code: int) -> list[int]:
 
 
 def cell_size(image: Pixels, grid: tuple[int, int]) -> tuple[int, int]:
-    """Pixels of a cell, height and width."""
+    """Height and width of a cell in pixels."""
     height, width = image.shape[:2]
     if height % grid[0] or width % grid[1]:
         raise UserError(
             f'images of {width} x {height} do not divide into {grid[1]} x {grid[0]} cells',
-            'Give the config, and the image size, that the tokens were made with.',
+            'Give the config and the image size with which the tokens were written.',
         )
     return height // grid[0], width // grid[1]
 
 
 def cut(image: Pixels, place: tuple[int, int], cell: tuple[int, int], context: int = 0) -> Pixels:
-    """Image (H, W, 3) -> the cell with ``context`` pixels around it: blue-grey beyond the image, a red line round the cell."""
+    """Image (H, W, 3) -> the cell with ``context`` pixels around it, blue-grey outside the image, and a red frame."""
     top, left = place[0] * cell[0], place[1] * cell[1]
     if not context:
         return image[top : top + cell[0], left : left + cell[1]]
@@ -114,7 +114,7 @@ def cut(image: Pixels, place: tuple[int, int], cell: tuple[int, int], context: i
     padded[:] = BEYOND
     padded[context : context + height, context : context + width] = image
     patch = padded[top : top + cell[0] + 2 * context, left : left + cell[1] + 2 * context].copy()
-    low, high, right = context - 1, context + cell[0], context + cell[1]  # the line lies outside of the cell
+    low, high, right = context - 1, context + cell[0], context + cell[1]  # the line is outside of the cell
     patch[[low, high], low : right + 1] = LINE
     patch[low : high + 1, [low, right]] = LINE
     return patch
@@ -123,7 +123,7 @@ def cut(image: Pixels, place: tuple[int, int], cell: tuple[int, int], context: i
 def cut_all(
     places: dict[int, list[Place]], read: Callable[[int], Pixels], grid: tuple[int, int], context: int
 ) -> dict[int, Pixels]:
-    """Code -> its patches (n, h, w, 3). ``read`` gives the sample of a row, and is asked once for each."""
+    """Code -> its patches (n, h, w, 3). ``read`` returns the image of a row; it is called once per row."""
     by_row: dict[int, list[tuple[int, int, int, int]]] = {}
     for code, found in places.items():
         for number, (row, i, j) in enumerate(found):

@@ -1,4 +1,4 @@
-"""The report of a tokenizer's run: facts that commands left behind, put into sections of a page."""
+"""The report of a tokenizer's run: an HTML page from the results of commands."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METRICS = {
     'mse': ('MSE', '{:.5f}'),
     'codebook_usage': ('codebook usage', '{:.1%}'),
     'fd': ("FD, classifier's features", '{:.2f}'),
-    'recognised': ('digits a classifier names', '{:.1%}'),
+    'recognised': ('accuracy of a classifier', '{:.1%}'),
     'perplexity': ('perplexity', '{:.1f}'),
     'dead_codes': ('codes never used', '{:.0f}'),
     'samples': ('images', '{}'),
@@ -34,7 +34,7 @@ METRICS = {
 
 @dataclasses.dataclass
 class Samples:
-    """Held-out images beside what becomes of them."""
+    """Held-out images with their reconstructions and tokens."""
 
     categories: list[str]
     ids: list[str]
@@ -46,13 +46,13 @@ class Samples:
 
 @dataclasses.dataclass
 class Facts:
-    """Everything the report says."""
+    """All facts of the report."""
 
     name: str  # of the run
     journal: list[dict[str, Any]]  # lines of log.jsonl
     validations: Sequence[tuple[int, Results]]  # (step, results) on the first held-out split, in order
     held_out: dict[str, tuple[Results, Results]]  # split -> (tokenizer, baseline)
-    classifier: Results  # of the network that looks at reconstructions, on real digits
+    classifier: Results  # of the classifier that evaluates reconstructions, on real digits
     samples: Samples
     counts: dict[str, list[int]]  # split -> uses of each code
     code_pictures: Pixels  # (K, p, p, 3)
@@ -64,13 +64,13 @@ class Facts:
     commands: list[tuple[str, float]]  # (as typed, seconds)
     config: str
     machine: list[tuple[str, str]]
-    tiny: bool = False  # a dry run: everything small, no figure worth reading
-    generator: GeneratorFacts | None = None  # one that was trained on the tokens
+    tiny: bool = False  # a dry run: everything is small, and figures are meaningless
+    generator: GeneratorFacts | None = None  # of a generator trained on the tokens
 
 
 def build_page(facts: Facts, title: str, lead: str) -> Page:
     page = Page(
-        title, ('Dry run: a tiny model after a few steps. No figure below means anything. ' if facts.tiny else '') + lead
+        title, ('Dry run: a tiny model after a few steps. All figures below are meaningless. ' if facts.tiny else '') + lead
     )
     page.cards([*headline(facts), *([] if facts.generator is None else of_generator.headline(facts.generator))])
     sections: list[Callable[[Facts, Page], None]] = [reconstructions, comparison, training, maps, usage, codebook]
@@ -103,13 +103,13 @@ def headline(facts: Facts) -> list[Card]:
             'FD of reconstructions',
             f'{ours["fd"]:.2f}',
             '',
-            f'k-means: {baseline["fd"]:.2f}; features of a classifier that names {classifier["top1"]:.1%} of the digits',
+            f'k-means: {baseline["fd"]:.2f}; features of a classifier with {classifier["top1"]:.1%} accuracy on real digits',
         ),
         Card(
             'still recognised',
             f'{100 * ours["recognised"]:.1f}',
             '%',
-            f'reconstructions the classifier names right; k-means: {baseline["recognised"]:.1%}',
+            f"the classifier's accuracy on reconstructions; k-means: {baseline['recognised']:.1%}",
         ),
         Card('an image is', f'{bits:.0f}', 'bits', f'{tokens} tokens of {facts.bits:g} bits; raw pixels: {show(raw)}'),
         Card(
@@ -136,11 +136,12 @@ def comparison(facts: Facts, page: Page) -> None:
     page.section(
         'metrics',
         'Measured against k-means',
-        'k-means on raw pixel patches has the same number of codes and of tokens per image, and sees the same '
-        'training images. It is computed in this report and measured by the same code. PSNR is the mean over images of each '
-        "image's PSNR on 8-bit pixels. A code counts as used if any image of the split has it. The FD is the Frechet distance "
-        'between reconstructions and their originals in the features of a small classifier; figures of other classifiers do '
-        f'not compare. It names {facts.classifier["top1"]:.1%} of the real digits of {next(iter(facts.held_out))}.',
+        'k-means on raw pixel patches has the same number of codes, the same number of tokens per image and the same '
+        'training images. It is computed for this report and measured by the same code. PSNR is the mean over images of the '
+        'PSNR on 8-bit pixels. A code counts as used if any image of the split has it. FD is the Frechet distance between '
+        'reconstructions and their originals in the features of a small classifier, so it cannot be compared with figures of '
+        f'other classifiers. Accuracy of this classifier on real digits of {next(iter(facts.held_out))}: '
+        f'{facts.classifier["top1"]:.1%}.',
         [f'<div class="beside">{figures}{bars}</div>'],
     )
 
@@ -156,13 +157,13 @@ def training(facts: Facts, page: Page) -> None:
     psnr = Series('tokenizer', checked, [found['psnr'] for _, found in facts.validations])
     baseline = next(iter(facts.held_out.values()))[1]
     charts = [
-        line_chart('Training losses', losses, 'step', log=True, note='Means between two log lines, before their weights.'),
+        line_chart('Training losses', losses, 'step', log=True, note='Means between two log lines, without loss weights.'),
         line_chart(
             'PSNR on held-out images, dB',
             [psnr],
             'step',
             references=[('k-means', baseline['psnr'])],
-            note='Each checkpoint, with averaged weights. The last one is reported, whichever is best.',
+            note='Each checkpoint, with averaged weights. The report uses the last checkpoint, not the best.',
         ),
         line_chart('Learning rate', rates, 'step', zero=True),
     ]
@@ -177,7 +178,7 @@ def training(facts: Facts, page: Page) -> None:
                 ],
                 'step',
                 zero=True,
-                note=f'In windows of {windows[0]} steps. Codes that die move to features of the moment.',
+                note=f'In windows of {windows[0]} steps. Dead codes are reinitialized with current features.',
             )
         )
     page.section('training', 'Training', '', [row(charts)])
@@ -204,8 +205,8 @@ def reconstructions(facts: Facts, page: Page) -> None:
     page.section(
         'reconstructions',
         'Reconstructions of held-out digits',
-        'The first three of each class, decoded from the token files alone. The last row is what k-means on raw '
-        'patches makes of the same digits with as many tokens and codes.',
+        'The first three of each class, decoded from the token files alone. The last row shows k-means on raw patches, with '
+        'the same number of tokens and codes.',
         [stacks(['input', 'reconstruction', 'error, 4 fold', 'k-means'], columns)],
     )
 
@@ -223,8 +224,8 @@ def maps(facts: Facts, page: Page) -> None:
     page.section(
         'tokens',
         'Token maps',
-        'What the tokenizer writes down: one number per cell. A code has the same colour everywhere; the colours '
-        'of codes that look alike are not related.',
+        'The output of the tokenizer: one number per cell. A code has the same colour everywhere; similar codes do not have '
+        'similar colours.',
         [f'<div class="maps">{html}</div>'],
     )
 
@@ -255,9 +256,9 @@ def codebook(facts: Facts, page: Page) -> None:
     page.section(
         'codes',
         'The codebook as pictures',
-        'Each code of the tokenizer as the mean of the training patches it was chosen for (crossed out if none). '
-        'These are softer than the codes of k-means, which are patches to be pasted: the decoder draws a patch from '
-        'its code and from the codes around it. Sorted by brightness.',
+        'Each code of the tokenizer is shown as the mean of its training patches (crossed out if unused). These means are '
+        'softer than the codes of k-means, which are patches themselves: the decoder computes a patch from its code and from '
+        'the codes around it. Sorted by brightness.',
         [f'<div class="sheets">{"".join(html)}</div>'],
     )
 
@@ -266,9 +267,9 @@ def details(facts: Facts, page: Page) -> None:
     commands = [(command, f'{seconds:.1f} s') for command, seconds in facts.commands]
     page.section(
         'commands',
-        'Do it again',
-        'The demo is these commands, in this order; each took the time above it. Where there are two cores the classifier '
-        'learned while the tokenizer did. ' + '; '.join(f'{name}: {value}' for name, value in facts.machine) + '.',
+        'Reproduce it',
+        'The demo ran these commands in this order; the time above a command is its duration. With two cores the classifier '
+        'trains at the same time as the tokenizer. ' + '; '.join(f'{name}: {value}' for name, value in facts.machine) + '.',
         [shell(commands), folded('The composed config', facts.config)],
     )
 
@@ -293,7 +294,7 @@ def token_picture(tokens: NDArray[np.int64], category: str) -> str:
 
 
 def ordered(patches: Pixels, counts: Sequence[int] | None) -> Pixels:
-    """Patches (K, p, p, 3) from dark to bright; those of codes without a count are crossed out and come last."""
+    """Patches (K, p, p, 3) sorted from dark to bright; patches of unused codes are crossed out and last."""
     keys = patches.reshape(len(patches), -1).mean(1)
     shown = patches.copy()
     if counts is not None:
@@ -307,7 +308,7 @@ def ordered(patches: Pixels, counts: Sequence[int] | None) -> Pixels:
 
 
 def tile(patches: Pixels, gap: int = 1) -> Pixels:
-    """(K, p, p, 3) -> one sheet, about square, mid-grey between the patches."""
+    """(K, p, p, 3) -> one nearly square sheet, mid-grey between the patches."""
     count, size = patches.shape[:2]
     columns = int(np.ceil(np.sqrt(count)))
     rows = -(-count // columns)

@@ -1,1 +1,1 @@
-"""Frozen networks that understand images: encoders, losses and metrics look through their eyes."""
+"""Frozen pretrained image networks, whose features encoders, losses and metrics use."""

@@ -1,4 +1,4 @@
-"""Any classifier trained with this toolkit as a feature network: for data on which Inception says nothing."""
+"""Any classifier trained with this toolkit as a feature network, for data unlike the training data of Inception."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vq.registries import VQFeatureNetworkRegistry
 
 @runtime_checkable
 class Represents(Protocol):
-    """What a task needs to be a feature network."""
+    """The interface that a task needs to serve as a feature network."""
 
     dimension: int
 
@@ -31,20 +31,20 @@ class Represents(Protocol):
 
 @VQFeatureNetworkRegistry.register_()
 class ClassifierFeatures(FeatureNetwork):
-    """uint8 images -> what the last linear layer of a classifier takes, and its logits; in fp32.
+    """uint8 images -> the input of a classifier's last linear layer, and the logits; in fp32.
 
-    - ``classifier``: the task that was trained, as its config has it.
+    - ``classifier``: the trained task, as in its config.
     - ``weights``: its run, a checkpoint, or a file (see ``vq/io/runs.py``). Read by ``load_pretrained``; random until then.
-    - ``image_size``: images of another size are resized to it, bilinear with antialiasing; None: they are taken as they are.
+    - ``image_size``: images of another size are resized to it, bilinear with antialiasing; None: images are not resized.
 
-    ``classifier_features`` takes all three from a run. Figures of different runs do not compare.
+    ``classifier_features`` takes all three from a run. Figures of different runs cannot be compared.
     """
 
     def __init__(self, classifier: Task, weights: str | None = None, image_size: int | None = None) -> None:
         super().__init__()
         if not isinstance(classifier, Represents):
             raise ConfigError(
-                f'{type(classifier).__name__} gives no features of whole images', 'Give an ImageClassification as classifier.'
+                f'{type(classifier).__name__} has no features of whole images', 'Give an ImageClassification as classifier.'
             )
         self.classifier, self.weights, self.image_size = classifier, weights, image_size
         self.dimension = classifier.dimension
@@ -63,7 +63,7 @@ class ClassifierFeatures(FeatureNetwork):
         if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 3:
             raise ConfigError(
                 f'the classifier was given {image.dtype} of the shape {tuple(image.shape)}',
-                'Give uint8 images (B, 3, H, W): floats have no agreed range, and gray images three equal channels.',
+                'Give uint8 images (B, 3, H, W): the range of floats is ambiguous. Repeat the channel of gray images 3 times.',
             )
         with no_autocast(image.device):
             x = to_float(image)
@@ -83,22 +83,22 @@ class ClassifierFeatures(FeatureNetwork):
 
     def _source(self) -> Run:
         if self.weights is None:
-            raise UserError('the config does not say where the classifier has its weights from', 'Name its run as weights.')
+            raise UserError('the config has no weights for the classifier', "Give the classifier's run as weights.")
         return find(self.weights)
 
     def _inner(self) -> list[Pretrained]:
-        """Frozen parts of the classifier, which have files of their own."""
+        """Frozen parts of the classifier, which have their own pretrained files."""
         return [part for part in self.classifier.modules() if isinstance(part, Pretrained) and part.frozen]
 
 
 def classifier_features(name: str | Path, trust: bool = False) -> ClassifierFeatures:
-    """The network of a run of the classification task: its NAME, its folder, or one of its checkpoints. Weights are read.
+    """The feature network, with weights, of a classification run: its NAME, its folder, or one of its checkpoints.
 
-    ``trust``: import the modules that the run names.
+    ``trust``: import the custom_imports of the run.
     """
     run = find(name, trust=trust)
     if run.checkpoint is None:
-        raise UserError(f'{run.weights} is a file, and does not say what network it is of', 'Give the run.')
+        raise UserError(f'{run.weights} is a file without the config of its network', 'Give the run.')
     import_modules(run.custom_imports)
     classifier, image = (run.config.get('trainer') or {}).get('model') or run.model, run.spec.image
     network: ClassifierFeatures = VQFeatureNetworkRegistry.build(

@@ -17,24 +17,24 @@ from vq.nn.precision import exact_matmul, no_autocast
 from vq.registries import VQFeatureNetworkRegistry
 
 FILE = 'clip/clip-vit-large-patch14-336.bin'
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's own images
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of CLIP's training images
 PATCH = 14
-OTHERS = ('text_model.', 'text_projection.', 'logit_scale')  # the other half of the file
-UNUSED = ('vision_model.embeddings.position_ids',)  # numbers from 0 on
+OTHERS = ('text_model.', 'text_projection.', 'logit_scale')  # the text half of the file
+UNUSED = ('vision_model.embeddings.position_ids',)  # the buffer 0, 1, 2, ...
 
 
 @VQFeatureNetworkRegistry.register_()
 class CLIPImages(FeatureNetwork):
-    """uint8 images -> the projected embedding, ``dimension`` numbers, in fp32, its length as it comes. There are no logits.
+    """uint8 images -> the projected embedding of ``dimension`` numbers in fp32, not normalized. There are no logits.
 
-    The square in the middle is resized to ``image_size`` as Pillow does (bicubic, antialiased, 8 bits) and normalised with
-    CLIP's mean and deviation, as CMMD's authors have it. The distance ``cmmd`` brings embeddings to unit length itself.
+    The centre square is resized to ``image_size`` as Pillow does (bicubic, antialiased, 8 bits) and normalised with CLIP's
+    mean and standard deviation, as in the code of CMMD's authors. ``cmmd`` itself normalizes embeddings to unit length.
 
-    The defaults are ViT-L/14 at 336 pixels, with which CMMD was defined. Needs the package transformers; the file has its
-    names, with or without the text half. Until ``load_pretrained`` weights are random.
+    The defaults are ViT-L/14 at 336 pixels, the network of CMMD's definition. Needs the package transformers. The file has
+    the parameter names of transformers, with or without the text half. Until ``load_pretrained`` weights are random.
     """
 
-    mean: Tensor  # (1, 3, 1, 1), as is std; of 8-bit values
+    mean: Tensor  # (1, 3, 1, 1), like std; for 8-bit values
     std: Tensor
 
     def __init__(
@@ -69,7 +69,7 @@ class CLIPImages(FeatureNetwork):
         }
 
     def prepare(self, image: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> what the network takes, fp32 (B, 3, image_size, image_size)."""
+        """uint8 (B, 3, H, W) -> the network's input, fp32 (B, 3, image_size, image_size)."""
         return (resize_like_pillow(crop_centre(image), self.image_size, self.image_size).float() - self.mean) / self.std
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class CLIPImages(FeatureNetwork):
         self.fill(read_weights(file)[0], str(file))
 
     def fill(self, published: dict[str, Tensor], source: str) -> None:
-        """Take the image half of the published file, by its names."""
+        """Load the image half of the published file, by parameter names."""
         given = {name: value for name, value in published.items() if not name.startswith(OTHERS) and name not in UNUSED}
         own = self.encoder.state_dict()
         odd = [name for name in own if name not in given or given[name].shape != own[name].shape]
@@ -97,8 +97,8 @@ class CLIPImages(FeatureNetwork):
         if odd:
             raise UserError(
                 f'{source} is not the CLIP of {self.dimension} features and {self.depth} layers\n'
-                f'  missing, too many, or of another shape: {listing(odd, most=4)}',
-                'Give pytorch_model.bin or model.safetensors of openai/clip-vit-large-patch14-336, or the sizes of yours.',
+                f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
+                'Give pytorch_model.bin or model.safetensors of openai/clip-vit-large-patch14-336, or the sizes of your file.',
             )
         self.encoder.load_state_dict(given)
 

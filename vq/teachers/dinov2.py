@@ -20,23 +20,24 @@ from vq.registries import VQFeatureNetworkRegistry
 FILE = 'dinov2/dinov2_vitl14_pretrain.pth'
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
 PATCH = 14
-OFFSET = 0.1  # added to the number of patches where position embeddings are resized: the published network does so
-UNUSED = ('mask_token',)  # of training
+OFFSET = 0.1  # added to the number of patches when position embeddings are resized, as in the published network
+UNUSED = ('mask_token',)  # for training only
 
 
 @VQFeatureNetworkRegistry.register_()
 class DINOv2(FeatureNetwork):
-    """uint8 images -> the class token after the last layer norm, ``dimension`` numbers, in fp32. There are no logits.
+    """uint8 images -> the class token after the last layer norm, ``dimension`` numbers in fp32. There are no logits.
 
-    Images are resized to ``image_size`` on both sides as Pillow does (bicubic, antialiased, 8 bits; a picture that is not
-    square is squeezed, not cropped) and normalised with ImageNet's mean and deviation. Position embeddings of the
-    published file, for 37 x 37 patches, are resized once, when weights are loaded, by the network's own rule.
+    Both sides of images are resized to ``image_size`` as Pillow does (bicubic, antialiased, 8 bits; an image that is not
+    square is squeezed, not cropped). Images are normalised with ImageNet's mean and standard deviation. The position
+    embeddings of the published file, for 37 x 37 patches, are resized once, when weights are loaded, as the published
+    network does.
 
-    The defaults are ViT-L/14, with which the distance was defined. Needs the package timm. Until ``load_pretrained``
+    The defaults are ViT-L/14, the network of FD-DINOv2's definition. Needs the package timm. Until ``load_pretrained``
     weights are random.
     """
 
-    mean: Tensor  # (1, 3, 1, 1), as is std; of 8-bit values
+    mean: Tensor  # (1, 3, 1, 1), like std; for 8-bit values
     std: Tensor
 
     def __init__(
@@ -65,7 +66,7 @@ class DINOv2(FeatureNetwork):
         }
 
     def prepare(self, image: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> what the network takes, fp32 (B, 3, image_size, image_size)."""
+        """uint8 (B, 3, H, W) -> the network's input, fp32 (B, 3, image_size, image_size)."""
         return (resize_like_pillow(image, self.image_size, self.image_size).float() - self.mean) / self.std
 
     @torch.no_grad()
@@ -85,7 +86,7 @@ class DINOv2(FeatureNetwork):
         self.fill(read_weights(file)[0], str(file))
 
     def fill(self, published: dict[str, Tensor], source: str) -> None:
-        """Take the weights of the published file, by its names."""
+        """Load the weights of the published file, by parameter names."""
         given = {name: value for name, value in published.items() if name not in UNUSED}
         if 'pos_embed' in given and given['pos_embed'].ndim == 3:
             given['pos_embed'] = resize_positions(given['pos_embed'], self.image_size // PATCH)
@@ -95,8 +96,8 @@ class DINOv2(FeatureNetwork):
         if odd:
             raise UserError(
                 f'{source} is not the DINOv2 of {self.dimension} features and {len(self.transformer.blocks)} layers\n'
-                f'  missing, too many, or of another shape: {listing(odd, most=4)}',
-                f'Give {Path(FILE).name}, or the dimension, depth and heads of the file you have.',
+                f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
+                f'Give {Path(FILE).name}, or the dimension, depth and heads of your file.',
             )
         self.transformer.load_state_dict(given)
 
@@ -104,7 +105,7 @@ class DINOv2(FeatureNetwork):
 def resize_positions(positions: Tensor, side: int) -> Tensor:
     """Position embeddings (1, 1 + n * n, D), the class token's first -> (1, 1 + side * side, D).
 
-    Bicubic without antialiasing, by the factor (side + 0.1) / n and not side / n: the figures of others rest on that.
+    Bicubic without antialiasing, by the factor (side + 0.1) / n and not side / n, as in published figures.
     """
     grid = round((positions.shape[1] - 1) ** 0.5)
     if grid == side or grid**2 + 1 != positions.shape[1]:

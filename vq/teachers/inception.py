@@ -1,8 +1,8 @@
-"""The Inception network of the Frechet inception distance: TensorFlow's weights of 2015, by way of pytorch-fid's file.
+"""The Inception network of the Frechet inception distance: TensorFlow's weights of 2015, from pytorch-fid's file.
 
-Batch norms are folded into the convolutions when weights are loaded, tensors are channels last, and where an average pool
-comes before a 1x1 convolution the convolution, which has fewer channels, goes first: both are linear, and padding is not
-counted. Features differ from the published network's by rounding alone.
+Three optimizations, after which features differ from the published network's by rounding alone: batch norms are folded into
+convolutions when weights are loaded; tensors are channels last; and a 1x1 convolution after an average pool runs before the
+pool, on fewer channels. The two commute, since both are linear and the pool does not count padding.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Conv(nn.Module):
 
     @torch.no_grad()
     def fold(self, weight: Tensor, scale: Tensor, shift: Tensor, mean: Tensor, variance: Tensor) -> None:
-        """W' = W g / sqrt(v + eps), b' = s - m g / sqrt(v + eps), in float64 on the way."""
+        """W' = W g / sqrt(v + eps), b' = s - m g / sqrt(v + eps), computed in float64."""
         gain = scale.double() / torch.sqrt(variance.double() + BN_EPS)
         self.conv.weight.copy_(weight.double() * gain.view(-1, 1, 1, 1))
         assert self.conv.bias is not None
@@ -50,21 +50,21 @@ class Conv(nn.Module):
 
 
 class PooledConv(Conv):
-    """relu(W * average3x3(x) + b), the pool last."""
+    """relu(W * average3x3(x) + b), computed with the pool after the convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu_(F.avg_pool2d(self.conv(x), 3, 1, 1, count_include_pad=False))
 
 
 class MaxPooledConv(Conv):
-    """relu(W * max3x3(x) + b): what TensorFlow's graph has in its last block."""
+    """relu(W * max3x3(x) + b), as in the last block of TensorFlow's graph."""
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(F.max_pool2d(x, 3, 1, 1))
 
 
 class MixedA(nn.Module):
-    """35 x 35."""
+    """Block at 35 x 35."""
 
     def __init__(self, channels: int, pool_channels: int) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class MixedA(nn.Module):
 
 
 class MixedB(nn.Module):
-    """35 x 35 to 17 x 17."""
+    """Downsampling from 35 x 35 to 17 x 17."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class MixedB(nn.Module):
 
 
 class MixedC(nn.Module):
-    """17 x 17."""
+    """Block at 17 x 17."""
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class MixedC(nn.Module):
 
 
 class MixedD(nn.Module):
-    """17 x 17 to 8 x 8."""
+    """Downsampling from 17 x 17 to 8 x 8."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class MixedD(nn.Module):
 
 
 class MixedE(nn.Module):
-    """8 x 8; the last one of the network has a maximum where the others have an average."""
+    """Block at 8 x 8, with an average pool or, in the last block of the network, a max pool."""
 
     def __init__(self, channels: int, pooled: type[Conv]) -> None:
         super().__init__()
@@ -156,9 +156,9 @@ def _column(channels: int, out_channels: int, length: int = 7) -> Conv:
 
 
 class Maps(NamedTuple):
-    """What the network sees on the way; all but the last as they are, channels last."""
+    """Intermediate feature maps, channels last."""
 
-    blocks: tuple[Tensor, Tensor, Tensor]  # 64, 192 and 768 channels: before each halving of the resolution
+    blocks: tuple[Tensor, Tensor, Tensor]  # 64, 192 and 768 channels, from the last layer of each resolution
     spatial: Tensor  # (B, 7, 17, 17)
     final: Tensor  # (B, 2048, 8, 8)
 
@@ -167,14 +167,14 @@ class Maps(NamedTuple):
 class FIDInception(FeatureNetwork):
     """uint8 images -> 2048 pooled features, 1008 logits, 17 x 17 x 7 spatial features.
 
-    ``preprocessing`` says how images come to 299 x 299 and to [-1, 1]; figures of the two do not compare:
+    ``preprocessing`` selects how images are resized to 299 x 299 and scaled to [-1, 1]; figures of the two cannot be compared:
 
-    - 'tensorflow': bilinear as TensorFlow 1 had it (pixel corners aligned at the top left), then (x - 128) / 128. That is the
-      network FID was defined with, ADM's evaluator and torch-fidelity.
-    - 'pytorch_fid': x / 255, bilinear between pixel centres, then 2 x - 1, as the package of that name.
+    - 'tensorflow': bilinear as in TensorFlow 1 (pixel corners aligned at the top left), then (x - 128) / 128. As in the
+      definition of FID, ADM's evaluator and torch-fidelity.
+    - 'pytorch_fid': x / 255, bilinear between pixel centres, then 2 x - 1. As in the package pytorch-fid.
 
-    ``precision`` 'bf16' is faster and moves features by about 4e-3; it is named in every result. Logits are without the
-    bias, as the Inception Score's reference has them. Until ``load_pretrained`` weights are random.
+    ``precision`` 'bf16' is faster and changes features by about 4e-3; every result records it. Logits are without the
+    bias, as in the reference implementation of the Inception Score. Until ``load_pretrained`` weights are random.
     """
 
     dimension = 2048
@@ -213,7 +213,7 @@ class FIDInception(FeatureNetwork):
         return {'network': 'FIDInception', 'preprocessing': self.preprocessing, 'precision': self.precision}
 
     def prepare(self, image: Tensor) -> Tensor:
-        """uint8 (B, 3, H, W) -> what the network takes, fp32 (B, 3, 299, 299), channels last."""
+        """uint8 (B, 3, H, W) -> the network's input, fp32 (B, 3, 299, 299), channels last."""
         x = image.float()
         if self.preprocessing == 'tensorflow':
             x = (resize_like_tensorflow(x, SIZE) - 128) / 128
@@ -236,7 +236,7 @@ class FIDInception(FeatureNetwork):
         if image.dtype != torch.uint8 or image.ndim != 4 or image.shape[1] != 3:
             raise ConfigError(
                 f'Inception was given {image.dtype} of the shape {tuple(image.shape)}',
-                'Give uint8 images (B, 3, H, W): floats have no agreed range, and gray images three equal channels.',
+                'Give uint8 images (B, 3, H, W): the range of floats is ambiguous. Repeat the channel of gray images 3 times.',
             )
         half = torch.autocast(image.device.type, torch.bfloat16, enabled=self.precision == 'bf16')
         with exact_products(), no_autocast(image.device), half:
@@ -253,7 +253,7 @@ class FIDInception(FeatureNetwork):
         self.fill(read_weights(file)[0], str(file))
 
     def fill(self, published: dict[str, Tensor], source: str) -> None:
-        """Take the weights of pytorch-fid's file, by its names."""
+        """Load the weights of pytorch-fid's file, by parameter names."""
         convolutions = {name: module for name, module in self.named_modules() if isinstance(module, Conv)}
         leaves = ('conv.weight', 'bn.weight', 'bn.bias', 'bn.running_mean', 'bn.running_var')
         wanted = {'fc.weight': self.fc.weight.shape}

@@ -1,4 +1,4 @@
-"""The metric of a pass: what it reads, against the functions it is made of, whatever cut the pass into batches."""
+"""The feature metric of a pass against the functions it uses, for any batches."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def measure(places: list[int], size: int, **settings: Any) -> dict[str, float]:
 
 
 def last(network: Projection, images: Tensor) -> Features:
-    """Features of the last block: it is filled up."""
+    """Features of the last block, which is padded."""
     found = network(torch.cat([images, images.new_zeros(32 - len(images), 3, 8, 8)]))
     return Features(*(value[: len(images)] for value in found))
 
@@ -169,7 +169,7 @@ def test_foreign_files_are_read_and_what_they_hide_is_said(tmp_path: Path) -> No
         metric.reset()
         feed(metric, [*range(COUNT)], 16)
         assert metric.compute() == pytest.approx(measure([*range(COUNT)], 16), rel=1e-9)
-        assert any('does not say its network' in note for note in metric.describe()['notes'])
+        assert any('does not record network' in note for note in metric.describe()['notes'])
 
 
 def test_ours_are_read_by_others(tmp_path: Path) -> None:
@@ -195,7 +195,7 @@ def test_missing_things_are_said_before_the_pass(tmp_path: Path, monkeypatch: py
     with pytest.raises(UserError, match=r'no readable \.npz'):
         read_reference('page')
     np.savez(tmp_path / 'fid' / 'samples.npz', arr_0=np.zeros((2, 8, 8, 3)))
-    with pytest.raises(UserError, match='and no statistics'):
+    with pytest.raises(UserError, match='but no statistics'):
         read_reference('samples')
 
 

@@ -39,7 +39,7 @@ def test_diagonal_and_commuting_covariances(dimension):
 
 
 def test_spectra_over_many_decades():
-    """Two close sets, as of good reconstructions: the traces cancel, and what is left must be right."""
+    """Two close sets, as of good reconstructions: the traces cancel, and the remainder must be precise."""
     a = torch.zeros(200).double(), torch.logspace(0, -10, 200).double()
     b = a[0], a[1] * torch.linspace(0.98, 1.03, 200).double()
     turn = rotation(200)
@@ -48,7 +48,7 @@ def test_spectra_over_many_decades():
 
 
 def test_singular_covariances_by_hand():
-    """Some directions without any variance, in one set or in both."""
+    """Some directions have no variance, in one set or in both."""
     a, b, turn = diagonal(0), diagonal(1), rotation(30)
     a[1][:12] = 0
     b[1][8:20] = 0
@@ -65,7 +65,7 @@ def test_a_set_has_no_distance_to_itself(count):
 @pytest.mark.filterwarnings('ignore:The `disp` argument')
 @pytest.mark.parametrize('counts', [(400, 300), (400, 20), (25, 300), (15, 20)])
 def test_against_the_peers(counts):
-    """Few samples of 37 dimensions too, where the covariances are singular; it does not matter which set is first."""
+    """Also for few samples of 37 dimensions, with singular covariances. The distance is symmetric."""
     from pytorch_fid.fid_score import calculate_frechet_distance
     from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 
@@ -92,7 +92,7 @@ def test_too_few_samples_are_said_and_logged(caplog):
     assert '37 samples' in note and 'biased upwards' in note
     assert [record.getMessage() for record in caplog.records] == [note]
     unknown = Moments(small.mean, small.covariance)
-    assert frechet_distance(unknown, unknown).notes == ()  # a file that does not tell
+    assert frechet_distance(unknown, unknown).notes == ()  # a file without a count
 
 
 def test_the_bias_of_the_means_is_what_the_note_says(caplog):
@@ -113,5 +113,5 @@ def test_statistics_that_cannot_be_compared():
         frechet_distance(good, Moments(torch.zeros(4).double(), torch.eye(4).double()))
     with pytest.raises(UserError, match='NaN'):
         frechet_distance(good, Moments(torch.zeros(3).double(), torch.eye(3).double() * torch.nan))
-    with pytest.raises(UserError, match='does not go with'):
+    with pytest.raises(UserError, match='does not fit'):
         frechet_distance(Moments(torch.zeros(3).double(), torch.eye(4).double()), good)

@@ -45,9 +45,9 @@ def test_the_order_is_that_of_the_keys():
 
 
 def test_extremes():
-    certain = torch.eye(8)[torch.arange(64) % 8] * 1e4  # sure, and all classes equally often
+    certain = torch.eye(8)[torch.arange(64) % 8] * 1e4  # confident, and all classes equally often
     assert inception_score(certain, 2).mean == pytest.approx(8, rel=1e-12)
-    assert inception_score(torch.full((20, 8), 3.0), 1).mean == pytest.approx(1, rel=1e-12)  # knows nothing
+    assert inception_score(torch.full((20, 8), 3.0), 1).mean == pytest.approx(1, rel=1e-12)  # uniform
     assert inception_score(certain[::8], 1).mean == pytest.approx(1, rel=1e-12)  # always the same class
     half = torch.tensor([[math.log(3), 0.0], [0.0, math.log(3)]])
     expected = math.exp(0.75 * math.log(0.75) + 0.25 * math.log(0.25) - math.log(0.5))

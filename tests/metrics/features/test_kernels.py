@@ -42,7 +42,7 @@ def test_polynomial_mmd_pair_by_pair(n, m, blocks, monkeypatch):
 
 @pytest.mark.parametrize('blocks', [False, True])
 def test_polynomial_mmd_against_the_peers(blocks, monkeypatch):
-    """Both keep the diagonal between the sets, and divide by n n."""
+    """Both include the diagonal of the cross term, and divide by n n."""
     from torch_fidelity.metric_kid import kernel_mmd
     from torchmetrics.image.kid import poly_mmd
 
@@ -107,7 +107,7 @@ def test_cmmd_is_zero_for_equal_sets_and_biased_for_equal_distributions():
         rows = torch.randn(50, 23, generator=torch.Generator().manual_seed(seed))
         assert cmmd(rows, rows.clone()) == pytest.approx(0, abs=1e-10)
         values.append(cmmd(rows[:30], rows[30:]))
-    # directions that have nothing to do with each other: |x - y|^2 is about 2
+    # independent directions: |x - y|^2 is about 2
     assert np.mean(values) == pytest.approx(1000 * (1 - np.exp(-0.01)) * (1 / 30 + 1 / 20), rel=0.02)
 
 

@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage against torch-fidelity and distances made one by one."""
+"""Precision, recall, density and coverage against torch-fidelity and distances computed one by one."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_against_torch_fidelity(k):
 
 @pytest.mark.usefixtures('_blocks')
 def test_a_set_in_itself():
-    """Every row lies in balls of others, and k balls on average where borders do not belong to them."""
+    """Every row is in balls of others, and in k balls on average if borders do not belong to balls."""
     real, _ = sets(dimension=40)
     assert precision_recall(real, real.clone()) == (1, 1, 3)
     assert density_coverage(real, real.clone()) == (1, 1, 5)
@@ -73,12 +73,12 @@ def test_a_set_in_itself():
 
 @pytest.mark.usefixtures('_blocks')
 def test_repeated_rows_have_no_distance():
-    """Rounding does not make distances of equal rows, also of long ones."""
+    """Rounding does not give equal rows a distance, even for long rows."""
     real, _ = sets()
     many = torch.cat([real + 1e3] * 5)  # radii of zero for k = 4
     assert nearest(many.double(), 4).eq(0).all()
     assert precision_recall(many, real + 1e3, 4).precision == 1
-    assert density_coverage(many, real + 1e3, 4) == (0, 0, 4)  # nothing is inside a ball without a size
+    assert density_coverage(many, real + 1e3, 4) == (0, 0, 4)  # a ball of radius zero contains nothing
 
 
 def test_sets_apart():
@@ -87,7 +87,7 @@ def test_sets_apart():
 
 
 def test_one_point_for_all():
-    """Recall, density and coverage tell what precision hides."""
+    """Recall, density and coverage show the collapse that precision hides."""
     real, _ = sets()
     collapsed = real[:1].repeat(50, 1) + torch.randn(50, 7, generator=torch.Generator().manual_seed(4)) * 1e-4
     result = found(real, collapsed, 3)

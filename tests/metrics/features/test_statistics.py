@@ -1,4 +1,4 @@
-"""Streaming mean and covariance against NumPy, and their independence of how rows came."""
+"""Streaming mean and covariance against NumPy, and their independence of batches and order."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_large_offset_does_not_cancel():
     features = rows(1300, offset=1e7)
     close(collect(features, 64).compute(), features, rtol=1e-8)
     naive = features.T @ features / 1299 - torch.outer(features.mean(0), features.mean(0)) * 1300 / 1299
-    with pytest.raises(AssertionError):  # what the shift is for
+    with pytest.raises(AssertionError):  # the reason for the shift
         np.testing.assert_allclose(naive.numpy(), np.cov(features.numpy(), rowvar=False), rtol=1e-3)
 
 
@@ -71,9 +71,9 @@ def test_merged_parts_are_the_whole(cuts):
     first.merge(second)
     close(first.compute(), features, rtol=1e-12)
     more = rows(100, seed=1)
-    first.update(more)  # it goes on
+    first.update(more)  # the statistics accept further rows
     close(first.compute(), torch.cat([features, more]), rtol=1e-12)
-    close(second.compute(), features[cuts[0] :], rtol=1e-12)  # and the other is what it was
+    close(second.compute(), features[cuts[0] :], rtol=1e-12)  # and the other is unchanged
 
 
 def test_state_is_plain_and_complete():

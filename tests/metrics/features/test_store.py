@@ -1,4 +1,4 @@
-"""What a pass collects does not depend on batches, order, ranks or repeated samples; nor does its memory."""
+"""The result of a pass does not depend on batches, order, ranks or repeated samples; its memory does not either."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_spatial_maps_are_rows():
 
 
 def test_memory_is_that_of_the_sums(monkeypatch):
-    """On one rank only the keys, 8 bytes each, remain of rows whose statistics alone are wanted."""
+    """On one rank, with statistics alone, only keys of 8 bytes are kept of each row."""
     monkeypatch.setattr(module, 'CHUNK', 32)
 
     def held(count):
@@ -168,11 +168,11 @@ def test_wrong_inputs():
         store.finish()
 
 
-# two ranks: what each of them does, and what it finds
+# two ranks
 
 
 def share(kind):
-    """Which rows this rank sees."""
+    """The rows of this rank."""
     rank = collectives.rank()
     halves = [list(range(130)), list(range(130, COUNT))]
     if kind == 'disjoint':
@@ -200,7 +200,7 @@ def pass_of_rank(kind, size, settings, chunk=50):
 def refused(kind, settings):
     module.CHUNK = 50
     try:
-        with pytest.raises(UserError, match='came on several ranks') as caught:
+        with pytest.raises(UserError, match='were on several ranks') as caught:
             collect(share(kind), 64, **settings).finish()
         return caught.value.message
     finally:
@@ -214,7 +214,7 @@ REPEATED = {'disjoint': 0, 'overlapping': 2 * 60, 'both see all': COUNT, 'one se
 @pytest.mark.parametrize('size', [1, 7, 64])
 @pytest.mark.parametrize('kind', REPEATED)
 def test_two_ranks(gloo_pool, kind, size):
-    """Both hold the same bits, and the figures of one rank."""
+    """Both ranks have bitwise equal results, equal to those of one rank."""
     first, second = gloo_pool.run(pass_of_rank, kind, size, {})
     assert first[0] == second[0] == REPEATED[kind]
     for name, tensors in first[1].items():
@@ -231,11 +231,11 @@ def test_without_a_budget_repeats_across_ranks_are_an_error_and_never_a_figure(g
     gloo_pool.run(pass_of_rank, 'disjoint', 7, {'budget': 0})
     gloo_pool.run(pass_of_rank, 'one sees nothing', 7, {'budget': 0})
     messages = gloo_pool.run(refused, 'overlapping', {'budget': 0})
-    assert messages == ['50 samples came on several ranks after their features had been added up'] * 2
+    assert messages == ['50 samples were on several ranks, and their features were already summed'] * 2
 
 
 def budget_of_rank():
-    """The first rank adds rows before the end, the second holds all of its own: none is lost or counted twice."""
+    """The first rank adds rows before the end, the second buffers all its rows: none is lost or counted twice."""
     return pass_of_rank('both see all', 7, {'budget': 50 * DIMENSION * 4 * 2 if collectives.rank() == 0 else 2**30})
 
 

@@ -1,1 +1,1 @@
-"""What is measured between two sets of features. Networks stay outside: these functions know numbers only."""
+"""Metrics between two sets of features. These functions take tensors only, not networks."""

@@ -1,4 +1,4 @@
-"""Images through a feature network in blocks of one size, so that a feature does not depend on what shared its batch."""
+"""Run a feature network on blocks of fixed size, so that features do not depend on the other images of a batch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ BLOCK = 32
 
 
 class Blocks:
-    """Takes batches of any size, gives the network ``BLOCK`` images at a time, and what it says to the store.
+    """Takes batches of any size, runs the network on ``BLOCK`` images at a time, and adds the features to the store.
 
-    A product of matrices is cut by their shapes, and so rounded by them: the same image in a batch of 4 and of 16 has
-    features that differ in the last digit. In blocks of one size they are equal to the last bit, wherever in the block
-    an image stands. The last block is filled up with black images, whose features are dropped.
+    The tiling of a matrix product depends on its shape, and rounding depends on the tiling: the same image in batches of 4
+    and of 16 has features that differ in the last digit. In blocks of fixed size features are bitwise equal, whatever
+    the position of an image in its block. The last block is padded with black images, and their features are dropped.
     """
 
     def __init__(self, network: FeatureNetwork, store: FeatureStore) -> None:
@@ -39,7 +39,7 @@ class Blocks:
         self._waiting[images.shape[1:]] = [(keys[whole:], images[whole:])] if whole < len(keys) else []
 
     def finish(self) -> None:
-        """The images that still wait."""
+        """Run the network on the remaining images."""
         for shape, waiting in self._waiting.items():
             if waiting:
                 keys, images = (torch.cat(parts) for parts in zip(*waiting, strict=True))

@@ -1,4 +1,4 @@
-"""The Frechet distance between the Gaussians of two sets of features: FID, sFID and FD of any network."""
+"""The Frechet distance between Gaussians fitted to two sets of features: FID, sFID and FD of any network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger('vq')
 
 
 class FrechetDistance(NamedTuple):
-    """The distance, what the means alone make of it, and what a reader must know of it."""
+    """The distance, the part of it that is due to the means, and warnings for the reader of the figure."""
 
     value: float
     of_means: float
@@ -25,14 +25,14 @@ class FrechetDistance(NamedTuple):
 def frechet_distance(a: Moments, b: Moments) -> FrechetDistance:
     """|m_a - m_b|^2 + tr(A + B - 2 (AB)^(1/2)), in float64.
 
-    (AB)^(1/2) has the trace of (A^(1/2) B A^(1/2))^(1/2), which is symmetric: with A = V w V^T and F = V w^(1/2), it is
-    the sum of the roots of the eigenvalues of F^T B F. No root of a matrix is taken, and none of an unsymmetric one;
-    eigenvalues that rounding made negative are zero.
+    (AB)^(1/2) has the trace of (A^(1/2) B A^(1/2))^(1/2), which is symmetric. With A = V w V^T and F = V w^(1/2), that
+    trace is the sum of the square roots of the eigenvalues of F^T B F. So no matrix square root is computed, and no
+    eigenvalues of an unsymmetric matrix. Eigenvalues that are negative by rounding are set to zero.
 
-    The covariance of n samples has at most n - 1 eigenvalues above zero. Where that is less than D, the smaller set is
-    taken as A and only those are kept: what rounding left of the others would otherwise count, by its root. The columns of
-    F go from large to small, which LAPACK needs to find small eigenvalues of F^T B F to their own precision; in any other
-    order it finds them to that of the largest, and features have spectra over many decades.
+    The covariance of n samples has at most n - 1 eigenvalues above zero. If n - 1 < D, the smaller set is taken as A and
+    only n - 1 eigenvalues are kept: the square roots of the others would be rounding errors that add up. The columns of F
+    are sorted from large to small eigenvalues. With this order LAPACK finds small eigenvalues of F^T B F to their own
+    precision; with any other order only to the precision of the largest. The spectra of features span many decades.
     """
     _check(a, b)
     if _rank(b) < _rank(a):
@@ -52,7 +52,7 @@ def _distance(a: Moments, b: Moments, notes: tuple[str, ...]) -> FrechetDistance
 
 
 def _rank(moments: Moments) -> int:
-    """How many eigenvalues of the covariance can be above zero."""
+    """The largest possible number of eigenvalues above zero of the covariance."""
     dimension = len(moments.mean)
     return dimension if moments.count is None else min(dimension, max(moments.count - 1, 1))
 
@@ -61,14 +61,14 @@ def _check(a: Moments, b: Moments) -> None:
     for moments in (a, b):
         if moments.covariance.shape != (len(moments.mean), len(moments.mean)):
             raise UserError(
-                f'a mean of {len(moments.mean)} numbers does not go with a covariance {tuple(moments.covariance.shape)}',
+                f'a mean of {len(moments.mean)} numbers does not fit a covariance {tuple(moments.covariance.shape)}',
                 'Make the statistics again.',
             )
         if not (_finite(moments.mean) and _finite(moments.covariance)):
             raise UserError('the statistics hold NaN or infinite numbers', 'Make them again, with the network in fp32.')
     if len(a.mean) != len(b.mean):
         raise UserError(
-            f'features of {len(a.mean)} and of {len(b.mean)} numbers have no distance',
+            f'features of {len(a.mean)} and of {len(b.mean)} dimensions have no distance',
             'Make both statistics with the same network.',
         )
 
@@ -78,7 +78,7 @@ def _finite(values: Tensor) -> bool:
 
 
 def _notes(a: Moments, b: Moments) -> tuple[str, ...]:
-    """What is said, and logged, of sets that are too small."""
+    """Warnings, also logged, about sets that are too small."""
     dimension = len(a.mean)
     known = [moments for moments in (a, b) if moments.count is not None]
     small = [moments.count for moments in known if moments.count is not None and moments.count <= dimension]

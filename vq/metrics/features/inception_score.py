@@ -1,4 +1,4 @@
-"""The Inception Score: how sure a classifier is of single images, and how varied its answers are."""
+"""The Inception Score: how confident a classifier is on single images, and how diverse its predictions are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.metrics.features.rows import check_finite
 
-ROWS = 4096  # whose probabilities are held at a time
+ROWS = 4096  # rows per chunk of probabilities
 
 
 class InceptionScore(NamedTuple):
@@ -24,15 +24,15 @@ class InceptionScore(NamedTuple):
 def inception_score(logits: Tensor, splits: int = 10, keys: Tensor | None = None) -> InceptionScore:
     """exp of the mean over images of KL(p(y|x) || p(y)), for each split of the images (Salimans et al. 2016).
 
-    p(y|x) is the softmax of logits (n, classes); p(y) is its mean over the split. Split i holds the rows from i n // splits
-    to (i + 1) n // splits, without a shuffle. With ``keys`` (n,) rows are sorted by them first, so that the splits do not
-    depend on how samples came. Keys are hashes of ids: sorted by them, samples that were made class by class are mixed,
-    as they must be, because a split of few classes has a low score.
+    p(y|x) is the softmax of logits (n, classes); p(y) is its mean over the split. Split i has the rows from i n // splits
+    to (i + 1) n // splits, without a shuffle. If ``keys`` (n,) are given, rows are sorted by them first, so that the splits
+    do not depend on the order of samples. Keys are hashes of ids, so samples generated class by class are mixed. This
+    matters, because a split of few classes has a low score.
     """
     count = len(logits)
     if splits < 1 or count < splits:
         raise UserError(
-            f'an inception score of {splits} splits needs as many images, and there are {count}',
+            f'an inception score of {splits} splits needs at least as many images, and there are {count}',
             'Give more images, or fewer splits.',
         )
     check_finite(logits, 'logits')

@@ -1,4 +1,4 @@
-"""Distances between sets by kernels: KID (a cubic polynomial) and CMMD (a Gaussian). No n x n matrix is ever held."""
+"""Kernel distances between sets: KID (a cubic polynomial) and CMMD (a Gaussian), in blocks, without an n x n matrix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Kernel = Callable[[Tensor, Tensor], Tensor]  # (a, D), (b, D) -> (a, b)
 
 
 class KernelDistance(NamedTuple):
-    """Mean and (population) standard deviation over subsets, and which subsets they were."""
+    """Mean and (population) standard deviation over subsets, and the settings of the subsets."""
 
     mean: float
     std: float
@@ -32,8 +32,8 @@ class KernelDistance(NamedTuple):
 def kernel_distance(a: Tensor, b: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> KernelDistance:
     """KID (Binkowski et al. 2018): the mean of ``polynomial_mmd`` over pairs of subsets of features (n, D) and (m, D).
 
-    The subsets are drawn without replacement within each, from ``seed`` alone. They are rows, so give rows in the order
-    of the samples' keys: then the figure does not depend on how samples came.
+    Each subset is drawn without replacement, from ``seed`` alone. Subsets are row numbers, so rows must be in the order of
+    the samples' keys: then the figure does not depend on the order of samples.
     """
     _check(a, b)
     smaller = min(len(a), len(b))
@@ -55,8 +55,8 @@ def kernel_distance(a: Tensor, b: Tensor, subsets: int = 100, subset_size: int =
 def polynomial_mmd(a: Tensor, b: Tensor) -> float:
     """The squared MMD of k(x, y) = (x.y / D + 1)^3, unbiased, over all rows of (n, D) and (m, D).
 
-    sum_{i != j} k(a_i, a_j) / (n (n - 1)) + the same of b - 2 sum_ij k(a_i, b_j) / (n m). The term between the sets keeps
-    its diagonal, as in the paper, torch-fidelity and torchmetrics. It may be below zero.
+    sum_{i != j} k(a_i, a_j) / (n (n - 1)) + the same of b - 2 sum_ij k(a_i, b_j) / (n m). The cross term includes its
+    diagonal, as in the paper, torch-fidelity and torchmetrics. The result can be below zero.
     """
     _check(a, b)
     within = [(_sum(x, x, _cubic) - _diagonal(x)) / (len(x) * (len(x) - 1)) for x in (a, b)]
@@ -66,10 +66,10 @@ def polynomial_mmd(a: Tensor, b: Tensor) -> float:
 def cmmd(a: Tensor, b: Tensor) -> float:
     """1000 times the squared MMD of k(x, y) = exp(-|x - y|^2 / (2 * 10^2)) of embeddings (n, D), (m, D) (Jayasumana 2024).
 
-    Rows are brought to unit length first. As in the authors' code, and unlike the paper's text, all pairs count, those of
-    a row with itself too (the V-statistic): mean k(a, a) + mean k(b, b) - 2 mean k(a, b). It is above zero, by about
-    (1 - mean k) (1 / n + 1 / m) * 1000 for equal distributions. Sums are of k - 1, because k hardly differs from 1: in
-    float32, which that code uses, five of seven digits cancel.
+    Rows are normalized to unit length first. As in the authors' code, and unlike the paper's text, all pairs count, also
+    those of a row with itself (the V-statistic): mean k(a, a) + mean k(b, b) - 2 mean k(a, b). For equal distributions the
+    result is about (1 - mean k) (1 / n + 1 / m) * 1000, not zero. Sums are of k - 1, because k is close to 1: in float32,
+    which the authors' code uses, five of seven digits cancel.
     """
     _check(a, b)
     a, b = (torch.nn.functional.normalize(x.double(), dim=1) for x in (a, b))
@@ -83,7 +83,7 @@ def _cubic(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _gaussian(x: Tensor, y: Tensor) -> Tensor:
-    """k - 1 of rows of unit length, where |x - y|^2 = 2 - 2 x.y."""
+    """k - 1 for rows of unit length, where |x - y|^2 = 2 - 2 x.y."""
     return torch.addmm(x.new_full((), -0.01), x, y.T, alpha=0.01).clamp_max_(0).expm1_()
 
 
@@ -93,7 +93,7 @@ def _diagonal(x: Tensor) -> float:
 
 
 def _sum(x: Tensor, y: Tensor, kernel: Kernel) -> float:
-    """The sum of the kernel over all pairs. Where both are one set, pairs of different blocks count twice."""
+    """The sum of the kernel over all pairs. If x is y, each pair of different blocks is computed once and counted twice."""
     total = torch.zeros((), dtype=torch.float64, device=x.device)
     for first, second, weight in _blocks(x, y):
         total += weight * kernel(first.double(), second.double()).sum()
@@ -116,7 +116,7 @@ def _blocks(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, int]]:
 def _subset(x: Tensor, size: int, seed: int, side: str, number: int) -> Tensor:
     """``size`` rows without replacement.
 
-    They follow from raw words of a counter-based generator, which NumPy promises never to change.
+    Computed from raw words of a counter-based generator, whose stream NumPy guarantees to keep.
     """
     words = np.random.Philox(key=derive_seed('kernel distance', seed, side, number)).random_raw(len(x))
     return x[torch.from_numpy(np.argsort(words, kind='stable')[:size]).to(x.device)]

@@ -1,4 +1,4 @@
-"""FID and its relatives as a metric of a validation pass: images go once through one network, all figures read from it."""
+"""FID and related figures as a metric of a validation pass: one forward pass per image serves all figures."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ ROWS = {
 
 @VQMetricRegistry.register_()
 class FeatureMetric(Metric):
-    """What a network sees in generated or reconstructed images, against what it sees in a reference set.
+    """Figures that compare a network's features of generated or reconstructed images with those of a reference set.
 
-    - ``figures``: 'fid' (Frechet distance of the pooled features), 'sfid' (of the spatial ones), 'inception_score', 'kid',
-      'precision_recall', 'density_coverage', 'cmmd'. All but the first two need the rows of both sets.
-    - ``reference``: the name of cached statistics (``vq.fid`` writes them), or None: the images of the same pass, so that
-      'fid' is that of reconstructions against their own originals.
-    - ``images``: 'reconstruction'; 'generated', what a generator drew for the samples of the pass; or 'input', to measure the
-      dataset itself against the reference.
-    - ``prefix``: before the names of the figures, where one config has several networks ('dinov2_').
+    - ``figures``: 'fid' (Frechet distance of pooled features), 'sfid' (of spatial features), 'inception_score', 'kid',
+      'precision_recall', 'density_coverage', 'cmmd'. All but the first two need the features of each image of both sets.
+    - ``reference``: the name of cached statistics (``vq.fid`` writes them), or None: the original images of the same pass,
+      so that 'fid' compares reconstructions with their own originals.
+    - ``images``: 'reconstruction'; 'generated', the images drawn by a generator for the samples of the pass; or 'input', to
+      compare the dataset itself with the reference.
+    - ``prefix``: prepended to the names of the figures, for configs with several networks ('dinov2_').
 
-    Every image counts once, by its id; figures do not depend on batch size, order or ranks.
+    Every image counts once, by its id. Figures do not depend on batch size, order or ranks.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class FeatureMetric(Metric):
         self.about = dict(self.network.description)
         self.sizes: set[tuple[int, int]] = set()
         self.notes: list[str] = []
-        if self.reference_name is not None:  # now, and not after hours: the pass begins with this
+        if self.reference_name is not None:  # at the start of the pass, so that an error does not come after hours
             self.reference = read_reference(self.reference_name)
             self._check_rows(self.reference)
 
@@ -105,7 +105,7 @@ class FeatureMetric(Metric):
         elif made is None:
             what = 'reconstructions' if self.images == 'reconstruction' else 'generated images'
             raise ConfigError(
-                f'{self.prefix}{self.figures[0]} needs {what}, and this model makes none',
+                f'{self.prefix}{self.figures[0]} needs {what}, and this model has none',
                 "Leave FeatureMetric out of the metrics, or give it images='input'.",
             )
         else:
@@ -127,9 +127,9 @@ class FeatureMetric(Metric):
         elif reference is not None:
             silent = reference.check(self.about)
             if silent:
-                self._note(f"the reference '{reference.name}' does not say its {', '.join(silent)}")
+                self._note(f"the file of the reference '{reference.name}' does not record {', '.join(silent)}")
         self.about['reference'] = None if reference is None else reference.describe()
-        rows = {name: collected.rows(name) for name in self.store.keep}  # every rank takes part, the main one gets them
+        rows = {name: collected.rows(name) for name in self.store.keep}  # collective; only the main rank gets the rows
 
         def measure() -> tuple[dict[str, float], list[str]]:
             figures: dict[str, float] = {}
@@ -143,7 +143,7 @@ class FeatureMetric(Metric):
         return named
 
     def describe(self) -> dict[str, Any]:
-        """What the figures depend on: network, preprocessing, reference, counts."""
+        """Everything that the figures depend on: network, preprocessing, reference, counts."""
         return {**self.about, 'notes': self.notes} if self.notes else dict(self.about)
 
     def _measure(
@@ -172,7 +172,7 @@ class FeatureMetric(Metric):
     def _kernel_distance(self, made: Tensor, real: Tensor) -> dict[str, float]:
         size = min(self.subset_size, len(made), len(real))
         if size < self.subset_size:
-            self._note(f'kid: subsets of {size} in place of {self.subset_size}, there are no more images')
+            self._note(f'kid: subsets of {size} in place of {self.subset_size}, as there are no more images')
         distance = kernel_distance(made, real, self.subsets, size)
         return {'kid': distance.mean, 'kid_std': distance.std}
 
@@ -195,7 +195,7 @@ class FeatureMetric(Metric):
             elif figure != 'inception_score' and ROWS[figure] not in reference.rows:
                 raise UserError(
                     f"{figure} needs the features of the reference '{reference.name}', and its file has statistics alone",
-                    'Write them as well: auto_torchrun -m vq.fid DATASET --features.',
+                    'Write the features too: auto_torchrun -m vq.fid DATASET --features.',
                 )
 
     def _image_size(self) -> list[int] | None:

@@ -1,4 +1,4 @@
-"""Which features lie among which: precision and recall, density and coverage. Distances are made block by block."""
+"""Figures from nearest neighbours: precision and recall, density and coverage. Distances are computed block by block."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vq.metrics.features.rows import check_pair
 
 ROWS = 1024  # a block of distances is ROWS x COLUMNS x 8 bytes
 COLUMNS = 4096
-ROUNDING = 1e-12  # squared distances below this share of the squared lengths are zero: features are fp32 at best
-TIE = 1e-9  # squared distances that differ by less than this share are equal
+ROUNDING = 1e-12  # squared distances below this fraction of the squared lengths count as zero: features are fp32 at best
+TIE = 1e-9  # squared distances with a relative difference below this count as equal
 
 
 class PrecisionRecall(NamedTuple):
@@ -32,9 +32,9 @@ class DensityCoverage(NamedTuple):
 def precision_recall(real: Tensor, generated: Tensor, neighbours: int = 3) -> PrecisionRecall:
     """Kynkaanniemi et al. 2019, of features (n, D) and (m, D).
 
-    The manifold of a set is the union of balls around its rows, each as large as the distance to the row's k-th nearest
-    neighbour within the set, the row itself not counted; the ball's border belongs to it. Precision: the share of
-    generated rows within the manifold of the real ones. Recall: the share of real rows within that of the generated.
+    The manifold of a set is the union of balls around its rows. The radius of a ball is the distance to the row's k-th
+    nearest neighbour within the set, without the row itself. The border belongs to the ball. Precision: the share of
+    generated rows within the manifold of real rows. Recall: the share of real rows within the manifold of generated rows.
     """
     real, generated = _checked(real, generated, neighbours)
     real_radii, generated_radii = nearest(real, neighbours), nearest(generated, neighbours)  # squared, (n,) and (m,)
@@ -49,9 +49,9 @@ def precision_recall(real: Tensor, generated: Tensor, neighbours: int = 3) -> Pr
 def density_coverage(real: Tensor, generated: Tensor, neighbours: int = 5) -> DensityCoverage:
     """Naeem et al. 2020, of features (n, D) and (m, D), with balls around real rows as in ``precision_recall``.
 
-    Density: how many balls a generated row lies in, on average, divided by k; it may be above 1. Coverage: the share of
-    balls with a generated row in them. As in the authors' code, a ball's border does not belong to it: then the density
-    of a set in itself is 1.
+    Density: the mean number of balls that contain a generated row, divided by k; it can be above 1. Coverage: the share of
+    balls that contain a generated row. As in the authors' code, the border does not belong to the ball: then the density
+    of a set with itself is 1.
     """
     real, generated = _checked(real, generated, neighbours)
     radii = nearest(real, neighbours)
@@ -69,7 +69,7 @@ def nearest(x: Tensor, neighbours: int) -> Tensor:
     """The squared distance (n,) of each row (n, D) to its k-th nearest other row."""
     found: dict[int, Tensor] = {}  # first row of a block -> the k smallest so far, (b, k)
     for rows, columns, squared in squared_distances(x, x):
-        if rows.start < columns.stop and columns.start < rows.stop:  # the block holds rows' distances to themselves
+        if rows.start < columns.stop and columns.start < rows.stop:  # mask distances of rows to themselves
             same = torch.arange(rows.start, rows.stop)[:, None] == torch.arange(columns.start, columns.stop)
             squared.masked_fill_(same.to(x.device), torch.inf)
         least = squared.topk(min(neighbours, squared.shape[1]), dim=1, largest=False).values
@@ -81,7 +81,7 @@ def nearest(x: Tensor, neighbours: int) -> Tensor:
 
 
 def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Blocks of |x_i - y_j|^2 in float64: which rows of x (n, D), which of y (m, D), the distances between them."""
+    """Blocks of |x_i - y_j|^2 in float64: a slice of rows of x (n, D), a slice of y (m, D), their squared distances."""
     y_lengths = y.square().sum(1)
     for first in range(0, len(x), ROWS):
         rows = slice(first, min(first + ROWS, len(x)))
@@ -94,7 +94,7 @@ def squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, slice, Tens
 
 
 def _checked(real: Tensor, generated: Tensor, neighbours: int) -> tuple[Tensor, Tensor]:
-    """Both in float64, where distances of equal rows come out as nearly zero, and ties as nearly equal."""
+    """Both in float64, so that distances of equal rows are nearly zero, and ties nearly equal."""
     check_pair(real, generated)
     smaller = min(len(real), len(generated))
     if not 1 <= neighbours < smaller:

@@ -1,8 +1,8 @@
-"""Statistics of a reference set in a file: written so that others can read them, read with a check of what they are of.
+"""Files of statistics of a reference set. Other tools can read them; reading checks that network and data agree.
 
-A file of ours is an ``.npz`` with ``mu`` and ``sigma`` (pytorch-fid and clean-fid read it), ``mu_s`` and ``sigma_s`` for
-spatial features (with these ADM's evaluator reads it), and ``vq``: a line of JSON that says what the numbers are of.
-Foreign files have the arrays alone; what they do not say is not checked, and the result says so.
+Our files are ``.npz`` with ``mu`` and ``sigma`` (readable by pytorch-fid and clean-fid), ``mu_s`` and ``sigma_s`` for spatial
+features (needed by ADM's evaluator), and ``vq``: a line of JSON that describes network, preprocessing and dataset. Files of
+other tools have the arrays alone. A property that the file does not record is not checked, and the result reports that.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ REMAKE = 'Make them again: auto_torchrun -m vq.fid DATASET'
 
 @dataclasses.dataclass
 class Reference:
-    """Moments by field of ``Features``; rows, where they were kept; and what all of it is of."""
+    """Moments by field of ``Features``, rows if they were kept, and a description of network and data."""
 
     name: str
     moments: dict[str, Moments]
@@ -43,7 +43,7 @@ class Reference:
     hash: str = ''  # of the file
 
     def describe(self) -> dict[str, Any]:
-        """What a result must say of its reference."""
+        """The description of the reference in results."""
         count = next(iter(self.moments.values())).count
         said: dict[str, Any] = {
             key: self.about[key] for key in ('dataset', 'split', 'fingerprint', 'network_hash') if key in self.about
@@ -51,7 +51,7 @@ class Reference:
         return {'name': self.name, 'hash': self.hash, 'count': count, **said}
 
     def check(self, measured: Mapping[str, Any]) -> list[str]:
-        """Refuse figures that would mean nothing; return the names of what the reference does not say."""
+        """Raise if the reference was measured in another way; return the names of properties that it does not record."""
         silent = []
         for field in MUST_AGREE:
             if field not in self.about:
@@ -65,7 +65,7 @@ class Reference:
 
 
 def reference_file(name: str | Path) -> Path:
-    """``imagenet_validation`` is ``pretrained/fid/imagenet_validation.npz``; a path is itself."""
+    """``imagenet_validation`` -> ``pretrained/fid/imagenet_validation.npz``; a path stays as it is."""
     path = Path(name)
     if path.suffix in ('.npz', '.pt', '.pth'):
         return path if path.is_absolute() or path.exists() else pretrained_root() / path
@@ -73,7 +73,7 @@ def reference_file(name: str | Path) -> Path:
 
 
 def write_reference(path: Path, reference: Reference) -> None:
-    """In one piece, or not at all."""
+    """Write the file atomically."""
     arrays: dict[str, np.ndarray] = {}
     for field, moments in reference.moments.items():
         mean, covariance = NAMES[field]
@@ -89,7 +89,7 @@ def write_reference(path: Path, reference: Reference) -> None:
 
 
 def read_reference(name: str | Path) -> Reference:
-    """Ours, ADM's, pytorch-fid's or clean-fid's ``.npz``, or torch-fidelity's ``.pt``."""
+    """Read an ``.npz`` of ours, ADM, pytorch-fid or clean-fid, or a ``.pt`` of torch-fidelity."""
     path = reference_file(name)
     if not path.is_file():
         made = sorted(file.stem for file in (pretrained_root() / 'fid').glob('*.npz'))
@@ -111,7 +111,7 @@ def read_reference(name: str | Path) -> Reference:
             _check_shapes(path, field, moments[field])
     if not moments:
         raise UserError(
-            f'{path} holds {", ".join(sorted(arrays)) or "nothing"}, and no statistics',
+            f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
             "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: tools/fid.py.",
         )
     rows = {

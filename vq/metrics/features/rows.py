@@ -1,4 +1,4 @@
-"""What is asked of rows of features before they are compared."""
+"""Checks of rows of features before they are compared."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from torch import Tensor
 
 from vq.core.errors import UserError
 
-ROWS = 4096  # looked at together
+ROWS = 4096  # rows per chunk
 
 
 def check_finite(rows: Tensor, what: str = 'features') -> None:
-    """Rows (n, D); the message says how many are not."""
+    """Raise if any of rows (n, D) is not finite, with the number of such rows."""
     broken = 0
     for part in torch.split(rows, ROWS):
         broken += int((~part.double().sum(1).isfinite()).sum())
     if broken:
         raise UserError(
             f'{broken:,} of {len(rows):,} rows of {what} hold NaN or infinite numbers',
-            'Look at the images and at the precision of the network they come from: run it in fp32.',
+            'Check the images, and run the feature network in fp32.',
         )
 
 

@@ -1,4 +1,4 @@
-"""Count, mean and covariance of features, in one pass and in memory that does not depend on how many there are."""
+"""Count, mean and covariance of features, in one pass and in memory that does not depend on their number."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from vq.core import collectives
 from vq.core.errors import UserError
 
-BLOCK = 512  # rows that share one product: 1,024 x D x 8 bytes would pay little more
-PANEL = 512  # columns of the product that are made at a time
+BLOCK = 512  # rows per matrix product; 1,024 (x D x 8 bytes) would gain little
+PANEL = 512  # columns of the product that are computed at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """What a Frechet distance needs to know of a set. ``count`` is None where a file does not tell."""
+    """Mean and covariance of a set, for a Frechet distance. ``count`` is None if a file does not record it."""
 
     mean: Tensor  # (D,) float64
     covariance: Tensor  # (D, D) float64, divided by count - 1
@@ -27,22 +27,22 @@ class Moments:
 class FeatureStatistics:
     """Mean m = sum x / n and covariance C = sum (x - m)(x - m)^T / (n - 1) of rows x (D,), in float64 on the host.
 
-    Rows are gathered into blocks of ``BLOCK``, whatever the batches were, and each block adds X^T X to a sum with one
-    product in float64: with products of single rows a set of 50,000 x 2,048 takes 200 times as long. X is taken from the
-    mean of the first block, so that a large offset does not cancel. The sum is symmetric, and only what is on the diagonal
-    or above is made, panel by panel: 5/8 of the product.
+    Rows are collected into blocks of ``BLOCK``, independent of batches. One float64 product per block adds X^T X to the
+    scatter; with products of single rows a set of 50,000 x 2,048 takes 200 times as long. The mean of the first block is
+    subtracted from X, so that a large offset causes no cancellation. The scatter is symmetric, so only panels on and above
+    the diagonal are computed: 5/8 of the product.
 
-    Two of them are one by ``merge`` (Chan, Golub and LeVeque 1979): with d = m_b - m_a, the scatter is
+    ``merge`` combines two statistics (Chan, Golub and LeVeque 1979): with d = m_b - m_a, the scatter is
     S_a + S_b + d d^T n_a n_b / (n_a + n_b).
     """
 
     def __init__(self, dimension: int) -> None:
         self.dimension = dimension
-        self._count = 0  # rows in the sums; those that wait are not
-        self._broken = 0  # of them with a number that is not finite
+        self._count = 0  # rows in the sums, without those in the buffer
+        self._broken = 0  # of these, rows with a number that is not finite
         self._origin: Tensor | None = None  # (D,)
         self._sum = torch.zeros(dimension, dtype=torch.float64)  # sum of x - origin
-        self._scatter = torch.zeros(dimension, dimension, dtype=torch.float64)  # sum of its squares; upper panels only
+        self._scatter = torch.zeros(dimension, dimension, dtype=torch.float64)  # sum of outer products; upper panels only
         self._waiting = torch.empty(BLOCK, dimension, dtype=torch.float64)
         self._filled = 0
 
@@ -51,7 +51,7 @@ class FeatureStatistics:
         return self._count + self._filled
 
     def update(self, features: Tensor) -> None:
-        """Add rows (B, D) of any float dtype. Waits for the device they are on: ``FeatureStore`` does not."""
+        """Add rows (B, D) of any float dtype. Causes a host sync; ``FeatureStore`` avoids it."""
         if features.ndim != 2 or features.shape[1] != self.dimension:
             raise ValueError(f'features {tuple(features.shape)} are not rows of {self.dimension}')
         features = features.detach().cpu()
@@ -63,7 +63,7 @@ class FeatureStatistics:
                 self._fold()
 
     def _fold(self) -> None:
-        """Add the rows that wait to the sums."""
+        """Add the buffered rows to the sums."""
         rows = self._waiting[: self._filled]  # (b, D)
         self._filled = 0
         if not len(rows):
@@ -79,9 +79,9 @@ class FeatureStatistics:
             self._scatter[panel, start:].addmm_(rows[:, panel].T, rows[:, start:])
 
     def merge(self, other: FeatureStatistics) -> None:
-        """Take the rows of another one in; it stays as it was, and must be of the same dimension."""
+        """Add the rows of ``other``, which must have the same dimension and is not changed."""
         if other.dimension != self.dimension:
-            raise ValueError(f'features of {other.dimension} and {self.dimension} numbers cannot be merged')
+            raise ValueError(f'features of {other.dimension} and {self.dimension} dimensions cannot be merged')
         if not other.count:
             return
         if not self.count:
@@ -96,7 +96,7 @@ class FeatureStatistics:
         self._set(total, self._broken + other._broken, mean + difference * (other._count / total), scatter)
 
     def _centred(self) -> tuple[Tensor, Tensor]:
-        """The mean (D,), and the scatter (D, D) around it with its lower half filled in: new tensors."""
+        """The mean (D,), and the full scatter (D, D) around it, as new tensors."""
         self._fold()
         if self._origin is None:
             return torch.zeros_like(self._sum), torch.zeros_like(self._scatter)
@@ -114,7 +114,7 @@ class FeatureStatistics:
         if self._broken:
             raise UserError(
                 f'{self._broken:,} of {self._count:,} rows of features hold NaN or infinite numbers',
-                'Look at the images and at the precision of the network they come from: run it in fp32.',
+                'Check the images, and run the feature network in fp32.',
             )
         if self._count < 2:
             raise UserError(f'a covariance needs 2 samples, and there are {self._count}', 'Give more images.')
@@ -132,9 +132,9 @@ class FeatureStatistics:
 
 
 def joined_over_ranks(mine: FeatureStatistics | None) -> FeatureStatistics | None:
-    """The statistics of all ranks as one, the same bits everywhere; None on a rank that saw nothing.
+    """The combined statistics of all ranks, bitwise equal on every rank; None if no rank has features.
 
-    The scatter travels panel by panel, so that no rank ever holds those of all others.
+    The scatter is gathered panel by panel, so that no rank holds the scatters of all others at once.
     """
     state = None if mine is None or not mine.count else mine.state_dict()
     if collectives.size() == 1:

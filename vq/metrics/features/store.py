@@ -1,4 +1,4 @@
-"""What one network says of the distinct samples of a pass: statistics, and rows where a metric needs them."""
+"""Features of the distinct samples of a pass: statistics, and rows if a metric needs them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from vq.core.errors import UserError
 from vq.interfaces import Features
 from vq.metrics.features.statistics import FeatureStatistics, Moments, joined_over_ranks
 
-CHUNK = 1024  # rows that travel to the host, and between ranks, together
+CHUNK = 1024  # rows per device-to-host copy, and per exchange between ranks
 BUDGET = 2 * 2**30
 
 
 @dataclasses.dataclass
 class _Chunk:
-    """Rows on the host: of samples that had not come before on this rank."""
+    """Rows on the host, of samples that are new on this rank."""
 
     keys: Tensor  # (b,) int64
     columns: dict[str, Tensor]  # name -> (b, D)
@@ -35,26 +35,26 @@ class _Chunk:
 
 
 class FeatureStore:
-    """Takes features batch by batch and gives what metrics read: the same for any batch size, order and number of ranks.
+    """Collects features batch by batch. The result does not depend on batch size, order or number of ranks.
 
-    ``statistics`` names the fields of ``Features`` whose mean and covariance are wanted, ``keep`` those whose rows are,
-    in ``dtype``. A sample counts once, by its key, whatever rank and batch it came in; the first one counts.
+    ``statistics`` are the fields of ``Features`` with mean and covariance, ``keep`` those with rows, kept in ``dtype``. A
+    sample counts once, by its key, on any rank and in any batch; its first occurrence counts.
 
-    **Waiting.** Batches stay on the device until there are ``CHUNK`` rows. Those are copied to the host asynchronously, and
-    looked at when the next chunk leaves: by then the copy is long done.
+    **Host syncs.** Batches stay on the device until there are ``CHUNK`` rows. These are copied to the host asynchronously.
+    The copy is read when the next chunk is sent, and has long finished by then.
 
-    **Repeated samples and memory.** Statistics are sums, and what has been added cannot be taken out without its features.
-    Within a rank that is no problem: keys (8 bytes each) of all samples so far are known before a row is added. On one
-    rank, or under XLA, where one program sees all, rows are therefore added at once, and memory does not depend on how
-    many there are. With several ranks a key may come on another one, which is known at the end only. So rows wait, as
-    they are, until the pass is over, up to ``budget`` bytes a rank (2 GiB: 262,144 rows of 2,048 numbers in fp32); beyond
-    that the oldest are added. Then ranks exchange keys, and each sample belongs to the rank that has added it, or to the
-    lowest that holds it: the others drop theirs. Only a sample that two ranks have added already cannot be put right; that
-    is an error, never a figure. Ids are unique within a split, so an evaluation plan gives each to one rank: with
-    ``budget=0`` memory is independent of the number of samples on any number of ranks, and the exchange of keys remains as
-    the proof that none came twice.
+    **Repeated samples and memory.** Statistics are sums, and a sample cannot be subtracted without its features. Within a
+    rank repeats are found before a row is added, since the keys (8 bytes each) of all previous samples are stored. So on
+    one rank, or under XLA, where one program has all samples, rows are added at once, and memory does not depend on their
+    number. With several ranks only the end of the pass shows whether another rank had the same key. So rows are buffered
+    until then, up to ``budget`` bytes per rank (2 GiB: 262,144 rows of 2,048 numbers in fp32); beyond that the oldest rows
+    are added. At the end ranks exchange keys. A sample belongs to the rank that has added it, else to the lowest rank that
+    buffers it; other ranks drop it. A sample that two ranks have already added is an error, as the sums cannot be
+    corrected. Ids are unique within a split, so an evaluation plan assigns each to one rank. Therefore ``budget=0`` works
+    with any number of ranks, with memory independent of the number of samples; the exchange of keys then only verifies
+    that no sample was repeated.
 
-    Kept rows cost their size until the end: 50,000 of 2,048 take 410 MB in fp32, 205 MB in fp16, over all ranks.
+    Kept rows stay in memory until the end: 50,000 of 2,048 take 410 MB in fp32, 205 MB in fp16, over all ranks.
     """
 
     def __init__(
@@ -76,19 +76,19 @@ class FeatureStore:
         self._rows_on_device = 0
         self._travelling: tuple[_Chunk, torch.cuda.Event | None] | None = None
         self._seen = torch.empty(0, dtype=torch.int64)  # sorted
-        self._samples = 0  # all that came, repeated ones too
+        self._samples = 0  # number of samples, with repeats
         self._added = torch.empty(0, dtype=torch.int64)  # keys of rows that are in the sums
         self._waiting: list[_Chunk] = []
         self._kept: list[_Chunk] = []
         self._sums: dict[str, FeatureStatistics] = {}
 
     def add(self, keys: Tensor, features: Features) -> None:
-        """keys (B,) int64, and what the network said of those samples: nothing here waits for the device."""
+        """Add keys (B,) int64 and the features of these samples, without a host sync."""
         columns = {}
         for name in self.names:
             column = getattr(features, name)
             if column is None:
-                raise UserError(f"the network gives no '{name}' features", 'Leave out the metrics that need them.')
+                raise UserError(f"the network has no '{name}' features", 'Leave out the metrics that need them.')
             columns[name] = column.detach().flatten(1)
         self._on_device.append((keys, columns))
         self._rows_on_device += len(keys)
@@ -96,7 +96,7 @@ class FeatureStore:
             self._send()
 
     def _send(self) -> None:
-        """Start the journey of a chunk to the host, and take in the one before."""
+        """Start the copy of a chunk to the host, and process the previous chunk."""
         if self._on_device:
             keys = torch.cat([keys for keys, _ in self._on_device])
             columns = {name: torch.cat([columns[name] for _, columns in self._on_device]) for name in self.names}
@@ -120,13 +120,13 @@ class FeatureStore:
         self._travelling = None
         if event is not None:
             event.synchronize()
-            # out of pinned memory, which is for travelling
+            # out of pinned memory, which is needed for further copies
             chunk = _Chunk(chunk.keys.clone(), {name: column.clone() for name, column in chunk.columns.items()})
         self._samples += len(chunk.keys)
         self._take(chunk.select(self._first_time(chunk.keys)))
 
     def _first_time(self, keys: Tensor) -> Tensor:
-        """Which rows (b,) hold keys that have not come before; from now on they have."""
+        """A mask (b,) of rows with new keys. The keys are then recorded as seen."""
         ordered, order = torch.sort(keys, stable=True)
         first = torch.ones_like(ordered, dtype=torch.bool)
         first[1:] = ordered[1:] != ordered[:-1]
@@ -156,7 +156,7 @@ class FeatureStore:
             self._sums[name].update(column)
 
     def finish(self) -> Collected:
-        """What the pass of all ranks has collected: every rank calls it, once. The store is empty afterwards."""
+        """The result of the pass over all ranks. A collective: every rank calls it once. It empties the store."""
         self._send()
         self._arrive()
         parts = collectives.all_gather_object((self._seen, torch.sort(self._added).values, self._samples))
@@ -176,7 +176,7 @@ class FeatureStore:
         return Collected(keys, repeated, moments, kept, self.keep)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """This rank's part so far, to go on later with as many ranks."""
+        """The state of this rank, to resume with the same number of ranks."""
         self._send()
         self._arrive()
         state = {'seen': self._seen, 'added': self._added, 'samples': torch.tensor(self._samples)}
@@ -205,9 +205,9 @@ class Collected:
     """The distinct samples of a pass over all ranks."""
 
     keys: Tensor  # (n,) int64, sorted
-    repeated: int  # rows that were left out, because their sample had come before
+    repeated: int  # number of rows dropped as repeats
     moments: dict[str, Moments]  # of the fields in ``statistics``
-    _kept: list[_Chunk]  # this rank's
+    _kept: list[_Chunk]  # kept rows of this rank
     _names: tuple[str, ...]
 
     @property
@@ -217,7 +217,7 @@ class Collected:
     def rows(self, name: str, everywhere: bool = False) -> Tensor | None:
         """The kept rows (n, D) in the order of ``keys``, on the main rank or ``everywhere``; None on the others.
 
-        Every rank calls it. Rows travel ``CHUNK`` by ``CHUNK``, so a rank that does not want them never holds them.
+        A collective. Rows are exchanged in chunks of ``CHUNK``, so a rank that returns None never holds all of them.
         """
         if name not in self._names:
             raise ValueError(f"rows of '{name}' were not kept")
@@ -240,7 +240,7 @@ class Collected:
 
 
 def _contains(known: Tensor, keys: Tensor) -> Tensor:
-    """Which of keys (b,) are among known (n,), which is sorted."""
+    """A mask of those keys (b,) that are among known (n,), which is sorted."""
     if not len(known):
         return torch.zeros_like(keys, dtype=torch.bool)
     place = torch.searchsorted(known, keys).clamp_max_(len(known) - 1)
@@ -248,12 +248,14 @@ def _contains(known: Tensor, keys: Tensor) -> Tensor:
 
 
 def _owned(seen: Sequence[Tensor], added: Sequence[Tensor], rank: int) -> Tensor:
-    """The keys, sorted, that count on ``rank``: those it has added, and those it saw that no other has a better right to."""
+    """The sorted keys that count on ``rank``: those it has added, and those seen there that no other rank has added and no
+    lower rank has seen.
+    """
     everything = torch.cat(list(added))
     twice = len(everything) - len(torch.unique(everything))
     if twice:
         raise UserError(
-            f'{twice:,} samples came on several ranks after their features had been added up',
+            f'{twice:,} samples were on several ranks, and their features were already summed',
             'Make ids unique within the dataset, use one rank, or give the feature store a larger budget.',
         )
     mine = seen[rank]
