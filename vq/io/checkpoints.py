@@ -29,7 +29,7 @@ from vq.io.atomic import MARKER
 from vq.io.digest import file_digest, file_digests
 from vq.io.formats import name_callbacks
 from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.io.sharded import local
 from vq.io.writer import Writer, disk_errors
 
@@ -106,13 +106,13 @@ def save(folder: Path, checkpoint: Checkpoint, shared_out: Mapping[str, Tensor] 
     name = f'iter_{checkpoint.step}'
     final = folder if folder.name == name else folder / name
     main = collectives.is_main()
-    aside = Path(together(lambda: _begin(final) if main else '', 'making room for a checkpoint')[0])
+    aside = Path(run_on_all_ranks(lambda: _begin(final) if main else '', 'making room for a checkpoint')[0])
     try:
-        parts = together(lambda: _write(aside, final, checkpoint), f'writing {final}')
+        parts = run_on_all_ranks(lambda: _write(aside, final, checkpoint), f'writing {final}')
         if shared_out:
-            parts += together(lambda: _write_shards(aside, final, shared_out), f'writing {final}')
+            parts += run_on_all_ranks(lambda: _write_shards(aside, final, shared_out), f'writing {final}')
         files = {name: entry for part in parts for name, entry in sorted(part.items())}
-        together(lambda: _finish(aside, final, files) if main else None, f'completing {final}')
+        run_on_all_ranks(lambda: _finish(aside, final, files) if main else None, f'completing {final}')
     except BaseException:
         if main:
             atomic.discard(aside)

@@ -11,7 +11,7 @@ from vq.core.errors import RunFailure, UserError
 T = TypeVar('T')
 
 
-def together(action: Callable[[], T], what: str) -> list[T]:
+def run_on_all_ranks(action: Callable[[], T], what: str) -> list[T]:
     """Run ``action`` on every rank and give every rank all results, in order of rank. All ranks must call it."""
     result: T | None = None
     error: Exception | None = None
