@@ -18,7 +18,7 @@ from tests.io.serving import FileServer, closed_port, serving, stay_on_this_mach
 from vq.core.errors import RunFailure, UserError
 from vq.io import download as module
 from vq.io.download import Received, check_inside, download, on_another_host
-from vq.io.part import Part
+from vq.io.partial_download import PartialDownload
 
 DATA = random.Random(0).randbytes(700_001)  # several chunks and one byte
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -367,7 +367,7 @@ def test_digests_that_are_refused(digest, target):
 
 def test_two_at_a_time(server, target):
     target.parent.mkdir(parents=True)
-    with Part(target, 'sha256'):
+    with PartialDownload(target, 'sha256'):
         assert 'another process' in fail(server, target).message
     fetch(server, target)
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from vq import __version__
 from vq.core.errors import RunFailure, UserError
-from vq.io.part import Part
+from vq.io.partial_download import PartialDownload
 from vq.io.writer import disk_errors
 
 Progress = Callable[[int, int | None], None]  # bytes that are there, bytes in all if the server says it
@@ -102,7 +102,7 @@ def download(
     elsewhere = f'fetch {public_url or url} on another machine, put it at {target.absolute()}, and call this again'
     with on_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with Part(target, wanted.algorithm if wanted else 'sha256') as part:
+        with PartialDownload(target, wanted.algorithm if wanted else 'sha256') as part:
             resumed = _gather(url, part, progress, pause, elsewhere)
             if wanted and not wanted.accepts(part.hexdigest(wanted.algorithm)) and resumed:
                 part.restart()  # the older half may be the bad one
@@ -164,7 +164,7 @@ def on_disk(target: Path) -> Iterator[None]:
 # attempts
 
 
-def _gather(url: str, part: Part, progress: Progress | None, pause: float, elsewhere: str) -> int:
+def _gather(url: str, part: PartialDownload, progress: Progress | None, pause: float, elsewhere: str) -> int:
     """Attempts until the part is the whole file; how many bytes were there before."""
     before, tries, answered = part.resumable(url), 0, False
     while True:
@@ -184,7 +184,7 @@ def _gather(url: str, part: Part, progress: Progress | None, pause: float, elsew
             time.sleep(min(asked, LONGEST_PAUSE))
 
 
-def _attempt(url: str, part: Part, progress: Progress | None, elsewhere: str) -> int:
+def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhere: str) -> int:
     """One request for what is missing; how many bytes it did not have to send."""
     kept = part.resumable(url)
     try:
@@ -215,7 +215,9 @@ def _attempt(url: str, part: Part, progress: Progress | None, elsewhere: str) ->
     return min(kept, part.begun)
 
 
-def _begin(url: str, response: http.client.HTTPResponse, first: bytes, part: Part, kept: int, elsewhere: str) -> int | None:
+def _begin(
+    url: str, response: http.client.HTTPResponse, first: bytes, part: PartialDownload, kept: int, elsewhere: str
+) -> int | None:
     """Make the part fit what the server sends; the size of the whole file if the server says it.
 
     What is there is given up for a file only, never for the login page of some network.
@@ -257,7 +259,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_room(part: Part, total: int | None) -> None:
+def _check_room(part: PartialDownload, total: int | None) -> None:
     free = shutil.disk_usage(part.path.parent).free
     missing = (total or 0) - part.size - free
     if missing > 0:

@@ -19,7 +19,7 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # of s
 _PIECE = 1 << 20
 
 
-class Part:
+class PartialDownload:
     """``NAME.part``: locked while open, hashed as it grows, and renamed when it is whole."""
 
     def __init__(self, target: Path, algorithm: str) -> None:
