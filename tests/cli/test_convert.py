@@ -245,7 +245,7 @@ class TestLoad:
         (tmp_path / 'kept/taming').mkdir(parents=True)
         (tmp_path / 'kept/taming/x.ckpt.converted').write_bytes(converted.read_bytes())
         assert vq.load('tiny-published', work_dir=tmp_path).codebook_size == 64
-        with pytest.raises(UserError, match="'a-network' is no tokenizer"):
+        with pytest.raises(UserError, match="'a-network' is not a tokenizer"):
             vq.load('a-network', work_dir=tmp_path)
         with pytest.raises(UserError, match="'tiny-publisht'; did you mean 'tiny-published'"):
             vq.load('tiny-publisht', work_dir=tmp_path)
