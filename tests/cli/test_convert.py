@@ -107,7 +107,7 @@ class TestErrors:
             ('taming', {'state_dict': small_taming()}, ('image_size::many',), "'many', and int is needed", 'image_size:VALUE'),
             ('reference', {}, ('distance::l1',), "'l1', and 'l2' | 'cosine' is needed", 'distance:VALUE'),
             ('tokens', None, (), 'needs the option codebook_size', '--options codebook_size:VALUE'),
-            ('tokens', None, ('codebook_size:8',), 'is no folder', 'ITERATION_RANK.pth'),
+            ('tokens', None, ('codebook_size:8',), 'is not a folder', 'ITERATION_RANK.pth'),
             ('statistics', {'a': 1}, (), 'could be the mean', 'a covariance (D, D)'),
             ('statistics', {'a': 1}, ('size:1',), "has no option 'size'", 'It takes: no options'),
         ],
@@ -263,7 +263,7 @@ class TestLoad:
         assert 'tools/convert_checkpoints.py KIND' in caught.value.hint
         with atomic_file(tmp_path / 'w.safetensors') as writer:
             tensorfile.write_tensors(writer, {'a': torch.zeros(1)})
-        with pytest.raises(UserError, match='does not say what tokenizer'):
+        with pytest.raises(UserError, match='does not describe'):
             vq.load(tmp_path / 'w.safetensors')
 
 
