@@ -157,7 +157,7 @@ def test_shards_are_said_to_be_none(home: Path, capsys: pytest.CaptureFixture[st
     from vq.io.shards import ShardWriter
 
     ShardWriter(home / 'shards', kind='tokens', total=4, shard_size=4, producer={'made_by': 'a test'})
-    assert 'holds shards of tokens, and no images' in complaint(capsys, home, 'real', 'shards')
+    assert 'holds shards of tokens, not images' in complaint(capsys, home, 'real', 'shards')
 
 
 def test_sizes_that_differ(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -167,7 +167,7 @@ def test_flat_folders_have_no_classes_and_half_flat_ones_are_refused(tree):
     assert FolderDataset(root).categories is None
     assert FolderDataset(root).category_of(0) is None
     tree('a/3.png')
-    with pytest.raises(ConfigError, match=r'1\.png lies in no class folder'):
+    with pytest.raises(ConfigError, match=r'1\.png is not in a class folder'):
         len(FolderDataset(root))
     assert len(FolderDataset(root, classes=False)) == 3
 
