@@ -312,7 +312,7 @@ class TestArchitecture:
 
     @pytest.mark.parametrize('scales', [(1, 2, 4), ()])
     def test_scales_that_var_was_not_trained_with(self, scales: tuple[int, ...]) -> None:
-        with pytest.raises(UserError, match=f'{len(scales)} scales are given, and it was trained with 10') as caught:
+        with pytest.raises(UserError, match=f'{len(scales)} scales are given, and the model was trained with 10') as caught:
             var.convert(state_of(read_manifest('var_vqvae_ch160v4096z32')), scales=scales)
         assert 'scales' in caught.value.hint
 

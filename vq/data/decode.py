@@ -107,7 +107,7 @@ def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:
 
 @contextlib.contextmanager
 def _pillow_allows(pixel_limit: int) -> Iterator[None]:
-    """Raise Pillow's own limit to ``pixel_limit`` while a header is read."""
+    """While a header is read, raise Pillow's own limit to ``pixel_limit`` if it is lower."""
     if Image.MAX_IMAGE_PIXELS is None or pixel_limit <= Image.MAX_IMAGE_PIXELS:
         yield
         return

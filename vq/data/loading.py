@@ -115,7 +115,7 @@ class Fetcher:
             except BadImage as error:
                 skipped[error.path or self.dataset.id_of(other)] = error.reason
         raise RunFailure(
-            f'no sample found in the place of a bad image: {len(skipped)} could not be decoded{_first(skipped)}',
+            f'no sample found in place of a bad image: {len(skipped)} could not be decoded{_first(skipped)}',
             'Look at these files: the dataset, or the disk below it, is damaged.',
         )
 

@@ -104,7 +104,7 @@ def _check(path: Path, shape: Shape, dtype: np.dtype) -> None:
     if len(shape) != 4 or shape[3] != 3:
         raise UserError(f'{what}: these are not RGB images', LAYOUT)
     if 0 in shape:
-        raise UserError(f'{what}: there is no image in it', 'Give a file with samples.')
+        raise UserError(f'{what}: it holds no image', 'Give a file with samples.')
 
 
 def _read_header(member: object) -> tuple[Shape, bool, np.dtype]:

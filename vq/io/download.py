@@ -87,7 +87,7 @@ def download(
     root: Path | None = None,
     progress: Progress | None = None,
     pause: float = 1.0,
-    expected_by: str = 'what was asked for',
+    expected_by: str = 'expected',
     public_url: str | None = None,
 ) -> Received:
     """Fetch ``url`` to ``target``, which must lie below ``root`` if that is given.
@@ -185,7 +185,7 @@ def _gather(url: str, part: PartialDownload, progress: Progress | None, pause: f
 
 
 def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhere: str) -> int:
-    """One request for the missing bytes. Returns how many of the bytes that were there it kept."""
+    """One request for the missing bytes. Returns how many bytes of earlier requests were kept."""
     kept = part.resumable(url)
     try:
         response = _open(url, part.conditions() if kept else {}, elsewhere)
@@ -220,7 +220,7 @@ def _begin(
 ) -> int | None:
     """Prepare the part file for the bytes of this response. Returns the size of the whole file, if the server says.
 
-    Bytes that are there are discarded only if the response brings a file, never for the login page of a network.
+    Bytes of earlier requests are discarded only if the response is a file, never for the login page of a network.
     """
     headers = response.headers
     if response.status not in (200, 206):

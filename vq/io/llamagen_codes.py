@@ -180,7 +180,7 @@ def _count(codes: Path, labels: Path) -> int:
         if not names:
             raise UserError(
                 f'there are no files 0.npy, 1.npy, ... in {folder}',
-                'Give the folder that holds imagenet{S}_codes and imagenet{S}_labels, and the S of it: --image-size S.',
+                'Give the folder that holds imagenet{S}_codes and imagenet{S}_labels, and S: --image-size S.',
             )
         missing = {f'{number}.npy' for number in range(len(names))} - names
         if missing:

@@ -26,7 +26,7 @@ class PartialDownload:
         self.target = target
         self.path = target.with_name(f'{target.name}.part')
         self.note = target.with_name(f'{target.name}.part.json')
-        self.begun = 0  # bytes that were there at the last request
+        self.begun = 0  # bytes that earlier requests had received
         self._names = {algorithm, 'sha256'}
         self._file = self._open()
         self.size = os.fstat(self._file).st_size
@@ -63,7 +63,7 @@ class PartialDownload:
         return noted if isinstance(noted, dict) else {}
 
     def resumable(self, url: str) -> int:
-        """How many bytes of this address are there; 0 if the server did not send a version to resume by."""
+        """The number of bytes received from ``url``; 0 if the server sent neither an ETag nor a date to resume by."""
         noted = self._noted()
         return self.size if noted.get('url') == url and _version(noted) else 0
 

@@ -48,7 +48,7 @@ def _plain(value: Any, key: str, depth: int) -> Any:
 def _own_memory(value: Tensor, key: str) -> Tensor:
     if value.device.type == 'meta':
         raise TypeError(f'{key} is on the meta device and has no values')
-    if value.device.type not in ('cpu', 'cuda'):  # torch.save copies CUDA memory piece by piece; not so XLA
+    if value.device.type not in ('cpu', 'cuda'):  # torch.save copies CUDA memory itself, but not XLA memory
         return value.cpu()
     # torch.save writes the whole storage of a view, so a small view is cloned
     return value.clone() if value.untyped_storage().nbytes() > 2 * value.numel() * value.element_size() + 4096 else value

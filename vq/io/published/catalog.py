@@ -29,7 +29,7 @@ class Published:
     name: str
     about: str
     files: tuple[RemoteFile, ...]
-    kind: str | None = None  # of tools/convert_checkpoints.py; None: used as it is
+    kind: str | None = None  # of tools/convert_checkpoints.py; None: not converted
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 

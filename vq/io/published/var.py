@@ -37,7 +37,7 @@ def convert(
     hits = state.get('quantize.ema_vocab_hit_SV')
     if not scales or (hits is not None and len(hits) != len(scales)):
         raise UserError(
-            f'{len(scales)} scales are given, and it was trained with {"none" if hits is None else len(hits)}',
+            f'{len(scales)} scales are given, and the model was trained with {"none" if hits is None else len(hits)}',
             'Give its scales, such as --options scales:(1,2,3,4,5,6,8,10,13,16).',
         )
     size, dim = codebook_shape(mapped, 'quantizer.quantizer')
