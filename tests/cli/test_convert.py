@@ -107,7 +107,7 @@ class TestErrors:
             ('taming', {'state_dict': small_taming()}, ('image_size::many',), "'many', and int is needed", 'image_size:VALUE'),
             ('reference', {}, ('distance::l1',), "'l1', and 'l2' | 'cosine' is needed", 'distance:VALUE'),
             ('tokens', None, (), 'needs the option codebook_size', '--options codebook_size:VALUE'),
-            ('tokens', None, ('codebook_size:8',), 'is no folder', 'ITERATION_RANK.pth'),
+            ('tokens', None, ('codebook_size:8',), 'is not a folder', 'ITERATION_RANK.pth'),
             ('statistics', {'a': 1}, (), 'could be the mean', 'a covariance (D, D)'),
             ('statistics', {'a': 1}, ('size:1',), "has no option 'size'", 'It takes: no options'),
         ],
@@ -245,7 +245,7 @@ class TestLoad:
         (tmp_path / 'kept/taming').mkdir(parents=True)
         (tmp_path / 'kept/taming/x.ckpt.converted').write_bytes(converted.read_bytes())
         assert vq.load('tiny-published', work_dir=tmp_path).codebook_size == 64
-        with pytest.raises(UserError, match="'a-network' is no tokenizer"):
+        with pytest.raises(UserError, match="'a-network' is not a tokenizer"):
             vq.load('a-network', work_dir=tmp_path)
         with pytest.raises(UserError, match="'tiny-publisht'; did you mean 'tiny-published'"):
             vq.load('tiny-publisht', work_dir=tmp_path)
@@ -263,7 +263,7 @@ class TestLoad:
         assert 'tools/convert_checkpoints.py KIND' in caught.value.hint
         with atomic_file(tmp_path / 'w.safetensors') as writer:
             tensorfile.write_tensors(writer, {'a': torch.zeros(1)})
-        with pytest.raises(UserError, match='does not say what tokenizer'):
+        with pytest.raises(UserError, match='does not describe'):
             vq.load(tmp_path / 'w.safetensors')
 
 

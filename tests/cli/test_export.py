@@ -107,6 +107,6 @@ def test_what_has_no_llama_layout_is_refused(tmp_path):
 
 def test_a_folder_that_is_there_stays(tmp_path: Path):
     (tmp_path / 'mine.txt').write_text('kept')
-    with pytest.raises(UserError, match='there already'):
+    with pytest.raises(UserError, match='already exists'):
         export(generator_of('prefix', CLASSES, 0.1, None), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ['mine.txt']

@@ -121,7 +121,7 @@ def complaint(capsys: pytest.CaptureFixture[str], home: Path, *arguments: str) -
     ('images', 'words'),
     [
         (MADE.astype(np.float32) / 255, ['float32', 'no agreed range', 'astype(np.uint8)']),
-        (MADE.astype(np.int64), ['int64', 'not 8 bits']),
+        (MADE.astype(np.int64), ['int64', 'uint8 is needed']),
         (MADE[..., 0], ['gray', 'np.repeat']),
         (MADE[..., :1], ['gray', 'np.repeat']),
         (MADE.transpose(0, 3, 1, 2), ['channels come first', 'transpose(0, 2, 3, 1)']),
@@ -145,7 +145,7 @@ def test_wrong_folders_and_references(home: Path, capsys: pytest.CaptureFixture[
     said = complaint(capsys, home, 'real', 'labels.npz')
     assert "'labels' (3,)" in said and 'uint8 (N, H, W, 3)' in said
     (home / 'page.npz').write_text('<html>')
-    assert 'no readable .npz' in complaint(capsys, home, 'real', 'page.npz')
+    assert 'not a readable .npz' in complaint(capsys, home, 'real', 'page.npz')
     rows = features_of(REAL)
     np.savez(home / 'both.npz', mu=rows.mean(0), sigma=np.cov(rows, rowvar=False), arr_0=REAL[:9])
     said = complaint(capsys, home, 'both.npz', 'made', '--figures', 'fid', 'precision_recall')
@@ -157,7 +157,7 @@ def test_shards_are_said_to_be_none(home: Path, capsys: pytest.CaptureFixture[st
     from vq.io.shards import ShardWriter
 
     ShardWriter(home / 'shards', kind='tokens', total=4, shard_size=4, producer={'made_by': 'a test'})
-    assert 'holds shards of tokens, and no images' in complaint(capsys, home, 'real', 'shards')
+    assert 'holds shards of tokens, not images' in complaint(capsys, home, 'real', 'shards')
 
 
 def test_sizes_that_differ(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

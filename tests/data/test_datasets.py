@@ -167,7 +167,7 @@ def test_flat_folders_have_no_classes_and_half_flat_ones_are_refused(tree):
     assert FolderDataset(root).categories is None
     assert FolderDataset(root).category_of(0) is None
     tree('a/3.png')
-    with pytest.raises(ConfigError, match=r'1\.png lies in no class folder'):
+    with pytest.raises(ConfigError, match=r'1\.png is not in a class folder'):
         len(FolderDataset(root))
     assert len(FolderDataset(root, classes=False)) == 3
 
@@ -296,9 +296,9 @@ def test_imagenet_in_plain_folders_numbers_classes_alike(tree):
     [
         ([], None, 'lists no image'),
         ({}, None, 'holds a dict, not a list'),
-        ([{'image': '9.JPEG', 'synset_id': 8}], None, 'no image of a known class'),
-        ([{'image': '../../9.JPEG', 'synset_id': 1}], None, 'no image of a known class'),
-        ([{'synset_id': 1}], None, 'no image of a known class'),
+        ([{'image': '9.JPEG', 'synset_id': 8}], None, 'not an image of a known class'),
+        ([{'image': '../../9.JPEG', 'synset_id': 1}], None, 'not an image of a known class'),
+        ([{'synset_id': 1}], None, 'not an image of a known class'),
         (ANNOTATIONS, {'1': {'words': 'kit fox'}}, 'without a number or a WNID'),
         (ANNOTATIONS, {'fox': {'WNID': 'n1'}}, 'without a number or a WNID'),
     ],

@@ -267,7 +267,7 @@ def test_over_the_cap_the_first_files_are_listed(workers):
 
 
 def test_a_dataset_without_a_good_image_ends():
-    with pytest.raises(RunFailure, match='no sample found in the place of a bad image: 33 could not be decoded'):
+    with pytest.raises(RunFailure, match='no sample found in place of a bad image: 33 could not be decoded'):
         train(Noise(500, bad=tuple(range(500))), 2, 1, bad_images='skip', bad_image_cap=1)
     with pytest.raises(RunFailure, match='1 could not be decoded'):
         train(Noise(1, bad=(0,)), 1, 1, bad_images='skip', bad_image_cap=1)

@@ -52,7 +52,7 @@ def test_what_would_have_to_be_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match='3 samples came, and 5 were promised'):
+    with pytest.raises(ValueError, match='3 samples were given, and shape announces 5'):
         write_samples(tmp_path / 's.npz', iter(SAMPLES[:3]), SAMPLES.shape)
     with pytest.raises(UserError, match='sample 1 is uint8'):
         write_samples(tmp_path / 's.npz', iter([SAMPLES[0], SAMPLES[1, :2]]), SAMPLES.shape)

@@ -91,7 +91,7 @@ def test_names_are_text_not_markup():
 
 
 def test_series_must_match():
-    with pytest.raises(ValueError, match='2 places and 3 values'):
+    with pytest.raises(ValueError, match='2 x values and 3 y values'):
         Series('a', [0, 1], [0, 1, 2])
 
 

@@ -18,7 +18,7 @@ from tests.io.serving import FileServer, closed_port, serving, stay_on_this_mach
 from vq.core.errors import RunFailure, UserError
 from vq.io import download as module
 from vq.io.download import Received, check_inside, download, on_another_host
-from vq.io.part import Part
+from vq.io.partial_download import PartialDownload
 
 DATA = random.Random(0).randbytes(700_001)  # several chunks and one byte
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -214,7 +214,7 @@ def test_cut_for_good(server, target):
     error = fail(server, target)
     assert len(server.requests) == module.ATTEMPTS
     assert f'{server.address}/w.pth cannot be fetched' in error.message and f'{HALF:,} bytes are kept' in error.message
-    assert 'goes on where it stopped' in error.hint and error.exit_code == 1
+    assert 'resumes where it stopped' in error.hint and error.exit_code == 1
     assert beside(target) == ['w.pth.part', 'w.pth.part.json']
     assert Path(f'{target}.part').read_bytes() == DATA[:HALF]
 
@@ -260,7 +260,7 @@ def test_a_page_instead_of_the_file(server, target, body, kind):
     break_off(server, target)
     server.files['/w.pth'], server.headers, server.knows_ranges = body, {'Content-Type': kind}, False
     error = fail(server, target)
-    assert 'a page to read instead of the file' in error.message and 'login' in error.hint
+    assert 'instead of the file' in error.message and 'login' in error.hint
     assert Path(f'{target}.part').read_bytes() == DATA[:HALF] and not target.exists()
 
 
@@ -306,7 +306,7 @@ def test_a_disk_that_fills_up_keeps_the_part(server, target, monkeypatch):
         patched.setattr(os, 'write', fill_up)
         error = fail(server, target)
     assert 'disk full' in error.message and 'kept' in error.message
-    assert 'goes on where it stopped' in error.hint and '--work-dir' not in error.hint
+    assert 'resumes where it stopped' in error.hint and '--work-dir' not in error.hint
     size = Path(f'{target}.part').stat().st_size
     assert 0 < size < 500_000
     server.requests.clear()
@@ -361,13 +361,13 @@ def test_addresses_that_are_refused(url, target):
 
 @pytest.mark.parametrize('digest', ['sha1:01234567', 'sha256:0123', 'md5:' + '0' * 33, 'sha256:XYZ01234', '0123456789'])
 def test_digests_that_are_refused(digest, target):
-    with pytest.raises(UserError, match='no digest'):
+    with pytest.raises(UserError, match='not a digest'):
         download('https://example.org/x', target, digest)
 
 
 def test_two_at_a_time(server, target):
     target.parent.mkdir(parents=True)
-    with Part(target, 'sha256'):
+    with PartialDownload(target, 'sha256'):
         assert 'another process' in fail(server, target).message
     fetch(server, target)
 

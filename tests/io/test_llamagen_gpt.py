@@ -115,5 +115,5 @@ def test_other_files_are_refused() -> None:
         convert({key: value for key, value in state.items() if key != 'layers.1.feed_forward.w3.weight'})
     with pytest.raises(UserError, match='do not divide into 5 heads'):
         convert(state, heads=5)
-    with pytest.raises(UserError, match='no tensor of a LlamaGen'):
+    with pytest.raises(UserError, match='not a tensor of a LlamaGen'):
         restore({'generator.start': torch.zeros(3)})

@@ -272,11 +272,11 @@ class TestRules:
         assert torch.equal(mapped['q'], packed[2:4])
         with pytest.raises(UserError, match='does not divide into 5'):
             map_keys({'p': packed}, [split('p', 'abcde')], {})
-        with pytest.raises(UserError, match='no 1x1 convolution'):
+        with pytest.raises(UserError, match='not a 1x1 convolution'):
             map_keys({'p': torch.zeros(2, 2, 3, 3)}, [rename('p', 'q', dims=2)], {})
         mapped, _ = map_keys({'p': torch.arange(5.0).view(1, 5, 1, 1)}, [rename('p', 'q', dims=1)], {})
         assert torch.equal(mapped['q'], torch.arange(5.0))
-        with pytest.raises(UserError, match='no vector of channels'):
+        with pytest.raises(UserError, match='not a vector of channels'):
             map_keys({'p': torch.zeros(5, 1, 1, 2)}, [rename('p', 'q', dims=1)], {})
 
 
@@ -292,7 +292,7 @@ class TestArchitecture:
         [
             ({'quantize.embedding.weight': None}, "no tensor for 'quantizer.codebook.weight'"),
             ({'quantize.embedding.weight': torch.zeros(4)}, 'K x C is needed'),
-            ({'encoder.down.1.block.0.conv1.weight': torch.zeros(12, 8, 3, 3)}, 'no multiple of the 8'),
+            ({'encoder.down.1.block.0.conv1.weight': torch.zeros(12, 8, 3, 3)}, 'not a multiple of the 8'),
             ({'decoder.up.1.block.1.conv1.weight': None}, "'decoder.levels.0.blocks.1.conv1.weight' is missing"),
             ({'quant_conv.weight': torch.zeros(5, 4, 1, 1)}, 'post_encode joins 4 to 5 channels'),
             ({'decoder.up.1.block.2.conv1.bias': torch.zeros(8)}, r'levels have \[2, 3\] residual blocks'),
@@ -312,7 +312,7 @@ class TestArchitecture:
 
     @pytest.mark.parametrize('scales', [(1, 2, 4), ()])
     def test_scales_that_var_was_not_trained_with(self, scales: tuple[int, ...]) -> None:
-        with pytest.raises(UserError, match=f'{len(scales)} scales are given, and it was trained with 10') as caught:
+        with pytest.raises(UserError, match=f'{len(scales)} scales are given, and the model was trained with 10') as caught:
             var.convert(state_of(read_manifest('var_vqvae_ch160v4096z32')), scales=scales)
         assert 'scales' in caught.value.hint
 

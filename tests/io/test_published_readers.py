@@ -224,10 +224,10 @@ class TestTokens:
             (dict(tokens=torch.zeros(2, 4, dtype=torch.int64)), r'has tokens of \(4,\), the files before it of \(2, 3\)'),
             (dict(tokens=torch.full((2, 2, 3), 64)), 'tokens from 64 to 64, and the codebook has 64 codes'),
             (dict(tokens=torch.full((2, 2, 3), -1)), 'tokens from -1 to -1'),
-            (dict(tokens=torch.zeros(2, 2, 3)), 'no tensor of whole numbers'),
+            (dict(tokens=torch.zeros(2, 2, 3)), 'not a tensor of whole numbers'),
             (dict(tokens=torch.zeros(3, 2, 3, dtype=torch.int64)), 'has 3 rows of tokens'),
             (dict(id_=['n01', 5]), 'has 2 rows of tokens'),
-            (dict(category=torch.zeros(3)), 'categories that are not one per sample'),
+            (dict(category=torch.zeros(3)), 'one category per sample'),
             (dict(category=Malicious(os.system, 'true')), 'refused'),
         ],
     )
@@ -247,7 +247,7 @@ class TestTokens:
             tokens.convert(tmp_path / 'tokens', tmp_path / 'set', codebook_size=64)
         with pytest.raises(UserError, match='has no files ITERATION_RANK'):
             tokens.convert(tmp_path, tmp_path / 'set', codebook_size=64)
-        with pytest.raises(UserError, match='is no folder'):
+        with pytest.raises(UserError, match='is not a folder'):
             tokens.convert(tmp_path / 'nowhere', tmp_path / 'set', codebook_size=64)
 
 

@@ -174,8 +174,8 @@ def test_the_stylegan2_discriminator_gives_the_peers_logits() -> None:
     ('key', 'value', 'message'),
     [
         ('_layers.1._residual.1._blur._kernel', torch.ones(4, 4) / 16, 'another filter'),
-        ('_layers.9._original_weight', torch.ones(1), 'no tensor of'),
-        ('_layers.1._residual.0._weight', torch.ones(1), 'no tensor of'),
+        ('_layers.9._original_weight', torch.ones(1), 'not a tensor of'),
+        ('_layers.1._residual.0._weight', torch.ones(1), 'not a tensor of'),
     ],
 )
 def test_a_discriminator_that_is_another_is_refused(key: str, value: Tensor, message: str) -> None:

@@ -165,7 +165,7 @@ def test_other_kinds_keep_their_types(tmp_path: Path) -> None:
     [
         (np.full((4, 2, 2, 3), 256), 'abcd', 'reach from 256 to 256; there are 256 codes'),
         (np.full((4, 2, 2, 3), -1), 'abcd', 'reach from -1'),
-        (np.zeros((4, 2, 3, 2), int), 'abcd', 'each is to be'),
+        (np.zeros((4, 2, 3, 2), int), 'abcd', 'and token_shape is'),
         (np.zeros((4, 1, 2, 3), int), 'abcd', '1 variants'),
         (np.zeros((3, 2, 2, 3), int), 'abcd', "'tokens' has 3 rows"),
         (np.zeros((3, 2, 2, 3), int), 'abc', 'has 4 samples, not 3'),
@@ -196,7 +196,7 @@ def test_an_id_in_two_shards_is_refused(tmp_path: Path) -> None:
     writer = ShardWriter(tmp_path, 'images', 4, 2, {})
     for part in writer.ranges():
         writer.write(part, {'image': np.zeros((2, 3, 3, 3), np.uint8)}, ['same', f'other{part.index}'])
-    with pytest.raises(UserError, match="the id 'same' is there twice"):
+    with pytest.raises(UserError, match="the id 'same' occurs twice"):
         writer.finish()
 
 

@@ -164,7 +164,7 @@ def test_an_index_that_points_elsewhere_is_refused(
 
     monkeypatch.setattr(checkpoints, 'verify_files', lambda *arguments: {})
     monkeypatch.setattr(checkpoints, 'is_complete', lambda path: True)
-    refuse(saved['fsdp'][0], tmp_path, point, 'is no file of this checkpoint')
+    refuse(saved['fsdp'][0], tmp_path, point, 'is not a file of this checkpoint')
 
 
 def test_the_state_of_another_optimizer_is_refused(saved: dict[str, tuple[Path, dict[str, Any]]], tmp_path: Path) -> None:

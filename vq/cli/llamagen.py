@@ -143,7 +143,7 @@ def check_layout(writer: TokenWriter) -> None:
 def with_codes(writer: TokenWriter, producer: dict[str, Any], folder: Path, keep_shards: bool) -> dict[str, Any]:
     from vq.core import collectives
     from vq.io import atomic, llamagen_codes
-    from vq.io.ranks import together
+    from vq.io.ranks import run_on_all_ranks
     from vq.io.shards import ShardSet
 
     root = folder / 'llamagen_tokens'
@@ -153,11 +153,13 @@ def with_codes(writer: TokenWriter, producer: dict[str, Any], folder: Path, keep
     if keep_shards or not exported:
         measured = writer.evaluate()
         shards = ShardSet(folder / 'tokens')
-        counts = together(
+        counts = run_on_all_ranks(
             lambda: llamagen_codes.export_codes(shards, root, collectives.rank(), collectives.size()),
             "writing LlamaGen's files",
         )
-        together(lambda: llamagen_codes.finish(shards, root) if collectives.is_main() else None, "completing LlamaGen's files")
+        run_on_all_ranks(
+            lambda: llamagen_codes.finish(shards, root) if collectives.is_main() else None, "completing LlamaGen's files"
+        )
         measured['files_written_now'] = 2 * sum(counts)
     measured['codes'] = str(root)
     if not keep_shards:

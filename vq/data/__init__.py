@@ -1,1 +1,1 @@
-"""From files to batches: decoding, transforms, datasets, the order of samples, and loading with workers."""
+"""From files to batches: decoding, transforms, datasets, the order of samples, and loading in worker processes."""

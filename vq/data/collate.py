@@ -1,4 +1,4 @@
-"""Samples to a batch."""
+"""Collating samples into a batch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from vq.interfaces import Sample
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """What the loader does with the samples of a dataset that brings no ``collate`` of its own.
+    """The default ``collate``, for datasets without a ``collate`` method.
 
-    An optional field is in the batch if every sample has it; ``extra`` becomes a list per name.
+    The batch has an optional field if every sample has it; ``extra`` becomes a list per name.
     """
     _check(samples)
     height, width = samples[0]['image'].shape[:2]
@@ -53,7 +53,7 @@ def _check(samples: Sequence[Sample]) -> None:
             what = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
             raise UserError(
                 f'the image of {sample["id"]} is {what}, and a uint8 array (H, W, 3) is needed',
-                'Mend the transform or the dataset that made it.',
+                'Correct the transform or the dataset that made it.',
             )
     first = samples[0]
     for sample in samples:

@@ -1,4 +1,4 @@
-"""Views of a picture that tokens are kept of: the picture itself, its mirror image, ten crops."""
+"""Views of an image that are tokenized: the image itself, its mirror image, ten crops."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ VIEWS = ('center', 'flip', *CROPS)
 
 
 def crop_place(number: int, height: int, width: int, size: int) -> tuple[bool, int, int]:
-    """Of crop ``number``: whether it is of the mirror image, its top, its left.
+    """Crop ``number``: whether it is taken from the mirror image, its top, its left.
 
-    The order is torchvision's TenCrop: top left, top right, bottom left, bottom right, centre of the picture, then the same
-    five of the mirror image. So crop 5, top left of the mirror image, shows what crop 1 shows, mirrored.
+    The order is torchvision's TenCrop: top left, top right, bottom left, bottom right and centre of the image, then the same
+    five of the mirror image. So crop 5, top left of the mirror image, is crop 1 mirrored.
     """
     mirrored, place = divmod(number, 5)
     if place == 4:  # Python rounds halves to even, and so does torchvision
@@ -24,7 +24,7 @@ def crop_place(number: int, height: int, width: int, size: int) -> tuple[bool, i
 
 
 def view(image: Tensor, name: str, size: int | None = None) -> Tensor:
-    """Images (..., H, W) -> those of the view ``name``; crops are (..., size, size)."""
+    """Images (..., H, W) -> the view ``name`` of each; crops are (..., size, size)."""
     if name == 'center':
         return image
     if name == 'flip':
@@ -36,7 +36,7 @@ def view(image: Tensor, name: str, size: int | None = None) -> Tensor:
 
 
 def check_views(names: tuple[str, ...], size: int | None) -> None:
-    """Crops need their size and the others have none; one set of tokens has one shape."""
+    """Raise unless all views have one size: either crops with a crop size, or other views without one."""
     unknown = [name for name in names if name not in VIEWS]
     if unknown or not names:
         raise ConfigError(f'token variants are {names}', f'Choose from {VIEWS}.')
@@ -44,5 +44,5 @@ def check_views(names: tuple[str, ...], size: int | None) -> None:
     if len(crops) not in (0, len(names)) or bool(crops) != (size is not None):
         raise ConfigError(
             f'token variants are {names} with crop_size {size}',
-            "Crops go with a crop_size and with no other variants; 'center' and 'flip' go without.",
+            "Crops need a crop_size and cannot be combined with other variants; 'center' and 'flip' have no crop_size.",
         )

@@ -1,10 +1,10 @@
-"""Image files to RGB arrays. A file that cannot be decoded whole is a ``BadImage`` with the reason in words.
+"""Image files to RGB arrays. A file that cannot be decoded completely raises ``BadImage`` with the reason.
 
-Never half a picture: Pillow's ``LOAD_TRUNCATED_IMAGES`` stays off, and OpenCV, whose older versions fill what is missing
-with grey, only gets JPEG files that close with their end marker. What no decoder reports cannot be seen here either:
-bytes changed inside the compressed data of a JPEG that still opens and ends as it should.
+Truncated images are never used. Pillow's ``LOAD_TRUNCATED_IMAGES`` stays off. Older versions of OpenCV fill missing pixels
+with grey, so OpenCV only gets JPEG files that end with the end marker. Damage that no decoder reports is not detected: bytes
+changed inside the compressed data of a JPEG whose header and end marker are intact.
 
-Alpha is dropped, not blended, as in torchvision's loaders: the colours stored under transparent pixels show.
+Alpha is dropped, not blended, as in torchvision's loaders: transparent pixels show the colours stored in them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from vq.core.errors import ConfigError, UserError, nearest
 Backend = Literal['pillow', 'cv2']
 
 PIXEL_LIMIT = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # others run interpreters or are never photographs
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # other formats need interpreters or never hold photographs
 END_OF_JPEG = b'\xff\xd9'
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -33,7 +33,7 @@ _limit_lock = threading.Lock()
 
 
 class BadImage(Exception):
-    """A file that is not a whole, still picture of at most the allowed size."""
+    """A file that is not a complete, still image within the pixel limit."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
@@ -46,7 +46,7 @@ class BadImage(Exception):
 
 @functools.cache
 def prepare_backend(backend: str) -> None:
-    """Import what ``backend`` needs, so that worker processes inherit it and a missing package is said at once."""
+    """Import the packages of ``backend``: worker processes inherit them, and a missing package is reported at once."""
     if backend not in get_args(Backend):
         raise ConfigError(
             f"there is no image backend '{backend}'{nearest(backend, get_args(Backend))}", "Use 'pillow' or 'cv2'."
@@ -59,11 +59,11 @@ def prepare_backend(backend: str) -> None:
             raise UserError(
                 f"the image backend 'cv2' cannot be imported: {error}", "Install vq[mm], or set backend to 'pillow'."
             ) from error
-        cv2.setNumThreads(0)  # its thread pool does not survive a fork; one picture gains nothing from it
+        cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork, and does not speed up single images
 
 
 def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_limit: int = PIXEL_LIMIT) -> np.ndarray:
-    """A file, or its bytes, as an (H, W, 3) uint8 RGB array, upright after EXIF; to be treated as read-only."""
+    """Decode a file, or its bytes, to (H, W, 3) uint8 RGB with EXIF orientation applied. Do not write to the array."""
     path = '<bytes>' if isinstance(source, bytes) else str(source)
     try:
         data = source if isinstance(source, bytes) else Path(source).read_bytes()
@@ -81,24 +81,24 @@ def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_
 
 
 def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:
-    """Read the header only, and judge it before anything of the picture's size is allocated."""
+    """Read only the header, and check it before memory for the pixels is allocated."""
     try:
         with _pillow_allows(pixel_limit):
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-        moving = image.format != 'MPO' and getattr(image, 'is_animated', False)  # MPO: a photograph with a second view
+        moving = image.format != 'MPO' and getattr(image, 'is_animated', False)  # MPO: a photograph with a second view of it
     except UnidentifiedImageError as error:
         raise BadImage(path, f'is not an image, or its header is damaged (it begins with {data[:12]!r})') from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning under -W error
-        raise BadImage(path, f'would be over {pixel_limit} pixels, a decompression bomb') from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning is raised under -W error
+        raise BadImage(path, f'has more than {pixel_limit} pixels, a decompression bomb') from error
     except MemoryError:
         raise
-    except Exception as error:  # damaged headers make Pillow's plugins raise nearly anything
+    except Exception as error:  # on damaged headers Pillow's plugins raise exceptions of many types
         raise BadImage(path, f'has a damaged header: {_words(error)}') from error
     if image.width * image.height > pixel_limit:
         raise BadImage(
             path,
             f'has {image.width} x {image.height} pixels, over the limit of {pixel_limit}: '
-            'a decompression bomb, or set pixel_limit',
+            'a decompression bomb; for a real image raise pixel_limit',
         )
     if moving:
         raise BadImage(path, 'holds more than one frame (animated or several pages)')
@@ -107,7 +107,7 @@ def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:
 
 @contextlib.contextmanager
 def _pillow_allows(pixel_limit: int) -> Iterator[None]:
-    """Lift Pillow's own limit while a header is read, where ours was set higher."""
+    """While a header is read, raise Pillow's own limit to ``pixel_limit`` if it is lower."""
     if Image.MAX_IMAGE_PIXELS is None or pixel_limit <= Image.MAX_IMAGE_PIXELS:
         yield
         return
@@ -124,19 +124,19 @@ def _with_pillow(image: ImageFile.ImageFile, path: str) -> np.ndarray:
         image.load()
         if image.mode[0] in 'IF':
             return _deep_grey(image, path)
-        if image.mode == 'P':  # straight to RGB would read a palette's transparency as a colour
+        if image.mode == 'P':  # a direct conversion to RGB would take the transparency of a palette for a colour
             return np.asarray(image.convert('RGBA').convert('RGB'))
         return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
     except (BadImage, MemoryError):
         raise
-    except Exception as error:  # as above, now from the decoders
+    except Exception as error:  # on damaged data Pillow's decoders raise exceptions of many types
         raise BadImage(path, f'cannot be decoded: {_words(error)}') from error
 
 
 def _deep_grey(image: Image.Image, path: str) -> np.ndarray:
     """16 bits to 8: round(v / 257), which takes 65535 to 255. (H, W) -> (H, W, 3)."""
     if image.mode == 'F':
-        raise BadImage(path, 'has floating-point pixels, whose range is not known')
+        raise BadImage(path, 'has floating-point pixels of unknown range')
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage(path, f'has values from {values.min()} to {values.max()}, beyond 16 bits')
@@ -145,13 +145,13 @@ def _deep_grey(image: Image.Image, path: str) -> np.ndarray:
 
 
 def _with_opencv(data: bytes, image: ImageFile.ImageFile) -> np.ndarray | None:
-    """Plain JPEG through OpenCV; None for all it would decode otherwise than Pillow, or not at all."""
+    """Decode plain JPEG by OpenCV. None for files that OpenCV cannot decode, or would decode differently from Pillow."""
     plain = image.format == 'JPEG' and image.mode in ('RGB', 'L')
     if not plain or not data.endswith(END_OF_JPEG):
         return None
     import mmcv
 
-    # mmcv turns BGR into RGB only with its flag 'color', which would also apply EXIF: so the turn is made here
+    # mmcv converts BGR to RGB only with its flag 'color', which also applies EXIF: so the conversion is done here
     pixels: Any = mmcv.imfrombytes(data, flag='color_ignore_orientation', channel_order='bgr', backend='cv2')
     return None if pixels is None else mmcv.bgr2rgb(pixels)
 
@@ -159,12 +159,12 @@ def _with_opencv(data: bytes, image: ImageFile.ImageFile) -> np.ndarray | None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # EXIF is an annotation: the picture is whole without it
+    except Exception:  # damaged EXIF is ignored: the pixels are complete without it
         return 1
 
 
 def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """Undo EXIF orientation 1..8 on (H, W, 3); other numbers mean nothing and change nothing."""
+    """Undo EXIF orientation 1..8 on (H, W, 3); other numbers are ignored."""
     if orientation not in range(2, 9):
         return pixels
     if orientation >= 5:

@@ -1,4 +1,4 @@
-"""Finding image files below a folder, in one order everywhere, without opening them."""
+"""Finding image files below a folder, in the same order on every machine, without opening them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from vq.core.errors import ConfigError, listing
 
-SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # in any case
+SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
 
 
 def find_images(root: Path, below: str = '') -> list[str]:
     """Paths of images in ``root/below`` and deeper, as posix paths relative to ``root``, sorted.
 
-    Links are followed, but not into a folder that is already open above. Names that begin with a dot are passed over:
-    what systems leave beside pictures often ends in ``.jpg`` too.
+    Links are followed, except into a parent folder, which would be a cycle. Names that begin with a dot are skipped:
+    operating systems leave hidden files next to images, often with the suffix ``.jpg``.
     """
     found: list[str] = []
     others: collections.Counter[str] = collections.Counter()
@@ -68,12 +68,12 @@ def _walk(
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Names of the visible folders right below, sorted."""
+    """Names of the folders directly in ``folder`` that do not begin with a dot, sorted."""
     if not folder.is_dir():
         return []
     return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith('.') and entry.is_dir())
 
 
 def what_is_in(folder: Path) -> str:
-    """For messages: the names right below, cut short."""
+    """For messages: the names directly in ``folder``, as a shortened list."""
     return listing(entry.name for entry in folder.iterdir()) or 'nothing'

@@ -1,7 +1,7 @@
-"""The loader: carries a plan out, in this process or in workers, and deals with bad images.
+"""The loader: loads the batches of a plan, in this process or in worker processes, and handles bad images.
 
-A sample depends on (seed, epoch, index) alone, so batches are the same for any number of workers. The random generators of
-the process that iterates are never touched.
+A sample depends on (seed, epoch, index) only, so batches are the same for any number of workers. The loader does not use
+the random generators of the process that iterates.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from vq.data.decode import BadImage
 from vq.data.plan import Place
 from vq.interfaces import Dataset, Sample
 
-REPLACEMENTS = 32  # other samples tried in the place of a bad one
-SHOWN = 5  # bad files named in an error
+REPLACEMENTS = 32  # other samples that are tried in place of a bad one
+SHOWN = 5  # bad files that an error names
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 logger = logging.getLogger('vq')
@@ -34,13 +34,13 @@ logger = logging.getLogger('vq')
 
 @dataclasses.dataclass
 class LoaderSettings:
-    """How to load. ``bad_image_cap``: the share of the dataset that may be skipped; above zero, one file always may."""
+    """``bad_image_cap``: fraction of the dataset that can be skipped; above 0 at least one file can be."""
 
     batch_size: int
     num_workers: int = 0
-    prefetch: int = 2  # batches ahead, for each worker
-    pin_memory: bool = False  # only where there is CUDA
-    batch_size_in_total: bool = False  # batch_size counts all ranks together
+    prefetch: int = 2  # batches that each worker prefetches
+    pin_memory: bool = False  # ignored without CUDA
+    batch_size_in_total: bool = False  # batch_size is that of all ranks together
     bad_images: Literal['raise', 'skip'] = 'raise'
     bad_image_cap: float = 0.001
 
@@ -68,7 +68,7 @@ class LoaderSettings:
 
 @dataclasses.dataclass
 class Packet:
-    """What a worker hands over: a batch, what was skipped for it (path -> reason), an error meant for the user."""
+    """The result of a worker: a batch, the files skipped for it (path -> reason), an error for the user."""
 
     batch: Batch | None
     skipped: dict[str, str]
@@ -81,7 +81,7 @@ class Packet:
 
 @dataclasses.dataclass
 class Fetcher:
-    """Batches by their places; runs in the workers."""
+    """Loads batches; runs in the workers."""
 
     dataset: Dataset
     seed: int
@@ -94,17 +94,17 @@ class Fetcher:
             samples = [sample for epoch, index in places if (sample := self.fetch(epoch, index, skipped)) is not None]
             join: Callable[[Sequence[Sample]], Batch] = getattr(self.dataset, 'collate', collate)
             return Packet(join(samples) if samples else None, skipped)
-        except UserError as error:  # carried over whole: torch would rebuild it from its text
+        except UserError as error:  # passed as an object: torch would rebuild it from its text
             return Packet(None, skipped, error)
 
     def fetch(self, epoch: int, index: int, skipped: dict[str, str]) -> Sample | None:
-        """One sample; if it is bad, another in training and none in evaluation."""
+        """One sample. A bad one is replaced by another in training and left out in evaluation."""
         try:
             return self.dataset.load(index, python_stream('sample', self.seed, epoch, index))
         except BadImage as error:
             if not self.skip:
                 raise UserError(
-                    f'bad image {error}', 'Mend or remove the file, or set bad_images to skip in the dataloader.'
+                    f'bad image {error}', 'Repair or remove the file, or set bad_images to skip in the dataloader.'
                 ) from error
             skipped[error.path or self.dataset.id_of(index)] = error.reason
         if not self.training:
@@ -115,13 +115,13 @@ class Fetcher:
             except BadImage as error:
                 skipped[error.path or self.dataset.id_of(other)] = error.reason
         raise RunFailure(
-            f'no sample found in the place of a bad image: {len(skipped)} could not be decoded{_first(skipped)}',
+            f'no sample found in place of a bad image: {len(skipped)} could not be decoded{_first(skipped)}',
             'Look at these files: the dataset, or the disk below it, is damaged.',
         )
 
 
 def replacements(count: int, seed: int, epoch: int, index: int) -> Iterator[int]:
-    """Up to 32 different samples to try in the place of a bad one; the neighbour would come twice in every epoch."""
+    """Up to 32 different random samples to try in place of a bad one. (A neighbour would come twice in every epoch.)"""
     stream = python_stream('replacement', seed, epoch, index)
     tried = {index}
     while len(tried) < min(REPLACEMENTS + 1, count):
@@ -132,14 +132,14 @@ def replacements(count: int, seed: int, epoch: int, index: int) -> Iterator[int]
 
 
 class Loader:
-    """An iterator over the batches of a plan. One pass; ``close`` (or the end of a ``with``) stops the workers."""
+    """An iterator over the batches of a plan, for one pass. ``close``, or the end of a ``with`` block, stops the workers."""
 
     def __init__(
         self, dataset: Dataset, plan: Iterable[list[Place]], settings: LoaderSettings, seed: int, training: bool
     ) -> None:
-        self.skipped: dict[str, str] = {}  # path -> reason, of this rank, since the start
+        self.skipped: dict[str, str] = {}  # path -> reason; of this rank, since the loader was created
         self._settings = settings
-        self._count = len(dataset)  # also makes the dataset list its files here, once, and not in every worker
+        self._count = len(dataset)  # the dataset lists its files here, once, and not in every worker
         workers = settings.num_workers
         self._torch_loader: DataLoader[Any] = DataLoader(
             Fetcher(dataset, seed, training, settings.bad_images == 'skip'),  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ class Loader:
             prefetch_factor=settings.prefetch if workers else None,
             pin_memory=settings.pin_memory and torch.cuda.is_available(),
             worker_init_fn=_prepare_worker,
-            generator=torch.Generator().manual_seed(derive_seed('loader', seed)),  # else it draws from the global one
+            generator=torch.Generator().manual_seed(derive_seed('loader', seed)),  # not the global generator
         )
         self._packets: Iterator[Packet] | None = None
         self._stop: Finalize | None = None
@@ -180,12 +180,12 @@ class Loader:
             if self._settings.num_workers and _tells_of_a_death(error):
                 raise RunFailure(
                     f'a worker that loads images died: {error}',
-                    'Most often memory or shared memory ran out: lower num_workers or prefetch in the dataloader.',
+                    'Usually memory or shared memory ran out: lower num_workers or prefetch in the dataloader.',
                 ) from error
             raise
 
     def close(self) -> None:
-        """Stop the workers; nothing comes after this."""
+        """Stop the workers. The iterator is then exhausted."""
         self._closed = True
         if self._stop is not None:
             self._stop()
@@ -195,7 +195,7 @@ class Loader:
         if self._packets is None:
             with _signals_held_back():
                 self._packets = iter(self._torch_loader)
-            # also when the loader is collected, and at exit before multiprocessing would wait for workers that ignore SIGTERM
+            # also runs when the loader is garbage-collected, and at exit before multiprocessing waits for the workers
             self._stop = Finalize(self, _stop_workers, (self._packets,), exitpriority=10)
         return next(self._packets)
 
@@ -210,7 +210,7 @@ class Loader:
             raise RunFailure(
                 f'{len(self.skipped)} bad images of {self._count}, and bad_image_cap={cap:g} allows {allowed}'
                 f'{_first(self.skipped)}',
-                'Mend or remove the files, or raise bad_image_cap in the dataloader.',
+                'Repair or remove the files, or raise bad_image_cap in the dataloader.',
             )
 
 
@@ -220,7 +220,8 @@ def _first(skipped: dict[str, str]) -> str:
 
 
 def _tells_of_a_death(error: BaseException) -> bool:
-    """Whether torch says that a worker is gone, or the pipe to it broke first (errors from inside one begin with 'Caught')."""
+    """Whether ``error`` means that a worker died: torch's own error, or a broken pipe to the worker. Errors raised inside a
+    worker begin with 'Caught'."""
     if isinstance(error, ConnectionError | EOFError):
         return not str(error).startswith('Caught')
     return isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker')
@@ -232,7 +233,7 @@ def _as_it_is(packet: Packet) -> Packet:
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """A worker inherits this, so that none of them can end it before it ignores them."""
+    """Block the stop signals while workers are started: a worker inherits this until it ignores the signals."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         yield
@@ -241,22 +242,23 @@ def _signals_held_back() -> Iterator[None]:
 
 
 def _prepare_worker(_: int) -> None:
-    """Signals that stop a run go to the whole process group: the main process decides, and needs its workers to the end."""
+    """Ignore the signals that stop a run. They go to the whole process group, and the main process, which handles them,
+    needs its workers until it ends."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # what came in the meantime is ignored too
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that arrived meanwhile are ignored too
     torch.set_num_threads(1)
 
 
 def _stop_workers(packets: Any) -> None:
-    """End the workers of torch's iterator: kindly, then, since they ignore SIGTERM, for certain."""
+    """Shut down the workers of torch's iterator, then kill those still alive: they ignore SIGTERM."""
     workers = list(getattr(packets, '_workers', ()))
     shut_down = getattr(packets, '_shutdown_workers', None)
     if shut_down is not None:
         try:
             shut_down()
         except RuntimeError as error:
-            # torch's SIGCHLD handler may tell of a death in the middle of the clean-up, which it has finished by then
+            # torch's SIGCHLD handler can report a dead worker during the clean-up; torch completes the clean-up all the same
             if not _tells_of_a_death(error):
                 raise
     for worker in workers:

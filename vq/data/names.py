@@ -1,4 +1,4 @@
-"""A list of names in two flat arrays."""
+"""A list of names, stored in two flat arrays."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import numpy as np
 
 
 class Names:
-    """Names by number.
+    """A sequence of names in memory that forked worker processes share.
 
-    A million Python strings would be copied, page by page, into every worker process as their reference counts move;
-    two arrays are shared.
+    A million Python strings would be copied page by page into every worker, because reading one changes its reference count.
     """
 
     def __init__(self, names: Iterable[str]) -> None:

@@ -1,8 +1,8 @@
-"""Which samples, in which order: pure functions of numbers, with nothing to save but how far one has come.
+"""The order of samples: pure functions of seed, epoch and position. The only state to save is the position.
 
-Training walks along one endless row of positions 0, 1, 2, ...: the epochs' permutations, one after the other. Position p
-belongs to epoch p // count. A step takes the next ``world * batch_size`` positions and gives each rank its slice, so
-a run can stop after any sample and go on with another batch size or another number of ranks without missing one.
+Training reads an endless sequence of positions 0, 1, 2, ...: the permutations of the epochs, one after the other. Position p
+belongs to epoch p // count. A step takes the next ``world * batch_size`` positions and gives each rank its slice. So a run
+can stop after any number of samples and resume with another batch size or number of ranks: none is missed or repeated.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ Place = tuple[int, int]  # (epoch, index)
 def position_order(count: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation (count,) int64 of one epoch.
 
-    It sorts raw words of a counter-based generator, which NumPy promises never to change; ``Generator.permutation`` may.
+    It is the sorting order of raw words of a counter-based generator. NumPy guarantees that these words never change; the
+    result of ``Generator.permutation`` can change between versions.
     """
     words = np.random.Philox(key=derive_seed('order', seed, epoch)).random_raw(count)
     return np.argsort(words, kind='stable')
 
 
 def training_plan(count: int, batch_size: int, rank: int, world: int, seed: int, start: int = 0) -> Iterator[list[Place]]:
-    """One rank's batches, without end. ``start``: positions that all ranks together have already consumed."""
+    """The batches of one rank, endless. ``start``: number of positions that all ranks together have already used."""
     _check(count, batch_size, rank, world)
     orders: dict[int, np.ndarray] = {}
     first = start + rank * batch_size
@@ -43,7 +44,10 @@ def training_plan(count: int, batch_size: int, rank: int, world: int, seed: int,
 
 
 def evaluation_plan(count: int, batch_size: int, rank: int, world: int) -> Iterator[list[Place]]:
-    """Every index exactly once over the ranks, nothing padded: batch k, of neighbours, goes to rank k % world."""
+    """The batches of one rank. All ranks together get every index exactly once, without padding.
+
+    Batch k holds consecutive indices and goes to rank k % world.
+    """
     _check(count, batch_size, rank, world)
     for first in range(rank * batch_size, count, world * batch_size):
         yield [(0, index) for index in range(first, min(first + batch_size, count))]

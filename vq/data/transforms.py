@@ -1,4 +1,4 @@
-"""Image transforms: RGB array in, square RGB array out, every random choice drawn from the stream that is handed in.
+"""Image transforms: RGB array in, square RGB array out. Every random choice is drawn from the ``stream`` argument.
 
 ========= ====================================================== =======
 name      crop, S = image_size                                   mirror
@@ -10,9 +10,9 @@ default   area 0.08 to 1, sides 3:4 to 4:3, resized to S         half
 square    of the centred square 0.7 to 1, square, resized to S   half
 ========= ====================================================== =======
 
-Resizing is Pillow's antialiased bicubic, pixel for pixel what torchvision does with PIL images. A crop is cut out before it
-is resized: Pillow's ``resize(box=...)`` would let pixels outside the crop bleed in. Only ``stream.random()`` is called,
-the one method whose sequence Python keeps from version to version.
+Resizing is Pillow's antialiased bicubic, bit-identical to torchvision's with PIL images. A crop is cut out before it is
+resized: Pillow's ``resize(box=...)`` would mix in pixels from outside the crop. Only ``stream.random()`` is called, the one
+method whose sequence Python guarantees across versions.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ def between(stream: random.Random, low: float, high: float) -> float:
 
 
 def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) after the short side became ``size``; the long side is cut off, not rounded."""
+    """(height, width) after resizing the short side to ``size``; the long side is rounded down."""
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
 
 
 def random_resized_box(height: int, width: int, scale: Range, ratio: Range, stream: random.Random) -> Box:
-    """A box inside a picture.
+    """A random box inside an image.
 
-    Its share of the area is uniform in ``scale``, its width : height log-uniform in ``ratio``. Ten draws that do not fit
-    lead to the largest box in the centre whose sides keep to ``ratio``.
+    Its fraction of the area is uniform in ``scale``, its width : height log-uniform in ``ratio``. If ten draws do not fit,
+    it is the largest centred box with an aspect ratio within ``ratio``.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for _ in range(10):
@@ -73,7 +73,7 @@ def random_resized_box(height: int, width: int, scale: Range, ratio: Range, stre
 
 def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
     height, width = short_side_size(image.shape[0], image.shape[1], size)
-    if height * width > PIXEL_LIMIT:  # a strip one pixel high is small as a file and gigabytes here
+    if height * width > PIXEL_LIMIT:  # a strip one pixel high is a small file, and gigabytes after resizing
         raise BadImage('', f'is {image.shape[1]} x {image.shape[0]}, too long and narrow for a short side of {size}')
     return image if image.shape[:2] == (height, width) else resize(image, height, width)
 
@@ -104,7 +104,7 @@ def _random_resized(image: np.ndarray, stream: random.Random, size: int, scale: 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
 def none(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
-    """Nothing random: what validation sees. (H, W, 3) uint8 -> (S, S, 3) uint8."""
+    """Short side resized, centre crop, nothing random; always used in validation. (H, W, 3) uint8 -> (S, S, 3) uint8."""
     image = resize_short_side(image, image_size)
     top, left = round((image.shape[0] - image_size) / 2), round((image.shape[1] - image_size) / 2)
     return crop(image, (top, left, image_size, image_size))
@@ -112,7 +112,7 @@ def none(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.nda
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
 def weak(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
-    """A random place along the long side, mirrored half of the time. (H, W, 3) uint8 -> (S, S, 3) uint8."""
+    """Random crop along the long side, mirrored half of the time. (H, W, 3) uint8 -> (S, S, 3) uint8."""
     image = resize_short_side(image, image_size)
     top, left = below(stream, image.shape[0] - image_size + 1), below(stream, image.shape[1] - image_size + 1)
     return maybe_mirror(crop(image, (top, left, image_size, image_size)), stream)
@@ -132,7 +132,7 @@ def default(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
 def square(image: np.ndarray, stream: random.Random, *, image_size: int) -> np.ndarray:
-    """A random square of 70 to 100 % of the largest centred one, mirrored half of the time: what the VQ-VAE/GAN study has.
+    """A random square of 70 to 100 % of the largest centred one, mirrored half of the time, as in the VQ-VAE/GAN study.
 
     (H, W, 3) uint8 -> (S, S, 3) uint8.
     """

@@ -1,7 +1,7 @@
-"""Files of samples as ADM's evaluator has them: an ``.npz`` with ``arr_0``, uint8 (N, H, W, 3), and nothing that must be run.
+"""Sample files in the format of ADM's evaluator: an ``.npz`` with ``arr_0``, uint8 (N, H, W, 3). Pickles are never loaded.
 
-``np.savez`` stores arrays as they are, so such a file can be mapped into memory, whatever its size: pages are read when a
-sample is. A compressed one cannot, and is read whole, once.
+``np.savez`` stores arrays uncompressed. Such a file is memory-mapped, whatever its size: a page is read when one of its
+samples is used. A compressed file cannot be mapped and is read whole, once.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def arrays_in(path: Path) -> dict[str, tuple[Shape, np.dtype]]:
                 found[name.removesuffix('.npy')] = shape, dtype
             return found
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path} is no readable .npz file: {error}', 'Fetch it again, or make it again.') from error
+        raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or write it again.') from error
 
 
 def open_samples(path: Path) -> np.ndarray:
-    """``arr_0`` (N, H, W, 3) uint8, mapped where the file is not compressed; anything else is refused, by what it is."""
+    """``arr_0`` (N, H, W, 3) uint8, memory-mapped if the file is not compressed. An error names any other layout."""
     arrays = arrays_in(path)
     if SAMPLES not in arrays:
         has = ', '.join(f"'{name}' {shape}" for name, (shape, _) in sorted(arrays.items())) or 'nothing'
@@ -60,9 +60,9 @@ def open_samples(path: Path) -> np.ndarray:
 def write_samples(
     path: Path, samples: Iterator[np.ndarray], shape: Shape, more: Mapping[str, np.ndarray] | None = None
 ) -> None:
-    """Write (H, W, 3) uint8 pictures one after the other as ``arr_0`` of ``shape`` (N, H, W, 3): the file, or nothing.
+    """Write (H, W, 3) uint8 images one by one as ``arr_0`` of ``shape`` (N, H, W, 3). The file is written atomically.
 
-    ``more``: further small arrays, such as ADM's ``arr_1`` of classes.
+    ``more``: further small arrays, such as ADM's class labels ``arr_1``.
     """
     count = 0
     with (
@@ -75,8 +75,8 @@ def write_samples(
             for sample in samples:
                 if sample.shape != tuple(shape[1:]) or sample.dtype != np.uint8:
                     raise UserError(
-                        f'sample {count} is {sample.dtype} {sample.shape}, and those before it uint8 {tuple(shape[1:])}',
-                        'A file of samples holds pictures of one size: write PNG files.',
+                        f'sample {count} is {sample.dtype} {sample.shape}; the samples before it are uint8 {tuple(shape[1:])}',
+                        'A sample file holds images of one size: write PNG files instead.',
                     )
                 member.write(np.ascontiguousarray(sample).tobytes())
                 count += 1
@@ -84,27 +84,27 @@ def write_samples(
             with archive.open(zipfile.ZipInfo(f'{name}.npy'), 'w', force_zip64=True) as member:
                 np.lib.format.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
         if count != shape[0]:
-            raise ValueError(f'{count} samples came, and {shape[0]} were promised')
+            raise ValueError(f'{count} samples were given, and shape announces {shape[0]}')
 
 
 def _check(path: Path, shape: Shape, dtype: np.dtype) -> None:
     what = f"{path}: '{SAMPLES}' is {dtype} {shape}"
     if dtype != np.uint8:
-        hint = 'Bring them to whole numbers from 0 to 255 first: for values from 0 to 1, (255 * x).round().astype(np.uint8).'
+        hint = 'Convert them to uint8, 0 to 255, first: for values from 0 to 1, (255 * x).round().astype(np.uint8).'
         if dtype.kind == 'f':
             raise UserError(f'{what}: floating-point images have no agreed range', hint)
-        raise UserError(f'{what}, and not 8 bits', LAYOUT)
+        raise UserError(f'{what}, and uint8 is needed', LAYOUT)
     if len(shape) == 3 or (len(shape) == 4 and shape[3] == 1):
         raise UserError(
-            f'{what}: gray images, and feature networks see three channels',
-            'Repeat the channel, np.repeat(x.reshape(*x.shape[:3], 1), 3, axis=3), and name it in the result.',
+            f'{what}: gray images, and feature networks need three channels',
+            'Repeat the channel, np.repeat(x.reshape(*x.shape[:3], 1), 3, axis=3), and say so next to the figures.',
         )
     if len(shape) == 4 and shape[1] == 3 and shape[3] != 3:
-        raise UserError(f'{what}: channels come first', 'Turn them to the end: x.transpose(0, 2, 3, 1).')
+        raise UserError(f'{what}: channels come first', 'Move them to the last dimension: x.transpose(0, 2, 3, 1).')
     if len(shape) != 4 or shape[3] != 3:
-        raise UserError(f'{what}, which are no RGB images', LAYOUT)
+        raise UserError(f'{what}: these are not RGB images', LAYOUT)
     if 0 in shape:
-        raise UserError(f'{what}: there is no image in it', 'Give a file with samples.')
+        raise UserError(f'{what}: it holds no image', 'Give a file with samples.')
 
 
 def _read_header(member: object) -> tuple[Shape, bool, np.dtype]:
@@ -116,7 +116,7 @@ def _read_header(member: object) -> tuple[Shape, bool, np.dtype]:
 
 
 def _data_offset(path: Path, entry: zipfile.ZipInfo) -> int:
-    """Where an entry's data begin: its local header has lengths of its own."""
+    """The offset of an entry's data. Name and extra field can be longer in the local header than in the zip directory."""
     with open(path, 'rb') as file:
         file.seek(entry.header_offset)
         header = file.read(_LOCAL_HEADER)

@@ -1,7 +1,7 @@
-"""Files and folders that are the old ones or the new ones, never something between, whatever kills the writer.
+"""Atomic writes: a path holds the old or the new file or folder, never a mixture, whatever kills the writer.
 
-All is written aside, under a hidden name in the same folder, flushed to the disk, and renamed into place. An aside
-says in its name which process made it, so that ``sweep`` can tell what a dead run left behind.
+Everything is written under a hidden name in the same folder (the aside), flushed to the disk, and renamed into place.
+The name of an aside contains the host and the process that made it, so that ``sweep`` recognises those of dead runs.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any
 
 from vq.io.writer import CHUNK, Writer, disk_errors
 
-MARKER = 'COMPLETE'  # a folder that has this file vouches for itself: it is copied last and deleted first
+MARKER = 'COMPLETE'  # marks a folder as complete: copied last, deleted first
 
-_FOREIGN_AGE = 86400.0  # seconds after which what another machine left aside counts as left by a dead run
-_NO_FOLDER_RENAME = {errno.EXDEV, errno.EMFILE, errno.ENOSYS, errno.EOPNOTSUPP}  # overlay and object store mounts
+_FOREIGN_AGE = 86400.0  # seconds after which an aside of another host counts as left by a dead run
+_NO_FOLDER_RENAME = {errno.EXDEV, errno.EMFILE, errno.ENOSYS, errno.EOPNOTSUPP}  # on overlay and object store mounts
 _ASIDE = re.compile(r'\.(?P<name>.+)\.(?P<kind>tmp|old)-(?P<host>\w+)-(?P<pid>\d+)-(?P<token>[0-9a-f]{8})')
 
-_made: set[str] = set()  # tokens of asides of this process: a container's restart may give its number to another
+_made: set[str] = set()  # tokens of this process's asides: after a container restart a dead process can have had the same pid
 
 Complete = Callable[[Path], bool]
 
 
 @contextmanager
 def atomic_file(path: Path, needs: int | None = None) -> Iterator[Writer]:
-    """A ``Writer`` whose file appears as ``path``, whole, when the block ends without an error."""
+    """A ``Writer``. Its file appears at ``path`` when the block ends without an error. ``needs``: its size, for messages."""
     with disk_errors(path, needs):
         path.parent.mkdir(parents=True, exist_ok=True)
         aside = _name_aside(path, 'tmp')
@@ -68,7 +68,7 @@ def json_text(value: Any) -> str:
 
 @contextmanager
 def atomic_folder(final: Path, complete: Complete = Path.is_dir) -> Iterator[Path]:
-    """A hidden folder to fill; it becomes ``final`` when the block ends without an error, and goes away with one."""
+    """A hidden folder to fill. It becomes ``final`` if the block ends without an error; otherwise it is deleted."""
     with disk_errors(final):
         aside = make_aside(final)
         try:
@@ -80,7 +80,7 @@ def atomic_folder(final: Path, complete: Complete = Path.is_dir) -> Iterator[Pat
 
 
 def make_aside(final: Path) -> Path:
-    """An empty hidden folder beside ``final``, for ``commit`` or ``discard``."""
+    """An empty hidden folder next to ``final``, for ``commit`` or ``discard``."""
     final.parent.mkdir(parents=True, exist_ok=True)
     aside = _name_aside(final, 'tmp')
     aside.mkdir()
@@ -93,9 +93,9 @@ def discard(aside: Path) -> None:
 
 
 def commit(aside: Path, final: Path, complete: Complete = Path.is_dir) -> None:
-    """Flush ``aside`` and put it in the place of ``final``.
+    """Flush ``aside`` and rename it to ``final``.
 
-    Two renames are needed where ``final`` exists; between them the old one is found by ``standing``.
+    If ``final`` exists, this takes two renames. Between them ``standing`` finds the old folder.
     """
     _flush_tree(aside)
     old = None
@@ -119,7 +119,7 @@ def commit(aside: Path, final: Path, complete: Complete = Path.is_dir) -> None:
 
 
 def standing(final: Path, complete: Complete = Path.is_dir) -> Path | None:
-    """Where ``final`` is to be found: in its place, or where a writer that was killed while replacing it left it."""
+    """The path of the complete ``final``: ``final``, or the hidden name that a writer killed between two renames left."""
     if complete(final):
         return final
     if not final.parent.is_dir():
@@ -133,7 +133,7 @@ def standing(final: Path, complete: Complete = Path.is_dir) -> Path | None:
 
 
 def sweep(parent: Path, complete: Complete = Path.is_dir) -> list[Path]:
-    """Put back what a dead run moved away and did not replace; delete what else dead runs left aside."""
+    """Clean up after dead runs: restore folders they moved away and did not replace, delete their other asides."""
     stale = [(path, parts) for path, parts in _asides(parent) if _is_stale(path, parts)] if parent.is_dir() else []
     for path, parts in sorted(stale, key=lambda item: item[1]['kind']):  # 'old' before 'tmp'
         final = parent / parts['name']
@@ -147,11 +147,11 @@ def sweep(parent: Path, complete: Complete = Path.is_dir) -> list[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder so that it never looks complete again once this has begun."""
+    """Delete a folder, its marker first: a folder that is only partly deleted never looks complete."""
     (path / MARKER).unlink(missing_ok=True)
     gone = _name_aside(path, 'tmp')
     try:
-        os.rename(path, gone)  # if this is killed, sweep finds the rest
+        os.rename(path, gone)  # if the process is killed while deleting, sweep finds the rest
     except OSError as error:
         if error.errno not in _NO_FOLDER_RENAME:
             raise
@@ -160,7 +160,7 @@ def remove_folder(path: Path) -> None:
 
 
 def _remove_or_warn(path: Path) -> None:
-    """A file that cannot be deleted costs space, not a run."""
+    """Delete a file or folder. A failure is a warning only: the file costs disk space, not the run."""
     try:
         if path.is_dir():
             (path / MARKER).unlink(missing_ok=True)
@@ -201,7 +201,7 @@ def _is_stale(path: Path, parts: dict[str, str]) -> bool:
 
 
 def _move(source: Path, target: Path) -> None:
-    """Rename a folder; copy it, the marker last, where the file system cannot."""
+    """Rename a folder. If the file system cannot rename folders, copy it, the marker last."""
     try:
         os.rename(source, target)
         return
@@ -240,7 +240,7 @@ def _flush(path: str, flags: int) -> None:
     try:
         os.fsync(file)
     except OSError as error:
-        # some mounts cannot flush what is open for reading
+        # some mounts cannot fsync a file that is open for reading
         if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP, errno.EBADF):
             raise
     finally:

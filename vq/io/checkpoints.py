@@ -1,12 +1,12 @@
-"""Checkpoints: everything a run needs to go on to the same bits, in one folder that is whole or not there.
+"""Checkpoints: all state that a bit-identical resume needs, in one folder that is written atomically.
 
 ``checkpoints/iter_N/``: ``model.safetensors``, ``ema.safetensors`` where there is one, ``training.pt`` and one
 ``rank_R.pt`` per rank (plain containers, loadable with ``weights_only=True``), ``config.json`` (in older ones ``config.py``),
-``spec.json`` (see ``vq/io/spec.py``), ``meta.json``, and last ``COMPLETE``, which lists every file with its size and SHA-256.
-The file ``latest`` beside the folders moves after that.
+``spec.json`` (see ``vq/io/spec.py``), ``meta.json`` and ``COMPLETE``, which is written last and lists every file with its
+size and SHA-256. After that the file ``checkpoints/latest`` is updated.
 
-Where ranks share out the optimizers' states (FSDP), each writes its parts of them: see ``vq/io/shard_files.py``. Weights
-and their average are whole in every checkpoint, so whatever reads weights reads all checkpoints alike.
+Under FSDP each rank writes its shards of the optimizer states: see ``vq/io/shard_files.py``. Model and EMA weights are
+never sharded in a checkpoint, so code that reads weights reads all checkpoints alike.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vq.io.atomic import MARKER
 from vq.io.digest import file_digest, file_digests
 from vq.io.formats import name_callbacks
 from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.io.sharded import local
 from vq.io.writer import Writer, disk_errors
 
@@ -48,10 +48,10 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 2
-# version -> what turns the contents of that version into those of the next: a dict with the keys of ``_read``
+# version -> function from the contents of that version (a dict with the keys of ``_read``) to those of the next version
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: name_callbacks}
 KEPT = 'the previous checkpoint is intact'
-_EACH = ('rank_', 'optimizer_')  # files of one rank each; who needs one checks it then
+_EACH = ('rank_', 'optimizer_')  # prefixes of files of one rank; a rank verifies those that it reads
 
 Files = dict[str, dict[str, Any]]  # name -> size, sha256
 
@@ -61,58 +61,58 @@ class Checkpoint:
     """The state after ``step`` steps. ``world_size`` and ``versions`` are filled in by ``save``."""
 
     step: int
-    model: dict[str, Tensor]  # without the parts that the task declares frozen: see ``model_state``
+    model: dict[str, Tensor]  # without the task's frozen prefixes: see ``model_state``
     training: dict[str, Any] = dataclasses.field(default_factory=dict)  # optimizers, schedules, callbacks: plain containers
     ema: dict[str, Tensor] | None = None
-    per_rank: dict[str, Any] | None = None  # this rank's own: random generators, position in the data
+    per_rank: dict[str, Any] | None = None  # of this rank: random generators, position in the data
     config_text: str = ''  # JSON, see vq/core/config_json.py
     spec: dict[str, Any] | None = None  # what the model takes and gives: see vq/io/spec.py
     samples_seen: int = 0
     seed: int | None = None
-    frozen: dict[str, str] = dataclasses.field(default_factory=dict)  # file of a frozen part -> SHA-256
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # anything JSON holds, such as a logger's run id
+    frozen: dict[str, str] = dataclasses.field(default_factory=dict)  # pretrained file of a frozen part -> SHA-256
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # any JSON values, such as a logger's run id
     world_size: int = 1
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
-    shards: Path | None = None  # of a loaded one: the folder, where it holds states in parts (vq.io.shard_files)
+    shards: Path | None = None  # set by ``load``: the folder, if its optimizer states are sharded (vq.io.shard_files)
 
 
 _META = ('step', 'samples_seen', 'seed', 'frozen', 'extra', 'world_size', 'versions')
 
 
 def model_state(module: nn.Module, keep_vars: bool = False) -> dict[str, Tensor]:
-    """The state of a task without the parts that stay out of checkpoints; ``keep_vars`` as in ``state_dict``."""
+    """The state dict of a task without its frozen prefixes, as checkpoints hold it; ``keep_vars`` as in ``state_dict``."""
     prefixes = frozen_prefixes(module)
     state = module.state_dict(keep_vars=keep_vars)
     return {key: value for key, value in state.items() if not stands_under(key, prefixes)}
 
 
 def frozen_prefixes(module: nn.Module) -> tuple[str, ...]:
-    """What the module declares frozen; most declare nothing."""
+    """The module's ``frozen_prefixes()``; none if it has no such method."""
     declared = getattr(module, 'frozen_prefixes', None)
     return tuple(declared()) if declared is not None else ()
 
 
 def stands_under(key: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether a state dict's key belongs to one of these parts: 'encoder' means 'encoder.*', not 'encoder2.*'."""
+    """Whether a state dict key has one of these prefixes: 'encoder' means 'encoder.*', not 'encoder2.*'."""
     return any(key == prefix or key.startswith(prefix if prefix.endswith('.') else f'{prefix}.') for prefix in prefixes)
 
 
 def save(folder: Path, checkpoint: Checkpoint, shared_out: Mapping[str, Tensor] | None = None) -> Path:
-    """Write ``folder/iter_N``; ``folder`` may be named with ``iter_N`` or without.
+    """Write ``folder/iter_N``; ``folder`` itself can also be named ``iter_N``.
 
-    All ranks call it: the first writes what they share, each writes its own. ``shared_out`` are tensors of which each rank
-    holds, and writes, a part.
+    All ranks call it: the first rank writes the common files, each rank its own. ``shared_out`` are sharded tensors: each
+    rank writes its shards.
     """
     name = f'iter_{checkpoint.step}'
     final = folder if folder.name == name else folder / name
     main = collectives.is_main()
-    aside = Path(together(lambda: _begin(final) if main else '', 'making room for a checkpoint')[0])
+    aside = Path(run_on_all_ranks(lambda: _begin(final) if main else '', 'making room for a checkpoint')[0])
     try:
-        parts = together(lambda: _write(aside, final, checkpoint), f'writing {final}')
+        parts = run_on_all_ranks(lambda: _write(aside, final, checkpoint), f'writing {final}')
         if shared_out:
-            parts += together(lambda: _write_shards(aside, final, shared_out), f'writing {final}')
+            parts += run_on_all_ranks(lambda: _write_shards(aside, final, shared_out), f'writing {final}')
         files = {name: entry for part in parts for name, entry in sorted(part.items())}
-        together(lambda: _finish(aside, final, files) if main else None, f'completing {final}')
+        run_on_all_ranks(lambda: _finish(aside, final, files) if main else None, f'completing {final}')
     except BaseException:
         if main:
             atomic.discard(aside)
@@ -121,7 +121,7 @@ def save(folder: Path, checkpoint: Checkpoint, shared_out: Mapping[str, Tensor] 
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Put in order what a dead run left half done in ``checkpoints/``. ``save`` does it too."""
+    """Clean up what dead runs left in ``checkpoints/``. ``save`` calls this first."""
     return atomic.sweep(folder, is_complete)
 
 
@@ -184,10 +184,10 @@ def _finish(aside: Path, final: Path, files: Files) -> None:
 
 
 def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint:
-    """Read a checkpoint to the CPU, with this rank's own state where it was saved by as many ranks.
+    """Read a checkpoint to the CPU. ``per_rank`` is the state of this rank, if the checkpoint has a file of this rank.
 
-    Sizes are always checked. ``verify`` reads every file once more for its SHA-256, before anything in it is used, and
-    compares the files of frozen parts with those of the time it was saved.
+    File sizes are always checked. ``verify`` reads each file an extra time and checks its SHA-256 before its content is
+    used. It also checks that the pretrained files of frozen parts are those the checkpoint was saved with.
     """
     place = atomic.standing(path, is_complete)
     if place is None:
@@ -248,8 +248,8 @@ def verify_files(place: Path, names: list[str]) -> dict[str, str]:
 
 def _verify_frozen(path: Path, frozen: Mapping[str, str]) -> None:
     for file, digest in frozen.items():
-        if Path(file).is_file() and file_digest(file) != digest:  # a missing one is the business of load_pretrained
+        if Path(file).is_file() and file_digest(file) != digest:  # load_pretrained reports a missing file
             raise UserError(
                 f'{path} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
-                'Put the file of that time back.',
+                'Put the earlier file back.',
             )

@@ -1,7 +1,7 @@
-"""One file from the network: resumed where it stopped, checked, and put in its place whole or not at all.
+"""Download of one file: resumable, checked against a digest, and renamed into place when it is complete.
 
-What arrives is gathered in ``NAME.part`` beside the target, and the next call asks for the rest of that version only. A
-file with a wrong digest is kept as ``NAME.bad`` for whoever wants to look, and is never used.
+Received bytes are kept in ``NAME.part`` next to the target. The next call requests the rest, if the server still has the
+same version. A file with a wrong digest is kept as ``NAME.bad`` for inspection and is never used.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from urllib.parse import urlsplit, urlunsplit
 
 from vq import __version__
 from vq.core.errors import RunFailure, UserError
-from vq.io.part import Part
+from vq.io.partial_download import PartialDownload
 from vq.io.writer import disk_errors
 
-Progress = Callable[[int, int | None], None]  # bytes that are there, bytes in all if the server says it
+Progress = Callable[[int, int | None], None]  # bytes received, bytes in total if the server says
 
 CHUNK = 1 << 18
-ATTEMPTS = 5  # of a connection that breaks
-UNREACHABLE = 2  # attempts where there was no connection at all: most likely there is no network
+ATTEMPTS = 5  # if connections break
+UNREACHABLE = 2  # attempts if no connection was made at all: most likely there is no network
 SILENCE = 30.0  # seconds without a byte after which a connection counts as broken
 LONGEST_PAUSE = 30.0
 
 _SCHEMES = ('http', 'https')
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses worth another attempt
+_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are tried again
 _PAGE = (b'<!doctype html', b'<html', b'version https://git-lfs')
 _LENGTHS = {'sha256': 64, 'md5': 32}
-_DISK_HINT = 'Free some space there and call this again: it goes on where it stopped. Or choose another folder with --root.'
+_DISK_HINT = 'Free some space there and run this again: it resumes where it stopped. Or choose another folder with --root.'
 
 
 @dataclasses.dataclass(frozen=True)
 class Digest:
-    """What a file must hash to, whole or its first digits."""
+    """The expected digest of a file: all hexadecimal digits, or the first ones."""
 
     algorithm: str
     digits: str
@@ -52,7 +52,7 @@ class Digest:
         algorithm, _, digits = text.partition(':')
         length = _LENGTHS.get(algorithm, 0)
         if not re.fullmatch('[0-9a-f]{8,}', digits) or len(digits) > length:
-            raise UserError(f"'{text}' is no digest", 'Give sha256:DIGITS or md5:DIGITS, at least the first 8 of them.')
+            raise UserError(f"'{text}' is not a digest", 'Give sha256:DIGITS or md5:DIGITS, at least the first 8 digits.')
         return cls(algorithm, digits)
 
     def accepts(self, hexadecimal: str) -> bool:
@@ -68,11 +68,11 @@ class Received:
 
     size: int
     sha256: str
-    resumed: int  # bytes that an earlier call had left
+    resumed: int  # bytes that an earlier call had received
 
 
 class _Again(Exception):
-    """The attempt failed, and another one may not. ``most`` attempts are worth it; ``pause`` is what the server asks for."""
+    """A failed attempt that is tried again, up to ``most`` attempts. ``pause``: seconds that the server asks to wait."""
 
     def __init__(self, reason: str, most: int = ATTEMPTS, pause: float | None = None) -> None:
         super().__init__(reason)
@@ -87,31 +87,31 @@ def download(
     root: Path | None = None,
     progress: Progress | None = None,
     pause: float = 1.0,
-    expected_by: str = 'what was asked for',
+    expected_by: str = 'expected',
     public_url: str | None = None,
 ) -> Received:
     """Fetch ``url`` to ``target``, which must lie below ``root`` if that is given.
 
-    ``pause`` seconds pass before the second attempt, and twice as many before each further one. ``expected_by`` says in
-    messages whose digest it is, ``public_url`` what address to name in advice where ``url`` is a copy on another host.
+    ``pause`` seconds pass before the second attempt, and twice as many before each further one. Messages name the source
+    of the digest by ``expected_by``. If ``url`` is a mirror, they recommend the original address, ``public_url``.
     """
     check_address(url)
     if root is not None:
         check_inside(target, root)
     wanted = Digest.parse(digest) if digest else None
-    elsewhere = f'fetch {public_url or url} on another machine, put it at {target.absolute()}, and call this again'
+    elsewhere = f'fetch {public_url or url} on another machine, put it at {target.absolute()}, and run this again'
     with on_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        with Part(target, wanted.algorithm if wanted else 'sha256') as part:
+        with PartialDownload(target, wanted.algorithm if wanted else 'sha256') as part:
             resumed = _gather(url, part, progress, pause, elsewhere)
             if wanted and not wanted.accepts(part.hexdigest(wanted.algorithm)) and resumed:
-                part.restart()  # the older half may be the bad one
+                part.restart()  # the bytes of the earlier call may be the bad ones
                 resumed = _gather(url, part, progress, pause, elsewhere)
             found = part.hexdigest(wanted.algorithm) if wanted else ''
             if wanted and not wanted.accepts(found):
                 bad = part.set_aside()
                 raise RunFailure(
-                    f'what {url} sends has the digest {wanted.algorithm}:{found}, and {wanted} is {expected_by}; '
+                    f'the file from {url} has the digest {wanted.algorithm}:{found}, and {wanted} is {expected_by}; '
                     f'it is kept as {bad} and not used',
                     f'It was damaged or replaced on its way, or its publisher changed it: delete {bad} and try again, or '
                     f'{elsewhere}.',
@@ -123,13 +123,13 @@ def download(
 def check_address(url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in _SCHEMES or not parts.hostname or re.search(r'[\s\x00-\x1f\x7f]', url):
-        raise UserError(f"'{url}' is no address of a file", 'Give an address that begins with https:// or http://.')
+        raise UserError(f"'{url}' is not the address of a file", 'Give an address that begins with https:// or http://.')
     if '@' in parts.netloc:
-        raise UserError('an address with a user name or a password in it is not used', 'Leave the part before the @ out.')
+        raise UserError('an address must not contain a user name or a password', 'Leave out the part before the @.')
 
 
 def check_inside(target: Path, root: Path) -> None:
-    """Refuse a target outside ``root``, whatever ``..`` and links lead there."""
+    """Refuse a target outside ``root``, also where ``..`` or links lead outside."""
     place = target.parent.resolve() / target.name
     if target.name == '..' or root.resolve() not in place.parents:
         raise UserError(
@@ -139,7 +139,7 @@ def check_inside(target: Path, root: Path) -> None:
 
 
 def on_another_host(url: str, base: str) -> str:
-    """The same path and query below ``base``: for a copy of the files on a host one can reach."""
+    """The path and query of ``url`` below ``base``, the address of a mirror."""
     check_address(base)
     host, file = urlsplit(base), urlsplit(url)
     if host.query or host.fragment:
@@ -149,7 +149,7 @@ def on_another_host(url: str, base: str) -> str:
 
 @contextmanager
 def on_disk(target: Path) -> Iterator[None]:
-    """Like ``disk_errors``, with advice for this kind of file."""
+    """``disk_errors`` with advice for downloads."""
     try:
         with disk_errors(target, kept='what has arrived is kept'):
             yield
@@ -164,8 +164,8 @@ def on_disk(target: Path) -> Iterator[None]:
 # attempts
 
 
-def _gather(url: str, part: Part, progress: Progress | None, pause: float, elsewhere: str) -> int:
-    """Attempts until the part is the whole file; how many bytes were there before."""
+def _gather(url: str, part: PartialDownload, progress: Progress | None, pause: float, elsewhere: str) -> int:
+    """Make attempts until the file is complete. Returns how many of its bytes an earlier call had received."""
     before, tries, answered = part.resumable(url), 0, False
     while True:
         tries += 1
@@ -173,10 +173,10 @@ def _gather(url: str, part: Part, progress: Progress | None, pause: float, elsew
             kept = _attempt(url, part, progress, elsewhere)
             return min(before, kept)
         except _Again as trouble:
-            answered = answered or trouble.most == ATTEMPTS  # a network that was there a moment ago may come back
+            answered = answered or trouble.most == ATTEMPTS  # a network that has just answered may come back
             if tries >= (ATTEMPTS if answered else trouble.most):
                 left = f'; {part.size:,} bytes are kept in {part.path}' if part.size else ''
-                go_on = 'Call this again, it goes on where it stopped; or' if part.size else 'Look at the network; or'
+                go_on = 'Run this again, it resumes where it stopped; or' if part.size else 'Check the network; or'
                 raise RunFailure(
                     f'{url} cannot be fetched: {trouble} ({tries} attempts){left}', f'{go_on} {elsewhere}.'
                 ) from trouble
@@ -184,19 +184,19 @@ def _gather(url: str, part: Part, progress: Progress | None, pause: float, elsew
             time.sleep(min(asked, LONGEST_PAUSE))
 
 
-def _attempt(url: str, part: Part, progress: Progress | None, elsewhere: str) -> int:
-    """One request for what is missing; how many bytes it did not have to send."""
+def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhere: str) -> int:
+    """One request for the missing bytes. Returns how many bytes of earlier requests were kept."""
     kept = part.resumable(url)
     try:
         response = _open(url, part.conditions() if kept else {}, elsewhere)
-    except urllib.error.HTTPError as error:  # 416: nothing comes after what is there
+    except urllib.error.HTTPError as error:  # 416: the file has no bytes after those received
         total = re.fullmatch(r'bytes \*/(\d+)', error.headers.get('Content-Range', ''))
         error.close()
         if total and int(total[1]) == kept:
             part.rehash()
             return kept
         part.restart()
-        raise _Again('the server knows no such part of the file', pause=0.0) from None
+        raise _Again('the server has no such range of the file', pause=0.0) from None
     with response:
         chunks = _chunks(response)
         first = next(chunks, b'')
@@ -215,21 +215,23 @@ def _attempt(url: str, part: Part, progress: Progress | None, elsewhere: str) ->
     return min(kept, part.begun)
 
 
-def _begin(url: str, response: http.client.HTTPResponse, first: bytes, part: Part, kept: int, elsewhere: str) -> int | None:
-    """Make the part fit what the server sends; the size of the whole file if the server says it.
+def _begin(
+    url: str, response: http.client.HTTPResponse, first: bytes, part: PartialDownload, kept: int, elsewhere: str
+) -> int | None:
+    """Prepare the part file for the bytes of this response. Returns the size of the whole file, if the server says.
 
-    What is there is given up for a file only, never for the login page of some network.
+    Bytes of earlier requests are discarded only if the response is a file, never for the login page of a network.
     """
     headers = response.headers
     if response.status not in (200, 206):
-        raise RunFailure(f'{url}: status {response.status} {response.reason}, which brings no file', f'Instead, {elsewhere}.')
+        raise RunFailure(f'{url}: status {response.status} {response.reason}, without a file', f'Instead, {elsewhere}.')
     if headers.get('Content-Encoding', 'identity') not in ('identity', ''):
-        raise RunFailure(f'{url} is sent in the form {headers["Content-Encoding"]}, not as it is', f'Instead, {elsewhere}.')
+        raise RunFailure(f'{url} is sent with Content-Encoding {headers["Content-Encoding"]}', f'Instead, {elsewhere}.')
     if response.status == 206:
         place = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', headers.get('Content-Range', ''))
         if place is None or int(place[1]) != kept or part.contradicts(headers):
             part.restart()
-            raise _Again('the server sends a part of another file', pause=0.0)
+            raise _Again('the server sends another range, or one of another version of the file', pause=0.0)
         if kept:
             part.rehash()
         else:
@@ -237,9 +239,10 @@ def _begin(url: str, response: http.client.HTTPResponse, first: bytes, part: Par
         return None if place[2] == '*' else int(place[2])
     if headers.get_content_type() == 'text/html' or first[:512].lstrip().lower().startswith(_PAGE):
         raise RunFailure(
-            f'{url} sends a page to read instead of the file', f'The address asks for a login or has moved: {elsewhere}.'
+            f'{url} sends a web page or a Git LFS pointer instead of the file',
+            f'The address needs a login or has moved: {elsewhere}.',
         )
-    part.restart()  # the server knows no ranges, or has another version by now
+    part.restart()  # the server does not support ranges, or has another version now
     length = headers.get('Content-Length', '')
     total = int(length) if length.isdecimal() else None
     part.remember(url, headers, total)
@@ -257,7 +260,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
-def _check_room(part: Part, total: int | None) -> None:
+def _check_room(part: PartialDownload, total: int | None) -> None:
     free = shutil.disk_usage(part.path.parent).free
     missing = (total or 0) - part.size - free
     if missing > 0:
@@ -276,7 +279,7 @@ def _megabytes(size: int) -> str:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows to http and https only, and never from https to http."""
+    """Follows redirects to http and https only, and never from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
@@ -284,13 +287,13 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         scheme = urlsplit(newurl).scheme
         if scheme not in _SCHEMES or (req.type == 'https' and scheme == 'http'):
             raise RunFailure(
-                f'{req.full_url} leads on to {newurl}, which is not safe to follow', 'Look at the address in a browser.'
+                f'{req.full_url} redirects to {newurl}, which is not safe to follow', 'Look at the address in a browser.'
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """http and https, through the proxies of the environment; no other scheme."""
+    """An opener for http and https only, through the proxies of the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -306,7 +309,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 def _open(url: str, conditions: dict[str, str], elsewhere: str) -> http.client.HTTPResponse:
-    """The answer to a request. Raises HTTPError for 416 only."""
+    """The response to a request. Raises HTTPError only for 416."""
     request = urllib.request.Request(url, headers={'User-Agent': f'vq/{__version__}', **conditions})
     try:
         response: http.client.HTTPResponse = _opener().open(request, timeout=SILENCE)

@@ -1,4 +1,4 @@
-"""Checkpoint formats that are no longer written, and how each becomes the next one."""
+"""Migrations of checkpoint formats that are no longer written, each to the next version."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from vq.core.phases import name_of
 
 
 def name_callbacks(contents: dict[str, Any]) -> dict[str, Any]:
-    """1 -> 2. States of callbacks were pairs ``['EMACallback#0', state]``, of the class and its number in the list.
+    """1 -> 2. Callback states were a list of pairs ``['EMACallback#0', state]``: class and number in the list, state.
 
-    They go by the names that a list of these classes has now. An OptimizeCallback had no state, and is none any more.
+    They become a dict under the names that these callbacks have now. OptimizeCallback had no state and no longer exists.
     """
     for part in ('training', 'per_rank'):
         state = contents[part]

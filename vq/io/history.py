@@ -1,7 +1,7 @@
-"""Which checkpoints a run has, which one is the latest, which are kept. Needs no torch.
+"""The checkpoints of a run: which are complete, which is the latest, which are kept. Works without torch.
 
-``work_dirs/NAME/checkpoints/`` holds folders ``iter_N`` and the text file ``latest``. A checkpoint counts only while
-its marker and every file the marker lists, with its size, are there.
+``work_dirs/NAME/checkpoints/`` holds folders ``iter_N`` and the text file ``latest``. A checkpoint is complete if its
+marker exists and every file that the marker lists has the recorded size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vq.io import atomic
 from vq.io.atomic import MARKER
 
 LATEST = 'latest'
-METRICS = 'metrics.json'  # added after the folder was sealed, so not one of the marker's files
+METRICS = 'metrics.json'  # written after the marker, so not one of the files it lists
 _NAME = re.compile(r'iter_(\d+)')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
@@ -30,7 +30,7 @@ _MOST_NAMES = 100_000
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:
-    """What the completion marker says, or ``None`` where it is missing or torn."""
+    """The content of the completion marker; ``None`` if it is missing or cannot be read."""
     try:
         marker = json.loads((path / MARKER).read_bytes())
         sizes = [entry['size'] for entry in marker['files'].values()]
@@ -40,13 +40,13 @@ def read_marker(path: Path) -> dict[str, Any] | None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether the marker is there and every file it lists has its size."""
+    """Whether the marker exists and every file it lists has the recorded size."""
     marker = read_marker(path)
     return marker is not None and not faulty_sizes(path, marker)
 
 
 def faulty_sizes(path: Path, marker: dict[str, Any]) -> list[str]:
-    """What is wrong with the sizes of a checkpoint's files, in words."""
+    """A message for each file that is missing or whose size differs from the marker."""
     found = []
     for name, entry in marker['files'].items():
         try:
@@ -65,7 +65,7 @@ def list_complete(folder: Path) -> list[tuple[int, Path]]:
         return []
     steps = set()
     for entry in folder.iterdir():
-        # a checkpoint moved away by a writer that was then killed is known by its hidden name
+        # the hidden name: a writer moved the old checkpoint away and was killed before it moved the new one in
         match = _NAME.fullmatch(entry.name) or re.fullmatch(r'\.iter_(\d+)\.old-.*', entry.name)
         if match is not None:
             steps.add(int(match.group(1)))
@@ -74,7 +74,7 @@ def list_complete(folder: Path) -> list[tuple[int, Path]]:
 
 
 def latest(folder: Path) -> Path | None:
-    """The checkpoint that the file ``latest`` names if it is complete, else the newest complete one."""
+    """The checkpoint that the file ``latest`` names, if that is complete; otherwise the newest complete one."""
     try:
         name = (folder / LATEST).read_text().strip()
     except (OSError, UnicodeDecodeError):
@@ -88,7 +88,7 @@ def latest(folder: Path) -> Path | None:
 
 
 def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    """The complete checkpoints that a name, a brace or star pattern, 'latest' or 'all' stands for, in order of step."""
+    """The complete checkpoints that match a name, a brace or glob pattern, 'latest' or 'all', in order of step."""
     known = list_complete(folder)
     if pattern == 'latest':
         newest = latest(folder)
@@ -98,7 +98,7 @@ def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
     else:
         names = set(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1))
         if len(names) > _MOST_NAMES:
-            raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow it, or say 'all'.")
+            raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
         globs = [name for name in names if '*' in name or '?' in name]
         chosen = [
             (step, path)
@@ -113,7 +113,7 @@ def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
-    """``iter_{15..26}0000``, ``iter_{2,4}``, ``iter_{10..50..20}``: as a shell would."""
+    """Expand ``iter_{15..26}0000``, ``iter_{2,4}`` or ``iter_{10..50..20}`` as a shell does."""
     match = _BRACE.search(pattern)
     if match is None:
         yield pattern
@@ -137,9 +137,9 @@ def _alternatives(text: str) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Retention:
-    """Which checkpoints stay: the last ``keep_last``, the ``keep_best`` by a metric, every multiple of ``keep_every``.
+    """Which checkpoints are kept: the last ``keep_last``, the ``keep_best`` by a metric, multiples of ``keep_every``.
 
-    ``keep_last=None`` keeps all. The latest one always stays.
+    ``keep_last=None`` keeps all. The latest checkpoint is always kept.
     """
 
     keep_last: int | None = None
@@ -163,7 +163,7 @@ class Retention:
 
 
 def prune(folder: Path, retention: Retention) -> list[Path]:
-    """Delete the complete checkpoints that nothing keeps; say which. Only the first rank does it."""
+    """Delete the complete checkpoints that ``retention`` does not keep, on the first rank only. Returns their paths."""
     from vq.core import collectives
 
     if not collectives.is_main() or retention.keep_last is None:
@@ -180,7 +180,7 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
         try:
             atomic.remove_folder(path)
             removed.append(path)
-        except OSError as error:  # it costs space, not the run
+        except OSError as error:  # costs disk space, not the run
             warnings.warn(f'{path} is not kept and cannot be deleted: {error}', stacklevel=2)
     return removed
 
@@ -194,7 +194,7 @@ def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
 
 
 def note_metrics(path: Path, metrics: Mapping[str, float]) -> None:
-    """Remember what validation found of a checkpoint, beside its sealed files; ``Retention`` reads it."""
+    """Add validation metrics of a checkpoint to its ``metrics.json``, which ``prune`` reads."""
     target = path / METRICS
     known = json.loads(target.read_bytes()) if target.is_file() else {}
     atomic.write_json(target, {**known, **metrics})
@@ -208,7 +208,7 @@ def _metric(path: Path, name: str) -> float:
 
 
 def not_complete(path: Path) -> UserError:
-    """What to say of a checkpoint that is not there, or not whole."""
+    """The error for a checkpoint that is missing or incomplete."""
     hint = f'Complete ones there: {listing(f"iter_{step}" for step, _ in list_complete(path.parent)) or "none"}.'
     if not path.is_dir():
         return UserError(f'there is no checkpoint {path}', hint)

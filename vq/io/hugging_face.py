@@ -22,7 +22,7 @@ ENDS = {'embedding': 'model.embed_tokens', 'norm': 'model.norm', 'head': 'lm_hea
 
 @dataclasses.dataclass(frozen=True)
 class LlamaShape:
-    """What tensors alone cannot say."""
+    """What cannot be inferred from the shapes of the tensors."""
 
     heads: int
     kv_heads: int
@@ -32,15 +32,18 @@ class LlamaShape:
 
 
 def halves(weight: Tensor, heads: int) -> Tensor:
-    """Rows of queries or keys (heads * D, dim): channels 2i and 2i + 1 are a pair here, i and i + D / 2 are one there."""
+    """Reorder the rows of a query or key weight (heads * D, dim) for RoPE.
+
+    Here channels 2i and 2i + 1 are rotated as a pair; in Hugging Face's Llama channels i and i + D / 2 are.
+    """
     rows, dim = weight.shape
     return weight.view(heads, rows // heads // 2, 2, dim).transpose(1, 2).reshape(rows, dim)
 
 
 def llama_tensors(network: Mapping[str, Tensor], shape: LlamaShape, extra: Tensor | None = None) -> dict[str, Tensor]:
-    """The state of a ``LlamaNetwork`` under the names of LlamaForCausalLM.
+    """The state dict of a ``LlamaNetwork`` under the names of LlamaForCausalLM.
 
-    ``extra`` (n, dim) become embeddings of n more ids; their rows of the head are zeros, for nobody may draw them.
+    ``extra`` (n, dim) are appended as embeddings of n more ids. Their rows of the head are zeros: these ids are inputs only.
     """
     made: dict[str, Tensor] = {}
     for key, value in network.items():
@@ -97,9 +100,12 @@ def llama_config(tensors: Mapping[str, Tensor], shape: LlamaShape) -> dict[str, 
 def write_llama(
     folder: Path, tensors: Mapping[str, Tensor], shape: LlamaShape, generation: Mapping[str, Any], about: Mapping[str, Any]
 ) -> None:
-    """Write ``folder``, whole or not at all. ``generation`` is generation_config.json; ``about`` is vq.json: what ids mean."""
+    """Write ``folder`` atomically.
+
+    ``generation`` is the content of generation_config.json, ``about`` that of vq.json, which says what the ids mean.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f'{folder} is there already', 'Give a new folder, or remove that one.')
+        raise UserError(f'{folder} already exists', 'Give a new folder, or remove that one.')
     with atomic_folder(folder) as aside:
         write_json(aside / 'config.json', llama_config(tensors, shape))
         write_json(aside / 'generation_config.json', dict(generation))

@@ -1,7 +1,7 @@
-"""Tokens in LlamaGen's layout, one file of codes and one of the class for each image; out of token shards and into them.
+"""LlamaGen's token files, one of codes and one of the class per image: export from token shards, import into them.
 
 ``imagenet{S}_codes/{i}.npy`` int64 (1, variants, h * w) and ``imagenet{S}_labels/{i}.npy`` int64 (1,). LlamaGen's training
-reads the numbers 0, 1, 2, ... without a gap, and these folder names whatever the dataset.
+needs the numbers 0, 1, 2, ... without a gap, and these folder names for every dataset.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from vq.io.digest import file_digest
 from vq.io.manifest import NAME, first_difference
 from vq.io.shards import ShardSet, ShardWriter
 
-WRITERS = 8  # a file costs two flushes to the disk, which go well side by side
-LOOKED_AT = 64  # files whose contents tell one folder from another
+WRITERS = 8  # threads: a file costs two fsyncs, which run well in parallel
+LOOKED_AT = 64  # files that are hashed to identify a folder
 
 Array = npt.NDArray[Any]
 
@@ -35,7 +35,7 @@ def folders(root: Path, image_size: int) -> tuple[Path, Path]:
 
 
 def is_exported(root: Path, producer: dict[str, Any]) -> bool:
-    """Whether a complete export lies in ``root``. One of another producer is an error."""
+    """Whether ``root`` holds a complete export. An export of another producer is an error."""
     try:
         found = json.loads((root / NAME).read_bytes())['producer']
     except FileNotFoundError:
@@ -52,9 +52,9 @@ def is_exported(root: Path, producer: dict[str, Any]) -> bool:
 
 
 def export_codes(shards: ShardSet, root: Path, rank: int = 0, world: int = 1) -> int:
-    """Write this rank's share of the files that are not there yet; how many samples that were.
+    """Write this rank's share of the missing files. Returns the number of samples written.
 
-    Number i is row i of the shards: the index in the dataset, as long as no image had to be skipped.
+    File i is row i of the shards: the index in the dataset, unless images before it were skipped.
     """
     codes, labels = folders(root, int(shards.manifest.producer['image_size']))
     for folder in (codes, labels):
@@ -67,7 +67,7 @@ def export_codes(shards: ShardSet, root: Path, rank: int = 0, world: int = 1) ->
             category = shards.column('category')[rows.start : rows.stop].astype(np.int64)
             if category.size and int(category.min()) < 0:
                 raise UserError(
-                    f'sample {shards[rows.start + int(category.argmin())]["id"]} has no class, and LlamaGen wants one of each',
+                    f'sample {shards[rows.start + int(category.argmin())]["id"]} has no class, and LlamaGen needs one',
                     'Write shards alone: --format shards.',
                 )
             tokens = tokens.reshape(len(rows), 1, tokens.shape[1], -1)
@@ -81,7 +81,7 @@ def export_codes(shards: ShardSet, root: Path, rank: int = 0, world: int = 1) ->
 
 
 def finish(shards: ShardSet, root: Path) -> None:
-    """After all ranks: see that every file is there, and say whose they are."""
+    """On one rank, after all have written: check that every file exists, then write the manifest with the producer."""
     wanted = {f'{row}.npy' for row in range(len(shards))}
     for folder in folders(root, int(shards.manifest.producer['image_size'])):
         atomic.sweep(folder)
@@ -97,7 +97,10 @@ def finish(shards: ShardSet, root: Path) -> None:
 
 
 def _write(path: Path, array: Array) -> bool:
-    """Whether there was anything to write: a file appears whole, and all of a folder have one size."""
+    """Write an array unless its file exists. Returns whether it was written.
+
+    A file of the right size is complete: writes are atomic, and all files of a folder have the same size.
+    """
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
     data = stream.getvalue()
@@ -118,7 +121,7 @@ def import_codes(
     split: str = '',
     shard_size: int = 8192,
 ) -> ShardSet:
-    """LlamaGen's files as a set of token shards. ``source`` holds the two folders."""
+    """Convert LlamaGen's files to a set of token shards. ``source`` holds the two folders."""
     codes, labels = folders(source, image_size)
     count = _count(codes, labels)
     first = _read(codes / '0.npy')
@@ -129,7 +132,8 @@ def import_codes(
             'Give the config of the tokenizer that made them, and their --image-size.',
         )
     variants = first.shape[1]
-    known = {1: ['center'], 2: ['center', 'flip'], 10: [f'crop{number}' for number in range(10)]}  # as extraction writes them
+    # as LlamaGen's extraction writes them
+    known = {1: ['center'], 2: ['center', 'flip'], 10: [f'crop{number}' for number in range(10)]}
     names = known.get(variants, [f'variant{number}' for number in range(variants)])
     producer = {
         'tokenizer_config_hash': '',
@@ -151,7 +155,7 @@ def import_codes(
             found, label = _read(codes / f'{number}.npy'), _read(labels / f'{number}.npy')
             problem = next(_problems(found, label, first.shape, codebook_size), None)
             if problem is not None:
-                raise UserError(f'sample {number} of {source}: {problem}', 'Bring the file again, or give the right config.')
+                raise UserError(f'sample {number} of {source}: {problem}', 'Copy the file again, or give the right config.')
             tokens.append(found[0].reshape(variants, *token_shape))
             category.append(int(label[0]))
         ids = [f'{number:07d}' for number in range(part.start, part.stop)]
@@ -172,11 +176,11 @@ def _problems(found: Array, label: Array, shape: tuple[int, ...], codebook_size:
 def _count(codes: Path, labels: Path) -> int:
     counts = []
     for folder in (codes, labels):
-        names = {path.name for path in folder.glob('*.npy')}  # none where there is no such folder
+        names = {path.name for path in folder.glob('*.npy')}  # empty if the folder does not exist
         if not names:
             raise UserError(
                 f'there are no files 0.npy, 1.npy, ... in {folder}',
-                'Give the folder that holds imagenet{S}_codes and imagenet{S}_labels, and the S of it: --image-size S.',
+                'Give the folder that holds imagenet{S}_codes and imagenet{S}_labels, and S: --image-size S.',
             )
         missing = {f'{number}.npy' for number in range(len(names))} - names
         if missing:
@@ -191,7 +195,7 @@ def _count(codes: Path, labels: Path) -> int:
 
 
 def _digest(codes: Path, labels: Path, count: int) -> str:
-    """Of the number of files and what some of them hold: reading all of them twice would take as long as the rest."""
+    """A hash of the number of files and of the contents of some. Hashing all of them would double the time of the import."""
     digest = hashlib.sha256(f'{count}\n'.encode())
     for number in sorted({*range(0, count, max(1, count // LOOKED_AT)), count - 1}):
         for folder in (codes, labels):
@@ -203,5 +207,5 @@ def _read(path: Path) -> Array:
     try:
         array: Array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise UserError(f'{path} cannot be read as an array: {error}', 'Bring the file again.') from error
+        raise UserError(f'{path} cannot be read as an array: {error}', 'Copy the file again.') from error
     return array

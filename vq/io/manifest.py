@@ -1,4 +1,4 @@
-"""What a set of shards says of itself: who made it, of what, and every file with its size and checksum."""
+"""The manifest of a set of shards: its producer, its source, and every file with size and checksum."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vq.io import atomic
 
 FORMAT_VERSION = 1
 NAME = 'manifest.json'
-_MAKERS = {'tokens': 'tokenizer'}  # what to call the producer of a kind; 'producer' for others
+_MAKERS = {'tokens': 'tokenizer'}  # kind -> what messages call its producer; default: 'producer'
 
 Producer = dict[str, Any]
 
@@ -34,7 +34,7 @@ class Manifest:
     """``manifest.json``. ``shards`` and ``columns`` are empty until the set is complete."""
 
     kind: str  # tokens, images, latents
-    total: int  # samples of the split; rows are fewer by the skipped ones
+    total: int  # samples of the split; skipped samples have no row
     shard_size: int
     producer: Producer
     complete: bool = False
@@ -102,9 +102,9 @@ def _is_sound(manifest: Manifest) -> bool:
 
 
 def check_producer(folder: Path, manifest: Manifest, expected: Mapping[str, Any], exact: bool = False) -> None:
-    """Raise where the set was made by something else than ``expected``, naming the first field that differs.
+    """Raise if the producer of the set differs from ``expected``. The error names the first field that differs.
 
-    Fields that ``expected`` leaves out count only if ``exact``.
+    Fields that ``expected`` does not have are compared only if ``exact``.
     """
     field = first_difference(expected, manifest.producer)
     if field is None and exact:
@@ -120,7 +120,7 @@ def check_producer(folder: Path, manifest: Manifest, expected: Mapping[str, Any]
 
 
 def first_difference(expected: Any, found: Any, path: str = '') -> str | None:
-    """The dotted name of the first entry of ``expected`` that ``found`` has not, or has differently."""
+    """The dotted name of the first entry of ``expected`` that is missing in ``found`` or has another value."""
     if isinstance(expected, Mapping) and isinstance(found, Mapping):
         for key, value in expected.items():
             where = f'{path}.{key}' if path else str(key)
@@ -132,7 +132,7 @@ def first_difference(expected: Any, found: Any, path: str = '') -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """``value`` as it comes back from JSON: tuples become lists."""
+    """``value`` after a round trip through JSON: tuples become lists."""
     return json.loads(json.dumps(value))
 
 

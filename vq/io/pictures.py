@@ -15,7 +15,7 @@ from vq.io import atomic
 
 
 def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
-    """(N, 3, H, W) float in [-1, 1] or uint8 -> one (3, H', W') uint8 picture on the host, white between the images."""
+    """(N, 3, H, W) float in [-1, 1] or uint8 -> one (3, H', W') uint8 picture on the CPU, white between the images."""
     pictures = (images if images.dtype == torch.uint8 else to_uint8(images)).cpu()
     count, _, height, width = pictures.shape
     rows = -(-count // columns)
@@ -27,7 +27,7 @@ def grid(images: Tensor, columns: int, gap: int = 2) -> Tensor:
 
 
 def png_bytes(picture: Tensor) -> bytes:
-    """(3, H, W) uint8 -> PNG. Zlib's usual level, 6, takes nearly twice as long for files that are 6% smaller."""
+    """(3, H, W) uint8 -> PNG. Zlib's default level, 6, takes nearly twice as long for files that are 6% smaller."""
     stream = io.BytesIO()
     Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()).save(stream, 'PNG', compress_level=2)
     return stream.getvalue()
@@ -41,8 +41,8 @@ def save_png(path: Path, picture: Tensor) -> None:
 def token_map(tokens: Tensor, size: int) -> Tensor:
     """Tokens as a uint8 picture: one colour per code, the same in every picture.
 
-    (h, w) give (3, size, size); (h, w, n) give n of these side by side; a row of tokens is laid out in a square, row after
-    row, with what is left of it white. Hues step by the golden ratio, so that neighbouring numbers are told apart.
+    (h, w) give (3, size, size); (h, w, n) give n of these side by side. 1-d tokens fill a square row by row, and its empty
+    cells are white. Hues step by the golden ratio, so that neighbouring codes look different.
     """
     if tokens.ndim > 2:
         maps = [token_map(layer, size) for layer in tokens.flatten(2).unbind(-1)]

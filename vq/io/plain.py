@@ -1,4 +1,4 @@
-"""State in plain containers: what ``torch.load(weights_only=True)`` gives back, checked before it is written."""
+"""State in plain containers that ``torch.load(weights_only=True)`` can read. It is checked before it is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEEPEST = 64
 
 
 def plain(value: Any, key: str) -> Any:
-    """``value`` with its tensors detached; an error names the key of anything that would not load safely."""
+    """``value`` with its tensors detached. An error names the key of any value that would not load safely."""
     return _plain(value, key, 0)
 
 
@@ -48,19 +48,19 @@ def _plain(value: Any, key: str, depth: int) -> Any:
 def _own_memory(value: Tensor, key: str) -> Tensor:
     if value.device.type == 'meta':
         raise TypeError(f'{key} is on the meta device and has no values')
-    if value.device.type not in ('cpu', 'cuda'):  # torch.save brings CUDA memory over piece by piece, but knows no XLA
+    if value.device.type not in ('cpu', 'cuda'):  # torch.save copies CUDA memory itself, but not XLA memory
         return value.cpu()
-    # a small view would drag the whole memory it looks at into the file
+    # torch.save writes the whole storage of a view, so a small view is cloned
     return value.clone() if value.untyped_storage().nbytes() > 2 * value.numel() * value.element_size() + 4096 else value
 
 
 def write_plain(writer: Writer, value: Any, key: str) -> None:
     """Write ``value`` as a torch zip file."""
-    torch.save(plain(value, key), writer)  # type: ignore[arg-type]  # torch asks for all of IO[bytes] and uses write and flush
+    torch.save(plain(value, key), writer)  # type: ignore[arg-type]  # typed as IO[bytes], but only write and flush are called
 
 
 def read_torch(path: Path, mmap: bool = False) -> Any:
-    """A torch file, tensors and plain containers only: anything else in it is refused, never run."""
+    """Read a torch file of tensors and plain containers. Anything else in it is refused and never executed."""
     try:
         if path.suffix != '.safetensors':
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
@@ -74,7 +74,7 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
         what = f' ({name})' if name else ''
         raise UserError(
             f'{path} is refused: it holds more than tensors{what}, and loading it could run code',
-            'Where you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).',
+            'If you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).',
         ) from error
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, TypeError, IndexError) as error:
         if isinstance(error, OSError) and error.filename is not None:
@@ -83,7 +83,7 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
 
 
 def count_bytes(value: Any) -> int:
-    """About how many bytes the tensors in plain containers take."""
+    """The approximate size in bytes of the tensors in plain containers."""
     if isinstance(value, Tensor):
         return value.numel() * value.element_size()
     if isinstance(value, dict):

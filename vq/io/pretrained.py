@@ -1,7 +1,7 @@
-"""Where pretrained files lie, how they get there, and what to say when one does not.
+"""Pretrained files: where they are stored, how they are fetched, and the error when one is missing.
 
-``digests.json`` in their folder holds the SHA-256 of each file that was fetched, where from, and when. Where no digest is
-published, it is what later calls check the file against.
+``digests.json`` in their folder records SHA-256, address and date of each file that was fetched. If no digest of a file is
+published, later calls check the file against the recorded one.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Outcome = Literal['present', 'fetched', 'copied']
 
 
 def pretrained_root() -> Path:
-    """The folder of downloaded files: ``pretrained`` in the working directory, or what VQ_PRETRAINED names."""
+    """The folder of downloaded files: VQ_PRETRAINED, or ``pretrained`` in the working directory."""
     return Path(os.environ.get('VQ_PRETRAINED') or 'pretrained')
 
 
 def pretrained_file(path: str | Path) -> Path:
     """The file at ``path``, below the folder of pretrained files unless absolute.
 
-    A missing one is an error that says how to get it.
+    If it is missing, the error says how to get it.
     """
     file = pretrained_root() / path
     if file.is_file():
@@ -60,10 +60,10 @@ def obtain(
     say: Callable[[str], None] = print,
     pause: float = 1.0,
 ) -> Outcome:
-    """Have a published file below ``root``: one that is there is checked, otherwise it is fetched, and then checked.
+    """Make sure that a published file exists below ``root``: fetch it if it is missing, and check its digest.
 
-    ``base`` is the address of a host with copies, ``force`` fetches a file that is there. A file that an installed
-    package brings too is copied from there if the network does not give it.
+    ``base`` is the address of a mirror; ``force`` fetches a file that already exists. If the download fails and an
+    installed package contains the file, it is copied from the package.
     """
     target = root / remote.path
     check_inside(target, root)
@@ -106,7 +106,7 @@ class _Expected:
 
 
 def _expected(remote: RemoteFile, known: dict[str, Any]) -> _Expected:
-    """The published digest; where there is none, the one of the first download."""
+    """The published digest; if there is none, the one recorded at the first download."""
     if remote.digest:
         return _Expected(remote.digest, f'published ({remote.digest_source or remote.source})')
     if 'sha256' in known:
@@ -147,7 +147,7 @@ def _recorded(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def _record(root: Path, remote: RemoteFile, url: str | None, say: Callable[[str], None]) -> None:
-    """Note the SHA-256 of a file, unless that is noted already."""
+    """Record the SHA-256 of a file, unless it is already recorded."""
     recorded = _recorded(root)  # read again: another process may have added to it
     sha256 = file_digest(root / remote.path)
     if recorded.get(remote.path, {}).get('sha256') == sha256:
@@ -159,11 +159,11 @@ def _record(root: Path, remote: RemoteFile, url: str | None, say: Callable[[str]
         say(f'no digest is published for {remote.path}; recorded sha256:{sha256} in {root / DIGESTS}, to check against later')
 
 
-# packages that bring a file
+# files contained in installed packages
 
 
 def _bundled(remote: RemoteFile) -> Path | None:
-    """The file in an installed package; the package is not imported."""
+    """The path of the file in an installed package, without importing the package."""
     package, _, path = (remote.bundled or '').partition('/')
     spec = importlib.util.find_spec(package) if package else None
     places = [Path(place) / path for place in (spec.submodule_search_locations or ())] if spec else []

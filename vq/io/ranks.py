@@ -1,4 +1,4 @@
-"""Work on files that all ranks do together: an error on one is raised on all, so that none is left waiting."""
+"""File work on all ranks: an error on one rank is raised on every rank, so that no rank waits in a collective forever."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from vq.core.errors import RunFailure, UserError
 T = TypeVar('T')
 
 
-def together(action: Callable[[], T], what: str) -> list[T]:
-    """Run ``action`` on every rank and give every rank all results, in order of rank. All ranks must call it."""
+def run_on_all_ranks(action: Callable[[], T], what: str) -> list[T]:
+    """Run ``action`` on every rank; every rank gets the results of all, in order of rank. All ranks must call it."""
     result: T | None = None
     error: Exception | None = None
     told: tuple[int, str, str] | None = None  # exit code, message, hint
@@ -29,5 +29,5 @@ def together(action: Callable[[], T], what: str) -> list[T]:
         if told is not None:
             code, message, hint = told
             kind = UserError if code == UserError.exit_code else RunFailure
-            raise kind(f'rank {rank} failed while {what}: {message}', hint or f'Look at the log of rank {rank}.')
+            raise kind(f'rank {rank} failed while {what}: {message}', hint or f'See the log of rank {rank}.')
     return [result for _, result in answers]

@@ -1,16 +1,17 @@
-"""Whatever was trained is one ``Run``: a run of this toolkit, one of its checkpoints, or a converted file. Data only.
+"""``Run``: a run of this toolkit, one of its checkpoints, or a converted file. It holds paths and data, no modules.
 
-``find(name)`` is the one resolver, of ``vq.load``, of configs and of every command. It looks for ``name`` in this order:
+``find(name)`` resolves names for ``vq.load``, for configs and for every command. It tries these places in this order:
 
 1. the path itself, if the name is written as a path: with a separator, or beginning with ``.`` or ``~``
 2. ``work_dirs/NAME``, then ``work_dirs/dry_run/NAME``; in a dry run (DRY_RUN=True) the other way round
 3. the path itself, for a name without a separator
 4. ``pretrained/NAME``
-5. in all these places again with the suffix ``.safetensors`` in place of ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``
+5. all these places again, with the suffix ``.safetensors`` in place of ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``
 6. the catalog of published tokenizers
 
-A folder counts if it is a checkpoint, a run, its ``checkpoints``, or holds a ``model.safetensors``; of a run the newest
-complete checkpoint is taken. A relative path that is found both here and in ``work_dirs`` is an error.
+A folder counts if it is a checkpoint, a run, the ``checkpoints`` folder of a run, or contains ``model.safetensors``. A run
+means its latest complete checkpoint. A relative path to different runs in the working directory and in ``work_dirs`` is an
+error.
 """
 
 from __future__ import annotations
@@ -33,23 +34,23 @@ from vq.io.published.about import About, read_about
 
 RUNS = Path('work_dirs')
 CONFIG, OLD_CONFIG = 'config.json', 'config.py'  # of a checkpoint
-Weights = Literal['auto', 'model', 'ema']  # which ones of a checkpoint; auto: ema where there is one
-_OTHERS = ('.pth', '.pt', '.ckpt', '.bin')  # how documents name files that are model.safetensors here
+Weights = Literal['auto', 'model', 'ema']  # which weights of a checkpoint; auto: ema if it has them
+_OTHERS = ('.pth', '.pt', '.ckpt', '.bin')  # suffixes that are also tried as .safetensors
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Something that was trained: its weights, its config, its spec. Nothing is read before it is asked for."""
+    """Weights, config and spec of something that was trained. Each is read when it is first used."""
 
-    name: str  # as it was asked for
+    name: str  # as given to ``find``
     weights: Path  # a checkpoint folder or a file
     checkpoint: Path | None = None  # the folder iter_N
-    folder: Path | None = None  # the run's
+    folder: Path | None = None  # the folder of the run
     trusted: bool = False
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """The composed config as plain data. Of a converted file it has the tokenizer alone."""
+        """The composed config as plain data. For a converted file it contains only the tokenizer."""
         if self.checkpoint is None:
             return {'validator': {'model': {'tokenizer': self.about.tokenizer}}}
         file = self.checkpoint / CONFIG
@@ -60,7 +61,7 @@ class Run:
 
     @property
     def model(self) -> dict[str, Any]:
-        """The config of the task that was trained, or, where the validator has its own, of the one that is measured."""
+        """The config of the validator's task if the validator has its own, otherwise of the trained task."""
         for which in ('validator', 'trainer'):
             model = (self.config.get(which) or {}).get('model')
             if model is not None:
@@ -69,13 +70,13 @@ class Run:
 
     @property
     def custom_imports(self) -> tuple[str, ...]:
-        """Modules that register its parts. An error that lists them, unless the run is trusted."""
+        """Modules to import because they register parts of the config. If the run is not trusted, an error lists them."""
         with trust.trusting(self.trusted):
             return trust.trusted_modules(self.config.get('custom_imports', []), f"the run '{self.name}'")
 
     @functools.cached_property
     def spec(self) -> spec.Spec:
-        """What it takes and gives. Runs that were written before specs were get one from their config."""
+        """The spec of inputs and outputs. For checkpoints without ``spec.json`` it is derived from the config."""
         if self.checkpoint is None:
             return self.about.spec
         file = self.checkpoint / spec.FILE
@@ -88,11 +89,11 @@ class Run:
 
     @functools.cached_property
     def about(self) -> About:
-        """Of a converted file: what it says of itself."""
+        """The description that a converted file contains."""
         return read_about(self.weights)
 
     def file(self, which: Weights = 'auto') -> Path:
-        """The file of weights that is read."""
+        """The file that holds the weights."""
         if self.weights.is_file() or self.checkpoint is None:
             return self.weights
         files = self.marker['files']
@@ -103,17 +104,17 @@ class Run:
 
     @property
     def marker(self) -> Mapping[str, Any]:
-        """What vouches for the files of the checkpoint."""
+        """The completion marker of the checkpoint; without a checkpoint, a marker of no files."""
         marker = None if self.checkpoint is None else history.read_marker(self.checkpoint)
         return marker or {'files': {}}
 
     def describe(self) -> str:
-        """What it is, in a line: ``tokenizer work_dirs/digits/checkpoints/iter_700: 32 x 32 pixels, ...``."""
+        """A description in one line: ``tokenizer work_dirs/digits/checkpoints/iter_700: 32 x 32 pixels, ...``."""
         return f'{self.spec.kind} {self.weights}: {self.spec}'
 
 
 def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> Run:
-    """The run that ``name`` stands for; see the head of this file. With ``trust`` it may name modules to import."""
+    """The run that ``name`` means; see the head of this file. With ``trust`` its custom imports are allowed."""
     name, root = str(name), Path(work_dir)
     existing = [place for place in _places(name, root) if place.exists()]
     usable = [run for place in existing if (run := _open(name, place, trust)) is not None]
@@ -129,10 +130,10 @@ def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> 
 
 
 def weight_files(name: str | None) -> list[Path]:
-    """The file that is read of a name, for ``pretrained_files``: asked in dry runs too, where it may be missing."""
+    """The weights file of a name, for ``pretrained_files``. Dry runs call this too, and there the file can be missing."""
     try:
         return [] if name is None else [find(name).file()]
-    except UserError:  # load_pretrained says so
+    except UserError:  # load_pretrained reports a missing file
         return [Path(name or '')]
 
 
@@ -141,7 +142,7 @@ def _is_path(name: str) -> bool:
 
 
 def _places(name: str, root: Path) -> list[Path]:
-    """Where to look, best first."""
+    """Paths to try, best first."""
     path = Path(name).expanduser()
     if path.is_absolute():
         places = [path]
@@ -153,7 +154,7 @@ def _places(name: str, root: Path) -> list[Path]:
 
 
 def _open(name: str, place: Path, trust: bool) -> Run | None:
-    """The run at a place; None if there are no weights that are whole."""
+    """The run at ``place``; None if it has no complete weights."""
     if place.is_file():
         own = place.parent if place.suffix == '.safetensors' and history.is_complete(place.parent) else None
         return Run(name, place, own, _folder_of(own), trust)
@@ -163,7 +164,7 @@ def _open(name: str, place: Path, trust: bool) -> Run | None:
     if checkpoint is not None:
         return Run(name, checkpoint, checkpoint, _folder_of(checkpoint), trust)
     bare = place / 'model.safetensors'
-    torn = place.name.startswith('iter_')  # a checkpoint that is not whole is not read
+    torn = place.name.startswith('iter_')  # an incomplete checkpoint is not read
     return Run(name, bare, None, None, trust) if bare.is_file() and not torn else None
 
 
@@ -172,7 +173,7 @@ def _folder_of(checkpoint: Path | None) -> Path | None:
 
 
 def _check_shadows(name: str, root: Path, found: list[Path], existing: list[Path]) -> None:
-    """A path that means one thing here and another below ``work_dirs`` is told apart by who typed it."""
+    """Raise if a relative path means one run in the working directory and another one below ``work_dirs``."""
     here = Path(name).expanduser()
     if not _is_path(name) or name.startswith(('.', '~')) or here.is_absolute() or len(found) < 2:
         return
@@ -182,9 +183,9 @@ def _check_shadows(name: str, root: Path, found: list[Path], existing: list[Path
 
 
 def _converted(entry: catalog.Published) -> Path:
-    """Where a published tokenizer lies after it was prepared."""
+    """The converted file of a published tokenizer."""
     if entry.kind is None:
-        raise UserError(f"'{entry.name}' is no tokenizer ({entry.about})", 'It is read by the parts that need it.')
+        raise UserError(f"'{entry.name}' is not a tokenizer ({entry.about})", 'The parts that need it read it themselves.')
     file = pretrained_root() / entry.converted
     if not file.is_file():
         raise UserError(

@@ -1,7 +1,7 @@
 """One file of a set of shards: columns over rows, memory-mapped.
 
-A fixed-size column is one tensor (n, ...). A column of bytes is two: ``NAME.bytes``, all of them end to end, and
-``NAME.offsets`` (n + 1). The column ``id`` is always there.
+A fixed-size column is one tensor (n, ...). A column of bytes is two tensors: ``NAME.bytes``, the concatenated values, and
+``NAME.offsets`` (n + 1). Every shard has the column ``id``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BYTES, OFFSETS = '.bytes', '.offsets'
 
 
 class Shard:
-    """One file, memory-mapped. Its header and offsets are checked; rows are read when they are looked at."""
+    """One file, memory-mapped. Header and offsets are checked when it is opened; rows are read when they are used."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,7 +65,7 @@ class Shard:
         return [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
 
     def get(self, name: str, row: int) -> Any:
-        """A view of one row, or the bytes of one."""
+        """A view of one row of a fixed-size column, or the bytes of one row of a column of bytes."""
         if name in self.arrays:
             return self.arrays[name][row]
         start, stop = self.arrays[name + OFFSETS][row : row + 2]

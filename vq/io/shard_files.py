@@ -1,8 +1,8 @@
-"""Distributed tensors in a checkpoint folder: torch.distributed.checkpoint plans, safetensors and JSON are what is written.
+"""Sharded tensors in a checkpoint folder: planned by torch.distributed.checkpoint, written as safetensors and JSON.
 
-torch's own file format keeps its index as a pickle, and reading one can run code. So the planners are torch's (who
-writes what, who needs which part after the number of ranks has changed), and the files are ours: ``optimizer_R.safetensors``
-with what rank R wrote, and ``optimizer.json``, which says where each part of each tensor lies.
+The index of torch's own file format is a pickle, and reading a pickle can run code. So only the planners are torch's: they
+decide which rank writes which shard, and which parts a rank needs after the number of ranks has changed. The files are
+``optimizer_R.safetensors`` with what rank R wrote, and ``optimizer.json`` with the place of each part of each tensor.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ INDEX = 'optimizer.json'
 _FILES = 'optimizer_{}.safetensors'
 
 Files = dict[str, dict[str, Any]]  # name -> size, sha256
-Place = tuple[str, tuple[int, ...]]  # name of a tensor, where a part of it begins
+Place = tuple[str, tuple[int, ...]]  # name of a tensor, offsets of a part in it
 
 
 def write(folder: Path, tensors: Mapping[str, Tensor]) -> Files:
-    """Every rank writes its parts into ``folder``; plain tensors, which all ranks have, are shared out. All ranks call it.
+    """Every rank writes its shards into ``folder``; replicated tensors are divided among the ranks. All ranks call it.
 
-    An error on one rank is raised on all. The answer is what this rank wrote.
+    An error on one rank is raised on all. Returns the files that this rank wrote.
     """
     writer = _Storage(folder)
     planner = DefaultSavePlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
@@ -61,7 +61,7 @@ def write(folder: Path, tensors: Mapping[str, Tensor]) -> Files:
 
 
 def describe(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Name -> type and whole shape of each tensor that ``write`` put there."""
+    """Name -> dtype and unsharded shape of each tensor that ``write`` stored."""
     metadata = _read_index(folder)[0].state_dict_metadata
     return {
         name: (entry.properties.dtype, tuple(entry.size))
@@ -71,9 +71,9 @@ def describe(folder: Path) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
 
 
 def read_into(folder: Path, tensors: Mapping[str, Tensor], verify: bool = True) -> None:
-    """Fill ``tensors``, each rank its own parts; how many ranks wrote them does not matter. No rank waits for another.
+    """Fill ``tensors``, on each rank its own shards, whatever number of ranks wrote them. There are no collectives.
 
-    Only files that hold a part that is needed are opened; ``verify`` compares their SHA-256 with the marker first.
+    Only files with parts that this rank needs are opened; ``verify`` compares their SHA-256 with the marker first.
     """
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     with _quiet():
@@ -85,7 +85,7 @@ def read_into(folder: Path, tensors: Mapping[str, Tensor], verify: bool = True) 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """torch warns of a single process, which is nothing to worry about here."""
+    """Silence torch's warning that there is only one process."""
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', message=r'torch\.distributed is (disabled|unavailable)')
         yield
@@ -95,7 +95,7 @@ def _first(error: CheckpointException) -> BaseException:
     rank, (cause, _) = min(error.failures.items())
     if isinstance(cause, UserError):
         return cause
-    return RunFailure(f'rank {rank} failed at the sharded state: {type(cause).__name__}: {cause}', 'Look at its log.')
+    return RunFailure(f'rank {rank} failed at the sharded state: {type(cause).__name__}: {cause}', 'See its log.')
 
 
 def _place(index: MetadataIndex) -> Place:
@@ -107,12 +107,12 @@ def _key(place: Place) -> str:
 
 
 class _Storage(StorageWriter):
-    """One file per rank, and the index."""
+    """Writes one file per rank, and the index."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.name = folder, _FILES.format(collectives.rank())
         self.files: Files = {}
-        self.error: BaseException | None = None  # this rank's own
+        self.error: BaseException | None = None  # of this rank
 
     def reset(self, checkpoint_id: Any = None) -> None: ...
 
@@ -162,7 +162,7 @@ class _Storage(StorageWriter):
 
 
 class _Stored(StorageReader):
-    """What ``_Storage`` wrote."""
+    """Reads the files of ``_Storage``."""
 
     def __init__(self, folder: Path, verify: bool) -> None:
         self.folder, self.verify = folder, verify
@@ -206,7 +206,7 @@ class _Stored(StorageReader):
         path, marker = self.folder / name, read_marker(self.folder)
         noted = (marker or {'files': {}})['files'].get(name)
         if noted is None:
-            raise tensorfile.damaged(self.folder / INDEX, f"it names '{name}', which is no file of this checkpoint")
+            raise tensorfile.damaged(self.folder / INDEX, f"it names '{name}', which is not a file of this checkpoint")
         if self.verify and file_digest(path) != noted.get('sha256'):
             raise tensorfile.damaged(path, 'its SHA-256 is not the one recorded when it was written')
         return path
@@ -217,7 +217,7 @@ class _Stored(StorageReader):
 
 
 def _read_index(folder: Path) -> tuple[Metadata, dict[Place, str]]:
-    """What lies where: in torch's terms, and the file of each part."""
+    """The index: torch's metadata of the tensors, and the file of each part."""
     path = folder / INDEX
     tensors: dict[str, Any] = {}
     files: dict[Place, str] = {}
@@ -229,7 +229,7 @@ def _read_index(folder: Path) -> tuple[Metadata, dict[Place, str]]:
             ]
             dtype = getattr(torch, entry['dtype'])
             if not isinstance(dtype, torch.dtype):
-                raise TypeError(f"'{entry['dtype']}' is no type of tensors")
+                raise TypeError(f"'{entry['dtype']}' is not a dtype of tensors")
             tensors[name] = TensorStorageMetadata(TensorProperties(dtype=dtype), torch.Size(map(int, entry['shape'])), parts)
             files |= {(name, tuple(part['at'])): str(part['file']) for part in entry['parts']}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

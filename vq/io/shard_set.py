@@ -21,7 +21,7 @@ _OPEN = 256  # memory maps held open at once: each costs a file descriptor
 
 
 class ShardSet(Sequence[dict[str, Any]]):
-    """A complete set: ``set[i]`` is a dict of views and the id. ``expect`` is what its producer must be, as far as given."""
+    """A complete set: ``set[i]`` is a dict of views and the id. ``expect``: fields that its producer must have."""
 
     def __init__(self, folder: str | Path, expect: Mapping[str, Any] | None = None, verify: bool = False) -> None:
         self.folder = Path(folder)
@@ -40,7 +40,7 @@ class ShardSet(Sequence[dict[str, Any]]):
             if size != entry.size:
                 why = 'it is missing' if size is None else f'it has {size} bytes instead of {entry.size}'
                 raise tensorfile.damaged(path, why)
-        self.starts = [0]  # the row at which each shard begins, and their number: for shuffles that keep to a shard
+        self.starts = [0]  # first row of each shard, then the number of rows; for shuffling within shards
         for entry in self.manifest.shards:
             self.starts.append(self.starts[-1] + entry.count)
         self._open: collections.OrderedDict[int, Shard] = collections.OrderedDict()
@@ -59,13 +59,13 @@ class ShardSet(Sequence[dict[str, Any]]):
         return [sample for index in range(len(self.manifest.shards)) for sample in self._shard(index).ids()]
 
     def column(self, name: str) -> ColumnView:
-        """One column by row of the whole set, without reading it."""
+        """A view of one column over all rows of the set; nothing is read yet."""
         if name not in self.manifest.columns:
             raise UserError(f"{self.folder} has no column '{name}'", f'It has: {listing(self.manifest.columns)}.')
         return ColumnView(self, name)
 
     def verify(self) -> None:
-        """Read every file for its checksum, and the tokens for their range."""
+        """Check the SHA-256 of every file, and that all tokens are below the codebook size."""
         paths = [self.folder / entry.name for entry in self.manifest.shards]
         with ThreadPoolExecutor(4) as pool:
             for path, entry, digest in zip(paths, self.manifest.shards, pool.map(read_digest, paths), strict=True):
@@ -79,7 +79,7 @@ class ShardSet(Sequence[dict[str, Any]]):
                     raise tensorfile.damaged(path, f'it has the token {tokens.max()}, and the codebook has {size} codes')
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_open': collections.OrderedDict()}  # workers map the files themselves
+        return {**self.__dict__, '_open': collections.OrderedDict()}  # worker processes map the files themselves
 
     def _find(self, index: int) -> tuple[Shard, int]:
         place = int(index) + (len(self) if index < 0 else 0)

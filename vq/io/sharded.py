@@ -1,4 +1,4 @@
-"""Tensors of which every rank holds a part (torch's DTensor, cut along one dimension). Plain tensors pass through."""
+"""Sharded tensors (torch's DTensor, sharded along one dimension). Plain tensors are passed through unchanged."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from vq.core import collectives
 
 
 def is_sharded(value: Tensor) -> bool:
-    return hasattr(value, 'to_local')  # without the import, which costs everybody half a second
+    return hasattr(value, 'to_local')  # not isinstance: importing DTensor takes half a second
 
 
 def local(value: Tensor) -> Tensor:
-    """This rank's part, in the same memory, outside of any graph."""
+    """This rank's shard, in the same memory, detached from autograd."""
     if not is_sharded(value):
         return value
     with torch.no_grad():
@@ -25,7 +25,7 @@ def local(value: Tensor) -> Tensor:
 
 
 def part_of(whole: Tensor, template: Tensor) -> Tensor:
-    """The rows of ``whole`` that this rank holds where it is cut as ``template`` is: a view."""
+    """This rank's shard of ``whole`` under the sharding of ``template``: a view."""
     if not is_sharded(template):
         return whole
     cut: Any = template
@@ -36,7 +36,7 @@ def part_of(whole: Tensor, template: Tensor) -> Tensor:
 
 
 def joined(part: Tensor, template: Tensor) -> Tensor:
-    """The distributed tensor of which every rank brings its part, cut as ``template`` is."""
+    """The DTensor made of every rank's ``part``, with the sharding of ``template``."""
     if not is_sharded(template):
         return part
     from torch.distributed.tensor import DTensor
@@ -48,7 +48,7 @@ def joined(part: Tensor, template: Tensor) -> Tensor:
 
 
 def as_template(state: Mapping[str, Tensor], templates: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Whole tensors, cut where the template of their name is."""
+    """Shard the tensors whose template is sharded. Tensors without a template stay as they are."""
     return {
         name: joined(part_of(value, templates[name]).to(local(templates[name]).device), templates[name])
         if name in templates
@@ -58,10 +58,10 @@ def as_template(state: Mapping[str, Tensor], templates: Mapping[str, Tensor]) ->
 
 
 def gathered(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Every tensor whole, for the first rank to write. All ranks call it, with the same names in the same order.
+    """All tensors unsharded, for the first rank to write. All ranks call it, with the same names in the same order.
 
-    Distributed ones come one at a time: a device holds one of them whole, the first rank's host memory all. The other
-    ranks get the plain ones only.
+    Sharded tensors are gathered one at a time: a device holds one of them whole, the CPU memory of the first rank all.
+    Other ranks get only the plain tensors.
     """
     found = {}
     for name, value in state.items():

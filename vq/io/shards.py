@@ -1,9 +1,9 @@
 """One format for tokens, packed images and latents: a folder of safetensors files with a manifest.
 
-Shard k holds the samples ``k * S`` to ``(k + 1) * S`` of a dataset, whatever the number of ranks that wrote them: rank r of
-w writes the shards k with ``k % w == r``, so the bytes are the same for any w, and what is on the disk need not be made
-again. A file has one row per sample in each column: fixed-size columns (``tokens`` (n, variants, *token_shape), ``category``
-(n,)), and columns of bytes or text (``id``), kept as ``id.bytes`` (all of them) and ``id.offsets`` (n + 1).
+Shard k holds the samples ``k * S`` to ``(k + 1) * S`` of a dataset. Rank r of w writes the shards k with ``k % w == r``. So
+the files do not depend on the number of ranks, and a command that is repeated skips the shards that exist. A file has one
+row per sample in each column: fixed-size columns (``tokens`` (n, variants, *token_shape), ``category`` (n,)), and columns
+of bytes or text (``id``), stored as ``id.bytes`` (concatenated) and ``id.offsets`` (n + 1).
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class ShardRange:
 
 
 class ShardWriter:
-    """Writes a set. Every rank makes one; after a barrier the first rank calls ``finish``.
+    """Writes a set. Every rank creates a writer; after a barrier the first rank calls ``finish``.
 
-    What is in the folder from an earlier start is kept, if the same ``producer`` made it.
+    Complete shards of an earlier call are kept. A folder of another ``producer`` is an error.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ShardWriter:
         return [ShardRange(k, k * size, min((k + 1) * size, total)) for k in range(self.manifest.shard_count)]
 
     def pending(self, rank: int | None = None, world: int | None = None) -> list[ShardRange]:
-        """The shards this rank has to write: those of its share that are not there yet, whole and of this set."""
+        """The shards that this rank has to write: those of its share that are missing, damaged or of another set."""
         rank = collectives.rank() if rank is None else rank
         world = collectives.size() if world is None else world
         return [part for part in self.ranges() if part.index % world == rank and not self._is_written(part)]
@@ -123,13 +123,13 @@ class ShardWriter:
             tensorfile.write_tensors(writer, arrays, self._note(part, skipped))
 
     def finish(self) -> Manifest:
-        """On the first rank, after all have written: see that every shard is there, and write the complete manifest."""
+        """On the first rank, after all have written: check that every shard exists, then write the complete manifest."""
         missing = [part for part in self.ranges() if not self._is_written(part)]
         if missing:
             raise RunFailure(
                 f'{self.folder}: {len(missing)} of {self.manifest.shard_count} shards are missing: '
                 f'{listing(self.path_of(part).name for part in missing)}',
-                'Run the same command again: it writes those.',
+                'Run the same command again: it writes the missing shards.',
             )
         paths = [self.path_of(part) for part in self.ranges()]
         with ThreadPoolExecutor(4) as pool:
@@ -153,14 +153,14 @@ class ShardWriter:
         return self.manifest
 
     def _check_once_only(self, paths: list[Path], keys: list[int]) -> None:
-        # 8 bytes per id; the ids themselves are compared only where two hashes agree
+        # takes 8 bytes per id: the ids themselves are compared only if their hashes are equal
         values, counts = np.unique(np.array(keys, np.int64), return_counts=True)
         doubtful = set(values[counts > 1].tolist())
         seen: set[str] = set()
         again = (sample for path in paths if doubtful for sample in Shard(path).ids() if hash(sample) in doubtful)
         for sample in again:
             if sample in seen:
-                raise UserError(f"{self.folder}: the id '{sample}' is there twice", 'Give every sample an id of its own.')
+                raise UserError(f"{self.folder}: the id '{sample}' occurs twice", 'Give every sample an id of its own.')
             seen.add(sample)
 
     def _note(self, part: ShardRange, skipped: Sequence[str] = ()) -> dict[str, str]:
@@ -177,7 +177,7 @@ class ShardWriter:
         try:
             shard = Shard(self.path_of(part))
         except (UserError, OSError):
-            return False  # it is written again, in its place
+            return False  # missing or damaged: it is written again
         return shard.note == self._note(part)['vq.shard'] and len(shard) + len(shard.skipped) == len(part)
 
     def _arrays_of(self, name: str, values: Column) -> dict[str, Array]:
@@ -189,16 +189,16 @@ class ShardWriter:
         return {name: self._narrow(array) if self.manifest.kind == 'tokens' and name == 'tokens' else array}
 
     def _narrow(self, tokens: Array) -> Array:
-        """Tokens (n, variants, *token_shape) in 16 bits where the codebook allows it."""
+        """Tokens (n, variants, *token_shape) as uint16 if the codebook is small enough, otherwise as uint32."""
         if self.codebook_size is None:
             raise ValueError('tokens need the codebook_size, as an argument or in the producer')
         if tokens.size and (int(tokens.min()) < 0 or int(tokens.max()) >= self.codebook_size):
             raise ValueError(f'tokens reach from {tokens.min()} to {tokens.max()}; there are {self.codebook_size} codes')
         producer = self.manifest.producer
         if 'token_shape' in producer and tokens.shape[2:] != tuple(producer['token_shape']):
-            raise ValueError(f'tokens have the shape {tokens.shape}, and each is to be {tuple(producer["token_shape"])}')
+            raise ValueError(f'tokens have the shape {tokens.shape}, and token_shape is {tuple(producer["token_shape"])}')
         if 'variants' in producer and tokens.shape[1] != len(producer['variants']):
-            raise ValueError(f'tokens have {tokens.shape[1]} variants, and these are to be there: {producer["variants"]}')
+            raise ValueError(f'tokens have {tokens.shape[1]} variants, and the producer names {producer["variants"]}')
         return tokens.astype(np.uint16 if self.codebook_size <= 1 << 16 else np.uint32)
 
 

@@ -1,4 +1,4 @@
-"""What kind of file of weights it is, told by its content. Needs no torch."""
+"""The format of a weights file, recognised by its content. Works without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from vq.core.errors import UserError
 
 
 def sniff(path: Path) -> str:
-    """What kind of file it is by its first bytes: safetensors, torch or torch-legacy."""
+    """The format of a file by its first bytes: safetensors, torch (zip) or torch-legacy (pickle)."""
     with open(path, 'rb') as file:
         start = file.read(64)
     size = path.stat().st_size

@@ -1,11 +1,11 @@
-"""What a trained part takes and gives: ``spec.json`` of a checkpoint, ``vq.spec`` in a converted file. Needs no torch.
+"""Inputs and outputs of a trained part: ``spec.json`` in a checkpoint, ``vq.spec`` in a converted file. Works without torch.
 
     {"version": 1, "kind": "tokenizer", "image": [256, 256],
      "preprocessing": {"range": [-1.0, 1.0], "transform": {"type": "VQTransformRegistry.none", "image_size": 256}},
      "trained_on": {"dataset": "imagenet", "split": "train", "images": 1281167, "classes": 1000},
      "tokens": {"cells": [16, 16], "codebooks": [8192]}, "latent": {"channels": 256, "cells": [16, 16]}}
 
-What a part does not have is null. Later versions of vq may add fields; a field keeps its meaning within a version.
+A field that does not apply is null. Later versions of vq can add fields; a field keeps its meaning within a version.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ LONGEST = 1_000_000  # characters; a thousand class names take some ten thousand
 KINDS = ('tokenizer', 'decoder', 'generator', 'classifier', 'model')
 _LARGEST = {'image': 2**16, 'cells': 2**24, 'codebooks': 2**63, 'channels': 2**20}
 _MOST = {'image': 2, 'cells': 8, 'codebooks': 4096}  # numbers in each list
-RANGE = (-1.0, 1.0)  # of the images that models see
+RANGE = (-1.0, 1.0)  # of the images that models take
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +47,7 @@ class LatentSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """What a trained part is, for whoever uses it."""
+    """Kind, inputs, outputs and training data of a trained part."""
 
     kind: str
     image: tuple[int, int] | None = None  # height, width of the images it was trained on
@@ -57,12 +57,12 @@ class Spec:
     latent: LatentSpec | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values, as ``read`` takes them."""
+        """JSON values that ``read`` accepts."""
         content: dict[str, Any] = jsonable({'version': VERSION, **dataclasses.asdict(self)})
         return content
 
     def __str__(self) -> str:
-        """In a few words: ``32 x 32 pixels, 4 x 4 tokens of 256 codes``."""
+        """A short description: ``32 x 32 pixels, 4 x 4 tokens of 256 codes``."""
         said = [] if self.image is None else [f'{_times(self.image)} pixels']
         if self.tokens is not None:
             said.append(f'{_times(self.tokens.cells)} tokens of {_times(self.tokens.codebooks)} codes')
@@ -76,7 +76,7 @@ def _times(numbers: tuple[int, ...]) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Plain values that JSON has: tuples become lists, and what JSON lacks becomes text."""
+    """``value`` in types of JSON: tuples become lists, and values of other types become text."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -86,7 +86,7 @@ def jsonable(value: Any) -> Any:
     return str(value)
 
 
-# reading: a spec may come from outside
+# reading: a spec file can come from an untrusted source
 
 
 def read(path: Path) -> Spec:
@@ -155,37 +155,37 @@ def _damaged(where: str, reason: str) -> UserError:
     return UserError(f'the spec of {where} is damaged: {reason}', 'Take another checkpoint, or convert the file again.')
 
 
-# from a config: for runs that were written before there was a spec, and for configs that were not run yet
+# the spec of a config: for runs without spec.json, and for configs that have not been run
 
 
 def _images(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of a dataset of tokens, the images they are made of."""
+    """The image dataset that a token dataset was made of; any other dataset itself."""
     source = dataset.get('source')
     return source if isinstance(source, Mapping) else dataset
 
 
 def size_in(dataset: Mapping[str, Any]) -> int | None:
-    """The image size that a dataset's config asks for, if it does."""
+    """The image size in a dataset's config, or None."""
     dataset = _images(dataset)
     size = (dataset.get('transform') or {}).get('image_size', dataset.get('image_size'))
     return None if size is None else int(size)
 
 
 def size_of(dataset: Mapping[str, Any], default: int = 256) -> int:
-    """The same, or the size that most models of the field are trained with."""
+    """The image size in a dataset's config, or ``default``: most published models are trained at 256."""
     size = size_in(dataset)
     return default if size is None else size
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What images go through before a model sees them in evaluation, as a composed config says."""
+    """The preprocessing of images in evaluation, from a composed config."""
     dataset = _images((config.get('validator') or {}).get('dataset') or {})
     transform: dict[str, Any] | None = jsonable(plain(dataset.get('transform')))
     return {'range': list(RANGE), 'transform': transform}
 
 
 def guess(config: Mapping[str, Any]) -> Spec:
-    """The spec of a composed config, as far as the config itself says it."""
+    """The spec of a composed config, as far as the config determines it."""
     runner: Mapping[str, Any] = next((config[which] for which in ('validator', 'trainer') if config.get(which)), {})
     trainer = config.get('trainer') or {}
     model = runner.get('model') or trainer.get('model') or {}

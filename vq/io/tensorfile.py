@@ -1,7 +1,7 @@
-"""The safetensors format: written tensor by tensor without a second copy, read through a memory map.
+"""The safetensors format: written tensor by tensor without an extra copy, read through a memory map.
 
-A file is the length of a header (8 bytes, little-endian), the header (JSON: name -> dtype, shape, where its bytes
-begin and end), and the bytes. Ours adds one thing, in the header's metadata: which names are the same tensor as another.
+A file is the length of the header (8 bytes, little-endian), the header (JSON: name -> dtype, shape, begin and end of the
+tensor's bytes), and the bytes. Our files list tied tensors in the header's metadata: names of the same tensor.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ _SIZES = {
     'F8_E5M2': 1,
     **{code: np.dtype(kind).itemsize for code, kind in _NUMPY.items()},
 }
-_TIED = 'vq.tied'  # JSON: name -> the name under which the same tensor is stored
+_TIED = 'vq.tied'  # JSON: name -> name under which the same tensor is stored
 _LONGEST_HEADER = 100_000_000
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One tensor of a file: ``begin`` and ``end`` count from the end of the header."""
+    """One tensor of a file: ``begin`` and ``end`` are byte offsets from the end of the header."""
 
     code: str
     shape: tuple[int, ...]
@@ -80,22 +80,22 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Header:
-    """What a file says of itself, checked against its length."""
+    """The header of a file, checked against the length of the file."""
 
     entries: dict[str, Entry]
     metadata: dict[str, str]
-    start: int  # where the bytes of tensors begin
+    start: int  # offset of the tensors' bytes
 
 
 def write_tensors(writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file. Tensors come to the CPU one at a time; those that are one and the same are stored once."""
+    """Write a safetensors file. Tensors are copied to the CPU one at a time; tied tensors are stored once."""
     codes = {name: _code_of(name, value) for name, value in tensors.items()}
     kept, tied = _separate_tied(tensors)
     notes = dict(metadata or {})
     if tied:
         notes[_TIED] = json.dumps(tied, sort_keys=True)
     described = {name: (codes[name], tuple(map(int, value.shape))) for name, value in kept.items()}
-    # wide elements first keeps every tensor aligned to its element
+    # largest element types first: this keeps every tensor aligned
     order = sorted(kept, key=lambda name: (-_SIZES[described[name][0]], name))
     header: dict[str, Any] = {'__metadata__': dict(sorted(notes.items()))} if notes else {}
     position = 0
@@ -114,7 +114,7 @@ def write_tensors(writer: Writer, tensors: Mapping[str, Tensor | Array], metadat
 
 
 def size_of(tensors: Mapping[str, Tensor]) -> int:
-    """About how many bytes a file of these takes."""
+    """The approximate size in bytes of a file of these tensors."""
     return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
@@ -149,7 +149,7 @@ def _code_of(name: str, value: Tensor | Array) -> str:
 
 
 def _bytes_of(value: Tensor | Array) -> npt.NDArray[np.uint8]:
-    """The elements in C order as bytes: a view wherever the memory already lies so."""
+    """The elements in C order as bytes: a view if the memory is already in that order."""
     if isinstance(value, np.ndarray):
         ordered = np.ascontiguousarray(value, value.dtype.newbyteorder('<'))
         return ordered.reshape(-1).view(np.uint8)
@@ -160,7 +160,7 @@ def _bytes_of(value: Tensor | Array) -> npt.NDArray[np.uint8]:
 
 
 def read_header(path: Path) -> Header:
-    """Parse and check the header; nothing else is read."""
+    """Read and check the header only."""
     with open(path, 'rb') as file:
         length = os.fstat(file.fileno()).st_size
         size = int.from_bytes(file.read(8), 'little')
@@ -176,33 +176,33 @@ def read_header(path: Path) -> Header:
     for name, entry in entries.items():
         numbers = (*entry.shape, entry.begin, entry.end)
         if not isinstance(entry.code, str) or entry.code not in _SIZES or any(type(n) is not int or n < 0 for n in numbers):
-            raise damaged(path, f"'{name}' has a type or shape that is not one")
+            raise damaged(path, f"'{name}' has an invalid dtype or shape")
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         if entry.begin != position or entry.end - entry.begin != math.prod(entry.shape) * _SIZES[entry.code]:
-            raise damaged(path, f"the place of '{name}' does not agree with its shape")
+            raise damaged(path, f"the byte range of '{name}' does not match its shape")
         position = entry.end
     if position != length - 8 - size:
-        raise damaged(path, f'it holds {length - 8 - size} bytes of tensors and {position} are described')
+        raise damaged(path, f'it holds {length - 8 - size} bytes of tensors, and the header describes {position}')
     if not isinstance(notes, dict) or not all(isinstance(value, str) for value in notes.values()):
         raise damaged(path, 'its metadata is not text')
     return Header(entries, notes, 8 + size)
 
 
 def map_arrays(path: Path) -> tuple[dict[str, Array], Header]:
-    """Read-only views of a file's tensors on a memory map: nothing is read before it is looked at."""
+    """Read-only views of a file's tensors on a memory map: bytes are read when they are used."""
     header = read_header(path)
     raw = np.memmap(path, np.uint8, mode='r')
     arrays: dict[str, Array] = {}
     for name, entry in header.entries.items():
         if entry.code not in _NUMPY:
-            raise damaged(path, f"'{name}' is {entry.code}, which arrays cannot hold")
+            raise damaged(path, f"'{name}' is {entry.code}, which NumPy does not have")
         arrays[name] = raw[header.start + entry.begin : header.start + entry.end].view(_NUMPY[entry.code]).reshape(entry.shape)
     return arrays, header
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file on the CPU, tied ones tied again."""
+    """All tensors of a file on the CPU. Tied tensors are tied again."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

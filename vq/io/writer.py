@@ -1,4 +1,4 @@
-"""Writing one file to the disk, and what to say when the disk refuses."""
+"""Writing one file to the disk, and error messages for a full disk, missing permissions and other failures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from vq.core.errors import RunFailure, UserError
 
 INTACT = 'what was there before is intact'
 
-_BUFFER = 1 << 20  # small writes are gathered up to this
-CHUNK = 1 << 24  # large ones are cut to this
+_BUFFER = 1 << 20  # bytes up to which small writes are collected
+CHUNK = 1 << 24  # bytes into which large writes are cut
 _FULL = {errno.ENOSPC: 'disk full', errno.EDQUOT: 'disk quota used up', errno.EFBIG: 'file size limit reached'}
 _DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _MISPLACED = {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 class Writer:
-    """A new file whose size and SHA-256 are known as it is written; on the disk when the ``with`` block ends."""
+    """A new file. Size and SHA-256 are computed while writing; the end of the ``with`` block flushes it to the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,21 +73,24 @@ class Writer:
         finally:
             os.close(self._file)
         if self._error is not None and error is not self._error:
-            raise self._error from error  # torch.save hides a full disk behind an error of its own
+            raise self._error from error  # torch.save replaces the error of a full disk by its own
 
 
 @contextmanager
 def disk_errors(path: Path, needs: int | None = None, kept: str = INTACT) -> Iterator[None]:
-    """What the system says while ``path`` is written, in words that help. ``needs`` is about how many bytes it takes."""
+    """Turn an OSError while ``path`` is written into an error with advice.
+
+    ``needs`` is the approximate number of bytes; ``kept`` says in the message what is intact.
+    """
     free = _free(path)
     try:
         yield
     except OSError as error:
         if error.filename is not None and not str(error.filename).startswith(str(path.parent)):
-            raise  # some other file's trouble
+            raise  # an error of another file
         if error.errno in _FULL:
             wanted = '' if needs is None else f'needs about {needs / 1e6:.0f} MB, '
-            had = 'room unknown' if free is None else f'{free / 1e6:.0f} MB free'
+            had = 'free space unknown' if free is None else f'{free / 1e6:.0f} MB free'
             raise RunFailure(
                 f'{_FULL[error.errno]} while writing {path} ({wanted}{had}); {kept}',
                 'Free some space, keep fewer checkpoints, or write to another disk with --work-dir.',

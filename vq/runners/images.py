@@ -16,7 +16,7 @@ from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
 from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.io.digest import file_digest
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.metrics.features.blocks import Blocks
 from vq.metrics.features.metric import FeatureMetric
 from vq.metrics.features.reference import Reference, write_reference
@@ -88,7 +88,7 @@ class ImagesValidator(Validator):
         blocks.finish()
         reference = self._reference(metric, dataset, store.finish(), size)
         file = Path(metric.reference_name)
-        together(lambda: write_reference(file, reference) if collectives.is_main() else None, 'writing the reference')
+        run_on_all_ranks(lambda: write_reference(file, reference) if collectives.is_main() else None, 'writing the reference')
 
     def _reference(self, metric: FeatureMetric, dataset: Dataset, found: Collected, size: list[int] | None) -> Reference:
         sizes = [known for known in collectives.all_gather_object(size) if known is not None]

@@ -21,7 +21,7 @@ from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.io import atomic
 from vq.io.adm import write_samples
 from vq.io.pictures import grid, png_bytes, save_png
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.io.shards import ShardRange, ShardSet, ShardWriter
 from vq.registries import VQSMRunnerRegistry
 from vq.runners.named import Callbacks
@@ -88,7 +88,7 @@ class ImageSampler(Validator):
         with ProgressBar('drawing', count, 'images', visible=collectives.is_main()) as bar:
             self._draw_all(writer, pending, bar)
         collectives.barrier()
-        together(lambda: self._finish(writer) if collectives.is_main() else None, 'completing the samples')
+        run_on_all_ranks(lambda: self._finish(writer) if collectives.is_main() else None, 'completing the samples')
         seconds = time.perf_counter() - started
         drawn = int(sum(collectives.all_gather_object(count)))
         return {

@@ -19,7 +19,7 @@ from vq.io import atomic
 from vq.io.digest import file_digest
 from vq.io.plain import read_torch, write_plain
 from vq.io.pretrained import pretrained_root
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.metrics.features.blocks import Blocks
 from vq.metrics.features.reference import Reference, write_reference
 from vq.metrics.features.store import Collected, FeatureStore
@@ -102,7 +102,9 @@ class StatisticsWriter(Runner):
         collected = self.store.finish()
         seconds = time.perf_counter() - started
         reference = self._reference(collected, sum(collectives.all_gather_object(skipped)), rows)
-        together(lambda: write_reference(self.file, reference) if collectives.is_main() else None, 'writing the statistics')
+        run_on_all_ranks(
+            lambda: write_reference(self.file, reference) if collectives.is_main() else None, 'writing the statistics'
+        )
         self._partial.unlink(missing_ok=True)
         if collectives.is_main():
             logger.info(

@@ -14,7 +14,7 @@ from vq.core.records import to_float
 from vq.data.crops import check_views, view
 from vq.data.loading import Loader, LoaderSettings
 from vq.interfaces import Dataset, Metric, Strategy, Task, Tokenizer
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.io.shards import ShardRange, ShardWriter
 from vq.registries import VQITRunnerRegistry
 from vq.runners.named import Callbacks
@@ -63,7 +63,7 @@ class TokenWriter(Validator):
             for part in pending:
                 written += self._write(writer, part, bar)
         collectives.barrier()
-        together(lambda: writer.finish() if collectives.is_main() else None, 'completing the token shards')
+        run_on_all_ranks(lambda: writer.finish() if collectives.is_main() else None, 'completing the token shards')
         total = int(sum(collectives.all_gather_object(written)))
         seconds = time.perf_counter() - started
         return {

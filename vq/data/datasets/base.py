@@ -1,4 +1,4 @@
-"""What datasets of images share: reading, transforming, naming; and a base for those that live in files."""
+"""Base classes of image datasets: ``ImageDataset``, and ``FileDataset`` for image files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Transform = Annotated[Callable[..., np.ndarray] | None, VQTransformRegistry]
 
 
 class ImageDataset(Dataset):
-    """A dataset gives ``read``, ``id_of`` and ``__len__``; the rest follows.
+    """Subclasses define ``read``, ``id_of`` and ``__len__``.
 
-    A dataset whose samples hold more than a picture may bring ``collate(samples) -> Batch``.
+    If samples hold more than an image, the subclass can also define ``collate(samples) -> Batch``.
     """
 
     def __init__(self, name: str, split: str, transform: Transform = None) -> None:
@@ -32,14 +32,14 @@ class ImageDataset(Dataset):
         self.transform = transform
 
     def read(self, index: int) -> np.ndarray:
-        """The picture as it is, (H, W, 3) uint8 RGB. May raise ``BadImage``."""
+        """The image before any transform, (H, W, 3) uint8 RGB. Can raise ``BadImage``."""
         raise NotImplementedError
 
     def category_of(self, index: int) -> int | None:
         return None
 
     def path_of(self, index: int) -> str | None:
-        """Where the picture lies, for people; None if it is no file."""
+        """The path of the image, for messages; None if the image is not a file."""
         return None
 
     def load(self, index: int, stream: random.Random) -> Sample:
@@ -47,7 +47,7 @@ class ImageDataset(Dataset):
         if self.transform is not None:
             try:
                 image = self.transform(image, stream)
-            except BadImage as error:  # a transform knows no path
+            except BadImage as error:  # raised by a transform, which does not know the path
                 raise BadImage(self.path_of(index) or self.id_of(index), error.reason) from error
         return Sample(image=image, id=self.id_of(index), category=self.category_of(index), path=self.path_of(index))
 
@@ -64,15 +64,15 @@ class ImageDataset(Dataset):
 
 @dataclasses.dataclass(frozen=True)
 class FileIndex:
-    """What a look at a folder found."""
+    """The files of a dataset."""
 
-    paths: Names  # posix, relative to the root: the samples' ids
+    paths: Names  # posix, relative to the root; also the ids of the samples
     labels: np.ndarray | None = None  # (count,) class numbers
     categories: tuple[str, ...] | None = None
 
 
 class FileDataset(ImageDataset):
-    """Image files below ``root``. The files are looked for at first use, never by the constructor, and opened one by one."""
+    """Image files below ``root``. They are listed at first use, never by the constructor, and opened one by one."""
 
     def __init__(
         self,

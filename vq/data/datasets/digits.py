@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn ships: real data, on every machine, without a download."""
+"""The 1,797 handwritten digits that scikit-learn contains: real data on every machine, without a download."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vq.registries import VQDatasetRegistry
 
 SIZES = {'train': 1437, 'validation': 180, 'test': 180}
 SPLIT_SEED = 1797
-KEPT_SIZE = 64  # enlarged pictures up to this size are kept: 7 MB of all 1,797
+KEPT_SIZE = 64  # enlarged pictures up to this size are cached: 7 MB for all 1,797
 
 
 @functools.cache
@@ -30,17 +30,17 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 @functools.lru_cache(maxsize=1797)
 def enlarged(original: int, size: int) -> np.ndarray:
-    """A grey picture (size, size) uint8, not to be written to."""
+    """A grey picture (size, size) uint8. It is cached: do not write to it."""
     picture = Image.fromarray(load_digits()[0][original])
     return np.asarray(picture if size == 8 else picture.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def _table() -> Path:
-    """The file itself: scikit-learn's own reader takes two seconds to import."""
+    """The path of scikit-learn's data file. Importing scikit-learn itself takes two seconds."""
     package = importlib.util.find_spec('sklearn')
     file = Path(package.origin).parent / 'datasets/data/digits.csv.gz' if package and package.origin else None
     if file is None or not file.is_file():
-        raise UserError('the digits that scikit-learn ships are not there', 'Install it: pip install scikit-learn.')
+        raise UserError("scikit-learn's digits are missing", 'Install it: pip install scikit-learn.')
     return file
 
 
@@ -53,7 +53,7 @@ def shares(counts: np.ndarray, total: int) -> np.ndarray:
 
 
 def split_indices(categories: np.ndarray) -> dict[str, np.ndarray]:
-    """Sorted original indices of each split. Every class is cut in proportion; the cut never changes."""
+    """Sorted original indices of each split. Every class is split in proportion, always in the same way."""
     counts = np.bincount(categories)
     validation, test = shares(counts, SIZES['validation']), shares(counts, SIZES['test'])
     parts: dict[str, list[np.ndarray]] = {name: [] for name in SIZES}
@@ -71,8 +71,8 @@ def split_indices(categories: np.ndarray) -> dict[str, np.ndarray]:
 class DigitsDataset(ImageDataset):
     """Handwritten digits, 1,437 to train, 180 for validation, 180 for test; each class in proportion, the split fixed.
 
-    The 8 x 8 picture is enlarged to ``image_size`` (bilinear) before the transform. Without a transform that is the sample.
-    Ids are ``digits/0042`` by scikit-learn's order.
+    The 8 x 8 picture is enlarged to ``image_size`` (bilinear) before the transform, if there is one. Ids, such as
+    ``digits/0042``, follow scikit-learn's order.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A folder of images, nested at will."""
+"""A folder of images, at any depth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('te
 
 
 def split_folder(root: Path, split: str) -> str:
-    """The folder of a split, relative to ``root``: '' for a root without split folders, which is all 'train'."""
+    """The folder of a split, relative to ``root``. A root without split folders is all 'train': ''."""
     there = {name: [folder for folder in folders if (root / folder).is_dir()] for name, folders in SPLITS.items()}
     if len(there[split]) > 1:
         raise ConfigError(f'{root} has two folders for the split {split}: {" and ".join(there[split])}', 'Keep one of them.')
@@ -37,9 +37,9 @@ def split_folder(root: Path, split: str) -> str:
 
 
 def label_by_folder(root: Path, below: str, paths: list[str], siblings: list[str]) -> FileIndex:
-    """Classes are the first folders below the split.
+    """Label images by the first folder below the split.
 
-    ``siblings``: the other splits' folders. Their classes count too, so that a class has one number in all splits.
+    ``siblings``: folders of all splits. Their classes are numbered too, so that a class has the same number in all splits.
     """
     depth = 1 if below else 0
     first = [path.split('/')[depth] if path.count('/') > depth else '' for path in paths]
@@ -47,7 +47,7 @@ def label_by_folder(root: Path, below: str, paths: list[str], siblings: list[str
         return FileIndex(Names(paths))
     if not all(first):
         raise ConfigError(
-            f'{root / paths[first.index("")]} lies in no class folder, but other images do',
+            f'{root / paths[first.index("")]} is not in a class folder, but other images are',
             'Move it into a class folder, or set classes to False.',
         )
     categories = sorted(set(first).union(*(folders_in(root / sibling) for sibling in siblings)))
@@ -60,8 +60,8 @@ def label_by_folder(root: Path, below: str, paths: list[str], siblings: list[str
 class FolderDataset(FileDataset):
     """Images below ``root/SPLIT``, or below ``root`` if it has no split folders (then all of it is 'train').
 
-    Splits lie in ``train``, ``validation`` (or ``val``) and ``test``. With ``classes``, the first folder below the split is
-    the class. Ids are paths relative to ``root``.
+    Folders of splits are ``train``, ``validation`` (or ``val``) and ``test``. With ``classes`` the first folder below the
+    split is the class. Ids are paths relative to ``root``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""ImageNet-1k, in either of the layouts people keep it in."""
+"""ImageNet-1k, with or without annotation files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ FOLDERS = {'train': 'train', 'validation': 'val', 'val': 'val'}
 class ImageNetDataset(FileDataset):
     """Splits 'train' and 'validation'.
 
-    With annotations: ``annotations/{train,val}.json``, a list of ``{image, synset_id}``, and ``synsets.json``, from synset id
-    to ``{WNID, words}``; pictures at ``{train,val}/WNID/NAME``. Samples keep the order of the list.
-    Without: ``{train,val}/WNID/NAME.JPEG``, classes by WNID.
+    With annotations: ``annotations/{train,val}.json`` is a list of ``{image, synset_id}``, ``synsets.json`` maps synset ids
+    to ``{WNID, words}``, and images are ``{train,val}/WNID/NAME``. Samples keep the order of the list.
+    Without: images are ``{train,val}/WNID/NAME.JPEG``, and the WNID is the class.
 
     Class numbers follow the sorted WNIDs in both layouts (207 is the golden retriever), as in nearly all published models.
-    ``class_order='synset'`` counts by synset id instead, which needs annotations.
+    ``class_order='synset'`` numbers classes by synset id instead, which needs annotations.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class ImageNetDataset(FileDataset):
         if self.class_order == 'synset':
             raise ConfigError(
                 f"class_order='synset' needs {annotations}, which does not exist",
-                "Use class_order='wnid', or bring the annotations.",
+                "Use class_order='wnid', or add the annotations.",
             )
         paths = find_images(self.root, folder)
         if any(path.count('/') != 2 for path in paths):
             path = next(path for path in paths if path.count('/') != 2)
             raise ConfigError(
                 f'{self.root / path} should lie in {folder}/WNID/, and there is no {annotations}',
-                'Sort the images into one folder per WNID, or bring the annotations.',
+                'Sort the images into one folder per WNID, or add the annotations.',
             )
         return label_by_folder(self.root, folder, paths, ['train', 'val'])
 
@@ -75,19 +75,19 @@ class ImageNetDataset(FileDataset):
             image, synset = entry.get('image', entry.get('name')), entry.get('synset_id')  # both keys are in use
             if not isinstance(image, str) or '/' in image or synset not in numbers:
                 raise ConfigError(
-                    f'{annotations} has an entry that is no image of a known class: {entry!r:.80}',
-                    'Each entry is {"image": NAME, "synset_id": NUMBER}, the number standing in synsets.json.',
+                    f'{annotations} has an entry that is not an image of a known class: {entry!r:.80}',
+                    'Each entry is {"image": NAME, "synset_id": NUMBER}; synsets.json must have the number.',
                 )
             paths.append(prefixes[synset] + image)
             labels.append(numbers[synset])
         if not paths:
-            raise ConfigError(f'{annotations} lists no image', 'Bring the whole file, or remove it to list the folders.')
+            raise ConfigError(f'{annotations} lists no image', 'Copy the complete file, or remove it to list the folders.')
         names = tuple(str(synsets[key].get('words', synsets[key]['WNID'])) for key in order)
         return FileIndex(Names(paths), np.array(labels, dtype=np.int32), names)
 
 
 def _leaves(synsets: dict[str, Any], file: Path) -> dict[str, Any]:
-    """The synsets that are classes: the original table also lists those above them, with their number of children."""
+    """The synsets that are classes. ImageNet's original table also lists their parents, with the number of children."""
     for key, entry in synsets.items():
         if not key.isdigit() or not isinstance(entry, dict) or not isinstance(entry.get('WNID'), str):
             raise ConfigError(
@@ -103,7 +103,7 @@ def _read_json(file: Path, kind: type) -> Any:
     except OSError as error:
         raise ConfigError(f'{file} cannot be read: {error.strerror}', 'The annotated layout of ImageNet needs it.') from error
     except ValueError as error:
-        raise ConfigError(f'{file} is not JSON: {error}', 'Bring the file again.') from error
+        raise ConfigError(f'{file} is not JSON: {error}', 'Copy the file again.') from error
     if not isinstance(content, kind):
-        raise ConfigError(f'{file} holds a {type(content).__name__}, not a {kind.__name__}', 'Bring the file again.')
+        raise ConfigError(f'{file} holds a {type(content).__name__}, not a {kind.__name__}', 'Copy the file again.')
     return content

@@ -1,4 +1,4 @@
-"""Images as they are, to be measured: a folder of files, or a file of samples."""
+"""Images for evaluation, without any transform: a folder of image files, or a sample file (``.npz``)."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from vq.io.manifest import read_manifest
 from vq.registries import VQDatasetRegistry
 
 JPEG = ('.jpg', '.jpeg')
-LOOKED_AT = 64  # files whose headers are read for warnings, samples that a fingerprint is made of
+LOOKED_AT = 64  # files whose headers are read for warnings; samples whose pixels enter the fingerprint
 
 
 @VQDatasetRegistry.register_()
 class ImagesDataset(ImageDataset):
-    """All images below a folder, however deep, or those of an ADM ``.npz``; nothing is resized, and all must have one size.
+    """All images below a folder, at any depth, or those of an ADM ``.npz``. Nothing is resized: all must have one size.
 
-    Ids are paths below the folder; in a file of samples, the sample's number with six digits: ``000017``.
+    Ids are paths below the folder, or the numbers of samples in the file with six digits: ``000017``.
     """
 
     def __init__(self, source: str | Path, name: str | None = None) -> None:
@@ -45,7 +45,7 @@ class ImagesDataset(ImageDataset):
 
     @functools.cached_property
     def _content(self) -> Names | np.ndarray:
-        """Paths, or samples (N, H, W, 3)."""
+        """Paths below the folder, or the samples (N, H, W, 3) of the file."""
         if not self.source.exists():
             raise UserError(f'{self.source} does not exist', 'Give a folder of images, or an .npz file of samples.')
         if self.source.is_file():
@@ -54,7 +54,7 @@ class ImagesDataset(ImageDataset):
             return open_samples(self.source)
         if (self.source / MANIFEST).is_file():
             raise UserError(
-                f'{self.source} holds shards of {read_manifest(self.source).kind}, and no images',
+                f'{self.source} holds shards of {read_manifest(self.source).kind}, not images',
                 'Decode them first: vq.test --samples writes an .npz file of reconstructions.',
             )
         return Names(find_images(self.source))
@@ -64,7 +64,7 @@ class ImagesDataset(ImageDataset):
         return self._content if isinstance(self._content, np.ndarray) else None
 
     def __getstate__(self) -> dict[str, Any]:
-        """A worker process that is not forked maps the file itself."""
+        """Leave out the memory map: a worker process that is not forked maps the file itself."""
         mapped = isinstance(self.__dict__.get('_content'), np.memmap)
         return {key: value for key, value in self.__dict__.items() if not mapped or key not in ('_content', '_samples')}
 
@@ -93,13 +93,13 @@ class ImagesDataset(ImageDataset):
             raise UserError(
                 f'the images in {self.source} have several sizes: {self.id_of(0)} is {self._shape[1]} x {self._shape[0]}, '
                 f'{self.id_of(index)} is {shape[1]} x {shape[0]}',
-                'Bring all of them to the size of the reference, by the same code: how images are resized changes figures.',
+                'Resize all of them to the size of the reference, by the same code: the way of resizing changes figures.',
             )
         return sample
 
     @functools.cached_property
     def _digest(self) -> str:
-        """Of names and sizes of files, or the shape of samples; and of what some of them hold."""
+        """A hash of the names and sizes of all files, or the shape of the samples, and of the contents of some."""
         digest = hashlib.blake2b(f'{len(self)}\n'.encode(), digest_size=8)
         if self._samples is not None:
             digest.update(f'{self._samples.shape}\n'.encode())
@@ -112,7 +112,7 @@ class ImagesDataset(ImageDataset):
         return digest.hexdigest()
 
     def warnings(self) -> list[str]:
-        """What moves figures and cannot be seen in them. Names are looked at, and the headers of some files."""
+        """Warnings about properties that change figures: JPEG compression, gray images. Only some headers are read."""
         if self._samples is not None:
             return []
         names = [self.id_of(index) for index in range(len(self))]
@@ -120,14 +120,14 @@ class ImagesDataset(ImageDataset):
         found = []
         if compressed:
             found.append(
-                f'{compressed:,} of the {len(names):,} images in {self.source} are JPEG files: its compression moves FID and '
-                'its relatives; save samples as PNG or .npz'
+                f'{compressed:,} of the {len(names):,} images in {self.source} are JPEG files: JPEG compression changes FID '
+                'and similar figures; save samples as PNG or .npz'
             )
         some = names[:: max(1, len(names) // LOOKED_AT)]
         gray = [name for name in some if self._mode(name) in ('1', 'L', 'LA', 'I;16', 'I')]
         if gray:
             found.append(
-                f'images in {self.source} are gray ({len(gray)} of {len(some)} that were looked at, such as {gray[0]}): '
+                f'images in {self.source} are gray ({len(gray)} of {len(some)} checked, such as {gray[0]}): '
                 'they are measured with three equal channels'
             )
         return found
@@ -137,15 +137,15 @@ class ImagesDataset(ImageDataset):
             with Image.open(self.source / name) as image:
                 return image.mode
         except (OSError, UnidentifiedImageError):
-            return 'unreadable'  # reading it in the pass says why
+            return 'unreadable'  # the error comes when the image is loaded
 
 
 @VQDatasetRegistry.register_()
 class PairsDataset(ImageDataset):
-    """Images of ``first`` with those of the same name in ``second`` (as ``extra['other']``).
+    """Pairs of images with the same name in ``first`` and ``second``; the second image is ``extra['other']``.
 
-    A name is the path without its suffix: ``a/1.png`` goes with ``a/1.webp``. With ``common``, images that have no partner
-    are left out; otherwise they are an error that names them.
+    A name is the path without its suffix: ``a/1.png`` is paired with ``a/1.webp``. With ``common`` images without a partner
+    are left out; otherwise an error names them.
     """
 
     def __init__(self, first: str | Path, second: str | Path, common: bool = False) -> None:
@@ -162,17 +162,17 @@ class PairsDataset(ImageDataset):
         both = sorted(first.keys() & second.keys())
         if not self.common and len(both) < len(first.keys() | second.keys()):
             raise UserError(
-                f'names do not match: {self.unmatched()}', 'Complete the folders, or measure what both have: --common.'
+                f'names do not match: {self.unmatched()}', 'Complete the folders, or measure only common images: --common.'
             )
         if not both:
             raise UserError(
                 f'{self.first.source} and {self.second.source} have no name in common: {self.unmatched()}',
-                'Pairs are files whose paths below the two folders are equal but for the suffix.',
+                'The paths of a pair below the two folders must be equal, except for the suffix.',
             )
         return Names(both)
 
     def unmatched(self) -> str:
-        """Which names only one side has; '' where there are none."""
+        """A message listing the names that only one side has; '' if there are none."""
         first, second = self._sides
         sides = ((self.first, first.keys() - second.keys()), (self.second, second.keys() - first.keys()))
         return '; '.join(f'{len(alone)} only in {side.source} ({listing(alone, 4)})' for side, alone in sides if alone)
@@ -190,12 +190,12 @@ class PairsDataset(ImageDataset):
             raise UserError(
                 f"the pair '{name}' has two sizes: {image.shape[1]} x {image.shape[0]} in {self.first.source}, "
                 f'{other.shape[1]} x {other.shape[0]} in {self.second.source}',
-                'Bring both to one size; how images are resized changes figures, so nothing is resized here.',
+                'Resize one of them. Nothing is resized here, because the way of resizing changes figures.',
             )
         return Sample(image=image, id=name, extra={'other': other})
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """As usual, with the partners as one tensor (B, 3, H, W) too."""
+        """The default batch, with the second images as a tensor (B, 3, H, W) in ``extra['other']``."""
         sizes = {sample['image'].shape: sample['id'] for sample in samples}
         if len(sizes) > 1:
             named = ', '.join(f"'{name}' of {shape[1]} x {shape[0]}" for shape, name in sizes.items())

@@ -1,4 +1,4 @@
-"""Tokens of images, written once by a tokenizer: a generator learns from them without opening an image again."""
+"""Datasets of tokens that a tokenizer wrote once: a generator trains on them without reading images."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 class TokenDataset(Dataset):
     """The samples of token shards: tokens (*token_shape), category, id; the image is empty.
 
-    - ``source``: the images. Where the shards are not there yet, TokensCallback makes them from these before training.
-    - ``folder``: where the shards are, or what ``vq.tasks.image_tokenization.tokenize`` wrote (a folder with tokens/ in it).
-      None: in the folder of the run, so that each run has its own.
-    - ``random_variant``: of several variants of an image (its mirror image) draw one each time; else take the first.
+    - ``source``: the image dataset. If the shards do not exist yet, TokensCallback writes them from it before training.
+    - ``folder``: the folder of the shards, or the output of ``vq.tasks.image_tokenization.tokenize``, which contains tokens/.
+      None: a folder inside the run's folder, so that each run has its own shards.
+    - ``random_variant``: draw one of an image's variants (such as its mirror image) each time; False: take the first.
     """
 
     def __init__(self, source: Dataset | None = None, folder: str | None = None, random_variant: bool = True) -> None:
         if source is None and folder is None:
-            raise UserError('TokenDataset is given neither shards nor images', 'Set folder, source, or both.')
+            raise UserError('TokenDataset has neither shards nor images', 'Set folder, source, or both.')
         self.source, self.random_variant = source, random_variant
         self.folder = None if folder is None else Path(folder).expanduser()
 
@@ -48,7 +48,7 @@ class TokenDataset(Dataset):
         return None if self.source is None else self.source.categories
 
     def place(self) -> Path | None:
-        """The folder of the shards themselves, whether they are there or not."""
+        """The folder of the shards, whether it exists or not."""
         if self.folder is None or (self.folder / NAME).is_file() or not (self.folder / 'tokens').is_dir():
             return self.folder
         return self.folder / 'tokens'

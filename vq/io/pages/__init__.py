@@ -1,1 +1,1 @@
-"""HTML pages that need nothing but themselves, and charts in them."""
+"""Self-contained HTML pages, and charts in them."""

@@ -1,7 +1,7 @@
-"""Charts as SVG text that stands in an HTML page: lines over steps, and bars of sorted counts.
+"""Charts as SVG text inside an HTML page: lines over steps, and bars of sorted counts.
 
 Colours are classes (``s0``, ``s1``, ...) and CSS variables of the page, so that one drawing serves light and dark. Each
-point carries its value as a ``<title>``, which browsers show on hover and readers read aloud.
+point has its value as a ``<title>``, which browsers show on hover and screen readers read aloud.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from html import escape
 from vq.io.pages.scales import Scale, linear_ticks, log_ticks, show, spread
 
 WIDTH, HEIGHT = 440, 260
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40  # room for the axes
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 40  # margins for the axes
 COLOURS = 5
 
 
@@ -28,7 +28,7 @@ class Series:
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
-            raise ValueError(f"'{self.name}' has {len(self.x)} places and {len(self.y)} values")
+            raise ValueError(f"'{self.name}' has {len(self.x)} x values and {len(self.y)} y values")
 
 
 def line_chart(
@@ -42,7 +42,7 @@ def line_chart(
     note: str = '',
     zero: bool = False,
 ) -> str:
-    """A ``<figure>`` with one line per series. ``references`` are dashed lines at a value; ``note`` stands below."""
+    """A ``<figure>`` with one line per series. ``references`` are dashed lines at a value; ``note`` is printed below."""
     marks = [value for _, value in references]
     x_low, x_high = spread((place for line in series for place in line.x), log=False)
     y_low, y_high = spread([*(value for line in series for value in line.y), *marks], log=log, zero=zero)
@@ -74,7 +74,7 @@ def line_chart(
 
 
 def sorted_bars(title: str, counts: Sequence[int], x_label: str, y_label: str, *, even: bool = True, note: str = '') -> str:
-    """Counts from the highest to the lowest as bars on a log axis; codes without any are marked at its foot."""
+    """Counts as bars on a log axis, the highest first. Codes with a count of 0 are marked at the foot of the axis."""
     ordered = sorted(counts, reverse=True)
     highest = max([*ordered, 1])
     across, up = Scale(0, len(ordered), LEFT, WIDTH - RIGHT), Scale(0.7, highest * 1.2, HEIGHT - BOTTOM, TOP, log=True)
@@ -105,7 +105,7 @@ def sorted_bars(title: str, counts: Sequence[int], x_label: str, y_label: str, *
 
 
 def level_bars(title: str, rows: Sequence[tuple[str, float, str]], unit: str, note: str = '') -> str:
-    """A few figures side by side as horizontal bars from zero: (name, value, class of its colour)."""
+    """A few values as horizontal bars from zero. ``rows``: (name, value, class of its colour)."""
     highest = max(value for _, value, _ in rows)
     height, gap = 34, 14
     parts = []

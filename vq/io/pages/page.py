@@ -1,4 +1,4 @@
-"""A page of HTML that needs nothing but itself: styles and pictures inside, light and dark, wide and narrow."""
+"""A self-contained HTML page: styles and pictures are inside; it has a light and a dark form, and fits narrow screens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vq.io import atomic
 
 @dataclasses.dataclass
 class Card:
-    """A headline figure: what it is, its value with its unit, and what to compare it with."""
+    """A headline figure: its label, its value with its unit, and a note to compare it with."""
 
     label: str
     value: str
@@ -28,7 +28,7 @@ class Card:
 
 
 class Page:
-    """Sections in the order they are added. Text given to it is escaped; ``html`` arguments stand as they are."""
+    """Sections in the order in which they are added. Text is escaped; ``html`` arguments are not."""
 
     def __init__(self, title: str, lead: str) -> None:
         self.title, self.lead = title, lead
@@ -47,7 +47,7 @@ class Page:
         )
 
     def section(self, name: str, title: str, text: str, html: Sequence[str]) -> None:
-        """``name`` is the section's address on the page."""
+        """``name`` is the section's anchor on the page."""
         self.links.append((name, title))
         words = f'<p>{escape(text)}</p>' if text else ''
         self.parts.append(f'<section id="{escape(name)}"><h2>{escape(title)}</h2>{words}{"".join(html)}</section>')
@@ -71,12 +71,12 @@ class Page:
 
 
 def row(html: Sequence[str]) -> str:
-    """Charts side by side where there is room."""
+    """Charts side by side, if there is room."""
     return '<div class="charts">' + ''.join(html) + '</div>'
 
 
 def table(groups: Sequence[str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Figures: the first cell of a row names it; then each of ``groups`` has the columns of ``head``."""
+    """A table. The first cell of a row is its name; then each of ``groups`` has the columns of ``head``."""
     above = ''.join(f'<th scope="colgroup" colspan="{len(head)}">{escape(group)}</th>' for group in groups)
     names = ''.join(f'<th scope="col">{escape(name)}</th>' for _ in groups for name in head)
     lines = ''
@@ -100,7 +100,7 @@ def shell(commands: Sequence[tuple[str, str]]) -> str:
 
 
 def picture(pixels: NDArray[np.uint8], words: str, kind: str = '') -> str:
-    """(H, W, 3) uint8 as an ``<img>`` that carries its PNG; ``words`` describe it to those who do not see it."""
+    """(H, W, 3) uint8 as an ``<img>`` with an inline PNG. ``words`` is its alternative text."""
     stream = io.BytesIO()
     grey = bool((pixels[..., :1] == pixels).all())
     Image.fromarray(pixels[..., 0] if grey else pixels).save(stream, 'PNG', optimize=True)
@@ -113,9 +113,10 @@ def picture(pixels: NDArray[np.uint8], words: str, kind: str = '') -> str:
 
 
 def stacks(rows: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Columns of pictures (caption, one ``<img>`` per row). ``rows`` name the pictures, again at the start of each line.
+    """Columns of pictures (caption, one ``<img>`` per row). ``rows``: names, repeated at the start of each line.
 
-    The style sheet puts 5, 10 or 15 columns on a line; the names before other columns are hidden then.
+    The names precede every fifth column. The style sheet puts 5, 10 or 15 columns on a line and hides the names that do
+    not start one.
     """
     words = ''.join(f'<span>{escape(name)}</span>' for name in rows)
     parts = []

@@ -1,4 +1,4 @@
-"""From values to places on a chart, and the round numbers its axes carry."""
+"""Mapping of values to pixels of a chart, and round numbers for the ticks of its axes."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ class Scale:
 
 
 def linear_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten within [low, high], about as many as asked for."""
+    """Multiples of 1, 2 or 5 times a power of ten within [low, high], about ``about`` of them."""
     step = round_step((high - low) / max(about, 1))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [clean(index * step) for index in range(first, last + 1)]
 
 
 def round_step(least: float) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that is not below ``least``."""
+    """The smallest number >= ``least`` that is 1, 2 or 5 times a power of ten."""
     power = 10.0 ** math.floor(math.log10(least))
     return next(clean(factor * power) for factor in (1, 2, 5, 10) if factor * power >= least * (1 - 1e-9))
 
 
 def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
-    """Powers of ten within [low, high]; with 2 and 5 times them where that is not too many; 1 to 9 on a short range."""
+    """Multiples of powers of ten within [low, high], at most about ``most``: by 1 to 9, by 1, 2, 5, by 1, 3 or by 1."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found: list[float] = []
     for factors in (range(1, 10), (1, 2, 5), (1, 3), (1,)):
@@ -52,7 +52,7 @@ def log_ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def spread(values: Iterable[float], log: bool, zero: bool = False) -> tuple[float, float]:
-    """Lowest and highest of the finite values, moved apart where they are equal; from zero on where asked for."""
+    """Lowest and highest of the finite values, with a margin. Equal ones are moved apart; ``zero`` includes 0."""
     finite = [value for value in values if math.isfinite(value) and (value > 0 or not log)]
     if not finite:
         return (0.1, 1.0) if log else (0.0, 1.0)
@@ -70,12 +70,12 @@ def spread(values: Iterable[float], log: bool, zero: bool = False) -> tuple[floa
 
 
 def clean(value: float) -> float:
-    """Without the last digits that arithmetic leaves: 0.30000000000000004 is 0.3."""
+    """``value`` without rounding errors: 0.30000000000000004 becomes 0.3."""
     return float(f'{value:.10g}')
 
 
 def show(value: float) -> str:
-    """A number as an axis or a table carries it: 4 digits, no needless zeros, thousands apart."""
+    """A number as text for axes and tables: 4 digits, no trailing zeros, a thin space between thousands."""
     if not math.isfinite(value):
         return str(value)
     if value == 0:

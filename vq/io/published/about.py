@@ -1,4 +1,4 @@
-"""What a converted tokenizer says of itself: the metadata of its safetensors file. Needs no torch."""
+"""The description of a converted tokenizer: the metadata of its safetensors file. Works without torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LONGEST = 200_000  # characters of a config; ours take about a thousand
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """The metadata of a converted file. It comes from outside: the config is to be checked before it is built."""
+    """The metadata of a converted file. It is untrusted: its config must be checked before it is built."""
 
     path: Path
     kind: str
@@ -33,17 +33,17 @@ class About:
 
 
 def read_about(path: Path) -> About:
-    """What a converted file says of itself; its tensors are not read."""
+    """The metadata of a converted file; its tensors are not read."""
     if sniff(path) != 'safetensors':
         raise UserError(
-            f'{path} is a torch file, and does not say what tokenizer it is of',
+            f'{path} is a torch file, and does not describe its tokenizer',
             f'Convert it: python tools/convert_checkpoints.py KIND {path}',
         )
     header = tensorfile.read_header(path)
     notes = header.metadata
     if notes.get('vq.format') != FORMAT:
         raise UserError(
-            f'{path} is a file of weights, and does not say what tokenizer they belong to',
+            f'{path} is a file of weights, and does not describe their tokenizer',
             'Give a converted file, a run, or a name of the catalog; or use the weights with a config: --load-model-from.',
         )
     if notes.get('vq.format_version') != str(FORMAT_VERSION):
@@ -57,12 +57,12 @@ def read_about(path: Path) -> About:
             raise ValueError('it is too long')
         config, image_size = json.loads(text), int(size)
         if not isinstance(config, dict) or image_size < 1:
-            raise ValueError('it is no config')
+            raise ValueError('it is not a config')
     except (ValueError, KeyError, RecursionError) as error:
-        raise tensorfile.damaged(path, f'what it says of its tokenizer cannot be read ({error})') from error
+        raise tensorfile.damaged(path, f'its description of the tokenizer cannot be read ({error})') from error
     square = (image_size, image_size)
     found = Spec('tokenizer', square, {'range': list(RANGE), 'transform': None})
-    if 'vq.spec' in notes:  # files that were converted before there were specs have none
+    if 'vq.spec' in notes:  # older converted files have no spec
         found = read_spec(notes['vq.spec'], str(path))
         if found.image != square:
             raise tensorfile.damaged(path, f'its images are {found.image} in one place and {square} in another')

@@ -1,4 +1,4 @@
-"""What a convolutional autoencoder looks like, read off the shapes of its tensors under our names."""
+"""The config of a convolutional autoencoder, inferred from the shapes of its tensors under our names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.io.published.keymap import Converted, State
 
-HINT = 'This is no file of that kind, or it is damaged.'
+HINT = 'The file is not of that kind, or it is damaged.'
 CRITIC = 'discriminator.'
 
 
@@ -25,10 +25,11 @@ def assemble(
     decoder: Mapping[str, Any] | None = None,
     critic_keys: Callable[[State], dict[str, Tensor]] | None = None,
 ) -> Converted:
-    """Tensors under the keys they have in a task, from those of a tokenizer (bare) and a critic (below ``discriminator.``).
+    """Config of a tokenizer, and tensors under the keys of a task. In ``mapped`` keys of the critic begin with
+    ``discriminator.``; all others are the tokenizer's.
 
-    Without a quantizer it is a KL autoencoder. ``encoder`` and ``decoder`` are settings that shapes cannot say;
-    ``critic_keys`` names the tensors of the critic, a PatchGAN's if left open.
+    ``quantizer=None`` makes a KL autoencoder. ``encoder`` and ``decoder`` are settings that shapes do not determine.
+    ``critic_keys`` renames the tensors of the critic (default: a PatchGAN's).
     """
     from vq.io.published.discriminators import patchgan_keys
 
@@ -48,7 +49,7 @@ def _tokenizer(
     encoder_settings: Mapping[str, Any],
     decoder_settings: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The config of the tokenizer whose tensors these are, around a quantizer that is known already."""
+    """The config of the tokenizer with these tensors and the given quantizer."""
     encoder, decoder = {**_encoder(state), **encoder_settings}, {**_decoder(state), **decoder_settings}
     config: dict[str, Any] = {'type': 'KLAutoencoder' if quantizer is None else 'VQGAN', 'encoder': encoder}
     if quantizer is not None:
@@ -75,14 +76,14 @@ def codebook_shape(state: State, quantizer: str = 'quantizer') -> tuple[int, int
 
 
 def get(state: State, key: str) -> Tensor:
-    """A tensor that must be there."""
+    """The tensor of ``key``; a missing one is an error."""
     if key not in state:
         raise UserError(f"there is no tensor for '{key}'", HINT)
     return state[key]
 
 
 def level_count(state: State, prefix: str) -> int:
-    """How many numbered parts stand below ``prefix``: they count from 0 without a gap."""
+    """The number of parts ``prefix0``, ``prefix1``, ...; a gap in the numbers is an error."""
     numbers = {int(found[1]) for key in state if (found := re.match(rf'{re.escape(prefix)}(\d+)\.', key))}
     if numbers != set(range(len(numbers))):
         raise UserError(f"the parts below '{prefix}' are numbered {sorted(numbers)[:20]}, with gaps", HINT)
@@ -108,7 +109,8 @@ def _encoder(state: State) -> dict[str, Any]:
 
 
 def _decoder(state: State) -> dict[str, Any]:
-    """Ours counts multipliers and attention from full resolution, as the encoder does, and its levels the other way."""
+    """Our ConvDecoder counts multipliers and attention from full resolution, as the encoder does, but its levels from the
+    lowest resolution."""
     stem, out = get(state, 'decoder.stem.weight'), get(state, 'decoder.conv_out.weight')
     levels = [_level(state, f'decoder.levels.{index}') for index in range(level_count(state, 'decoder.levels.'))][::-1]
     width = int(get(state, 'encoder.stem.weight').shape[0])
@@ -153,7 +155,7 @@ def _multipliers(levels: list[dict[str, Any]], width: int) -> list[int]:
 
 def _divided(wide: int, width: int, where: str) -> int:
     if wide % width:
-        raise UserError(f"'{where}' has {wide} channels, no multiple of the {width} of the first convolution", HINT)
+        raise UserError(f"'{where}' has {wide} channels, not a multiple of the {width} of the first convolution", HINT)
     return wide // width
 
 
@@ -165,7 +167,7 @@ def _blocks(levels: list[dict[str, Any]]) -> int:
 
 
 def _refine(state: State, side: str) -> dict[str, Any]:
-    """Residual blocks at the lowest resolution, with attention between them or without."""
+    """Settings of the residual blocks at the lowest resolution, with or without attention between them."""
     count = level_count(state, f'{side}.refine.')
     blocks = sum(f'{side}.refine.{index}.conv1.weight' in state for index in range(count))
     if not blocks:

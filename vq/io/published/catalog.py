@@ -1,4 +1,4 @@
-"""Files others have published, by the name that ``tools/prepare_checkpoints.py`` and ``vq.load`` know them under.
+"""Published files of other projects, under the names that ``tools/prepare_checkpoints.py`` and ``vq.load`` accept.
 
 Every address was read on a public page, which ``source`` names. None has been fetched with this version so far.
 """
@@ -11,31 +11,31 @@ from collections.abc import Mapping
 
 @dataclasses.dataclass(frozen=True)
 class RemoteFile:
-    """One file. ``digest`` is 'sha256:...' (whole, or its first 8 digits) or 'md5:...', or None where no page gives one."""
+    """One file. ``digest``: 'sha256:...' (all digits or the first 8) or 'md5:...'; None if no public page gives one."""
 
     url: str
     path: str  # below the folder of pretrained files
     digest: str | None
     source: str  # the public page that names the address
-    size: int | None = None  # bytes, where a page gives it exactly
-    digest_source: str | None = None  # the page that gives the digest, where that is another one
-    bundled: str | None = None  # PACKAGE/PATH: an installed package may hold the same file
+    size: int | None = None  # bytes, if a page gives the exact number
+    digest_source: str | None = None  # the page that gives the digest, if not ``source``
+    bundled: str | None = None  # PACKAGE/PATH of the same file in a Python package, if it is installed
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """One entry: what to fetch, and how to turn it into ours."""
+    """One entry: the files to fetch, and how to convert them."""
 
     name: str
     about: str
     files: tuple[RemoteFile, ...]
-    kind: str | None = None  # of tools/convert_checkpoints.py; None: used as it is
+    kind: str | None = None  # of tools/convert_checkpoints.py; None: not converted
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
     @property
     def converted(self) -> str:
-        """Where the converted tokenizer lies, below the folder of pretrained files."""
+        """The path of the converted tokenizer below the folder of pretrained files."""
         return f'{self.files[0].path}.converted'
 
 
@@ -65,7 +65,7 @@ def _lpips(net: str, size: int, digest: str, digest_source: str) -> RemoteFile:
 
 
 def _taming(folder: str, name: str, digest: str | None, size: int | None, source: str, proof: str | None) -> RemoteFile:
-    """A checkpoint of taming-transformers; the README there links the folder, other pages the file in it."""
+    """A checkpoint of taming-transformers. Its README links the folder; other pages link the file in the folder."""
     url = f'https://heibox.uni-heidelberg.de/d/{folder}/files/?p=%2Fckpts%2Flast.ckpt&dl=1'
     return RemoteFile(url, f'taming/{name}.ckpt', digest, source, size, proof)
 
@@ -169,7 +169,7 @@ CATALOG: tuple[Published, ...] = (
             ),
         ),
     ),
-    # single networks before all of them: what is missing is named by the smallest entry that brings it
+    # single networks come before the group: messages about a missing file name the first entry that has it
     Published('torchvision-vgg16', 'VGG16 trained on ImageNet, under LPIPS (torchvision)', (_VGG16,)),
     Published('torchvision-alexnet', 'AlexNet trained on ImageNet, under LPIPS (torchvision)', (_ALEXNET,)),
     Published('torchvision-squeezenet', 'SqueezeNet 1.1 trained on ImageNet, under LPIPS (torchvision)', (_SQUEEZENET,)),
@@ -252,7 +252,7 @@ CATALOG: tuple[Published, ...] = (
         'continuous autoencoder of MAR, ImageNet, f16, 16 channels',
         (
             RemoteFile(
-                # the page has dl=0, which hands the file to wget alone
+                # the page gives dl=0, which sends the file itself only to wget
                 'https://www.dropbox.com/scl/fi/hhmuvaiacrarfg28qxhwz/kl16.ckpt?rlkey=l44xipsezc8atcffdp4q7mwmh&dl=1',
                 'mar/kl16.ckpt',
                 None,
@@ -271,5 +271,5 @@ def find(name: str) -> Published | None:
 
 
 def owner_of(path: str) -> Published | None:
-    """The entry that brings a file."""
+    """The first entry that has the file ``path``."""
     return next((entry for entry in CATALOG if any(remote.path == path for remote in entry.files)), None)

@@ -1,4 +1,4 @@
-"""Writing converted tokenizers: a safetensors file with the keys of a task, and in its metadata what builds the tokenizer."""
+"""Writing converted tokenizers: a safetensors file with the keys of a task, and the tokenizer's config in its metadata."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ['About', 'read_about', 'write_converted']
 
 
 def write_converted(path: Path, converted: Converted, kind: str, source: str, source_sha256: str, spec: Spec) -> None:
-    """Write ``path``, whole or not at all."""
+    """Write ``path`` atomically."""
     metadata = {
         'vq.format': FORMAT,
         'vq.format_version': str(FORMAT_VERSION),

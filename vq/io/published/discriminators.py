@@ -1,4 +1,4 @@
-"""What the tensors of published discriminators are called here. Only names change: no file is read, no network built."""
+"""Our names for the tensors of published discriminators. Only keys change: no file is read, no network is built."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ ACT_NORM = {'loc', 'scale', 'initialized'}
 
 
 def patchgan_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``main.N.*`` of pix2pix, taming and what copied them -> names of ``vq.discriminators.patchgan.PatchGAN``.
+    """``main.N.*`` of pix2pix, taming and their copies -> names of ``vq.discriminators.patchgan.PatchGAN``.
 
-    N counts layers with activations between them, so it depends on depth and on whether there are norms: the convolutions
-    are found by their shapes, and a norm belongs to the convolution right before it.
+    N counts activations too, so it depends on the depth and on whether there are norms. Convolutions are therefore found
+    by their shapes; a norm belongs to the convolution right before it.
     """
     layers: dict[int, set[str]] = {}
     for key in state:
@@ -30,7 +30,7 @@ def patchgan_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     convs = [layer for layer in sorted(layers) if 'weight' in layers[layer] and state[f'main.{layer}.weight'].dim() == 4]
     if len(convs) < 3:
         raise UserError(
-            f'these are not the weights of a patch discriminator: {len(convs)} convolutions, where at least 3 belong',
+            f'these are not the weights of a patch discriminator: {len(convs)} convolutions, and at least 3 are needed',
             f'Give all of its tensors; here are {listing(state) or "none"}.',
         )
     places = {convs[0]: 'stem', convs[-1]: 'head'}
@@ -48,10 +48,10 @@ def patchgan_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def stylegan2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """``bR.conv0.weight`` and so on, R a resolution, of StyleGAN2's residual discriminator and what copied it -> names of
+    """``bR.conv0.weight`` and so on, R a resolution, of StyleGAN2's residual discriminator and its copies -> names of
     ``vq.discriminators.stylegan2.StyleGAN2Discriminator``.
 
-    Filters are left out, after a look at them: ours is always [1, 3, 3, 1].
+    Filters are checked and left out: ours is always [1, 3, 3, 1].
     """
     found = {key: re.fullmatch(r'b(\d+)\.(.+)', key) for key in state}
     sizes = sorted({int(match[1]) for match in found.values() if match} - {4}, reverse=True)
@@ -77,8 +77,8 @@ def stylegan2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def reference_stylegan2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """``_layers.N.*`` and ``_projector.N.*`` of the reference toolkit's StyleGAN2 discriminator -> our names.
 
-    Its layers are a stem, the blocks, one without tensors (the statistic of a group), and the last convolution. A bias
-    stands in the activation behind it; filters are left out, after a look at them.
+    Its layers are the stem, the blocks, a layer without tensors (minibatch standard deviation), and the last convolution.
+    The bias of a convolution is stored in the activation after it. Filters are checked and left out.
     """
     blocks = sorted({int(match[1]) for key in state if (match := re.match(r'_layers\.(\d+)\._(?:residual|shortcut)\.', key))})
     places = {'_layers.0': 'stem', f'_layers.{len(blocks) + 2}': 'head.conv'}
@@ -102,7 +102,7 @@ def reference_stylegan2_keys(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _check_filter(key: str, value: Tensor) -> None:
-    """(4, 4), the outer product of [1, 3, 3, 1] / 8 with itself."""
+    """Raise unless ``value`` is (4, 4), the outer product of [1, 3, 3, 1] / 8 with itself."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     same = value.shape == (4, 4) and (value.is_meta or torch.allclose(value.float().cpu(), torch.outer(taps, taps)))
     if not same:
@@ -112,4 +112,4 @@ def _check_filter(key: str, value: Tensor) -> None:
 
 
 def _unknown(key: str, network: str, expected: str) -> UserError:
-    return UserError(f"'{key}' is no tensor of {network}", f'Expected are {expected}, without a prefix.')
+    return UserError(f"'{key}' is not a tensor of {network}", f'Expected are {expected}, without a prefix.')

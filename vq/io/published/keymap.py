@@ -1,7 +1,7 @@
-"""Rules that turn the keys of a published state dict into ours. A key that no rule knows is an error.
+"""Rules that turn the keys of a published state dict into ours. A key that matches no rule is an error.
 
-A rule's source is a key with placeholders: ``encoder.down.{i}.block.{j}.{residual}.{leaf}``. What a placeholder may be,
-and what becomes of it, is its vocabulary; ``i`` and ``j`` are numbers, ``leaf`` is weight or bias, ``rest`` anything.
+A rule's source is a key with placeholders: ``encoder.down.{i}.block.{j}.{residual}.{leaf}``. The vocabulary of a
+placeholder maps each word it matches to our word. ``i`` and ``j`` match numbers, ``leaf`` weight or bias, ``rest`` anything.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 
 State = Mapping[str, Tensor]
-Words = Mapping[str, str]  # what stands in a key -> what stands in ours
+Words = Mapping[str, str]  # word in their keys -> word in ours
 
 _PLACEHOLDER = re.compile(r'\{(\w+)\}')
 _PATTERNS = {'i': r'\d+', 'j': r'\d+', 'leaf': 'weight|bias', 'rest': '.*'}
@@ -34,8 +34,12 @@ class Converted:
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """No target: the tensor is left out for a reason. Several: equal parts of its first axis. ``dims``: 2 makes a 1x1
-    convolution's weight that of a linear layer, 4 the other way round; vectors stay. 1 makes (1, C, 1, 1) a vector."""
+    """A key pattern, ``source``, and the keys of its tensor under our names, ``targets``.
+
+    Without a target the tensor is dropped for ``reason``. Several targets get equal parts of its first axis. ``dims`` is
+    the number of dimensions to reshape to: 2 turns the weight of a 1x1 convolution into that of a linear layer, 4 does the
+    reverse, 1 turns (1, C, 1, 1) into a vector. Vectors are never reshaped.
+    """
 
     source: str
     targets: tuple[str, ...]
@@ -58,7 +62,7 @@ def drop(source: str, reason: str) -> Rule:
 def map_keys(
     state: State, rules: Iterable[Rule], vocabulary: Mapping[str, Words]
 ) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """Tensors under our names, and what was left out, by reason. The first rule that fits a key has it."""
+    """Tensors under our names, and the keys that were dropped, by reason. The first rule that matches a key applies."""
     compiled = [(re.compile(_pattern(rule.source, vocabulary)), rule) for rule in rules]
     mapped: dict[str, Tensor] = {}
     origin: dict[str, str] = {}
@@ -76,12 +80,12 @@ def map_keys(
         for target, part in zip(rule.targets, _parts(key, value, rule), strict=True):
             name = target.format(**words)
             if name in mapped:
-                raise UserError(f"'{origin[name]}' and '{key}' are both {name}", 'This is no file of that kind.')
+                raise UserError(f"'{origin[name]}' and '{key}' are both {name}", 'The file is not of that kind.')
             mapped[name], origin[name] = part, key
     if unknown:
         raise UserError(
             f'{len(unknown)} of {len(state)} keys are unknown: {_shown(unknown)}',
-            'Is it a file of another kind? See --help for the kinds, and the options that leave parts out.',
+            'Is it a file of another kind? --help lists the kinds, and the options that leave parts out.',
         )
     return mapped, dropped
 
@@ -118,7 +122,7 @@ def _reshaped(key: str, value: Tensor, dims: int | None) -> Tensor:
     if dims == 2 and value.ndim == 4 and value.shape[2:] == (1, 1):
         return value[:, :, 0, 0]
     wanted = 'vector of channels' if dims == 1 else '1x1 convolution'
-    raise UserError(f"'{key}' of shape {tuple(value.shape)} is no {wanted}", 'This is no file of that kind.')
+    raise UserError(f"'{key}' of shape {tuple(value.shape)} is not a {wanted}", 'The file is not of that kind.')
 
 
 def _shown(keys: Sequence[str], most: int = 8) -> str:

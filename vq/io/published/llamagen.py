@@ -18,13 +18,13 @@ RULES = (
     rename('{side}.{end}.{leaf}', '{side}.{end}.{leaf}'),
     rename('{connector}.{leaf}', '{connector}.conv.{leaf}'),
     rename('quantize.embedding.weight', 'quantizer.codebook.weight'),
-    drop('quantize.codebook_used', 'record of the codes used last: only its training looks at it'),
+    drop('quantize.codebook_used', 'record of recently used codes: needed in training only'),
 )
 VOCABULARY = {'side': SIDES, 'residual': RESIDUAL, 'attention': ATTENTION, 'end': ENDS, 'connector': CONNECTORS}
 
 
 def convert(state: State, *, image_size: int = 256, normalize: bool = True, commitment_weight: float = 0.25) -> Converted:
-    """``normalize``: latents and codes of unit length, as all published ones have them; shapes cannot say."""
+    """``normalize``: latents and codes have unit length, as in all published models. Shapes do not tell."""
     mapped, dropped = map_keys(state, RULES, VOCABULARY)
     size, dim = codebook_shape(mapped)
     quantizer = {

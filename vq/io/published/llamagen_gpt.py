@@ -1,7 +1,7 @@
-"""LlamaGen's class-conditional transformers: GPT-B, L and XL as their key lists have them.
+"""LlamaGen's class-conditional transformers: GPT-B, L and XL, written from their key lists.
 
-Of XXL and 3B no key list was at hand: they follow the same rules with the sizes of the paper (XXL 48 layers of 1536 channels
-and 24 heads, 3B 24 of 3200 and 32), and files of them were never looked at.
+No key list of XXL and 3B was available. They follow the same rules with the sizes of the paper (XXL: 48 layers of 1536
+channels and 24 heads; 3B: 24 layers of 3200 channels and 32 heads), and no file of theirs has been tried.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class ConvertedGenerator:
 
 
 def convert(state: State, *, image_size: int = 256, heads: int | None = None, label_drop: float = 0.1) -> ConvertedGenerator:
-    """``heads``: None: heads of 64 channels, as all but 3B have (of 100); shapes cannot say."""
+    """``heads``: None: heads of 64 channels, or of 100 for 3B. Shapes do not tell."""
     mapped, dropped = map_keys(state, RULES, {'part': PARTS})
     missing = [key for key in NEEDED if key not in mapped]
     gates = [key for key in mapped if key.endswith('.gate.weight')]
     missing += [up for key in gates if (up := key.replace('.gate.', '.up.')) not in mapped]
     if missing:
-        raise UserError(f'it has no {missing[0]}', 'Is it a class-conditional transformer of LlamaGen, and whole?')
-    for key in gates:  # one matrix of ours
+        raise UserError(f'it has no {missing[0]}', 'Is it a class-conditional transformer of LlamaGen, and complete?')
+    for key in gates:  # gate and up are one matrix here
         mapped[key.replace('.gate.', '.gate_up.')] = torch.cat([mapped.pop(key), mapped.pop(key.replace('.gate.', '.up.'))])
     return ConvertedGenerator(
         _config(mapped, image_size, heads, label_drop),
@@ -103,7 +103,7 @@ def _config(mapped: Mapping[str, Tensor], image_size: int, heads: int | None, la
 
 
 def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The other way round: tensors of a task, or of a generator, under LlamaGen's names."""
+    """The reverse of ``convert``: tensors of a task, or of a generator, under LlamaGen's names."""
     restored: dict[str, Tensor] = {}
     ends = {
         'class_embedding': 'cls_embedding.embedding_table',
@@ -123,6 +123,6 @@ def restore(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
             restored[f'layers.{found[1]}.{BACK[found[2]]}.weight'] = value
         else:
             raise UserError(
-                f"'{key}' is no tensor of a LlamaGen transformer", 'Give those of a LlamaNetwork with a class prefix.'
+                f"'{key}' is not a tensor of a LlamaGen transformer", 'Give those of a LlamaNetwork with a class prefix.'
             )
     return restored

@@ -9,17 +9,17 @@ from vq.io.published.taming import AUTOENCODER, vocabulary
 
 NESTS = ('model', 'state_dict')
 
-RULES = (*AUTOENCODER, drop('loss.{rest}', 'losses: only its training looks at them'))
+RULES = (*AUTOENCODER, drop('loss.{rest}', 'losses: needed in training only'))
 
 
 def convert(state: State, *, image_size: int = 256, kl_weight: float = 1e-6) -> Converted:
-    """``kl_weight`` is for going on training it. The factor 0.2325 that MAR multiplies latents by is no part of it."""
+    """``kl_weight`` is for further training. MAR multiplies latents by 0.2325; the converted model does not."""
     mapped, dropped = map_keys(state, RULES, vocabulary(level_count(state, 'decoder.up.')))
     moments, taken = get(mapped, 'post_encode.conv.weight'), get(mapped, 'pre_decode.conv.weight')
     if moments.shape[0] != 2 * taken.shape[1]:
         raise UserError(
             f'it encodes to {moments.shape[0]} channels and decodes from {taken.shape[1]}',
-            'A mean and a variance for each channel are needed: this is no KL autoencoder. Kind taming may fit.',
+            'A KL autoencoder has a mean and a variance for each channel; this file has not. Try kind taming.',
         )
     converted = assemble(mapped, None, image_size, dropped)
     converted.tokenizer['kl_weight'] = kl_weight

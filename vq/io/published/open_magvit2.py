@@ -1,4 +1,4 @@
-"""Open-MAGVIT2's image tokenizers: signs as codes, and a decoder that is steered by their statistics."""
+"""Open-MAGVIT2's image tokenizers: lookup-free quantization, and a decoder with adaptive norms."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ AUTOENCODER: tuple[Rule, ...] = (  # shared with SimVQ
     rename('decoder.up.{up}.upsample.conv1.{leaf}', 'decoder.levels.{up}.resample.conv.{leaf}'),
     rename('{side}.mid_block.{i}.{residual}.{leaf}', '{side}.refine.{i}.{residual}.{leaf}'),
     rename('{side}.{end}.{leaf}', '{side}.{end}.{leaf}'),
-    drop('loss.{rest}', 'losses and discriminator: only its training looks at them'),
-    drop('model_ema.{rest}', 'moving average: what it averages has its values, or the option is off'),
+    drop('loss.{rest}', 'losses and discriminator: needed in training only'),
+    drop('model_ema.{rest}', 'moving average: already copied to the weights, or switched off by an option'),
 )
 RULES: tuple[Rule, ...] = (
     *AUTOENCODER,
@@ -29,7 +29,7 @@ DECODER = {'upsample': 'depth_to_space'}
 
 
 def convert(state: State, *, image_size: int = 256, ema: bool = True) -> Converted:
-    """``ema``: the moving average of the weights where the file has one, as in their evaluation."""
+    """``ema``: use the moving average of the weights if the file has one, as their evaluation does."""
     mapped, dropped = map_keys(averaged(state) if ema else state, RULES, vocabulary(state))
     bits = int(get(mapped, 'encoder.conv_out.weight').shape[0])
     quantizer = {'type': 'LookupFreeQuantizer', 'bits': bits}
@@ -37,12 +37,12 @@ def convert(state: State, *, image_size: int = 256, ema: bool = True) -> Convert
 
 
 def averaged(state: State) -> State:
-    """Each tensor, or its moving average: that stands under its name without the dots."""
+    """Each tensor, replaced by its moving average if there is one. The average's key is the tensor's without dots."""
     return {key: state.get(f'{AVERAGE}{key.replace(".", "")}', value) for key, value in state.items()}
 
 
 def vocabulary(state: State) -> dict[str, Words]:
     levels = level_count(state, 'decoder.up.')
-    # theirs counts from full resolution, ours from the lowest
+    # their decoder counts levels from full resolution, ours from the lowest
     up = {str(level): str(levels - 1 - level) for level in range(levels)} or {'0': '0'}
     return {'side': SIDES, 'residual': RESIDUAL, 'end': ENDS, 'up': up}

@@ -15,7 +15,7 @@ from vq.io.published.keymap import Converted, Rule, State, drop, map_keys, renam
 
 NESTS = ('model', 'state_dict')
 TABLE = '_quantizer._embeddings'
-KNOWN_LEVELS = {8000: [8, 8, 5, 5, 5], 64000: [8, 8, 8, 5, 5, 5]}  # of its configs, by the number of codes
+KNOWN_LEVELS = {8000: [8, 8, 5, 5, 5], 64000: [8, 8, 8, 5, 5, 5]}  # number of codes -> levels in its configs
 
 SIDES = {'_encoder': 'encoder', '_decoder': 'decoder'}
 RESIDUAL = {
@@ -35,7 +35,7 @@ PLACES = (
 
 
 def _attention(theirs: str, ours: str) -> tuple[Rule, ...]:
-    """Their queries, keys and values stand in one packed projection, in this order."""
+    """Their projections of queries, keys and values are packed into one tensor, in this order."""
     return (
         rename(f'{theirs}._group_norm.{{leaf}}', f'{ours}.norm.{{leaf}}'),
         split(f'{theirs}._multihead_attention.{{packed}}', [f'{ours}.{part}.{{packed}}' for part in 'qkv'], dims=4),
@@ -75,7 +75,7 @@ def convert(
     commitment_weight: float = 0.25,
     discriminator: bool = True,
 ) -> Converted:
-    """``distance`` and ``normalize`` are those of the config it was trained with (``normalize`` for LlamaGen's)."""
+    """``distance`` and ``normalize`` are settings of the config the model was trained with (``normalize``: LlamaGen's)."""
     rules = (*RULES, *(DISCRIMINATOR if discriminator else NO_DISCRIMINATOR))
     mapped, dropped = map_keys(state, rules, VOCABULARY)
     quantizer: dict[str, Any]
@@ -97,10 +97,10 @@ def convert(
 
 
 def levels_of(table: Tensor) -> list[int]:
-    """How many levels each channel of a table (K, d) of all scalar codes has; the codes must be ours, in our order."""
+    """The levels of each channel, from a table (K, d) of all scalar codes. Codes in another order than ours are an error."""
     if table.ndim != 2:
         raise UserError(f'the table of codes has the shape {tuple(table.shape)}, and K x d is needed', HINT)
-    if table.is_meta:  # shapes alone: what the toolkit's configs have
+    if table.is_meta:  # only shapes are known: look up the levels of the toolkit's configs
         levels = KNOWN_LEVELS.get(len(table), [])
     else:
         levels = [len(torch.unique(column)) for column in table.float().unbind(1)]
@@ -108,7 +108,7 @@ def levels_of(table: Tensor) -> list[int]:
         raise UserError(f'a table of {len(table)} codes of {table.shape[1]} channels is not all combinations of levels', HINT)
     if not table.is_meta:
         index, places = torch.arange(len(table)), torch.tensor([math.prod(levels[:place]) for place in range(len(levels))])
-        digits = index[:, None] // places % torch.tensor(levels)  # the first channel counts fastest
+        digits = index[:, None] // places % torch.tensor(levels)  # the first channel varies fastest
         if not torch.allclose(digits / (torch.tensor(levels) // 2) - 1, table.float().cpu(), atol=1e-5):
             raise UserError('the scalar codes of the file are not -1 to 1 in equal steps, the first channel fastest', HINT)
     return levels

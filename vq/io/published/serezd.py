@@ -50,10 +50,10 @@ def convert(
     straight_through: bool = False,
     discriminator: bool = True,
 ) -> Converted:
-    """``decay`` of an EMA codebook, ``temperature``, ``kl_weight`` and ``straight_through`` of a Gumbel quantizer (where its
-    schedules end), and ``commitment_weight`` are for going on training it.
+    """All options but ``image_size`` and ``discriminator`` are for further training: ``decay`` is that of an EMA codebook;
+    ``temperature``, ``kl_weight`` and ``straight_through`` are the final values of a Gumbel quantizer's schedules.
 
-    An EMA codebook goes on as theirs does, counts smoothed with the number of images (``smoothing='images'``).
+    An EMA codebook is updated as theirs: counts are smoothed by the number of images (``smoothing='images'``).
     """
     blocks = level_count(state, 'encoder.final_residual.')
     rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR, LOSSES)
@@ -77,7 +77,7 @@ def convert(
 
 
 def _vocabulary(state: State, blocks: int) -> dict[str, Words]:
-    """They number residual blocks and changes of resolution in one row: a level is ``blocks`` of the former and one other."""
+    """They number residual blocks and resamplings consecutively: a level is ``blocks`` residual blocks and one resampling."""
     numbers = {int(found[1]) for key in state if (found := re.match(r'(?:encoder|decoder)\.blocks\.(\d{1,4})\.', key))}
     places, resamples = {'none': 'none'}, {'none': 'none'}
     for number in numbers:

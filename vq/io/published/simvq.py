@@ -16,7 +16,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def convert(state: State, *, image_size: int = 128, ema: bool = True, commitment_weight: float = 0.25) -> Converted:
-    """``ema``: the moving average of the weights where the file has one, as in their evaluation."""
+    """``ema``: use the moving average of the weights if the file has one, as their evaluation does."""
     mapped, dropped = map_keys(averaged(state) if ema else state, RULES, vocabulary(state))
     frozen, weight = get(mapped, 'quantizer.frozen.weight'), get(mapped, 'quantizer.projection.weight')
     quantizer = {

@@ -1,7 +1,7 @@
 """The reference toolkit's cached FID statistics, ``pretrained/fid/*.pth``, as a safetensors file.
 
-The file is a pickled object of todd's with mean, covariance and count. Its class is not known exactly and never loaded:
-a stand-in keeps what the file says, and the three values are told apart by their shapes.
+The file is a pickled object of todd with mean, covariance and count. The exact class is unknown, and it is never imported:
+a stand-in keeps the object's state, and the three values are recognised by their shapes.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from vq.io.published.reader import StandIn, read_published
 FORMAT = 'vq.fid_statistics'
 FORMAT_VERSION = 1
 ACCEPTED = (r'todd\.(\w+\.)*\w*Statistics\w*',)
-DEEPEST = 4  # how far inside each other things are looked for
-HINT = 'It is to hold a mean (D), a covariance (D, D) and a count.'
+DEEPEST = 4  # levels of nesting that are searched
+HINT = 'The file must hold a mean (D), a covariance (D, D) and a count.'
 
 
 @dataclasses.dataclass(frozen=True)
 class Statistics:
-    """Of the features of a data set, in float64."""
+    """Statistics of the features of a dataset, in float64."""
 
     mean: Tensor  # (D,)
     covariance: Tensor  # (D, D)

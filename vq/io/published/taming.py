@@ -8,14 +8,14 @@ from vq.core.errors import UserError
 from vq.io.published.autoencoder import assemble, codebook_shape, get, level_count
 from vq.io.published.keymap import Converted, Rule, State, Words, drop, map_keys, rename
 
-NESTS = ('state_dict',)  # under which the file keeps its tensors
+NESTS = ('state_dict',)  # keys under which the file nests its state dict
 SIDES = {'encoder': 'encoder', 'decoder': 'decoder'}
 RESIDUAL = {'norm1': 'norm1', 'conv1': 'conv1', 'norm2': 'norm2', 'conv2': 'conv2', 'nin_shortcut': 'shortcut'}
 ATTENTION = {'norm': 'norm', 'q': 'q', 'k': 'k', 'v': 'v', 'proj_out': 'proj'}
 ENDS = {'conv_in': 'stem', 'norm_out': 'norm_out', 'conv_out': 'conv_out'}
 CONNECTORS = {'quant_conv': 'post_encode', 'post_quant_conv': 'pre_decode'}
 
-AUTOENCODER = (  # what all that grew from its encoder and decoder share
+AUTOENCODER = (  # shared by all models derived from its encoder and decoder
     rename('encoder.down.{i}.block.{j}.{residual}.{leaf}', 'encoder.levels.{i}.blocks.{j}.{residual}.{leaf}'),
     rename('encoder.down.{i}.attn.{j}.{attention}.{leaf}', 'encoder.levels.{i}.attentions.{j}.{attention}.{leaf}'),
     rename('encoder.down.{i}.downsample.conv.{leaf}', 'encoder.levels.{i}.resample.conv.{leaf}'),
@@ -40,14 +40,14 @@ NO_DISCRIMINATOR = drop('loss.discriminator.{rest}', 'discriminator: left out by
 
 
 def vocabulary(levels: int) -> dict[str, Words]:
-    """For an autoencoder with so many levels."""
+    """The vocabulary of an autoencoder with this number of levels."""
     return {
         'side': SIDES,
         'residual': RESIDUAL,
         'attention': ATTENTION,
         'end': ENDS,
         'connector': CONNECTORS,
-        # theirs counts from full resolution, ours from the lowest
+        # their decoder counts levels from full resolution, ours from the lowest
         'up': {str(level): str(levels - 1 - level) for level in range(levels)} or {'0': '0'},
     }
 
@@ -62,9 +62,9 @@ def convert(
     kl_weight: float = 5e-4,
     discriminator: bool = True,
 ) -> Converted:
-    """``legacy``: beta weighs the codebook term, as it did when the published models were trained, not the commitment.
+    """``legacy``: beta weighs the codebook loss, as when the published models were trained, not the commitment loss.
 
-    ``temperature`` and ``kl_weight`` are for going on training a Gumbel model.
+    ``temperature`` and ``kl_weight`` are for further training of a Gumbel model.
     """
     rules: tuple[Rule, ...] = (*RULES, DISCRIMINATOR if discriminator else NO_DISCRIMINATOR)
     mapped, dropped = map_keys(state, rules, vocabulary(level_count(state, 'decoder.up.')))

@@ -1,7 +1,7 @@
 """The reference toolkit's token files, ``{iteration}_{rank}.pth``, as a set of token shards.
 
-Each file is a dict of ``id_`` (a list of text), ``category`` (B,) and ``tokens`` (B, h, w). Ranks were given equal shares,
-the last ones filled up with samples that others have too: an id counts once.
+Each file is a dict of ``id_`` (a list of text), ``category`` (B,) and ``tokens`` (B, h, w). Ranks had shares of equal size,
+padded with samples of other ranks. So samples occur twice, and only the first of each id is kept.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ Array = npt.NDArray[Any]
 
 @dataclasses.dataclass(frozen=True)
 class TokenReport:
-    """What became of the samples."""
+    """Counts of a conversion."""
 
     files: int
     samples: int
     duplicates: int
-    differing: int  # duplicates whose tokens are not those of the first
+    differing: int  # duplicates whose tokens differ from those of the first sample with that id
     token_shape: tuple[int, ...]
     shards: int
 
@@ -103,9 +103,9 @@ def convert(
 
 
 def _list_files(folder: Path) -> list[Path]:
-    """All files, by iteration and rank; every iteration has the same ranks, or something was not copied."""
+    """All files, sorted by iteration and rank. It is an error if an iteration lacks the file of a rank."""
     if not folder.is_dir():
-        raise UserError(f'{folder} is no folder', 'Give the folder that holds the files ITERATION_RANK.pth.')
+        raise UserError(f'{folder} is not a folder', 'Give the folder that holds the files ITERATION_RANK.pth.')
     found = {(int(name[1]), int(name[2])): path for path in folder.iterdir() if (name := _NAME.fullmatch(path.name))}
     if not found:
         there = listing(path.name for path in folder.iterdir())
@@ -141,19 +141,19 @@ def _problems(value: Any, codebook_size: int, shape: tuple[int, ...] | None) -> 
         return
     ids, tokens, category = value['id_'], value['tokens'], value.get('category')
     if not isinstance(tokens, Tensor) or tokens.ndim < 2 or tokens.is_floating_point():
-        yield 'has tokens that are no tensor of whole numbers, one row per sample', 'Write it again.'
+        yield 'has tokens that are not a tensor of whole numbers, one row per sample', 'Write the file again.'
         return
     if not isinstance(ids, list) or not all(isinstance(name, str) for name in ids) or len(ids) != len(tokens):
-        yield f'has {len(tokens)} rows of tokens, and its ids are not as many pieces of text', 'Write it again.'
+        yield f'has {len(tokens)} rows of tokens, and its ids are not a list of as many texts', 'Write the file again.'
     if category is not None and not (isinstance(category, Tensor) and category.shape == (len(tokens),)):
-        yield 'has categories that are not one per sample', 'Write it again.'
+        yield 'does not have one category per sample', 'Write the file again.'
     if shape is not None and tuple(tokens.shape[1:]) != tuple(shape):
         yield (
             f'has tokens of {tuple(tokens.shape[1:])}, the files before it of {tuple(shape)}',
-            'Convert each set of files apart.',
+            'Convert each set of files separately.',
         )
     if tokens.numel() and (int(tokens.min()) < 0 or int(tokens.max()) >= codebook_size):
         yield (
             f'has tokens from {int(tokens.min())} to {int(tokens.max())}, and the codebook has {codebook_size} codes',
-            "Give the codebook's own size: --options codebook_size:N.",
+            'Give the size of their codebook: --options codebook_size:N.',
         )

@@ -19,9 +19,9 @@ RULES: tuple[Rule, ...] = (
     *AUTOENCODER,
     rename('quantize.embedding.weight', 'quantizer.quantizer.codebook.weight'),
     rename('quantize.quant_resi.qresi_ls.{i}.{leaf}', 'quantizer.blends.{i}.{leaf}'),
-    rename('quantize.quant_resi.qresi.{leaf}', 'quantizer.blends.0.{leaf}'),  # one for all scales
-    rename('quantize.quant_resi.{i}.{leaf}', 'quantizer.blends.{i}.{leaf}'),  # one for each
-    drop('quantize.ema_vocab_hit_SV', 'average use of the codes: only its training looks at it'),
+    rename('quantize.quant_resi.qresi.{leaf}', 'quantizer.blends.0.{leaf}'),  # one blend for all scales
+    rename('quantize.quant_resi.{i}.{leaf}', 'quantizer.blends.{i}.{leaf}'),  # one blend for each scale
+    drop('quantize.ema_vocab_hit_SV', 'average use of the codes: needed in training only'),
 )
 
 
@@ -32,13 +32,13 @@ def convert(
     residual: float = 0.5,
     commitment_weight: float = 0.25,
 ) -> Converted:
-    """``scales`` and ``residual`` (VAR's v_patch_nums and quant_resi) are those it was trained with."""
+    """``scales`` and ``residual`` are VAR's v_patch_nums and quant_resi; give those the model was trained with."""
     mapped, dropped = map_keys(state, RULES, vocabulary(level_count(state, 'decoder.up.')))
     hits = state.get('quantize.ema_vocab_hit_SV')
     if not scales or (hits is not None and len(hits) != len(scales)):
         raise UserError(
-            f'{len(scales)} scales are given, and it was trained with {"none" if hits is None else len(hits)}',
-            'Give its own: --options scales:(1,2,3,4,5,6,8,10,13,16).',
+            f'{len(scales)} scales are given, and the model was trained with {"none" if hits is None else len(hits)}',
+            'Give its scales, such as --options scales:(1,2,3,4,5,6,8,10,13,16).',
         )
     size, dim = codebook_shape(mapped, 'quantizer.quantizer')
     quantizer = {

@@ -14,7 +14,7 @@ from vq.core.errors import ConfigError, UserError
 from vq.core.records import Batch, Outputs, to_uint8
 from vq.interfaces import FeatureNetwork, Metric
 from vq.io.digest import file_digest
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.metrics.features.blocks import Blocks
 from vq.metrics.features.frechet import frechet_distance
 from vq.metrics.features.inception_score import inception_score
@@ -137,7 +137,7 @@ class FeatureMetric(Metric):
                 figures |= self._measure(figure, collected, rows, reference)
             return figures, self.notes
 
-        figures, self.notes = together(measure, 'computing figures from features')[0]
+        figures, self.notes = run_on_all_ranks(measure, 'computing figures from features')[0]
         named = {f'{self.prefix}{name}': value for name, value in figures.items()}
         self.about['figures'] = list(named)
         return named

@@ -16,7 +16,7 @@ from vq.core.random import key_of
 from vq.core.records import Batch, Outputs, to_uint8
 from vq.interfaces import Callback
 from vq.io.adm import write_samples
-from vq.io.ranks import together
+from vq.io.ranks import run_on_all_ranks
 from vq.io.writer import Writer
 from vq.registries import VQCallbackRegistry
 from vq.runners.protocol import ValidatorLike
@@ -75,7 +75,7 @@ class SamplesCallback(Callback[ValidatorLike]):
         self._open.close()  # writes the part file to the end
         parts = collectives.all_gather_object((self._keys, self._categories, self._shape))
         try:
-            together(lambda: self._join(parts) if collectives.is_main() else None, 'writing the samples')
+            run_on_all_ranks(lambda: self._join(parts) if collectives.is_main() else None, 'writing the samples')
         finally:
             self._part(collectives.rank()).unlink(missing_ok=True)
 

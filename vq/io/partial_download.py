@@ -1,4 +1,4 @@
-"""What has arrived of a file: ``NAME.part`` beside it, and in ``NAME.part.json`` which version of which address it is of."""
+"""An unfinished download: ``NAME.part`` holds the bytes received, ``NAME.part.json`` their address and version."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import Any, Self
 from vq.core.errors import RunFailure
 from vq.io.atomic import write_json
 
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # of some mounts; two fetches at once are rare
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # mounts without locks; two downloads rarely meet
 _PIECE = 1 << 20
 
 
-class Part:
-    """``NAME.part``: locked while open, hashed as it grows, and renamed when it is whole."""
+class PartialDownload:
+    """``NAME.part``: locked while open, hashed while it is written, renamed to ``NAME`` when complete."""
 
     def __init__(self, target: Path, algorithm: str) -> None:
         self.target = target
         self.path = target.with_name(f'{target.name}.part')
         self.note = target.with_name(f'{target.name}.part.json')
-        self.begun = 0  # bytes that the last request found
+        self.begun = 0  # bytes that earlier requests had received
         self._names = {algorithm, 'sha256'}
         self._file = self._open()
         self.size = os.fstat(self._file).st_size
@@ -43,11 +43,11 @@ class Part:
                     if error.errno != errno.EWOULDBLOCK:
                         raise
                     raise RunFailure(
-                        f'another process is fetching {self.target} right now', 'Wait for it, then call this again.'
+                        f'another process is fetching {self.target} right now', 'Wait for it, then run this again.'
                     ) from None
             if self.path.exists() and os.path.samestat(os.fstat(file), os.stat(self.path)):
                 return file
-            os.close(file)  # whoever had the lock has just renamed it
+            os.close(file)  # the process that held the lock has just renamed the file
 
     def _fresh(self) -> dict[str, Any]:
         return {name: hashlib.new(name, usedforsecurity=False) for name in self._names}
@@ -63,16 +63,16 @@ class Part:
         return noted if isinstance(noted, dict) else {}
 
     def resumable(self, url: str) -> int:
-        """How many bytes of this address are there, of a version that the server can be asked for."""
+        """The number of bytes received from ``url``; 0 if the server sent neither an ETag nor a date to resume by."""
         noted = self._noted()
         return self.size if noted.get('url') == url and _version(noted) else 0
 
     def conditions(self) -> dict[str, str]:
-        """Headers that ask for the rest, if it is still the same version."""
+        """Headers that request the rest of the file, if the server still has the same version."""
         return {'Range': f'bytes={self.size}-', 'If-Range': _version(self._noted())}
 
     def contradicts(self, headers: Message) -> bool:
-        """Whether an answer belongs to another version: for servers that do not look at If-Range."""
+        """Whether a response belongs to another version: some servers ignore If-Range."""
         noted = self._noted()
         return any(noted.get(key) and headers.get(key) and noted[key] != headers[key] for key in ('ETag', 'Last-Modified'))
 
@@ -81,7 +81,7 @@ class Part:
         write_json(self.note, {'url': url, **known, 'size': total})
 
     def rehash(self) -> None:
-        """Hash what is on the disk, before more is added to it."""
+        """Hash the bytes on the disk, before more are written."""
         self._hashes, self.begun = self._fresh(), self.size
         os.lseek(self._file, 0, os.SEEK_SET)
         while chunk := os.read(self._file, _PIECE):
@@ -130,6 +130,6 @@ class Part:
 
 
 def _version(noted: dict[str, Any]) -> str:
-    """What names a version to the server: its ETag unless that is a weak one, or its date."""
+    """The value for If-Range: the ETag unless it is weak, otherwise the Last-Modified date."""
     tag = str(noted.get('ETag') or '')
     return tag if tag.startswith('"') else str(noted.get('Last-Modified') or '')
