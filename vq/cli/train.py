@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from vq.runners.resuming import Resume
     from vq.runners.trainer import Trainer
 
+OUTLIVES_OUTPUT = True  # the product of a training is the run
+
 EXAMPLES = """
 examples:
   auto_torchrun -m vq.train digits configs/digits/vq_ema.py
