@@ -63,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if restarted or (options.auto_resume and options.load_from is None):
             forget_lines_without_checkpoint(folder)
     trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
-    building.load_weights(trainer.model, options.load_model_from, options.weights, context)
-    trainer.resumed = find_resume(folder, options, trainer, restarted)
+    strict = loads_strictly(trainer)
+    building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
+    trainer.resumed = find_resume(folder, options, strict, restarted)
     trainer.run()
     if trainer.stop_requested:
         message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
@@ -100,11 +101,18 @@ def forget_lines_without_checkpoint(folder: Path) -> None:
         (folder / 'log.jsonl').unlink(missing_ok=True)
 
 
-def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer, restarted: bool) -> Resume | None:
+def loads_strictly(trainer: Trainer) -> bool:
+    """``load_state_dict.strict`` of the checkpoint callback. It holds for resumes and for ``--load-model-from``."""
+    from vq.runners.callbacks.checkpoint import CheckpointCallback
+
+    callbacks = [callback for callback in trainer.callbacks.values() if isinstance(callback, CheckpointCallback)]
+    return bool(callbacks[-1].load_options.get('strict', True)) if callbacks else True
+
+
+def find_resume(folder: Path, options: argparse.Namespace, strict: bool, restarted: bool) -> Resume | None:
     """The checkpoint to resume from, if any."""
     from vq.assembly import building
     from vq.io import checkpoints
-    from vq.runners.callbacks.checkpoint import CheckpointCallback
     from vq.runners.resuming import Resume
 
     path = None
@@ -121,6 +129,4 @@ def find_resume(folder: Path, options: argparse.Namespace, trainer: Trainer, res
         path = checkpoints.latest(folder / 'checkpoints')
     if path is None:
         return None
-    callbacks = [callback for callback in trainer.callbacks.values() if isinstance(callback, CheckpointCallback)]
-    strict = bool(callbacks[-1].load_options.get('strict', True)) if callbacks else True
     return Resume(path, checkpoints.load(path, rank=int(os.environ.get('RANK', '0') or 0)), strict)

@@ -27,6 +27,7 @@ _NAME = re.compile(r'iter_(\d+)')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
 _MOST_NAMES = 100_000
+_STATE = re.compile(r'training\.pt|rank_\d+\.pt|optimizer(_\d+)?\.(json|safetensors)')  # files of drop_state
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:
@@ -139,7 +140,8 @@ def _alternatives(text: str) -> Iterator[str]:
 class Retention:
     """Which checkpoints are kept: the last ``keep_last``, the ``keep_best`` by a metric, multiples of ``keep_every``.
 
-    ``keep_last=None`` keeps all. The latest checkpoint is always kept.
+    ``keep_last=None`` keeps all. The latest checkpoint is always kept. The newest ``keep_state`` checkpoints can be resumed
+    from; older ones keep weights only. None: all can.
     """
 
     keep_last: int | None = None
@@ -147,6 +149,7 @@ class Retention:
     best_metric: str | None = None
     best_is: Literal['max', 'min'] = 'max'
     keep_every: int | None = None
+    keep_state: int | None = None
 
     def __post_init__(self) -> None:
         if self.keep_best and self.best_metric is None:
@@ -156,7 +159,7 @@ class Retention:
             )
         if self.best_is not in ('max', 'min'):
             raise ConfigError(f"best_is is {self.best_is!r}, and 'max' or 'min' is needed", "Say best_is='max' or 'min'.")
-        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1)):
+        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1), ('keep_state', 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f'{name} is {value}, and at least {least} is needed', 'Give a larger number, or None.')
@@ -166,9 +169,14 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
     """Delete the complete checkpoints that ``retention`` does not keep, on the first rank only. Returns their paths."""
     from vq.core import collectives
 
-    if not collectives.is_main() or retention.keep_last is None:
+    if not collectives.is_main():
         return []
     known = list_complete(folder)
+    if retention.keep_state is not None:
+        for _, path in known[: -retention.keep_state]:
+            drop_state(path)
+    if retention.keep_last is None:
+        return []
     kept = {path for step, path in known if retention.keep_every and step % retention.keep_every == 0}
     kept |= {path for _, path in known[max(0, len(known) - retention.keep_last) :]}
     kept |= set(_best(known, retention))
@@ -183,6 +191,31 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
         except OSError as error:  # costs disk space, not the run
             warnings.warn(f'{path} is not kept and cannot be deleted: {error}', stacklevel=2)
     return removed
+
+
+def drop_state(path: Path) -> None:
+    """Delete the state of optimizers and random generators of a checkpoint. Weights stay, and the checkpoint is complete.
+
+    The marker is replaced first: a kill in between leaves files that the marker does not list, for the next call.
+    """
+    marker = read_marker(path)
+    if marker is None:
+        return
+    weights = {name: entry for name, entry in marker['files'].items() if not _STATE.fullmatch(name)}
+    try:
+        if len(weights) < len(marker['files']):
+            atomic.write_json(path / MARKER, {**marker, 'files': weights})
+        for file in path.iterdir():
+            if _STATE.fullmatch(file.name) and file.name not in weights:
+                file.unlink(missing_ok=True)
+    except OSError as error:  # costs disk space, not the run
+        warnings.warn(f'the state of optimizers in {path} cannot be deleted: {error}', stacklevel=2)
+
+
+def is_resumable(path: Path) -> bool:
+    """Whether a complete checkpoint has the state of optimizers and random generators."""
+    marker = read_marker(path)
+    return marker is not None and 'training.pt' in marker['files']
 
 
 def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:

@@ -107,7 +107,8 @@ def load_model_from(
     """Load one or several files into a module; where they share a key the last one wins.
 
     Keys of the module that no file has are an error, unless they stand under ``module.frozen_prefixes()`` or
-    ``new_prefixes``, or ``strict`` is false. So are keys of another shape, unless new. Keys it does not know are reported.
+    ``new_prefixes``, or ``strict`` is false. Keys of another shape are an error unless they stand under ``new_prefixes``.
+    Keys of a file that the module does not have are reported.
     """
     target: dict[str, Tensor] = module.state_dict()
     if any(value.is_meta for value in target.values()):
@@ -142,7 +143,7 @@ def load_model_from(
             report.new.append(key)
         else:
             report.missing.append(key)
-    if (strict and (report.missing or report.mismatched)) or (target and not fitting):
+    if report.mismatched or (strict and report.missing) or (target and not fitting):
         raise _misfit(report, len(target))
     module.load_state_dict(fitting, strict=False)
     return report
@@ -171,7 +172,10 @@ def _misfit(report: LoadReport, total: int) -> UserError:
         lines.append(f'{len(report.missing)} missing: {_first(report.missing)}{near}')
     if report.unexpected:
         lines.append(f'{len(report.unexpected)} unexpected: {_first(report.unexpected)}')
-    return UserError('\n  '.join(lines), 'Use the config these weights were trained with, or load what fits: strict=False.')
+    return UserError(
+        '\n  '.join(lines),
+        'Use the config these weights were trained with. strict=False accepts missing keys, not other shapes.',
+    )
 
 
 def _first(keys: Sequence[str], most: int = 3) -> str:

@@ -33,7 +33,10 @@ class CheckpointCallback(Callback[TrainerLike]):
     keep_last        number of newest checkpoints to keep; None keeps all
     keep_best        number of best checkpoints to keep, by ``best_metric`` (``best_is`` max or min) as noted by validation
     keep_every       checkpoints at multiples of this many steps are never removed
-    load_state_dict  how a resume loads weights: ``dict(strict=False)`` accepts a model with parts the checkpoint lacks
+    keep_state       number of newest checkpoints that keep the state of optimizers and random generators; older ones keep
+                     weights and moving average only, and cannot be resumed from. None: all keep it
+    load_state_dict  how weights are loaded, in a resume and by --load-model-from: ``dict(strict=False)`` accepts a model with
+                     parts that the checkpoint lacks, and a checkpoint with parts that the model lacks
     """
 
     phase = 'checkpoint'
@@ -46,6 +49,7 @@ class CheckpointCallback(Callback[TrainerLike]):
         best_metric: str | None = None,
         best_is: str = 'max',
         keep_every: int | None = None,
+        keep_state: int | None = None,
         load_state_dict: dict[str, Any] | None = None,
     ) -> None:
         if interval < 1:
@@ -59,6 +63,7 @@ class CheckpointCallback(Callback[TrainerLike]):
             best_metric=best_metric,
             best_is=best_is,  # type: ignore[arg-type]
             keep_every=keep_every,
+            keep_state=keep_state,
         )
         self.load_options = dict(load_state_dict or {})
 
