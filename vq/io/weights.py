@@ -123,12 +123,12 @@ def load_model_from(
         report.sources.append(source)
         report.collisions += [key for key in tensors if key in merged]
         merged.update(tensors)
-    fitting = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
-    report.loaded = list(fitting)
+    matching = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
+    report.loaded = list(matching)
     report.unexpected = [key for key in merged if key not in target]
-    tied = {target[key].data_ptr() for key in fitting if target[key].numel()}
+    tied = {target[key].data_ptr() for key in matching if target[key].numel()}
     for key in target:
-        if key in fitting:
+        if key in matching:
             continue
         if key in merged:
             shapes = f'{key}: {tuple(merged[key].shape)} in the file, {tuple(target[key].shape)} in the model'
@@ -143,9 +143,9 @@ def load_model_from(
             report.new.append(key)
         else:
             report.missing.append(key)
-    if (strict and (report.missing or report.mismatched)) or (target and not fitting):
+    if (strict and (report.missing or report.mismatched)) or (target and not matching):
         raise _misfit(report, len(target))
-    module.load_state_dict(fitting, strict=False)
+    module.load_state_dict(matching, strict=False)
     return report
 
 
