@@ -46,10 +46,11 @@ ADDED = (  # (entry, path that only the new side has, reason)
     ),
     ('*', 'trainer.model.generator.network.rope', 'the network is told how to place tokens, and the grid follows from them'),
     ('*', 'validator.model.generator.network.rope', 'the same'),
-    ('*', 'trainer.callbacks.CheckpointCallback.keep_state', 'older checkpoints of photographs keep weights only'),
+    ('*', 'trainer.callbacks.checkpoint.keep_state', 'older checkpoints of photographs keep weights only'),
+    ('*', 'trainer.callbacks.CheckpointCallback.keep_state', 'the same, built'),
 )
 CHANGED = (  # (path, old value, new value, reason)
-    ('trainer.callbacks.CheckpointCallback.keep_last', 3, 12, 'the published command validates the last 12'),
+    ('trainer.callbacks.checkpoint.keep_last', 3, 12, 'the published command validates the last 12'),
     ('trainer.callbacks.CheckpointCallback.retention.keep_last', 3, 12, 'the same, built'),
 )
 

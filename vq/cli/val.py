@@ -11,7 +11,7 @@ from typing import Any
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
 
 logger = logging.getLogger('vq')
 
@@ -86,11 +86,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def find_targets(folder: Path, options: argparse.Namespace, checkpoints: Any) -> dict[str, list[str]]:
     """Label -> files to load."""
     if options.load_from:
-        return {
-            path.name: [*options.load_model_from, str(path)]
-            for pattern in options.load_from
-            for _, path in checkpoints.expand(folder / 'checkpoints', Path(pattern).name)
-        }
+        names = [Path(pattern).name for pattern in options.load_from]
+        found, missing = checkpoints.expand(folder / 'checkpoints', *names)
+        if missing:
+            logger.warning('%s has no complete checkpoint %s; the others are validated', folder, listing(missing))
+        return {path.name: [*options.load_model_from, str(path)] for _, path in found}
     if options.load_model_from:
         return {'given': list(options.load_model_from)}
     paths = [path for _, path in checkpoints.list_complete(folder / 'checkpoints')]

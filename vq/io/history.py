@@ -88,29 +88,45 @@ def latest(folder: Path) -> Path | None:
     return known[-1][1] if known else None
 
 
-def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    """The complete checkpoints that match a name, a brace or glob pattern, 'latest' or 'all', in order of step."""
+def expand(folder: Path, *patterns: str) -> tuple[list[tuple[int, Path]], list[str]]:
+    """The complete checkpoints that match names, brace or glob patterns, 'latest' or 'all', in order of step; and the names
+    without a complete checkpoint. It is an error if all are without. A shell may have expanded the braces before.
+    """
     known = list_complete(folder)
-    if pattern == 'latest':
-        newest = latest(folder)
-        chosen = [item for item in known if item[1] == newest]
-    elif pattern == 'all':
-        chosen = known
-    else:
-        names = set(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1))
-        if len(names) > _MOST_NAMES:
-            raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
-        globs = [name for name in names if '*' in name or '?' in name]
-        chosen = [
-            (step, path)
-            for step, path in known
-            if f'iter_{step}' in names or any(fnmatch.fnmatchcase(f'iter_{step}', glob) for glob in globs)
-        ]
+    chosen: dict[int, Path] = {}
+    missing: list[str] = []
+    for pattern in patterns:
+        if pattern == 'latest':
+            newest = latest(folder)
+            matches = {step: path for step, path in known if path == newest}
+        elif pattern == 'all':
+            matches = dict(known)
+        else:
+            matches, without = _matches(known, pattern)
+            missing += without
+        chosen |= matches
     if not chosen:
         there = [f'iter_{step}' for step, _ in known]
         hint = f'There are: {", ".join(there[:20])}{", ..." if len(there) > 20 else ""}.' if there else 'There is none yet.'
-        raise UserError(f"no complete checkpoint in {folder} is called '{pattern}'{nearest(pattern, there)}", hint)
-    return chosen
+        asked = ', '.join(f"'{pattern}'" for pattern in patterns)
+        raise UserError(f'no complete checkpoint in {folder} is called {asked}{nearest(patterns[0], there)}', hint)
+    return sorted(chosen.items()), missing
+
+
+def _matches(known: list[tuple[int, Path]], pattern: str) -> tuple[dict[int, Path], list[str]]:
+    """The checkpoints of a brace or glob pattern, and its names without a checkpoint."""
+    names = list(dict.fromkeys(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1)))
+    if len(names) > _MOST_NAMES:
+        raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
+    by_name = {f'iter_{step}': (step, path) for step, path in known}
+    found: dict[int, Path] = {}
+    missing = []
+    for name in names:
+        is_glob = '*' in name or '?' in name
+        hits = fnmatch.filter(by_name, name) if is_glob else [name] if name in by_name else []
+        found |= dict(by_name[hit] for hit in hits)
+        missing += [] if hits else [name]
+    return found, missing
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
