@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.compose import compose
+    from vq.assembly.free_memory import warn_of_memory
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.runners.trainer import Trainer
 
@@ -63,6 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if restarted or (options.auto_resume and options.load_from is None):
             forget_lines_without_checkpoint(folder)
     trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
+    context.preflight = True
+    if building.is_first_process():
+        warn_of_memory(config, trainer)
     strict = loads_strictly(trainer)
     building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
     trainer.resumed = find_resume(folder, options, strict, restarted)
