@@ -74,12 +74,49 @@ def list_complete(folder: Path) -> list[tuple[int, Path]]:
     return [(step, place) for step, place in places if place is not None]
 
 
+def list_damaged(folder: Path) -> list[tuple[Path, str]]:
+    """The checkpoints of ``checkpoints/`` that are not complete and what is wrong with each, the newest first.
+
+    A checkpoint that the file ``latest`` names and that is missing counts, too.
+    """
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names.add(_named_latest(folder))
+    damaged = [folder / name for name in names if _NAME.fullmatch(name) and not atomic.standing(folder / name, is_complete)]
+    return [(path, why_incomplete(path)) for path in sorted(damaged, key=step_of, reverse=True)]
+
+
+def step_of(path: Path) -> int:
+    """``iter_40`` -> 40, also of the hidden name under which a killed writer left it."""
+    match = re.search(r'iter_(\d+)', path.name)
+    assert match is not None, path
+    return int(match[1])
+
+
+def _named_latest(folder: Path) -> str:
+    try:
+        return (folder / LATEST).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ''
+
+
+def passed_over(folder: Path) -> str:
+    """What to say where ``latest`` is used and newer checkpoints than that are damaged; empty if none is."""
+    taken = latest(folder)
+    newer = [] if taken is None else [item for item in list_damaged(folder) if step_of(item[0]) > step_of(taken)]
+    if taken is None or not newer:
+        return ''
+    lost = step_of(newer[0][0]) - step_of(taken)
+    return f'{describe_damaged(newer)}; {taken} is taken in its place, which has {lost} steps less'
+
+
+def describe_damaged(damaged: list[tuple[Path, str]], most: int = 5) -> str:
+    more = f'; and {len(damaged) - most} more' if len(damaged) > most else ''
+    return '; '.join(f'{path} is damaged ({why})' for path, why in damaged[:most]) + more
+
+
 def latest(folder: Path) -> Path | None:
     """The checkpoint that the file ``latest`` names, if that is complete; otherwise the newest complete one."""
-    try:
-        name = (folder / LATEST).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        name = ''
+    name = _named_latest(folder)
     if _NAME.fullmatch(name):
         place = atomic.standing(folder / name, is_complete)
         if place is not None:
@@ -261,6 +298,11 @@ def not_complete(path: Path) -> UserError:
     hint = f'Complete ones there: {listing(f"iter_{step}" for step, _ in list_complete(path.parent)) or "none"}.'
     if not path.is_dir():
         return UserError(f'there is no checkpoint {path}', hint)
+    return UserError(f'{path} is not a complete checkpoint: {why_incomplete(path)}', hint)
+
+
+def why_incomplete(path: Path) -> str:
+    if not path.is_dir():
+        return 'it is missing'
     marker = read_marker(path)
-    why = f'it has no {MARKER} file that can be read' if marker is None else listing(faulty_sizes(path, marker))
-    return UserError(f'{path} is not a complete checkpoint: {why}', hint)
+    return f'it has no {MARKER} file that can be read' if marker is None else listing(faulty_sizes(path, marker))

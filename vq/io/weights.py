@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
+
+logger = logging.getLogger('vq')
 
 __all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
 
@@ -63,6 +66,8 @@ class LoadReport:
 def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dict[str, Tensor], Source]:
     """The tensors of a file, a checkpoint or a run, on the CPU. ``weights``: which weights of a checkpoint."""
     run = name if isinstance(name, Run) else find(name)
+    if run.passed_over:
+        logger.warning('%s', run.passed_over)
     file = run.file(weights)
     recorded = None if run.weights == file else run.marker['files'].get(file.name, {}).get('sha256')
     part = None if run.weights == file or run.checkpoint is None else file.stem
