@@ -171,11 +171,14 @@ def rates_of(trainer: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(optimizer['lr']) for name, optimizer in trainer['optimizers'].items()}
 
 
+SCALES = {'generator': 1.0, 'discriminator': 1.0}  # the margin of the hinge loss: a mean logit near 0 has no scale of its own
+
+
 def difference(values: Mapping[str, float], expected: Mapping[str, float], floor: float = 0.2) -> float:
-    """The largest relative difference of losses. For losses near zero, like a generator's, it is relative to ``floor``."""
+    """The largest relative difference of losses. It is relative to the scale of the loss at least, or to ``floor``."""
     if set(values) != set(expected):
         return float('inf')
-    return max(abs(values[name] - expected[name]) / max(abs(expected[name]), floor) for name in expected)
+    return max(abs(values[name] - expected[name]) / max(abs(expected[name]), SCALES.get(name, floor)) for name in expected)
 
 
 def gradient_difference(gradients: list[Tensor], expected: list[Tensor]) -> float:

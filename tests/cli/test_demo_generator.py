@@ -83,7 +83,7 @@ def test_a_changed_token_is_a_failure():
     made[:, 1] = 0
     check_kept(made, given, keep)
     made[2, 0, 1] = 0
-    with pytest.raises(RunFailure, match='1 tokens that were given'):
+    with pytest.raises(RunFailure, match='1 tokens that had to be kept'):
         check_kept(made, given, keep)
 
 

@@ -86,6 +86,8 @@ def test_an_ir_config_loses_what_belongs_to_its_quantizer() -> None:
     found = composed(ir_config=gumbel, it_config='configs/llamagen/vqgan_f8_256_imagenet_ddp.py')
     assert 'AnnealCallback' in {*types_in(compose(gumbel, {}, {}, tiny=False))}
     assert not {'AnnealCallback', 'GumbelQuantizer'} & {*types_in(found)}
+    logits = composed(ir_config='configs/vqvae_gan_study/vqgan_1024_gumbel_later.py')  # its encoder ends in 1,024 logits
+    assert logits.trainer.model.tokenizer.decoder.in_channels == 256
     continuous = composed('digits/decoder', it_config='configs/digits/kl.py')
     assert not {'CodebookMetric', 'WindowedCodebookMetric'} & {*types_in(continuous)}
 

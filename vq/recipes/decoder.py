@@ -74,9 +74,12 @@ def _model(config: Config) -> Any:
 
 
 def _taken(tokenizer: Part, default: int | None) -> Part:
-    """The decoder of a tokenizer (or of its tiny form), with the encoder's out_channels, or ``default``, as in_channels."""
+    """The decoder of a tokenizer (or of its tiny form). Its in_channels default to the encoder's out_channels, or ``default``.
+
+    The two differ where the encoder ends in one logit per code (Gumbel).
+    """
     inside = tokenizer.get('encoder', {}).get('out_channels', default)
-    return dict(tokenizer['decoder'], **chosen(in_channels=inside))
+    return {**chosen(in_channels=inside), **tokenizer['decoder']}
 
 
 def _drop_codebooks(config: Config, tiny: Config) -> None:
