@@ -16,6 +16,7 @@ from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
+from vq.io.values import check_values
 
 __all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
 
@@ -64,7 +65,7 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
     """The tensors of a file, a checkpoint or a run, on the CPU. ``weights`` chooses in a checkpoint."""
     run = name if isinstance(name, Run) else find(name)
     file = run.file(weights)
-    recorded = None if run.weights == file else run.marker['files'].get(file.name, {}).get('sha256')
+    recorded = run.marker['files'].get(file.name, {}).get('sha256')
     part = None if run.weights == file or run.checkpoint is None else file.stem
     source = Source(file, sniff(file), read_digest(file), part)
     if recorded is not None and source.sha256 != recorded:
@@ -144,6 +145,7 @@ def load_model_from(
             report.missing.append(key)
     if (strict and (report.missing or report.mismatched)) or (target and not fitting):
         raise _misfit(report, len(target))
+    check_values(fitting, target, ', '.join(str(source.path) for source in report.sources))
     module.load_state_dict(fitting, strict=False)
     return report
 
