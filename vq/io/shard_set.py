@@ -17,6 +17,7 @@ from vq.io.checked import Checked
 from vq.io.digest import read_digest
 from vq.io.manifest import NAME, ShardEntry, check_producer, read_manifest, shard_name
 from vq.io.shard import Shard
+from vq.io.tensorfile import Damaged
 
 _OPEN = 256  # memory maps held open at once: each costs a file descriptor
 
@@ -134,8 +135,8 @@ class ShardSet(Sequence[dict[str, Any]]):
         return shard
 
 
-def damaged_shard(path: Path, why: str) -> UserError:
-    return UserError(
+def damaged_shard(path: Path, why: str) -> Damaged:
+    return Damaged(
         f'{path} is damaged: {why}',
         f'Delete it and {NAME}, and run the command that wrote the set again: it writes only what is missing.',
     )

@@ -217,7 +217,11 @@ def check_seal(path: Path, header: Header) -> None:
     raw = np.memmap(path, np.uint8, mode='r')
     described = {name: (entry.code, entry.shape) for name, entry in header.entries.items()}
     places = {name: slice(header.start + entry.begin, header.start + entry.end) for name, entry in header.entries.items()}
-    seal.check(path, described, header.metadata, lambda name: raw[places[name]].data)
+    if not seal.is_intact(described, header.metadata, lambda name: raw[places[name]].data):
+        raise Damaged(
+            f"{path} is damaged: the SHA-256 of its tensors and metadata is not the one in its metadata ('{seal.KEY}')",
+            f"Take another copy of it, or make it again. If its tensors were changed on purpose, leave '{seal.KEY}' out.",
+        )
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -235,5 +239,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, str(error)) from error
 
 
-def damaged(path: Path, why: str) -> UserError:
-    return UserError(f'{path} is damaged: {why}', 'Take another copy of it, or an older checkpoint (--load-from iter_N).')
+class Damaged(UserError):
+    """The content of a file is not what was written."""
+
+
+def damaged(path: Path, why: str) -> Damaged:
+    return Damaged(f'{path} is damaged: {why}', 'Take another copy of it, or an older checkpoint (--load-from iter_N).')
