@@ -14,6 +14,7 @@ from vq.cli.errors import command, leave, say
 from vq.core import environment
 from vq.core.errors import UserError
 from vq.io import run_lock
+from vq.launch import failures
 
 if TYPE_CHECKING:
     from vq.runners.resuming import Resume
@@ -39,6 +40,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--auto-resume', action='store_true', help='resume from the newest checkpoint, or start if there is none'
     )
+    parser.add_argument('--change', action='store_true', help='resume although settings differ from the run, and list them')
     parser.add_argument(
         '--overwrite', action='store_true', help='start over: delete an earlier run of this name, except its log'
     )
@@ -63,9 +65,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = stack.enter_context(run_lock.held(folder, launch)) if building.is_first_process() else []
         restarted = restarts.has_begun(folder, launch)  # then the options of the first start do not apply
         start = beginnings.find(folder, options, restarted)
-        if building.is_first_process():
+        changes = []
+        if building.is_first_process() or not environment.is_set(
+            failures.VARIABLE
+        ):  # without a launcher each rank ends itself
             beginnings.check(start)
-            told += beginnings.claim(start)
+            changes = [] if restarted else beginnings.changes(start, config, options)
+        if building.is_first_process():
+            told += [*beginnings.claim(start), *changes]
             if not restarted:
                 restarts.note(folder, launch, options.load_from)
             logger = logs.start(folder)
