@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments
-from vq.cli.errors import command
+from vq.cli.errors import command, printing
 from vq.core import environment
 
 
@@ -39,6 +39,7 @@ def _count(text: str) -> int:
 
 
 @command
+@printing
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = arguments.parse(parser, argv)

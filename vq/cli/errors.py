@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -19,6 +20,9 @@ from vq.core.errors import UserError
 from vq.core.trust import Untrusted
 from vq.launch import failures
 from vq.launch.failures import Failure
+
+# why the system refuses a file that is there: permissions, a folder in its place, a circle of links, a broken disk
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
 
 
 class Main(Protocol):
@@ -46,9 +50,30 @@ def command(body: Main) -> Main:
             say('interrupted', 'Checkpoints written so far are complete; go on with --auto-resume.')
             return 1
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in UNREADABLE and error.filename is not None:
+                say(f'{error.filename} cannot be opened: {error.strerror}', 'See its permissions, and the disk it is on.', 2)
+                return 2
             traceback.print_exc()
             say(f'{type(error).__name__}: {error}', 'This is not a usage error: the traceback above says where it happened.')
             return 1
+
+    return run
+
+
+def printing(body: Main) -> Main:
+    """A command whose only product is its output. It ends with 0 if nobody reads the rest: ``vq.config CONFIG | head -1``."""
+
+    @functools.wraps(body)
+    def run(argv: Sequence[str] | None = None) -> int:
+        try:
+            code = body(argv)
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, sys.stdout.fileno())  # else Python's own flush at the end fails again, with a message
+            os.close(nowhere)
+            return 0
 
     return run
 

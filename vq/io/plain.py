@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError
+from vq.io import bounds
 from vq.io.tensorfile import damaged
 from vq.io.writer import Writer
 
@@ -61,6 +62,13 @@ def write_plain(writer: Writer, value: Any, key: str) -> None:
 
 def read_torch(path: Path, mmap: bool = False) -> Any:
     """Read a torch file of tensors and plain containers. Anything else in it is refused and never executed."""
+    bounds.check_zip_size(path)
+    value = _load(path, mmap)
+    bounds.check_expansion(path, value)
+    return value
+
+
+def _load(path: Path, mmap: bool) -> Any:
     try:
         if path.suffix != '.safetensors':
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)

@@ -5,12 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 from vq.core.errors import UserError
+from vq.core.reading import open_regular
 
 
 def sniff(path: Path) -> str:
     """The format of a file by its first bytes: safetensors, torch (zip) or torch-legacy (pickle)."""
-    with open(path, 'rb') as file:
-        start = file.read(64)
+    try:
+        with open_regular(path) as file:
+            start = file.read(64)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}', 'See its permissions, and the disk.') from error
     size = path.stat().st_size
     if start.startswith(b'PK\x03\x04'):
         return 'torch'

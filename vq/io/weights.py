@@ -20,6 +20,7 @@ from vq.io.sniff import sniff
 __all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
 
 _NESTS = ('state_dict', 'model')  # under which others keep the weights of a training checkpoint
+_MOST_NESTS = 8  # one inside the other
 _WRAPPERS = ('module.', '_orig_mod.')  # what DDP and torch.compile put before every key
 
 
@@ -75,7 +76,9 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
 
 
 def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(value, dict) and not _is_state(value):
+    for _ in range(_MOST_NESTS):  # a dict can contain itself
+        if not isinstance(value, dict) or _is_state(value):
+            break
         inner = next((value[name] for name in _NESTS if isinstance(value.get(name), dict)), None)
         if inner is None:
             odd = next(
@@ -88,7 +91,7 @@ def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
                 f'{" or ".join(map(repr, _NESTS))}.',
             )
         value = inner
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not _is_state(value):
         raise UserError(f'{path} holds a {type(value).__name__}, not a state dict', 'Save module.state_dict() instead.')
     return dict(value)
 

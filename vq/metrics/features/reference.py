@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor
 
 from vq.core.errors import UserError
-from vq.io import atomic
+from vq.core.reading import parse_json
+from vq.io import adm, atomic
 from vq.io.digest import file_digest
 from vq.io.pretrained import pretrained_root
 from vq.metrics.features.statistics import Moments
@@ -103,12 +103,12 @@ def read_reference(name: str | Path) -> Reference:
     moments = {}
     for field, (mean, covariance) in NAMES.items():
         if mean in arrays and covariance in arrays:
+            _check_arrays(path, {name: arrays[name] for name in (mean, covariance)})
             moments[field] = Moments(
                 torch.from_numpy(np.asarray(arrays[mean], dtype=np.float64)),
                 torch.from_numpy(np.asarray(arrays[covariance], dtype=np.float64)),
                 count,
             )
-            _check_shapes(path, field, moments[field])
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
@@ -117,18 +117,19 @@ def read_reference(name: str | Path) -> Reference:
     rows = {
         key.removeprefix('features_'): torch.from_numpy(np.asarray(value))
         for key, value in arrays.items()
-        if key.startswith('features_')
+        if key.startswith('features_') and _check_rows(path, key, value)
     }
     return Reference(Path(name).stem, moments, about, rows, file_digest(path)[:16])
 
 
 def _numpy_arrays(path: Path) -> dict[str, np.ndarray]:
     wanted = {'vq', *(name for pair in NAMES.values() for name in pair)}
+    adm.arrays_in(path)  # their sizes are checked before memory is taken
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if key in wanted or key.startswith('features_')}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path} is no readable .npz file: {error}', 'Fetch it again, or make it again.') from error
+    except adm.ERRORS as error:
+        raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or make it again.') from error
 
 
 def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -137,14 +138,35 @@ def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
     state = read_torch(path)
     if not isinstance(state, dict):
         raise UserError(f'{path} holds a {type(state).__name__}', "Give a file with 'mu' and 'sigma'.")
-    return {key: np.asarray(value) for key, value in state.items() if key in ('mu', 'sigma')}
+    try:
+        return {key: _array(key, value) for key, value in state.items() if key in ('mu', 'sigma')}
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is damaged: {error}', "Give a file with 'mu' and 'sigma'.") from error
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        return value.detach().double().numpy() if value.is_floating_point() else value.detach().numpy()
+    found = np.asarray(value)
+    if found.dtype == object:
+        raise TypeError(f"'{name}' is a {type(value).__name__}")
+    return found
 
 
 def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if 'vq' not in arrays:
         return {}
-    about: dict[str, Any] = json.loads(str(arrays['vq']))
-    if about.get('format') != FORMAT or about.get('format_version', 0) > FORMAT_VERSION:
+    try:
+        about: dict[str, Any] = parse_json(str(arrays['vq']))
+        if not isinstance(about, dict):
+            raise ValueError(f'it is a {type(about).__name__}')
+        version = about.get('format_version', 0)
+        for name, value in {'format_version': version, 'count': about.get('count', 0)}.items():
+            if value is not None and (type(value) is not int or value < 0):
+                raise ValueError(f"its '{name}' is {value!r:.40}")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: its description 'vq' cannot be read: {error}", REMAKE) from error
+    if about.get('format') != FORMAT or version is None or version > FORMAT_VERSION:
         raise UserError(
             f'{path} is of the format {about.get("format")} {about.get("format_version")}',
             f'This version reads {FORMAT} up to {FORMAT_VERSION}.',
@@ -152,11 +174,18 @@ def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return about
 
 
-def _check_shapes(path: Path, field: str, moments: Moments) -> None:
-    width = len(moments.mean)
-    if moments.mean.ndim != 1 or tuple(moments.covariance.shape) != (width, width):
-        raise UserError(
-            f'{path}: the mean of {field} features is {tuple(moments.mean.shape)}, the covariance '
-            f'{tuple(moments.covariance.shape)}',
-            'Fetch the file again, or make it again.',
-        )
+def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise unless these are a mean (D,) and a covariance (D, D) of numbers, D > 0."""
+    mean, covariance = arrays.values()
+    for name, value in arrays.items():
+        if value.dtype.kind not in 'fiu':
+            raise UserError(f"{path}: '{name}' is {value.dtype}, not numbers", 'Fetch the file again, or make it again.')
+    if mean.ndim != 1 or not mean.size or covariance.shape != (len(mean), len(mean)):
+        names = ', '.join(f"'{name}' {value.shape}" for name, value in arrays.items())
+        raise UserError(f'{path}: {names} are no mean and covariance', 'Fetch the file again, or make it again.')
+
+
+def _check_rows(path: Path, name: str, rows: np.ndarray) -> bool:
+    if rows.dtype.kind != 'f' or rows.ndim != 2:
+        raise UserError(f"{path}: '{name}' is {rows.dtype} {rows.shape}, not rows of features", 'Make the file again.')
+    return True
