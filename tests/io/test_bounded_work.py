@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -233,6 +234,33 @@ def test_a_torch_file_that_expands(reader: str, monkeypatch: pytest.MonkeyPatch)
     assert weights.read_weights('y.pth')[0]['w'].shape == (2**18,)
 
 
+@pytest.mark.parametrize('length', [b'\xff\xff\xff\x7f', b'\xff\xff\xff\xff'])
+def test_a_text_longer_than_its_file(length: bytes) -> None:
+    torch.save({'weight': torch.zeros(1)}, 'x.pth', _use_new_zipfile_serialization=False)
+    data = Path('x.pth').read_bytes()
+    Path('x.pth').write_bytes(data.replace(b'X\x06\x00\x00\x00weight', b'X' + length + b'weight'))
+    for reader in READERS.values():
+        refuse(lambda reader=reader: reader(Path('x.pth')), 'x.pth')  # type: ignore[misc]
+
+
+def test_a_zip_file_of_several_disks() -> None:
+    torch.save({'weight': torch.zeros(1)}, 'x.pth')
+    data = Path('x.pth').read_bytes()
+    place = data.rindex(b'PK\x06\x07') + 16  # the number of disks, of the zip64 locator
+    Path('x.pth').write_bytes(data[:place] + b'\x05' + data[place + 1 :])
+    for reader in READERS.values():
+        with contextlib.suppress(UserError):  # torch does not mind; what matters is that nothing else is raised
+            reader(Path('x.pth'))
+
+
+def test_a_legacy_file_cut_anywhere() -> None:
+    torch.save({'w': torch.zeros(1)}, 'y.pth', _use_new_zipfile_serialization=False)
+    data = Path('y.pth').read_bytes()
+    for size in range(2, len(data), 3):
+        Path('x.pth').write_bytes(data[:size])
+        refuse(lambda: weights.read_weights('x.pth'), 'x.pth')
+
+
 def test_keys_of_20000_parts_are_only_text() -> None:
     torch.save({'.'.join('a' * 20_000): torch.zeros(1)}, 'x.pth')
     refuse(lambda: weights.load_model_from(nn.Linear(2, 2), ['x.pth']), 'another architecture')
@@ -277,6 +305,18 @@ def test_npz_bombs(monkeypatch: pytest.MonkeyPatch) -> None:
     refuse(lambda: adm.open_samples(archive(shape, 64**3 * 3, method=zipfile.ZIP_DEFLATED)), 'expands')
     refuse(lambda: read_reference(archive((2**17,), 2**20, 'mu', '<f8', zipfile.ZIP_DEFLATED)), 'expands')
     assert adm.open_samples(archive(shape, 64**3 * 3)).shape == shape, 'memory-mapped: nothing expands'
+
+
+@pytest.mark.parametrize(
+    'header', ["{'shape': (1, }", "{'descr': '|u1'", '(' * 5000, '\0', "{'descr': '|u1', 'shape': (-1,)}"]
+)
+def test_npz_headers_that_are_no_dict(header: str) -> None:
+    content = b'\x93NUMPY\x01\x00' + len(header).to_bytes(2, 'little') + header.encode()
+    with zipfile.ZipFile('x.npz', 'w') as file:
+        file.writestr('arr_0.npy', content)
+        file.writestr('mu.npy', content)
+    refuse(lambda: adm.open_samples(Path('x.npz')), 'x.npz')
+    refuse(lambda: read_reference('x.npz'), 'x.npz')
 
 
 def test_npz_of_many_arrays() -> None:

@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
@@ -25,7 +26,7 @@ _LOCAL_HEADER = 30  # bytes of a zip entry's local header, before its name
 MOST_ARRAYS = 1000
 FREE = 2**28  # bytes that any array may take
 EXPANSION = 100  # times its compressed size that an array may take beyond that; images of one colour reach 1,000
-ERRORS = (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+ERRORS = (OSError, ValueError, EOFError, RuntimeError, MemoryError, TokenError, struct.error, zlib.error, zipfile.BadZipFile)
 Shape = tuple[int, ...]
 
 

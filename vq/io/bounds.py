@@ -18,9 +18,9 @@ DEEPEST = 100  # levels of containers; ours have at most 64
 
 def check_zip_size(path: Path) -> None:
     """Raise if the records of a torch zip file are much larger than the file. What is no zip file is left to its reader."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             claimed = sum(record.file_size for record in archive.infolist())
     except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):

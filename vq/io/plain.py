@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import pickle
 import re
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ from vq.io.writer import Writer
 
 _LEAVES = (str, bytes, int, float, bool, type(None), torch.Size, torch.dtype, torch.device)
 _DEEPEST = 64
+# what torch raises for damaged files; MemoryError and OverflowError for a length beyond the file, before any memory is taken
+DAMAGE = (
+    *(RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError),
+    *(MemoryError, OverflowError, struct.error),
+)
 
 
 def plain(value: Any, key: str) -> Any:
@@ -84,7 +90,7 @@ def _load(path: Path, mmap: bool) -> Any:
             f'{path} is refused: it holds more than tensors{what}, and loading it could run code',
             'If you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).',
         ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, TypeError, IndexError) as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error

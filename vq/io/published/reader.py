@@ -108,12 +108,12 @@ def _foreign_names(path: Path) -> list[str]:
     """The globals a torch file names that torch itself does not rebuild tensors with."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except (pickle.UnpicklingError, EOFError, UnicodeError, AssertionError, IndexError) as error:
+    except (pickle.UnpicklingError, EOFError, UnicodeError, AssertionError, IndexError, AttributeError, TypeError) as error:
         raise UserError(
             f'{path} is refused: its contents cannot be judged ({error})',
             'It was not written by torch.save with its usual settings. Save its tensors alone, where you trust it.',
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MemoryError, OverflowError, KeyError) as error:
         raise tensorfile.damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 
