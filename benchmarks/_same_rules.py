@@ -46,6 +46,12 @@ ADDED = (  # (entry, path that only the new side has, reason)
     ),
     ('*', 'trainer.model.generator.network.rope', 'the network is told how to place tokens, and the grid follows from them'),
     ('*', 'validator.model.generator.network.rope', 'the same'),
+    ('*', 'trainer.callbacks.checkpoint.keep_state', 'older checkpoints of photographs keep weights only'),
+    ('*', 'trainer.callbacks.CheckpointCallback.keep_state', 'the same, built'),
+)
+CHANGED = (  # (path, old value, new value, reason)
+    ('trainer.callbacks.checkpoint.keep_last', 3, 12, 'the published command validates the last 12'),
+    ('trainer.callbacks.CheckpointCallback.retention.keep_last', 3, 12, 'the same, built'),
 )
 
 
@@ -188,6 +194,10 @@ def is_added(difference: Difference, context: Context) -> bool:
     )
 
 
+def is_changed(difference: Difference, context: Context) -> bool:
+    return (difference.path, difference.old, difference.new) in [change[:3] for change in CHANGED]
+
+
 @dataclasses.dataclass(frozen=True)
 class Allowance:
     says: str
@@ -198,6 +208,7 @@ ALLOWED = (
     Allowance('The new side may leave out values that follow from the model: the paths in BOUND.', is_bound),
     Allowance('One side may leave out an argument if the other side sets it to the default of the first side.', is_default),
     Allowance('The new side may have the additions in ADDED, each with its entry and reason.', is_added),
+    Allowance('The new side may have the changed values in CHANGED, each with its reason.', is_changed),
 )
 
 

@@ -96,7 +96,7 @@ def test_a_marker_names_files_of_its_own_folder_only(checkpoint: Path, name: str
     refuse(lambda: checkpoints.load(checkpoint), 'iter_4 is not a complete checkpoint')
 
 
-@pytest.mark.parametrize('name', ['meta.json', 'model.safetensors', 'training.pt', 'config.json'])
+@pytest.mark.parametrize('name', ['meta.json', 'model.safetensors', 'config.json'])
 def test_a_marker_without_a_file_that_is_needed(checkpoint: Path, name: str) -> None:
     (checkpoint / name).unlink()
     reseal(checkpoint)

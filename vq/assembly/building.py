@@ -121,13 +121,13 @@ def load_frozen(model: nn.Module, context: RunContext) -> None:
                 module.load_pretrained()
 
 
-def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext) -> None:
-    """Load the files of ``--load-model-from``."""
+def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext, strict: bool = True) -> None:
+    """Load the files of ``--load-model-from``. Without ``strict``, keys that no file has keep their values."""
     if files:
         # published files have no digest of the tokenizer that they were trained on, so digests may be missing
         digests = [f'{name}.digest' for name, part in model.named_modules() if isinstance(part, FrozenTokenizer)]
         new = (*model.training_only_prefixes(), *digests)  # type: ignore[operator]
-        report = load_model_from(model, files, weights=weights, new_prefixes=new)  # type: ignore[arg-type]
+        report = load_model_from(model, files, strict, weights, new)  # type: ignore[arg-type]
         logger.info('%s', report.summary())
         context.meta['loaded'] = report.summary()
 

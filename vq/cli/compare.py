@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments
-from vq.cli.errors import command, printing
+from vq.cli.errors import command
 from vq.core.errors import UserError
 from vq.core.reading import read_json
+
+ONLY_PRINTS = True
 
 EXAMPLES = """
 examples:
@@ -41,7 +43,6 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 @command
-@printing
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
     records = {file: read(Path(file)) for file in dict.fromkeys(options.files)}

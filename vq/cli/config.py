@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments
-from vq.cli.errors import command, printing
+from vq.cli.errors import command
 from vq.core import environment
+
+ONLY_PRINTS = True
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -39,7 +41,6 @@ def _count(text: str) -> int:
 
 
 @command
-@printing
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = arguments.parse(parser, argv)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vq.core import output
 from vq.core.environment import COMMAND
 from vq.core.errors import UserError
 from vq.core.trust import Untrusted
@@ -34,10 +35,25 @@ class Main(Protocol):
 
 
 def command(body: Main) -> Main:
-    """Turn the errors of a command into messages and exit codes."""
+    """Turn the errors of a command into messages and exit codes. Lost output does not end the command; see vq/core/output.py.
+
+    A command whose output is lost to a full disk has exit code 1, unless its module sets ``OUTLIVES_OUTPUT``. A module that
+    sets ``ONLY_PRINTS`` does not mention a reader that has gone: ``vq.config CONFIG | head -1``.
+    """
 
     @functools.wraps(body)
     def run(argv: Sequence[str] | None = None) -> int:
+        with output.lasting() as out:
+            code = attempt(argv)
+            module = sys.modules[body.__module__]
+            quiet = getattr(module, 'ONLY_PRINTS', False) and not output.is_full(out)
+            if (lost := output.lost()) and not quiet:
+                to_log_file(logging.WARNING, f'output was lost: {lost}')
+                print(f'output was lost: {lost}', file=sys.stderr, flush=True)
+            outlives = getattr(module, 'OUTLIVES_OUTPUT', False)
+            return code or int(output.is_full(out) and not outlives)
+
+    def attempt(argv: Sequence[str] | None) -> int:
         try:
             return body(argv)
         except UserError as error:
@@ -56,24 +72,6 @@ def command(body: Main) -> Main:
             traceback.print_exc()
             say(f'{type(error).__name__}: {error}', 'This is not a usage error: the traceback above says where it happened.')
             return 1
-
-    return run
-
-
-def printing(body: Main) -> Main:
-    """A command whose only product is its output. It ends with 0 if nobody reads the rest: ``vq.config CONFIG | head -1``."""
-
-    @functools.wraps(body)
-    def run(argv: Sequence[str] | None = None) -> int:
-        try:
-            code = body(argv)
-            sys.stdout.flush()
-            return code
-        except BrokenPipeError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())  # else Python's own flush at the end fails again, with a message
-            os.close(nowhere)
-            return 0
 
     return run
 
@@ -98,11 +96,16 @@ def leave(message: str, hint: str, code: int, stopped: bool = False) -> None:
             json.dump(vars(Failure(message, hint, code, stopped, rank=os.environ.get('RANK'))), file)
 
 
+def to_log_file(level: int, text: str) -> None:
+    """A line of the run's log.txt alone."""
+    logger = logging.getLogger('vq')
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logger.makeRecord('vq', level, '', 0, text, (), None))
+
+
 def say(message: str, hint: str, code: int = 1) -> None:
     """Print an error, hint last, and write it to the run's log. ``code`` is the exit code that the process will have."""
     leave(message, hint, code)
-    logger = logging.getLogger('vq')
-    written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-    for handler in written:
-        handler.handle(logger.makeRecord('vq', logging.ERROR, '', 0, f'{message} {hint}', (), None))
+    to_log_file(logging.ERROR, f'{message} {hint}')
     print(f'error: {message}', *([hint] if hint else []), sep='\n', file=sys.stderr, flush=True)

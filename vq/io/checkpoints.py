@@ -28,7 +28,18 @@ from vq.io import atomic, plain, runs, spec, tensorfile
 from vq.io.atomic import MARKER
 from vq.io.digest import file_digest, file_digests
 from vq.io.formats import name_callbacks
-from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
+from vq.io.history import (
+    LATEST,
+    Retention,
+    expand,
+    is_complete,
+    is_resumable,
+    latest,
+    list_complete,
+    not_complete,
+    prune,
+    read_marker,
+)
 from vq.io.ranks import run_on_all_ranks
 from vq.io.sharded import local
 from vq.io.writer import Writer, disk_errors
@@ -199,6 +210,11 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
         raise UserError(
             f'{path} has checkpoint format {version}, and this vq ({vq.__version__}) reads up to {FORMAT_VERSION}',
             'Upgrade vq, or take a checkpoint it wrote.',
+        )
+    if not is_resumable(place):
+        raise UserError(
+            f'{path} keeps only weights: the state of its optimizers was deleted (keep_state of the checkpoint callback)',
+            'Resume from a newer checkpoint, or start a new run with --load-model-from.',
         )
     own = f'rank_{collectives.rank() if rank is None else rank}.pt'
     if verify:

@@ -68,6 +68,10 @@ def shard_name(index: int, count: int) -> str:
     return f'shard-{index:05d}-of-{count:05d}.safetensors'
 
 
+def is_shard_name(name: str) -> bool:
+    return re.fullmatch(r'shard-\d{5,}-of-\d{5,}\.safetensors', name) is not None
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder, complete or not."""
     path = folder / NAME

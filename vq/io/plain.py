@@ -78,7 +78,7 @@ def _load(path: Path, mmap: bool) -> Any:
     try:
         if path.suffix != '.safetensors':
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-        with path.open('rb') as file:  # torch would read a path of this suffix as safetensors, whatever the contents
+        with path.open('rb') as file:  # torch reads a path with this suffix as safetensors, whatever it holds
             return torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error)) or re.search(

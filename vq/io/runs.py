@@ -10,8 +10,12 @@
 6. the catalog of published tokenizers
 
 A folder counts if it is a checkpoint, a run, the ``checkpoints`` folder of a run, or contains ``model.safetensors``. A run
-means its latest complete checkpoint. A relative path to different runs in the working directory and in ``work_dirs`` is an
-error.
+means its latest complete checkpoint.
+
+Nothing in the working directory stands for a run or a catalog entry of the same name unless it is asked for: ``./NAME``. A
+name of a published tokenizer skips the third place. It is an error if a name is written without ``./``, is a run below
+``work_dirs``, and would mean something in the working directory: a path that is a run in both places, or a name whose run
+below ``work_dirs`` has no complete checkpoint.
 """
 
 from __future__ import annotations
@@ -47,6 +51,7 @@ class Run:
     checkpoint: Path | None = None  # the folder iter_N
     folder: Path | None = None  # the folder of the run
     trusted: bool = False
+    passed_over: str = ''  # newer checkpoints that are damaged, to be said when the weights are read
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> 
     existing = [place for place in _places(name, root) if place.exists()]
     usable = [run for place in existing if (run := _open(name, place, trust)) is not None]
     if usable:
-        _check_shadows(name, root, [run.weights for run in usable], existing)
+        _check_shadows(name, root, usable[0])
         return usable[0]
     if existing:
         raise _unusable(existing[0])
@@ -148,7 +153,9 @@ def _places(name: str, root: Path) -> list[Path]:
         places = [path]
     else:
         own = [root / name, root / 'dry_run' / name][:: -1 if dry_run() else 1]
-        places = [path, *own] if _is_path(name) else [*own, path]
+        published = catalog.find(name)
+        here = [] if published is not None and published.kind is not None else [path]
+        places = [path, *own] if _is_path(name) else [*own, *here]
         places.append(pretrained_root() / name)
     return places + [place.with_suffix('.safetensors') for place in places if place.suffix in _OTHERS]
 
@@ -159,10 +166,11 @@ def _open(name: str, place: Path, trust: bool) -> Run | None:
         own = place.parent if place.suffix == '.safetensors' and history.is_complete(place.parent) else None
         return Run(name, place, own, _folder_of(own), trust)
     checkpoint = atomic.standing(place, history.is_complete)
-    if checkpoint is None:
-        checkpoint = history.latest(place / 'checkpoints') or history.latest(place)
     if checkpoint is not None:
         return Run(name, checkpoint, checkpoint, _folder_of(checkpoint), trust)
+    for folder in (place / 'checkpoints', place):
+        if (newest := history.latest(folder)) is not None:
+            return Run(name, newest, newest, _folder_of(newest), trust, history.passed_over(folder))
     bare = place / 'model.safetensors'
     torn = place.name.startswith('iter_')  # an incomplete checkpoint is not read
     return Run(name, bare, None, None, trust) if bare.is_file() and not torn else None
@@ -172,14 +180,18 @@ def _folder_of(checkpoint: Path | None) -> Path | None:
     return checkpoint.parent.parent if checkpoint is not None and checkpoint.parent.name == 'checkpoints' else None
 
 
-def _check_shadows(name: str, root: Path, found: list[Path], existing: list[Path]) -> None:
-    """Raise if a relative path means one run in the working directory and another one below ``work_dirs``."""
-    here = Path(name).expanduser()
-    if not _is_path(name) or name.startswith(('.', '~')) or here.is_absolute() or len(found) < 2:
+def _check_shadows(name: str, root: Path, found: Run) -> None:
+    """Raise if a name or relative path means ``found`` in the working directory, and another run below ``work_dirs``."""
+    here, below = Path(name), root / name
+    if name.startswith(('.', '~')) or here.is_absolute() or not (found.weights == here or here in found.weights.parents):
         return
-    below = root / name
-    if here in existing and below in existing and here.is_dir() and below.is_dir() and here.resolve() != below.resolve():
-        raise UserError(f"'{name}' is a run here and in {root}", f'Write ./{name} or {below}.')
+    if here.is_dir() and _is_run(below) and here.resolve() != below.resolve():
+        lacking = '' if history.latest(below / 'checkpoints') else ', there without a complete checkpoint'
+        raise UserError(f"'{name}' is a run here and in {root}{lacking}", f'Write ./{name} or {below}.')
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / 'checkpoints').is_dir() or (folder / 'log.jsonl').is_file()
 
 
 def _converted(entry: catalog.Published) -> Path:
@@ -188,9 +200,10 @@ def _converted(entry: catalog.Published) -> Path:
         raise UserError(f"'{entry.name}' is not a tokenizer ({entry.about})", 'The parts that need it read it themselves.')
     file = pretrained_root() / entry.converted
     if not file.is_file():
+        here = f'. If ./{entry.name} is meant, write ./{entry.name}' if os.path.lexists(entry.name) else ''
         raise UserError(
             f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
-            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}',
+            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}{here}',
         )
     return file
 

@@ -227,5 +227,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, str(error)) from error
 
 
-def damaged(path: Path, why: str) -> UserError:
-    return UserError(f'{path} is damaged: {why}', 'Take another copy of it, or an older checkpoint (--load-from iter_N).')
+class Damaged(UserError):
+    """The content of a file is not what was written."""
+
+
+def damaged(path: Path, why: str) -> Damaged:
+    return Damaged(f'{path} is damaged: {why}', 'Take another copy of it, or an older checkpoint (--load-from iter_N).')
