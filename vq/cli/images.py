@@ -91,8 +91,8 @@ def append_line(file: Path, record: dict[str, Any]) -> None:
 
     now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S UTC')
     figures = '  '.join(f'{name} {show(value)}' for name, value in figures_of(record).items())
-    before = file.read_text() if file.is_file() else ''
-    atomic.write_text(file, f'{before}{now}  {figures}  {record["command"]}\n')
+    before = file.read_bytes() if file.is_file() else b''
+    atomic.write_bytes(file, before + f'{now}  {figures}  {record["command"]}\n'.encode())
 
 
 def figures_of(record: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ Deleted: intact checkpoints, evaluations, pictures, tokens. Set aside in ``NAME/
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -14,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from vq.core.reading import read_json
 from vq.io import atomic, history, manifest
 
 LOG = 'log.jsonl'
@@ -92,6 +92,6 @@ def _present(path: Path) -> list[Path]:
 def _is_config(path: Path) -> bool:
     """Whether a file is a composed config, which commands write into their folders."""
     try:
-        return path.suffix == '.json' and {'trainer', 'validator'} & set(json.loads(path.read_bytes())) != set()
+        return path.suffix == '.json' and {'trainer', 'validator'} & set(read_json(path)) != set()
     except (OSError, ValueError, TypeError):
         return False

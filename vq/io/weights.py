@@ -24,6 +24,7 @@ logger = logging.getLogger('vq')
 __all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
 
 _NESTS = ('state_dict', 'model')  # keys under which training checkpoints of other projects nest the weights
+_MOST_NESTS = 8  # one inside the other
 _WRAPPERS = ('module.', '_orig_mod.')  # prefixes that DDP and torch.compile add to every key
 
 
@@ -81,7 +82,9 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
 
 
 def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(value, dict) and not _is_state(value):
+    for _ in range(_MOST_NESTS):  # a dict can contain itself
+        if not isinstance(value, dict) or _is_state(value):
+            break
         inner = next((value[name] for name in _NESTS if isinstance(value.get(name), dict)), None)
         if inner is None:
             odd = next(
@@ -94,7 +97,7 @@ def _unwrap(value: Any, path: Path) -> dict[str, Tensor]:
                 f'{" or ".join(map(repr, _NESTS))}.',
             )
         value = inner
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not _is_state(value):
         raise UserError(f'{path} holds a {type(value).__name__}, not a state dict', 'Save module.state_dict() instead.')
     return dict(value)
 

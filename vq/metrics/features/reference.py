@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ import torch
 from torch import Tensor
 
 from vq.core.errors import UserError
-from vq.io import atomic
+from vq.core.reading import parse_json
+from vq.io import adm, atomic
 from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.pretrained import pretrained_root
@@ -120,11 +120,12 @@ def read_reference(name: str | Path) -> Reference:
 
 def _numpy_arrays(path: Path) -> dict[str, np.ndarray]:
     wanted = {'vq', *(name for pair in NAMES.values() for name in pair)}
+    adm.arrays_in(path)  # their sizes are checked before memory is taken
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if key in wanted or key.startswith('features_')}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path} is no readable .npz file: {error}', 'Fetch it again, or make it again.') from error
+    except adm.ERRORS as error:
+        raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or make it again.') from error
 
 
 def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -133,14 +134,35 @@ def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
     state = read_torch(path)
     if not isinstance(state, dict):
         raise UserError(f'{path} holds a {type(state).__name__}', "Give a file with 'mu' and 'sigma'.")
-    return {key: np.asarray(value) for key, value in state.items() if key in ('mu', 'sigma')}
+    try:
+        return {key: _array(key, value) for key, value in state.items() if key in ('mu', 'sigma')}
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is damaged: {error}', "Give a file with 'mu' and 'sigma'.") from error
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        return value.detach().double().numpy() if value.is_floating_point() else value.detach().numpy()
+    found = np.asarray(value)
+    if found.dtype == object:
+        raise TypeError(f"'{name}' is a {type(value).__name__}")
+    return found
 
 
 def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if 'vq' not in arrays:
         return {}
-    about: dict[str, Any] = json.loads(str(arrays['vq']))
-    if about.get('format') != FORMAT or about.get('format_version', 0) > FORMAT_VERSION:
+    try:
+        about: dict[str, Any] = parse_json(str(arrays['vq']))
+        if not isinstance(about, dict):
+            raise ValueError(f'it is a {type(about).__name__}')
+        version = about.get('format_version', 0)
+        for name, value in {'format_version': version, 'count': about.get('count', 0)}.items():
+            if value is not None and (type(value) is not int or value < 0):
+                raise ValueError(f"its '{name}' is {value!r:.40}")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: its description 'vq' cannot be read: {error}", REMAKE) from error
+    if about.get('format') != FORMAT or version is None or version > FORMAT_VERSION:
         raise UserError(
             f'{path} is of the format {about.get("format")} {about.get("format_version")}',
             f'This version reads {FORMAT} up to {FORMAT_VERSION}.',
@@ -169,7 +191,7 @@ def _rows(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 def _check(path: Path, field: str, mean: Tensor, covariance: Tensor) -> None:
     width = mean.numel()
-    if mean.ndim != 1 or tuple(covariance.shape) != (width, width):
+    if mean.ndim != 1 or not width or tuple(covariance.shape) != (width, width):
         raise UserError(
             f'{path}: the mean of {field} features is {tuple(mean.shape)}, the covariance {tuple(covariance.shape)}',
             'Fetch the file again, or make it again.',
