@@ -134,6 +134,15 @@ def _check(file: Path, expected: _Expected) -> None:
         )
 
 
+def recorded_digest(file: Path) -> tuple[str, str] | None:
+    """SHA-256 and date that ``digests.json`` records of a file in the folder of pretrained files; None without an entry."""
+    root = pretrained_root().absolute()
+    if not file.absolute().is_relative_to(root):
+        return None
+    known = _recorded(root).get(file.absolute().relative_to(root).as_posix(), {})
+    return (str(known['sha256']), str(known.get('date', 'an unknown day'))) if 'sha256' in known else None
+
+
 def _recorded(root: Path) -> dict[str, dict[str, Any]]:
     file = root / DIGESTS
     if not file.exists():

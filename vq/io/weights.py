@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vq.core.errors import UserError, listing, nearest
 from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
+from vq.io.pretrained import DIGESTS, recorded_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
 from vq.io.values import check_values
@@ -76,6 +77,12 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
     source = Source(file, sniff(file), read_digest(file), part)
     if recorded is not None and source.sha256 != recorded:
         raise tensorfile.damaged(file, 'its SHA-256 is not the one recorded when it was written')
+    fetched = recorded_digest(file)
+    if fetched is not None and source.sha256 != fetched[0]:
+        raise tensorfile.Damaged(
+            f'{file} has the SHA-256 {source.sha256:.12}, and {DIGESTS} recorded {fetched[0]:.12} on {fetched[1]}',
+            f'Fetch it again: tools/prepare_checkpoints.py NAME --force. If it was replaced on purpose, edit {DIGESTS}.',
+        )
     if source.kind == 'safetensors':
         return tensorfile.read_tensors(file), source
     return _unwrap(plain.read_torch(file, mmap=source.kind == 'torch'), file), source
