@@ -17,6 +17,7 @@ from torch import nn
 from vq.assembly import logs
 from vq.assembly.compose import checked, digest, runner_config
 from vq.core import config_json
+from vq.core.bindings import check_bound
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
 from vq.core.errors import UserError
@@ -98,6 +99,8 @@ def open_runner(
         load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
     if which == 'trainer' and 'validator' in config:
         context.validation = functools.partial(build_validation, config, context)
+        # also of a run without evaluation: what does not fit would be found by vq.val, after the training
+        check_bound(VQRunnerRegistry, {**checked(config, 'validator'), 'model': model}, 'validator')
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
 
