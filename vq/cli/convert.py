@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('tools/convert_checkpoints.py')
     environment.prepare()
     file = Path(options.file).expanduser()
     if not options.suffix and not options.output:

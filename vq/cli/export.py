@@ -33,6 +33,7 @@ def make_parser() -> Any:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('tools/export_hugging_face.py')
     environment.prepare()
     generator, source = load_generator(options.run, options.weights, options.trust)
     folder = Path(options.folder).expanduser()

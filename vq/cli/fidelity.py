@@ -52,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('tools/fidelity.py')
     environment.prepare()
     from vq.assembly import building, logs
     from vq.cli import results

@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import logging
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -54,8 +53,6 @@ def measure(
     from vq.io import atomic
     from vq.runners.images import ImagesValidator
 
-    if int(os.environ.get('WORLD_SIZE', '1') or 1) > 1:
-        choices = {'strategy': 'ddp', **choices}
     if options.batch_size is not None:
         choices['batch_size'] = options.batch_size
     options.config = config_file

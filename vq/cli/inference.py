@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
+    environment.need_one_process('vq.inference')
     environment.prepare()
     import numpy
     import torch

@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('tools/prepare_checkpoints.py')
     from vq.assembly import logs
     from vq.io.download import on_another_host
     from vq.io.pretrained import pretrained_root

@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options, parent = make_parser().parse_args(argv), os.getppid()
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.compose import compose
@@ -65,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     trainer.resumed = find_resume(folder, options, trainer, restarted)
     trainer.run()
     if trainer.stop_requested:
-        message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
+        why = 'stopped by a signal' if os.getppid() == parent else 'stopped, because the launcher of this rank has gone,'
+        message = f'{why} after step {trainer.step} of {trainer.iters}'
         hint = 'Go on with the same command and --auto-resume.'
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)

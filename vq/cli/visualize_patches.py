@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, lowest in (('codes', 1), ('patches', 1), ('context', 0), ('codebook', 0)):
         if getattr(options, name) < lowest:
             parser.error(f'--{name} is {lowest} or more')
+    environment.need_one_process('tools/visualize_patches.py')
     environment.prepare()
     from vq.assembly import building, logs
     from vq.assembly.compose import compose

@@ -73,7 +73,7 @@ def autoencoder(given: Given) -> Config:
     without = dict.fromkeys(('l2', 'ssim_uniform', 'lpips', 'features', 'window'))
     return merge(
         photo_data(given),
-        strategy(given, strategy='ddp', precision='bf16'),
+        strategy(given, precision='bf16'),
         photo_runner(given, model, dict(tokenizer=dict(adam, schedule=schedule)), tiny, ema=0.9999, evaluate=None),
         dict(validator=dict(metrics=without)),
     )
