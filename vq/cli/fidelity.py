@@ -26,6 +26,7 @@ examples:
   python tools/fidelity.py imagenet samples/ --train --figures fid
 """
 
+SMALL = 'vq-small'  # the name of the feature network of dry runs
 THEIRS = {  # our name -> the switch of torch-fidelity, and its name for the figure
     'fid': ('fid', 'frechet_inception_distance'),
     'inception_score': ('isc', 'inception_score_mean'),
@@ -81,6 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         shown['difference'] = {'results': {name: mine[name] - theirs[name] for name in theirs}}
     line = shlex.join(['python', 'tools/fidelity.py', *(sys.argv[1:] if argv is None else argv)])
     record |= {'torch_fidelity': {**theirs, 'version': package.__version__}, 'weights_file': str(file), 'command': line}
+    record.setdefault('random_weights', environment.dry_run())
     record.setdefault('results', {f'torch_fidelity_{name}': value for name, value in theirs.items()})
     atomic.write_json(folder / 'fidelity.json', record)
     images.append_line(folder / 'torch_fidelity.txt', {'results': theirs, 'command': line})
@@ -100,11 +102,16 @@ def torch_fidelity() -> Any:
 
 
 def weights_file() -> Path:
-    """The weights of both networks. Checked first to hold only tensors, because torch-fidelity unpickles the file."""
+    """The weights of both networks. Checked first to hold only tensors, because torch-fidelity unpickles the file.
+
+    A dry run has a small network with random weights, which it registers with torch-fidelity.
+    """
     from vq.io.plain import read_torch
     from vq.io.pretrained import pretrained_file
     from vq.teachers.inception import FILE
 
+    if environment.dry_run():
+        return Path('random weights')
     file = pretrained_file(FILE)
     read_torch(file, mmap=True)
     return file
@@ -143,21 +150,47 @@ def measure(package: Any, options: argparse.Namespace, validator: Any, file: Pat
     size = min([1000, *counts])
     if options.figures.count('kid') and size < 1000:
         logger.warning('kid: subsets of %d instead of 1000, because there are no more images', size)
-    spoken = io.StringIO()
-    with contextlib.redirect_stdout(spoken):
+    network = small_network() if environment.dry_run() else {'feature_extractor_weights_path': str(file)}
+    with contextlib.redirect_stdout(io.StringIO()):
         found = package.calculate_metrics(
             input1=first,
             input2=second,
             cuda=torch.cuda.is_available(),
             batch_size=options.batch_size or 64,
-            feature_extractor_weights_path=str(file),
             isc_splits=options.splits,
             kid_subset_size=size,
             save_cpu_ram=True,
             verbose=False,
+            **network,
             **wanted,
         )
     return {name: float(found[key]) for name, (_, key) in THEIRS.items() if name in options.figures}
+
+
+def small_network() -> dict[str, Any]:
+    """The feature network of dry runs as torch-fidelity's: its settings."""
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+    from vq.teachers.small import SmallFeatures
+
+    class Small(FeatureExtractorBase):  # type: ignore[misc]
+        def __init__(self, name: str, wanted: Sequence[str], **_: Any) -> None:
+            super().__init__(name, wanted)
+            self.network = SmallFeatures()
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return 'pooled', 'logits'
+
+        def forward(self, image: Any) -> tuple[Any, ...]:
+            found = self.network(image)
+            return tuple(getattr(found, name) for name in self.features_list)
+
+    if SMALL not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor(SMALL, Small)
+    layers = {'feature_layer_fid': 'pooled', 'feature_layer_kid': 'pooled', 'feature_layer_isc': 'logits'}
+    return {'feature_extractor': SMALL, **layers}
 
 
 if __name__ == '__main__':

@@ -23,6 +23,10 @@ _NESTS = ('state_dict', 'model')  # under which others keep the weights of a tra
 _WRAPPERS = ('module.', '_orig_mod.')  # what DDP and torch.compile put before every key
 
 
+class Misfit(UserError):
+    """Weights of another architecture."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """Where weights came from."""
@@ -109,9 +113,22 @@ def load_model_from(
     Keys of the module that no file has are an error, unless they stand under ``module.frozen_prefixes()`` or
     ``new_prefixes``, or ``strict`` is false. So are keys of another shape, unless new. Keys it does not know are reported.
     """
-    target: dict[str, Tensor] = module.state_dict()
-    if any(value.is_meta for value in target.values()):
+    if any(value.is_meta for value in module.state_dict().values()):
         raise ValueError('the module is on the meta device: give it memory (to_empty) before its weights')
+    report, fitting = compare(module, paths, strict, weights, new_prefixes)
+    module.load_state_dict(fitting, strict=False)
+    return report
+
+
+def compare(
+    module: nn.Module,
+    paths: Sequence[str | Path | Run],
+    strict: bool = True,
+    weights: Weights = 'auto',
+    new_prefixes: Iterable[str] = (),
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """The report of ``load_model_from``, and the tensors to load. The module is not changed; it can be on the meta device."""
+    target: dict[str, Tensor] = module.state_dict()
     frozen = checkpoints.frozen_prefixes(module)
     fresh = tuple(new_prefixes)
     report = LoadReport([], [], [], [], [])
@@ -125,7 +142,7 @@ def load_model_from(
     fitting = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
     report.loaded = list(fitting)
     report.unexpected = [key for key in merged if key not in target]
-    tied = {target[key].data_ptr() for key in fitting if target[key].numel()}
+    tied = {_place(target[key]) for key in fitting if target[key].numel()}
     for key in target:
         if key in fitting:
             continue
@@ -134,7 +151,7 @@ def load_model_from(
             (report.new if checkpoints.stands_under(key, fresh) else report.mismatched).append(
                 key if checkpoints.stands_under(key, fresh) else shapes
             )
-        elif target[key].numel() and target[key].data_ptr() in tied:
+        elif target[key].numel() and _place(target[key]) in tied:
             report.loaded.append(key)  # the same tensor under a second name
         elif checkpoints.stands_under(key, frozen):
             report.frozen.append(key)
@@ -144,8 +161,12 @@ def load_model_from(
             report.missing.append(key)
     if (strict and (report.missing or report.mismatched)) or (target and not fitting):
         raise _misfit(report, len(target))
-    module.load_state_dict(fitting, strict=False)
-    return report
+    return report, fitting
+
+
+def _place(value: Tensor) -> tuple[int, int]:
+    """Equal for tied tensors, also on the meta device."""
+    return value.untyped_storage()._cdata, int(value.storage_offset())
 
 
 def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -156,7 +177,7 @@ def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str,
     return tensors
 
 
-def _misfit(report: LoadReport, total: int) -> UserError:
+def _misfit(report: LoadReport, total: int) -> Misfit:
     files = ', '.join(str(source.path) for source in report.sources) or 'no file'
     another = bool(report.mismatched) or 2 * len(report.loaded) < total - len(report.frozen)
     lines = [
@@ -171,7 +192,7 @@ def _misfit(report: LoadReport, total: int) -> UserError:
         lines.append(f'{len(report.missing)} missing: {_first(report.missing)}{near}')
     if report.unexpected:
         lines.append(f'{len(report.unexpected)} unexpected: {_first(report.unexpected)}')
-    return UserError('\n  '.join(lines), 'Use the config these weights were trained with, or load what fits: strict=False.')
+    return Misfit('\n  '.join(lines), 'Use the config these weights were trained with, or load what fits: strict=False.')
 
 
 def _first(keys: Sequence[str], most: int = 3) -> str:

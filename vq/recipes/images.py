@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
 from vq.recipes.parts import code_sizes, data, datasets, of_types, photo_runner, strategy
 
+SMALL = dict(_delete_=True, type='SmallFeatures')  # the feature network of dry runs
+
 # pieces for users' configs
 
 
@@ -54,14 +56,19 @@ def dataset_statistics(
     """Statistics of a dataset, for FID and related figures. ``vq.fid`` composes this config."""
     part = dict(type='FIDInception') if network is None else given.load(network, 'network')
     writer = dict(type='StatisticsWriter', network=part, features=features, dataset=dict(split='train') if train else {})
-    tiny = dict(dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32))
+    tiny = dict(dataset=digits(train), network=SMALL, dataloader=dict(num_workers=0, batch_size_in_total=False))
     return merge(data(given, val_batch_size=64), strategy(given), dict(validator=writer, tiny=dict(validator=tiny)))
 
 
-def _over_images(given: Given, dataset: Part, metrics: Part, workers: int, batch_size: int, **more: Any) -> Config:
+def digits(train: bool) -> Part:
+    """The embedded images that stand for a split of any dataset in dry runs."""
+    return dict(_delete_=True, type='DigitsDataset', split='train' if train else 'validation', image_size=32)
+
+
+def _over_images(given: Given, dataset: Part, metrics: Part, workers: int, batch_size: int, tiny: Part, **more: Any) -> Config:
     loading = dict(batch_size=batch_size, num_workers=workers)
     validator = dict(type='ImagesValidator', dataset=dataset, dataloader=loading, metrics=metrics, **more)
-    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(dataloader=dict(num_workers=0)))))
+    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(tiny, dataloader=dict(num_workers=0)))))
 
 
 @recipe(datasets, strategy, hides=('dataset',))
@@ -94,7 +101,10 @@ def image_figures(
     metric: Part = dict(type='FeatureMetric', network=dict(type='FIDInception'), images='input', **statistics)
     more = dict(reference=against) if against is not None and compares else {}
     source = dict(type='ImagesDataset', source=images)
-    return _over_images(given, source, dict(features=metric), workers, batch_size, **more)
+    tiny: Part = dict(metrics=dict(features=dict(network=SMALL)))
+    if reference_dataset is not None and compares:
+        tiny['reference'] = digits(train)
+    return _over_images(given, source, dict(features=metric), workers, batch_size, tiny, **more)
 
 
 @recipe(strategy)
@@ -114,4 +124,5 @@ def image_pairs(
     if lpips is not None:
         metrics['lpips'] = dict(type='LPIPSMetric', net=lpips)
     pairs = dict(type='PairsDataset', first=first, second=second, common=common)
-    return _over_images(given, pairs, metrics, num_workers, batch_size)
+    tiny = {} if lpips is None else dict(metrics=dict(lpips=dict(net='squeeze')))
+    return _over_images(given, pairs, metrics, num_workers, batch_size, tiny)
