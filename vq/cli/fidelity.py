@@ -1,4 +1,4 @@
-"""The figures of torch-fidelity, as a cross-check of ours: ``python tools/fidelity.py REFERENCE IMAGES [--ours]``."""
+"""The figures of torch-fidelity, as a cross-check of ours: ``python -m vq.tools.fidelity REFERENCE IMAGES [--ours]``."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
-  python tools/fidelity.py originals/ samples.npz
-  python tools/fidelity.py imagenet samples.npz --config-options image_size:256 --ours
-  python tools/fidelity.py imagenet samples/ --train --figures fid
+  python -m vq.tools.fidelity originals/ samples.npz
+  python -m vq.tools.fidelity imagenet samples.npz --config-options image_size:256 --ours
+  python -m vq.tools.fidelity imagenet samples/ --train --figures fid
 """
 
 SMALL = 'vq-small'  # the name of the feature network of dry runs
@@ -36,14 +36,14 @@ THEIRS = {  # our name -> the switch of torch-fidelity, and its name for the fig
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/fidelity.py',
-        'FID, Inception Score and KID by torch-fidelity, on one device, with the weights tools/fid.py uses.',
+        'vq.tools.fidelity',
+        'FID, Inception Score and KID by torch-fidelity, on one device, with the weights vq.tools.fid uses.',
     )
     parser.epilog = EXAMPLES
     parser.add_argument('reference', metavar='REFERENCE', help='a dataset (imagenet, digits, or a config file), or images')
     parser.add_argument('images', metavar='IMAGES', help='a folder of images, or an .npz file of samples')
     parser.add_argument('--train', action='store_true', help='the training split of the dataset')
-    parser.add_argument('--ours', action='store_true', help='measure with tools/fid.py too, and print both')
+    parser.add_argument('--ours', action='store_true', help='measure with vq.tools.fid too, and print both')
     parser.add_argument('--figures', nargs='+', choices=[*THEIRS], default=['fid', 'inception_score'], metavar='FIGURE')
     parser.add_argument('--splits', type=int, default=10, help='of the Inception Score; with 1, image order has no effect')
     images.add_common(parser, 'work_dirs/fidelity/IMAGES')
@@ -53,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
-    environment.need_one_process('tools/fidelity.py')
+    environment.need_one_process('vq.tools.fidelity')
     environment.prepare()
     from vq.assembly import building, logs
     from vq.cli import results
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         mine = {name: ours[name] for name in theirs}
         shown = {'ours': {'results': mine}, **shown}
         shown['difference'] = {'results': {name: mine[name] - theirs[name] for name in theirs}}
-    line = shlex.join(['python', 'tools/fidelity.py', *(sys.argv[1:] if argv is None else argv)])
+    line = shlex.join(['python', '-m', 'vq.tools.fidelity', *(sys.argv[1:] if argv is None else argv)])
     record |= {'torch_fidelity': {**theirs, 'version': package.__version__}, 'weights_file': str(file), 'command': line}
     record.setdefault('random_weights', environment.dry_run())
     record.setdefault('results', {f'torch_fidelity_{name}': value for name, value in theirs.items()})
@@ -96,7 +96,7 @@ def torch_fidelity() -> Any:
     except ImportError as error:
         raise UserError(
             f'torch-fidelity cannot be imported: {error}',
-            'Install it: pip install torch-fidelity. tools/fid.py works without it.',
+            "Install it: pip install 'vq[peers]'. vq.tools.fid works without it.",
         ) from error
     return package
 
@@ -129,7 +129,7 @@ def choices_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def build(options: argparse.Namespace, choices: Mapping[str, Any]) -> Any:
-    """The runner with both datasets, as tools/fid.py builds it."""
+    """The runner with both datasets, as vq.tools.fid builds it."""
     from vq.assembly.building import build_runner
     from vq.assembly.compose import compose
 

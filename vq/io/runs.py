@@ -190,7 +190,7 @@ def _converted(entry: catalog.Published) -> Path:
     if not file.is_file():
         raise UserError(
             f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
-            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}',
+            f'Fetch and convert it: python -m vq.tools.prepare_checkpoints {entry.name}',
         )
     return file
 

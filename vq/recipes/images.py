@@ -84,7 +84,7 @@ def image_figures(
     batch_size: Annotated[int, 'images per batch and rank'] = 64,
     num_workers: Annotated[int | None, 'worker processes that load images; None: 4, and 0 for files of samples'] = None,
 ) -> Config:
-    """Figures of existing images, such as samples of a generator. ``tools/fid.py`` composes this config."""
+    """Figures of existing images, such as samples of a generator. ``vq.tools.fid`` composes this config."""
     against: Part | None = None
     if reference_dataset is not None:
         against = {
@@ -118,7 +118,7 @@ def image_pairs(
     batch_size: Annotated[int, 'images per batch and rank'] = 32,
     num_workers: Annotated[int, 'worker processes that load images'] = 4,
 ) -> Config:
-    """How close the images of two folders are, matched by name. ``tools/pairs.py`` composes this config."""
+    """How close the images of two folders are, matched by name. ``vq.tools.pairs`` composes this config."""
     similarity = of_types(psnr='PSNRMetric', ssim='SSIMMetric', ssim_uniform='UniformSSIMMetric')
     metrics = {**similarity, **of_types(l1='L1Metric', mse='MSEMetric')}
     if lpips is not None:

@@ -37,7 +37,7 @@ def vqgan(
         tokenizer:      |x - x'| + LPIPS(x, x') + mse(code, sg(z)) + 0.25 mse(sg(code), z) - weight * E D(x')
         discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
 
-    Needs two files of pretrained weights: python tools/prepare_checkpoints.py lpips torchvision-vgg16
+    Needs two files of pretrained weights: python -m vq.tools.prepare_checkpoints lpips torchvision-vgg16
     """
     photos, small = photo_data(given), dict(width=8, depth=2)
     if 'StyleGAN2' in discriminator['type']:

@@ -268,7 +268,7 @@ class FIDInception(FeatureNetwork):
         if odd:
             raise UserError(
                 f'{source} is not the Inception network of FID\n  missing, or of another shape: {listing(odd, most=4)}',
-                f'Give {Path(FILE).name} of pytorch-fid: python tools/prepare_checkpoints.py pytorch-fid',
+                f'Give {Path(FILE).name} of pytorch-fid: python -m vq.tools.prepare_checkpoints pytorch-fid',
             )
         for name, module in convolutions.items():
             module.fold(*(published[f'{name}.{leaf}'] for leaf in leaves))

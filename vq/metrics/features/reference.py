@@ -123,7 +123,7 @@ def read_reference(name: str | Path) -> Reference:
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
-            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: tools/fid.py.",
+            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: vq.tools.fid.",
         )
     rows = {
         key.removeprefix('features_'): torch.from_numpy(np.asarray(value))
