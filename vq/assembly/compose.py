@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.assembly.callbacks import refuse_moved, settle_callbacks, settle_runner, tell_moved
+from vq.assembly.ranks import settle_strategy
 from vq.core import trust
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
@@ -55,6 +56,7 @@ def compose(
         for runner in ('trainer', 'validator'):
             if 'strategy' in config.get(runner, {}):
                 config[runner]['strategy']['precision'] = 'bf16'
+    settle_strategy(config)
     return config
 
 

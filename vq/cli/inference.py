@@ -28,6 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
+    environment.need_one_process('vq.inference')
     environment.prepare()
     import numpy
     import torch
@@ -55,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     validator = building.build_runner(config, 'validator', 0)
     folder = Path(options.output)
     building.make_folder(folder)
-    context = RunContext('inference', folder)
+    context = RunContext('inference', folder, full=building.full_form(options, 'validator'))
     tokenizer = getattr(validator.model, 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{type(validator.model).__name__} has no tokenizer', 'Give the config of an image tokenization task.')

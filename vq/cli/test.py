@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='also write input, reconstruction and error of each sample, and the worst and best, as PNG',
     )
     parser.add_argument(
-        '--samples', action='store_true', help='also write all reconstructions as samples.npz, for tools/fid.py and ADM'
+        '--samples', action='store_true', help='also write all reconstructions as samples.npz, for vq.tools.fid and ADM'
     )
     parser.add_argument('--num-samples', type=int, default=None, help='only the first N samples of the split')
     return parser

@@ -48,7 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = arguments.parse(make_parser(), argv)
+    options, parent = arguments.parse(make_parser(), argv), os.getppid()
     environment.prepare()
     from vq.assembly import building, logs
     from vq.assembly.compose import compose
@@ -89,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
         trainer.run()
     if trainer.stop_requested:
-        message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
+        why = 'stopped by a signal' if os.getppid() == parent else 'stopped, because the launcher of this rank has gone,'
+        message = f'{why} after step {trainer.step} of {trainer.iters}'
         hint = 'Go on with the same command and --auto-resume.'
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)

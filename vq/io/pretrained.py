@@ -47,7 +47,7 @@ def pretrained_file(path: str | Path) -> Path:
     source = next(remote.source for remote in owner.files if remote.path == known)
     raise UserError(
         f'the pretrained file {file} is missing ({owner.about}; {source})',
-        f'Fetch it: python tools/prepare_checkpoints.py {owner.name}',
+        f'Fetch it: python -m vq.tools.prepare_checkpoints {owner.name}',
     )
 
 

@@ -27,6 +27,7 @@ class RunContext:
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     preflight: bool = False  # check data, metrics and a checkpoint before the first step
     validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
+    full: Callable[[], Task] | None = None  # in a dry run: builds the model of the full form on the meta device
 
     def prepare(self) -> None:
         """Make the folder and write the composed config into it."""
