@@ -11,7 +11,7 @@ from typing import Any
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
 
 logger = logging.getLogger('vq')
 
@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     damaged = history.list_damaged(folder / 'checkpoints')
     if damaged and not options.load_model_from and building.is_first_process():
         logger.warning('not validated: %s', history.describe_damaged(damaged))
+    tell_differences(options, config, context)
     found: dict[str, dict[str, Any]] = {}
     try:
         validator.setup()
@@ -90,11 +92,11 @@ def find_targets(folder: Path, options: argparse.Namespace) -> dict[str, list[st
     from vq.io import history
 
     if options.load_from:
-        return {
-            path.name: [*options.load_model_from, str(path)]
-            for pattern in options.load_from
-            for _, path in history.expand(folder / 'checkpoints', Path(pattern).name)
-        }
+        names = [Path(pattern).name for pattern in options.load_from]
+        found, missing = history.expand(folder / 'checkpoints', *names)
+        if missing:
+            logger.warning('%s has no complete checkpoint %s; the others are validated', folder, listing(missing))
+        return {path.name: [*options.load_model_from, str(path)] for _, path in found}
     if options.load_model_from:
         return {'given': list(options.load_model_from)}
     paths = [path for _, path in history.list_complete(folder / 'checkpoints')]

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import itertools
-import json
 import math
 import re
 import warnings
@@ -18,25 +17,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vq.core.errors import ConfigError, UserError, listing, nearest
+from vq.core.reading import read_bytes, read_json
 from vq.io import atomic
 from vq.io.atomic import MARKER
 
 LATEST = 'latest'
 METRICS = 'metrics.json'  # written after the marker, so not one of the files it lists
-_NAME = re.compile(r'iter_(\d+)')
+_NAME = re.compile(r'iter_(\d{1,18})')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
 _MOST_NAMES = 100_000
+_LONGEST_NUMBER = 18  # digits of a step in a pattern
+_STATE = re.compile(r'training\.pt|rank_\d+\.pt|optimizer(_\d+)?\.(json|safetensors)')  # files of drop_state
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:
     """The content of the completion marker; ``None`` if it is missing or cannot be read."""
     try:
-        marker = json.loads((path / MARKER).read_bytes())
-        sizes = [entry['size'] for entry in marker['files'].values()]
+        marker: dict[str, Any] = read_json(path / MARKER)
+        sizes = {name: entry['size'] for name, entry in marker['files'].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return marker if all(type(size) is int for size in sizes) else None
+    sound = all(type(size) is int and Path(name).name == name and '\0' not in name for name, size in sizes.items())
+    return marker if sizes and sound else None
 
 
 def is_complete(path: Path) -> bool:
@@ -50,7 +53,7 @@ def faulty_sizes(path: Path, marker: dict[str, Any]) -> list[str]:
     found = []
     for name, entry in marker['files'].items():
         try:
-            size = (path / Path(name).name).stat().st_size
+            size = (path / name).stat().st_size
         except OSError:
             found.append(f'{name} is missing')
             continue
@@ -93,8 +96,8 @@ def step_of(path: Path) -> int:
 
 def _named_latest(folder: Path) -> str:
     try:
-        return (folder / LATEST).read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        return read_bytes(folder / LATEST).decode().strip()
+    except (OSError, ValueError):
         return ''
 
 
@@ -124,29 +127,45 @@ def latest(folder: Path) -> Path | None:
     return known[-1][1] if known else None
 
 
-def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    """The complete checkpoints that match a name, a brace or glob pattern, 'latest' or 'all', in order of step."""
+def expand(folder: Path, *patterns: str) -> tuple[list[tuple[int, Path]], list[str]]:
+    """The complete checkpoints that match names, brace or glob patterns, 'latest' or 'all', in order of step; and the names
+    without a complete checkpoint. It is an error if all are without. A shell may have expanded the braces before.
+    """
     known = list_complete(folder)
-    if pattern == 'latest':
-        newest = latest(folder)
-        chosen = [item for item in known if item[1] == newest]
-    elif pattern == 'all':
-        chosen = known
-    else:
-        names = set(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1))
-        if len(names) > _MOST_NAMES:
-            raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
-        globs = [name for name in names if '*' in name or '?' in name]
-        chosen = [
-            (step, path)
-            for step, path in known
-            if f'iter_{step}' in names or any(fnmatch.fnmatchcase(f'iter_{step}', glob) for glob in globs)
-        ]
+    chosen: dict[int, Path] = {}
+    missing: list[str] = []
+    for pattern in patterns:
+        if pattern == 'latest':
+            newest = latest(folder)
+            matches = {step: path for step, path in known if path == newest}
+        elif pattern == 'all':
+            matches = dict(known)
+        else:
+            matches, without = _matches(known, pattern)
+            missing += without
+        chosen |= matches
     if not chosen:
         there = [f'iter_{step}' for step, _ in known]
         hint = f'There are: {", ".join(there[:20])}{", ..." if len(there) > 20 else ""}.' if there else 'There is none yet.'
-        raise UserError(f"no complete checkpoint in {folder} is called '{pattern}'{nearest(pattern, there)}", hint)
-    return chosen
+        asked = ', '.join(f"'{pattern}'" for pattern in patterns)
+        raise UserError(f'no complete checkpoint in {folder} is called {asked}{nearest(patterns[0], there)}', hint)
+    return sorted(chosen.items()), missing
+
+
+def _matches(known: list[tuple[int, Path]], pattern: str) -> tuple[dict[int, Path], list[str]]:
+    """The checkpoints of a brace or glob pattern, and its names without a checkpoint."""
+    names = list(dict.fromkeys(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1)))
+    if len(names) > _MOST_NAMES:
+        raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
+    by_name = {f'iter_{step}': (step, path) for step, path in known}
+    found: dict[int, Path] = {}
+    missing = []
+    for name in names:
+        is_glob = '*' in name or '?' in name
+        hits = fnmatch.filter(by_name, name) if is_glob else [name] if name in by_name else []
+        found |= dict(by_name[hit] for hit in hits)
+        missing += [] if hits else [name]
+    return found, missing
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
@@ -164,6 +183,8 @@ def _alternatives(text: str) -> Iterator[str]:
     if match is None:
         yield from text.split(',')
         return
+    if any(len(end or '') > _LONGEST_NUMBER for end in match.groups()):
+        raise UserError(f"'{text:.40}...' is no range of steps", f'Steps have at most {_LONGEST_NUMBER} digits.')
     first, last = int(match.group(1)), int(match.group(2))
     step = abs(int(match.group(3) or 1)) or 1
     padded = any(re.match(r'-?0\d', end) for end in match.groups()[:2])
@@ -176,7 +197,8 @@ def _alternatives(text: str) -> Iterator[str]:
 class Retention:
     """Which checkpoints are kept: the last ``keep_last``, the ``keep_best`` by a metric, multiples of ``keep_every``.
 
-    ``keep_last=None`` keeps all. The latest checkpoint is always kept.
+    ``keep_last=None`` keeps all. The latest checkpoint is always kept. The newest ``keep_state`` checkpoints can be resumed
+    from; older ones keep weights only. None: all can.
     """
 
     keep_last: int | None = None
@@ -184,6 +206,7 @@ class Retention:
     best_metric: str | None = None
     best_is: Literal['max', 'min'] = 'max'
     keep_every: int | None = None
+    keep_state: int | None = None
 
     def __post_init__(self) -> None:
         if self.keep_best and self.best_metric is None:
@@ -193,7 +216,7 @@ class Retention:
             )
         if self.best_is not in ('max', 'min'):
             raise ConfigError(f"best_is is {self.best_is!r}, and 'max' or 'min' is needed", "Say best_is='max' or 'min'.")
-        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1)):
+        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1), ('keep_state', 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f'{name} is {value}, and at least {least} is needed', 'Give a larger number, or None.')
@@ -203,9 +226,14 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
     """Delete the complete checkpoints that ``retention`` does not keep, on the first rank only. Returns their paths."""
     from vq.core import collectives
 
-    if not collectives.is_main() or retention.keep_last is None:
+    if not collectives.is_main():
         return []
     known = list_complete(folder)
+    if retention.keep_state is not None:
+        for _, path in known[: -retention.keep_state]:
+            drop_state(path)
+    if retention.keep_last is None:
+        return []
     kept = {path for step, path in known if retention.keep_every and step % retention.keep_every == 0}
     kept |= {path for _, path in known[max(0, len(known) - retention.keep_last) :]}
     kept |= set(_best(known, retention))
@@ -222,6 +250,31 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
     return removed
 
 
+def drop_state(path: Path) -> None:
+    """Delete the state of optimizers and random generators of a checkpoint. Weights stay, and the checkpoint is complete.
+
+    The marker is replaced first: a kill in between leaves files that the marker does not list, for the next call.
+    """
+    marker = read_marker(path)
+    if marker is None:
+        return
+    weights = {name: entry for name, entry in marker['files'].items() if not _STATE.fullmatch(name)}
+    try:
+        if len(weights) < len(marker['files']):
+            atomic.write_json(path / MARKER, {**marker, 'files': weights})
+        for file in path.iterdir():
+            if _STATE.fullmatch(file.name) and file.name not in weights:
+                file.unlink(missing_ok=True)
+    except OSError as error:  # costs disk space, not the run
+        warnings.warn(f'the state of optimizers in {path} cannot be deleted: {error}', stacklevel=2)
+
+
+def is_resumable(path: Path) -> bool:
+    """Whether a complete checkpoint has the state of optimizers and random generators."""
+    marker = read_marker(path)
+    return marker is not None and 'training.pt' in marker['files']
+
+
 def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
     if retention.best_metric is None:
         return []
@@ -233,14 +286,25 @@ def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
 def note_metrics(path: Path, metrics: Mapping[str, float]) -> None:
     """Add validation metrics of a checkpoint to its ``metrics.json``, which ``prune`` reads."""
     target = path / METRICS
-    known = json.loads(target.read_bytes()) if target.is_file() else {}
+    try:
+        known = _metrics_in(target) if target.exists() else {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f'{target} is damaged ({error}): the metrics in it are lost, and it is written anew', stacklevel=2)
+        known = {}
     atomic.write_json(target, {**known, **metrics})
+
+
+def _metrics_in(file: Path) -> dict[str, Any]:
+    known = read_json(file)
+    if not isinstance(known, dict):
+        raise ValueError(f'it holds a {type(known).__name__}')
+    return known
 
 
 def _metric(path: Path, name: str) -> float:
     try:
-        return float(json.loads((path / METRICS).read_bytes()).get(name, math.nan))
-    except (OSError, ValueError):  # not validated yet
+        return float(_metrics_in(path / METRICS).get(name, math.nan))
+    except (OSError, ValueError, TypeError, OverflowError):  # not validated yet, or damaged
         return math.nan
 
 

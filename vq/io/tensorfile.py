@@ -12,12 +12,14 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vq.core.errors import UserError
+from vq.core.reading import open_regular, parse_json
+from vq.io import seal
 from vq.io.writer import Writer
 
 if TYPE_CHECKING:
@@ -87,14 +89,22 @@ class Header:
     start: int  # offset of the tensors' bytes
 
 
-def write_tensors(writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file. Tensors are copied to the CPU one at a time; tied tensors are stored once."""
+def write_tensors(
+    writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None, sealed: bool = False
+) -> None:
+    """Write a safetensors file. Tensors are copied to the CPU one at a time; tied tensors are stored once.
+
+    ``sealed``: with a digest in its metadata (vq/io/seal.py), for files whose digest is recorded nowhere else. This takes a
+    second pass over the tensors.
+    """
     codes = {name: _code_of(name, value) for name, value in tensors.items()}
     kept, tied = _separate_tied(tensors)
     notes = dict(metadata or {})
     if tied:
         notes[_TIED] = json.dumps(tied, sort_keys=True)
     described = {name: (codes[name], tuple(map(int, value.shape))) for name, value in kept.items()}
+    if sealed:
+        notes[seal.KEY] = seal.digest(described, notes, lambda name: _bytes_of(kept[name]).data)
     # largest element types first: this keeps every tensor aligned
     order = sorted(kept, key=lambda name: (-_SIZES[described[name][0]], name))
     header: dict[str, Any] = {'__metadata__': dict(sorted(notes.items()))} if notes else {}
@@ -159,19 +169,28 @@ def _bytes_of(value: Tensor | Array) -> npt.NDArray[np.uint8]:
     return plain.view(torch.uint8).numpy()
 
 
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}', 'See its permissions, and the disk.') from error
+
+
 def read_header(path: Path) -> Header:
     """Read and check the header only."""
-    with open(path, 'rb') as file:
+    with _opened(path) as file:
         length = os.fstat(file.fileno()).st_size
         size = int.from_bytes(file.read(8), 'little')
         if length < 8 or size > min(_LONGEST_HEADER, length - 8):
             raise damaged(path, 'its header does not fit in it')
         text = file.read(size)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         notes = header.pop('__metadata__', {})
         entries = {name: Entry(item['dtype'], tuple(item['shape']), *item['data_offsets']) for name, item in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, 'its header cannot be read') from error
     for name, entry in entries.items():
         numbers = (*entry.shape, entry.begin, entry.end)
@@ -179,6 +198,8 @@ def read_header(path: Path) -> Header:
             raise damaged(path, f"'{name}' has an invalid dtype or shape")
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.end > length:
+            raise damaged(path, f"the bytes of '{name}' are beyond its end")
         if entry.begin != position or entry.end - entry.begin != math.prod(entry.shape) * _SIZES[entry.code]:
             raise damaged(path, f"the byte range of '{name}' does not match its shape")
         position = entry.end
@@ -201,15 +222,30 @@ def map_arrays(path: Path) -> tuple[dict[str, Array], Header]:
     return arrays, header
 
 
+def check_seal(path: Path, header: Header) -> None:
+    """Raise if the file has a digest in its metadata that is not that of its content."""
+    if seal.KEY not in header.metadata:
+        return
+    raw = np.memmap(path, np.uint8, mode='r')
+    described = {name: (entry.code, entry.shape) for name, entry in header.entries.items()}
+    places = {name: slice(header.start + entry.begin, header.start + entry.end) for name, entry in header.entries.items()}
+    if not seal.is_intact(described, header.metadata, lambda name: raw[places[name]].data):
+        raise Damaged(
+            f"{path} is damaged: the SHA-256 of its tensors and metadata is not the one in its metadata ('{seal.KEY}')",
+            f"Take another copy of it, or make it again. If its tensors were changed on purpose, leave '{seal.KEY}' out.",
+        )
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file on the CPU. Tied tensors are tied again."""
+    """All tensors of a file on the CPU. Tied tensors are tied again. If the file has a digest of its own, it is compared."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     header = read_header(path)
+    check_seal(path, header)
     try:
         tensors: dict[str, Tensor] = load_file(path)
-        tied = json.loads(header.metadata.get(_TIED, '{}'))
+        tied = parse_json(header.metadata.get(_TIED, '{}'))
         return {**tensors, **{name: tensors[kept] for name, kept in tied.items()}}
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, str(error)) from error

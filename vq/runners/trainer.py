@@ -25,6 +25,7 @@ from vq.runners.journal import Journal
 from vq.runners.named import Callbacks, named
 from vq.runners.optimizers import mark_undecayed
 from vq.runners.optimizing import Stepped, StepSettings
+from vq.runners.preflight import preflight
 from vq.runners.protocol import TrainerLike
 from vq.runners.resuming import Resume, rank_state, restore, training_state
 from vq.strategies.stepping import clip_by_norm
@@ -149,6 +150,8 @@ class Trainer(Runner):
         try:
             self.setup()
             self._call('before_run')
+            if self.context.preflight:
+                preflight(self)
             with self.open_loader() as self.loader:
                 self.batches = iter(self.loader)
                 while self.step < self.iters and not self.stop_requested:

@@ -18,6 +18,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.io import tensorfile
 from vq.io.atomic import atomic_file
+from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.published.reader import StandIn, read_published
 
@@ -44,6 +45,8 @@ def convert(path: Path) -> Statistics:
     mean = _one(path, 'mean', [value for value in tensors if value.ndim == 1 and value.is_floating_point()])
     covariance = _one(path, 'covariance', [value for value in tensors if value.ndim == 2 and value.is_floating_point()])
     count = _one(path, 'count', [torch.as_tensor(value) for value in values if _is_count(value)])
+    if not bool(torch.isfinite(count)):
+        raise UserError(f'{path} has a count that is not finite', HINT)
     result = Statistics(mean.double(), covariance.double(), count.long())
     _check(path, result)
     return result
@@ -59,10 +62,14 @@ def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
         'vq.source_sha256': file_digest(source),
     }
     with atomic_file(path, tensorfile.size_of(tensors)) as writer:
-        tensorfile.write_tensors(writer, tensors, metadata)
+        tensorfile.write_tensors(writer, tensors, metadata, sealed=True)
 
 
-def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
+def _flatten(value: Any, depth: int = 0, seen: set[int] | None = None) -> Iterator[Any]:
+    seen = set() if seen is None else seen  # a list can hold another twice, which holds another twice, ...
+    if isinstance(value, StandIn | dict | list) and id(value) in seen:
+        return
+    seen.add(id(value))
     inner: Iterable[Any] = ()
     if isinstance(value, StandIn | dict):
         inner = [*value.values(), *(vars(value).values() if isinstance(value, OrderedDict) else ())]
@@ -71,13 +78,13 @@ def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
     else:
         yield value
     for item in inner if depth < DEEPEST else ():
-        yield from _flatten(item, depth + 1)
+        yield from _flatten(item, depth + 1, seen)
 
 
 def _is_count(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 0
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
 
 
 def _one(path: Path, name: str, found: list[Tensor]) -> Tensor:
@@ -89,12 +96,10 @@ def _one(path: Path, name: str, found: list[Tensor]) -> Tensor:
 def _check(path: Path, statistics: Statistics) -> None:
     mean, covariance, count = statistics.mean, statistics.covariance, statistics.count
     width = len(mean)
-    if tuple(covariance.shape) != (width, width):
+    if not width or tuple(covariance.shape) != (width, width):
         raise UserError(f'{path} has a mean of {width} values and a covariance of {tuple(covariance.shape)}', HINT)
-    if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
-        raise UserError(f'{path} has values that are not finite', 'Compute the statistics again.')
-    scale = covariance.abs().max().clamp_min(1e-12)
-    if (covariance - covariance.t()).abs().max() > 1e-4 * scale:
-        raise UserError(f'{path} has a covariance that is not symmetric', HINT)
+    fault = fault_of(mean, covariance)
+    if fault is not None:
+        raise UserError(f'{path} has {fault}', HINT)
     if int(count) < 2:
         raise UserError(f'{path} has a count of {int(count)}', HINT)
