@@ -75,6 +75,7 @@ def test_what_is_free_needs_no_change(home: Path, monkeypatch: Any, what: str) -
 
 def test_ranks_are_free_at_an_equal_total_batch(home: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '0')
     ddp = {'.trainer.strategy.type': 'DDPStrategy'}
     for batch, rows in ((4, 0), (8, 1)):
         config = compose('tiny.py', {'iters': 4}, {**ddp, '.trainer.dataloader.batch_size': batch})
@@ -98,6 +99,10 @@ def test_the_config_of_the_run_is_written_after_every_check(home: Path, capsys: 
     before = (home / 'work_dirs/run/tiny.json').read_bytes()
     wider = ('--override', '.trainer.model.tokenizer.encoder.width:16')
     assert 'another architecture' in said_by(capsys, train.main, *RESUME, '--change', *wider, code=2)
+    (home / 'photos/train').mkdir(parents=True)  # the preflight refuses an empty dataset
+    folder, checked = 'dict(type="FolderDataset", root="photos", split="train")', 'dict(type="EvalCallback", interval=2)'
+    empty = ('--override', f'.validator.dataset:{folder}', f'.trainer.callbacks.evaluate:{checked}')
+    assert 'holds no image' in said_by(capsys, train.main, *RESUME, *empty, code=2)
     assert (home / 'work_dirs/run/tiny.json').read_bytes() == before
 
 
