@@ -85,6 +85,18 @@ def test_overwrite_removes_only_what_a_run_wrote(home: Path, capsys: Any) -> Non
     assert 'deleted' not in said
 
 
+def test_overwrite_with_a_config_or_weights_that_do_not_fit_deletes_nothing(home: Path, capsys: Any) -> None:
+    before = {name: content for name, content in everything_in(home / 'work_dirs/run').items() if name != 'log.txt'}
+    for words in (
+        ('--override', '.trainer.optimizers.tokenizer.schedule.warmup:99'),
+        ('--override', '.trainer.model.tokenizer.encoder.widht:8'),
+        ('--load-model-from', 'nowhere'),
+    ):
+        said_by(capsys, train.main, 'run', 'tiny.py', '--overwrite', *words, code=2)
+    found = {name: content for name, content in everything_in(home / 'work_dirs/run').items() if name != 'log.txt'}
+    assert found == before
+
+
 def test_a_folder_here_never_stands_for_a_run_or_a_published_tokenizer(home: Path, monkeypatch: Any) -> None:
     shutil.copytree('work_dirs/run', 'run')
     assert find('run').folder == Path('work_dirs/run')

@@ -34,6 +34,11 @@ class Beginning:
     def step(self) -> int:
         return 0 if self.checkpoint is None else history.step_of(self.checkpoint)
 
+    @property
+    def starts_over(self) -> bool:
+        """Whether an earlier run is deleted."""
+        return self.overwrite and self.checkpoint is None and run_folder.has_run(self.folder)
+
 
 def find(folder: Path, options: argparse.Namespace, restarted: bool) -> Beginning:
     """What the options of ``vq.train`` mean for this folder. For a restart the options of the first start do not apply."""

@@ -67,21 +67,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = stack.enter_context(run_lock.held(folder, launch)) if building.is_first_process() else []
         restarted = restarts.has_begun(folder, launch)  # then the options of the first start do not apply
         start = beginnings.find(folder, options, restarted)
-        changes = []
-        if building.is_first_process() or not environment.is_set(
-            failures.VARIABLE
-        ):  # without a launcher each rank ends itself
+        starts_over, changes = start.starts_over, []
+        # a launcher ends the other ranks; without one, each rank has to refuse by itself
+        if building.is_first_process() or not environment.is_set(failures.VARIABLE):
             beginnings.check(start)
             changes = [] if restarted else beginnings.changes(start, config, options)
-        if building.is_first_process():
-            told += [*beginnings.claim(start), *changes]
+
+        def claim() -> None:
+            for line in beginnings.claim(start):
+                logger.warning('%s', line)
             if not restarted:
                 restarts.note(folder, launch, options.load_from)
+
+        if building.is_first_process():
             logger = logs.start(folder)
-            for line in told:
+            for line in [*told, *changes]:
                 logger.warning('%s', line)
+            if not starts_over:
+                claim()
         trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
         context.preflight = True
+        if building.is_first_process() and starts_over:
+            context.begin = claim  # a config or weights that do not fit must not cost the earlier run
         if building.is_first_process():
             warn_of_memory(config, trainer)
         strict = loads_strictly(trainer)

@@ -6,8 +6,8 @@ enters again, and as long as the launcher lives, the lock is held in the seconds
 
 Two things say whether the owner lives. A POSIX record lock on the file ends with the process that took it, however that ends,
 and is not inherited by its workers; it is valid for all processes of one machine, and on shared file systems with locking. The
-content (host, boot, process id and its start time, launch) decides where the record lock cannot: the launcher of
-an owner that died, a file system without locks, another host. A lock whose owner has ended is taken over, with a message. The
+content (host, boot, process id and its start time, launch) decides where the record lock cannot: the launcher of an owner
+that died, a file system without locks, another host. A lock whose owner has ended is taken over, with a message. The
 lock of another host is not provably stale, except if SLURM has started the job again, or if the host of that name was started
 again (a reboot, or a pod that was replaced); otherwise the error says where to look and which file to delete.
 

@@ -25,6 +25,7 @@ class RunContext:
     command: str = ''
     random_weights: bool = False  # a dry run replaced pretrained files by seeded noise
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
+    begin: Callable[[], None] | None = None  # of the first rank: makes room for the run, once its parts are ready
     preflight: bool = False  # check data, metrics and a checkpoint before the first step
     validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
     full: Callable[[], Task] | None = None  # in a dry run: builds the model of the full form on the meta device

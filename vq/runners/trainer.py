@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vq.core import collectives
 from vq.core.errors import ConfigError
 from vq.core.phases import TRAINER_CALLBACKS
 from vq.core.random import seed_everything
@@ -127,6 +128,9 @@ class Trainer(Runner):
         if self.resumed is not None:
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
+        if self.context.begin is not None:
+            self.context.begin()
+        collectives.barrier()
 
     def _prepare_steps(self) -> None:
         """The guard, and each optimizer with its step settings, for ``train_step``."""
