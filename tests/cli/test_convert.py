@@ -261,7 +261,7 @@ class TestLoad:
         monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path / 'kept'))
         with pytest.raises(UserError, match=r"'tiny-published' \(a test\) is not there yet") as caught:
             vq.load('tiny-published', work_dir=tmp_path)
-        assert caught.value.hint.endswith('python tools/prepare_checkpoints.py tiny-published')
+        assert caught.value.hint.endswith('python -m vq.tools.prepare_checkpoints tiny-published')
         (tmp_path / 'kept/taming').mkdir(parents=True)
         (tmp_path / 'kept/taming/x.ckpt.converted').write_bytes(converted.read_bytes())
         assert vq.load('tiny-published', work_dir=tmp_path).codebook_size == 64
@@ -280,7 +280,7 @@ class TestLoad:
         torch.save({'a': torch.zeros(1)}, tmp_path / 'last.ckpt')
         with pytest.raises(UserError, match='is a torch file') as caught:
             vq.load(tmp_path / 'last.ckpt')
-        assert 'tools/convert_checkpoints.py KIND' in caught.value.hint
+        assert 'vq.tools.convert_checkpoints KIND' in caught.value.hint
         with atomic_file(tmp_path / 'w.safetensors') as writer:
             tensorfile.write_tensors(writer, {'a': torch.zeros(1)})
         with pytest.raises(UserError, match='does not describe'):

@@ -101,6 +101,13 @@ def test_a_bare_pickle_is_refused_and_not_run(tmp_path: Path) -> None:
         assert not (tmp_path / 'ran').exists()
 
 
+@pytest.mark.parametrize('size', [0x280, 0x380, 0x480, 0x580])
+def test_a_header_whose_length_looks_like_a_pickle(tmp_path: Path, size: int) -> None:
+    header = b'{"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}'.ljust(size)
+    (tmp_path / 'w.safetensors').write_bytes(size.to_bytes(8, 'little') + header + b'a')
+    assert read_weights(tmp_path / 'w.safetensors')[0]['w'].tolist() == [97]
+
+
 @pytest.mark.parametrize(
     ('data', 'message'),
     [

@@ -1,24 +1,26 @@
-"""Results side by side: ``python tools/compare.py A.json B.json ...``; only comparable figures are ranked."""
+"""Results side by side: ``python -m vq.tools.compare A.json B.json ...``; only comparable figures are ranked."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core.errors import UserError
+from vq.core.reading import read_json
+
+ONLY_PRINTS = True
 
 EXAMPLES = """
 examples:
-  python tools/compare.py work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json
-  python tools/compare.py work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
+  python -m vq.tools.compare work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json
+  python -m vq.tools.compare work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
 """
 
 OF_FEATURES = r'(fid|sfid|inception_score|inception_score_std|kid|kid_std|precision|recall|density|coverage|cmmd)'
@@ -31,8 +33,8 @@ Conditions = dict[str, Any]  # what a figure depends on -> its value
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/compare.py',
-        'Results of vq.val, vq.test, tools/fid.py and tools/pairs.py in tables. The best of comparable figures is marked *;\n'
+        'vq.tools.compare',
+        'Results of vq.val, vq.test, vq.tools.fid and vq.tools.pairs in tables. The best of comparable figures is marked *;\n'
         'figures of other references, counts, networks, preprocessing or data get tables of their own, with the reason.',
     )
     parser.epilog = EXAMPLES
@@ -52,12 +54,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text())
+        record = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}', 'Give results.json of vq.val or vq.test, or fid.json.') from error
     if not isinstance(record, dict) or not isinstance(record.get('results'), dict):
-        raise UserError(f'{path} holds no results', 'Give results.json of vq.val or vq.test, or fid.json of tools/fid.py.')
+        raise UserError(f'{path} holds no results', 'Give results.json of vq.val or vq.test, or fid.json of vq.tools.fid.')
+    odd = next(_odd_parts(record), None)
+    if odd is not None:
+        raise UserError(
+            f"{path} is damaged: '{odd}' is not what the commands write there", 'Measure again, or take another copy.'
+        )
     return record
+
+
+def _odd_parts(record: Mapping[str, Any]) -> Iterator[str]:
+    """The names of parts whose type is another than in records that the commands write."""
+    values = (str, int, float, bool, type(None))
+    yield from (f'results.{name}' for name, value in record['results'].items() if not isinstance(value, values))
+    if not isinstance(record.get('name', ''), str):
+        yield 'name'
+    if not isinstance(record.get('dataset') or {}, dict):
+        yield 'dataset'
+    metrics = record.get('metrics') or {}
+    if not isinstance(metrics, dict):
+        yield 'metrics'
+        return
+    for name, said in metrics.items():
+        figures = said.get('figures', []) if isinstance(said, dict) else None
+        sound = isinstance(figures, list) and all(isinstance(figure, str) for figure in figures)
+        if not sound or not isinstance(said.get('reference') or {}, dict):
+            yield f'metrics.{name}'
 
 
 def labels_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

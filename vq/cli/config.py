@@ -13,6 +13,8 @@ from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment
 
+ONLY_PRINTS = True
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.config', 'Print a composed config, check it, count its parameters and operations.')

@@ -1,4 +1,4 @@
-"""Convert published checkpoints: ``python tools/convert_checkpoints.py KIND FILE``."""
+"""Convert published checkpoints: ``python -m vq.tools.convert_checkpoints KIND FILE``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Lines = list[tuple[str, str]]  # rows of the printed table: name, text
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('tools/convert_checkpoints.py', 'Convert published checkpoints into the formats of vq.')
+    parser = arguments.parser('vq.tools.convert_checkpoints', 'Convert published checkpoints into the formats of vq.')
     parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<12} {about}' for name, about in KINDS.items()))
     parser.add_argument('kind', metavar='KIND', choices=KINDS, help=', '.join(KINDS))
     parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens')
@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('vq.tools.convert_checkpoints')
     environment.prepare()
     file = Path(options.file).expanduser()
     if not options.suffix and not options.output:

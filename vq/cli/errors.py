@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -21,6 +22,9 @@ from vq.core.trust import Untrusted
 from vq.launch import failures
 from vq.launch.failures import Failure
 
+# why the system refuses a file that is there: permissions, a folder in its place, a circle of links, a broken disk
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EIO, errno.ESTALE, errno.ENAMETOOLONG)
+
 
 class Main(Protocol):
     """The body of a command: arguments (``sys.argv`` if None) -> exit code."""
@@ -33,17 +37,20 @@ class Main(Protocol):
 def command(body: Main) -> Main:
     """Turn the errors of a command into messages and exit codes. Lost output does not end the command; see vq/core/output.py.
 
-    A command whose output is lost to a full disk has exit code 1, unless its module sets ``OUTLIVES_OUTPUT``.
+    A command whose output is lost to a full disk has exit code 1, unless its module sets ``OUTLIVES_OUTPUT``. A module that
+    sets ``ONLY_PRINTS`` does not mention a reader that has gone: ``vq.config CONFIG | head -1``.
     """
 
     @functools.wraps(body)
     def run(argv: Sequence[str] | None = None) -> int:
         with output.lasting() as out:
             code = attempt(argv)
-            if lost := output.lost():
+            module = sys.modules[body.__module__]
+            quiet = getattr(module, 'ONLY_PRINTS', False) and not output.is_full(out)
+            if (lost := output.lost()) and not quiet:
                 to_log_file(logging.WARNING, f'output was lost: {lost}')
                 print(f'output was lost: {lost}', file=sys.stderr, flush=True)
-            outlives = getattr(sys.modules[body.__module__], 'OUTLIVES_OUTPUT', False)
+            outlives = getattr(module, 'OUTLIVES_OUTPUT', False)
             return code or int(output.is_full(out) and not outlives)
 
     def attempt(argv: Sequence[str] | None) -> int:
@@ -59,6 +66,9 @@ def command(body: Main) -> Main:
             say('interrupted', 'Checkpoints written so far are complete; go on with --auto-resume.')
             return 1
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in UNREADABLE and error.filename is not None:
+                say(f'{error.filename} cannot be opened: {error.strerror}', 'See its permissions, and the disk it is on.', 2)
+                return 2
             traceback.print_exc()
             say(f'{type(error).__name__}: {error}', 'This is not a usage error: the traceback above says where it happened.')
             return 1

@@ -6,9 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import logging
-import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +51,6 @@ def measure(
     from vq.io import atomic
     from vq.runners.images import ImagesValidator
 
-    if int(os.environ.get('WORLD_SIZE', '1') or 1) > 1:
-        choices = {'strategy': 'ddp', **choices}
     if options.batch_size is not None:
         choices['batch_size'] = options.batch_size
     options.config = config_file
@@ -63,9 +58,8 @@ def measure(
     config = compose(config_file, {**choices, **options.config_options}, overrides, trusted=options.trust)
     options.name = folder.name
     validator, context = building.open_runner(
-        f'tools.{tool}', argv, options, config, folder, 'validator', ImagesValidator, 'ImagesValidator'
+        f'vq.tools.{tool}', argv, options, config, folder, 'validator', ImagesValidator, 'ImagesValidator'
     )
-    context.command = shlex.join(['python', f'tools/{tool}.py', *(sys.argv[1:] if argv is None else argv)])
     notes = validator.dataset.warnings() if isinstance(validator.dataset, ImagesDataset) else []
     try:
         validator.setup()
@@ -91,8 +85,8 @@ def append_line(file: Path, record: dict[str, Any]) -> None:
 
     now = datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M:%S UTC')
     figures = '  '.join(f'{name} {show(value)}' for name, value in figures_of(record).items())
-    before = file.read_text() if file.is_file() else ''
-    atomic.write_text(file, f'{before}{now}  {figures}  {record["command"]}\n')
+    before = file.read_bytes() if file.is_file() else b''
+    atomic.write_bytes(file, before + f'{now}  {figures}  {record["command"]}\n'.encode())
 
 
 def figures_of(record: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import os
 import uuid
 from pathlib import Path
 
+from vq.core.reading import read_bytes
 from vq.io import atomic, history
 
 FILE = 'launch.txt'
@@ -43,8 +44,8 @@ def has_begun(folder: Path, launch: str | None) -> bool:
     if launch is None:
         return False
     try:
-        return (folder / FILE).read_text().strip() == launch
-    except OSError:  # the earlier start died before claiming the folder, or there was none
+        return read_bytes(folder / FILE).decode().strip() == launch
+    except (OSError, ValueError):  # the earlier start died before claiming the folder, or there was none
         return False
 
 

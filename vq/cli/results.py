@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,20 +13,24 @@ from rich.table import Table
 
 import vq
 from vq.assembly.compose import digest, runner_config
+from vq.assembly.ranks import without_ranks
 from vq.core import collectives
 from vq.core.config import PyConfig
+from vq.core.reading import read_json
 from vq.io import atomic
 from vq.io.digest import file_digest
 from vq.io.runs import find
 from vq.runners.context import RunContext
 from vq.runners.validator import Validator
 
+logger = logging.getLogger('vq')
+
 
 def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any]:
     """The identity of a measurement: ``read_same`` reuses a result if its description is equal."""
     return {
         'contents': [identity(file) for file in files],
-        'config_hash': digest(runner_config(config, 'validator')),
+        'config_hash': digest(without_ranks(runner_config(config, 'validator'))),
         'files': [str(file) for file in files],
         'weights': options.weights,
         'seed': options.seed,
@@ -63,6 +67,7 @@ def write(
         'measurement': describe(config, options, files),
         'weights_hash': context.meta.get('weights_hash'),
         'loaded': context.meta.get('loaded'),
+        'differs_from_run': context.meta.get('differs_from_run', []),
         'random_weights': context.random_weights,
         'command': context.command,
         'world_size': collectives.size(),
@@ -76,9 +81,15 @@ def write(
 
 def read_same(file: Path, config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, Any] | None:
     """An earlier result of the same measurement, or None."""
-    if not file.is_file():
+    if not file.exists():
         return None
-    record: dict[str, Any] = json.loads(file.read_text())
+    try:
+        record = read_json(file)
+        if not isinstance(record, dict) or not isinstance(record.get('results'), dict):
+            raise ValueError('it holds no results')
+    except (OSError, ValueError) as error:
+        logger.warning('%s is damaged (%s): it is measured again', file, error)
+        return None
     return record if record.get('measurement') == describe(config, options, files) else None
 
 

@@ -326,7 +326,7 @@ def _run(source: str, path: Path, namespace: dict[str, Any]) -> None:
         raise
     except SyntaxError as error:
         raise ConfigError(f'{path}:{error.lineno}: {error.msg}', 'Fix the syntax of the config file.') from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         where = f'{path}:{lines[-1]}' if lines else str(path)
         raise ConfigError(f'{where}: {type(error).__name__}: {error}', 'Fix this line of the config file.') from error

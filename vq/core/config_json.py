@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.core.errors import ConfigError
+from vq.core.reading import read_bytes
 
 LARGEST = 10_000_000  # bytes; our composed configs take a few thousand
 _WIDTH = 110
@@ -58,8 +59,8 @@ def read_text(path: Path) -> str:
     try:
         if path.stat().st_size > LARGEST:
             raise ConfigError(f'{path} has more than {LARGEST:,} bytes, too many for a config', 'Give the config of a run.')
-        return path.read_text(encoding='utf-8')
-    except (OSError, UnicodeError) as error:
+        return read_bytes(path, LARGEST).decode().replace('\r\n', '\n')
+    except (OSError, ValueError) as error:
         raise ConfigError(f'{path} cannot be read: {error}', 'A config is a text file.') from error
 
 

@@ -11,7 +11,7 @@ from vq.core.errors import ConfigError, listing, nearest
 Step = str | int
 
 _NAME = re.compile(r'[A-Za-z_]\w*')
-_STEP = re.compile(r"""\.(?P<name>[A-Za-z_]\w*)|\[(?P<index>-?\d+)\]|\[(?P<key>'[^']*'|"[^"]*")\]""")
+_STEP = re.compile(r"""\.(?P<name>[A-Za-z_]\w*)|\[(?P<index>-?\d{1,18})\]|\[(?P<key>'[^']*'|"[^"]*")\]""")
 
 
 def parse_path(path: str) -> list[Step]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -74,3 +75,16 @@ def import_modules(modules: Iterable[str]) -> None:
             raise ConfigError(
                 f"custom_imports: '{module}' cannot be imported: {error}", 'Run from the folder that holds it, or install it.'
             ) from error
+        except ConfigError:
+            raise
+        except (Exception, SystemExit) as error:  # any code can be in it
+            raise ConfigError(
+                f"custom_imports: '{module}' fails when it is imported{_line_of(error)}: {type(error).__name__}: {error}",
+                'Correct the module, or take it out of custom_imports.',
+            ) from error
+
+
+def _line_of(error: BaseException) -> str:
+    """The file and line where an error was raised, for messages."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f' ({frames[-1].filename}:{frames[-1].lineno})' if frames else ''

@@ -23,10 +23,12 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from vq.core.errors import ConfigError, UserError, nearest
+from vq.core.reading import read_bytes
 
 Backend = Literal['pillow', 'cv2']
 
 PIXEL_LIMIT = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
+LARGEST = 2**26  # bytes of a file, and 16 more for each pixel: four channels of 32 bits
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # other formats need interpreters or never hold photographs
 PNG = b'\x89PNG\r\n\x1a\n'  # the first bytes of a file
 END_OF_JPEG = b'\xff\xd9'
@@ -60,7 +62,7 @@ def prepare_backend(backend: str) -> None:
             import mmcv  # noqa: F401
         except ImportError as error:
             raise UserError(
-                f"the image backend 'cv2' cannot be imported: {error}", "Install vq[mm], or set backend to 'pillow'."
+                f"the image backend 'cv2' cannot be imported: {error}", "pip install 'vq[mm]', or set backend to 'pillow'."
             ) from error
         cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork, and does not speed up single images
 
@@ -69,9 +71,11 @@ def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_
     """Decode a file, or its bytes, to (H, W, 3) uint8 RGB with EXIF orientation applied. Do not write to the array."""
     path = '<bytes>' if isinstance(source, bytes) else str(source)
     try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+        data = source if isinstance(source, bytes) else read_bytes(source, LARGEST + 16 * pixel_limit)
     except OSError as error:
         raise BadImage(path, f'cannot be read: {error.strerror or error}') from error
+    except ValueError as error:  # too many bytes, or a null byte in the name
+        raise BadImage(path, f'cannot be read: {error}') from error
     if not data:
         raise BadImage(path, 'is empty (zero bytes)')
     if backend != 'pillow':

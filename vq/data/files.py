@@ -62,6 +62,10 @@ def _walk(
                 others['folder'] += 1
                 _walk(entry.path, name, (*above, here), found, others)
             elif entry.name.lower().endswith(SUFFIXES):
+                if not entry.is_file() and os.path.exists(entry.path):  # a link to nothing is a bad image, when it is read
+                    raise ConfigError(
+                        f'{entry.path} is named like an image, and is a pipe, socket or device', 'Move it out of the dataset.'
+                    )
                 found.append(name)
             else:
                 others[os.path.splitext(entry.name)[1] or 'no suffix'] += 1

@@ -6,41 +6,59 @@ samples is used. A compressed file cannot be mapped and is read whole, once.
 
 from __future__ import annotations
 
+import math
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
+from vq.core.reading import open_regular
 from vq.io import atomic
 
 SAMPLES = 'arr_0'
 LAYOUT = f"Samples are '{SAMPLES}', uint8 (N, H, W, 3), RGB."
 _LOCAL_HEADER = 30  # bytes of a zip entry's local header, before its name
+MOST_ARRAYS = 1000
+FREE = 2**28  # bytes that any array may take
+EXPANSION = 100  # times its compressed size that an array may take beyond that; images of one colour reach 1,000
+ERRORS = (OSError, ValueError, EOFError, RuntimeError, MemoryError, TokenError, struct.error, zlib.error, zipfile.BadZipFile)
 Shape = tuple[int, ...]
 
 
 def arrays_in(path: Path) -> dict[str, tuple[Shape, np.dtype]]:
     """Name -> shape and dtype of every array of an ``.npz``, without reading them."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            found = {}
-            for name in archive.namelist():
-                with archive.open(name) as member:
-                    shape, _, dtype = _read_header(member)
-                found[name.removesuffix('.npy')] = shape, dtype
-            return found
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+            if len(entries) > MOST_ARRAYS:
+                raise ValueError(f'it holds {len(entries):,} arrays, and at most {MOST_ARRAYS} are read')
+            return {entry.filename.removesuffix('.npy'): _check_entry(archive, entry) for entry in entries}
+    except ERRORS as error:
         raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or write it again.') from error
+
+
+def _check_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> tuple[Shape, np.dtype]:
+    """Shape and dtype of one array; an error unless its header agrees with the size of its data."""
+    if entry.file_size > FREE + EXPANSION * entry.compress_size:
+        raise ValueError(f"'{entry.filename}' expands from {entry.compress_size:,} bytes to {entry.file_size:,}")
+    with archive.open(entry) as member:
+        shape, _, dtype = _read_header(member)
+        claimed = math.prod(shape) * dtype.itemsize
+        if not dtype.hasobject and (min(shape, default=0) < 0 or member.tell() + claimed != entry.file_size):
+            raise ValueError(f"the header of '{entry.filename}' says {dtype} {shape}, and it has {entry.file_size:,} bytes")
+    return shape, dtype
 
 
 def open_samples(path: Path) -> np.ndarray:
     """``arr_0`` (N, H, W, 3) uint8, memory-mapped if the file is not compressed. An error names any other layout."""
     arrays = arrays_in(path)
     if SAMPLES not in arrays:
-        has = ', '.join(f"'{name}' {shape}" for name, (shape, _) in sorted(arrays.items())) or 'nothing'
+        has = listing(f"'{name}' {shape}" for name, (shape, _) in arrays.items()) or 'nothing'
         raise UserError(f'{path} has no samples, it holds {has}', LAYOUT)
     _check(path, *arrays[SAMPLES])
     with zipfile.ZipFile(path) as archive:
@@ -52,9 +70,12 @@ def open_samples(path: Path) -> np.ndarray:
                 offset = _data_offset(path, entry) + start
                 order = 'F' if fortran else 'C'
                 return np.memmap(path, dtype, 'r', offset, shape, order)  # type: ignore[call-overload, no-any-return]
-    with np.load(path, allow_pickle=False) as file:
-        loaded: np.ndarray = file[SAMPLES]
-        return loaded
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            loaded: np.ndarray = file[SAMPLES]
+            return loaded
+    except ERRORS as error:
+        raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or write it again.') from error
 
 
 def write_samples(

@@ -12,7 +12,6 @@ never sharded in a checkpoint, so code that reads weights reads all checkpoints 
 from __future__ import annotations
 
 import dataclasses
-import json
 import platform
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 import vq
 from vq.core import collectives, config_json
 from vq.core.errors import RunFailure, UserError
+from vq.core.reading import read_json
 from vq.io import atomic, plain, runs, spec, tensorfile
 from vq.io.atomic import MARKER
 from vq.io.digest import file_digests
@@ -225,31 +225,54 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
             raise UserError(f'{path} has checkpoint format {step}, which is too old', 'Load it with the vq that wrote it.')
         contents = MIGRATIONS[step](contents)
     meta = contents.pop('meta')
-    try:
-        checkpoint = Checkpoint(**contents, **{name: meta[name] for name in _META})
-    except KeyError as error:
-        raise tensorfile.damaged(place / 'meta.json', f'{error} is missing') from error
+    checkpoint = Checkpoint(**contents, **{name: meta[name] for name in _META})
     if verify:
         runs.check_frozen(path, checkpoint.frozen)
     return checkpoint
 
 
 def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
+    config = runs.CONFIG if runs.CONFIG in files else runs.OLD_CONFIG
+    for name in ('meta.json', 'model.safetensors', 'training.pt', config):
+        if name not in files:
+            raise tensorfile.damaged(place / MARKER, f'it does not list {name}')
     try:
-        meta = json.loads((place / 'meta.json').read_bytes())
+        meta = read_json(place / 'meta.json')
+        _check_meta(meta)
     except (OSError, ValueError) as error:
         raise tensorfile.damaged(place / 'meta.json', str(error)) from error
+    # checksums: the SHA-256 has been compared, unless the caller asked for no check
+    training = plain.read_torch(place / 'training.pt', checksums=False)
+    if not isinstance(training, dict):
+        raise tensorfile.damaged(place / 'training.pt', f'it holds a {type(training).__name__}')
     return {
         'meta': meta,
         'model': tensorfile.read_tensors(place / 'model.safetensors'),
         'ema': tensorfile.read_tensors(place / 'ema.safetensors') if 'ema.safetensors' in files else None,
-        # their SHA-256 has been compared, unless the caller asked for no check
-        'training': plain.read_torch(place / 'training.pt', checksums=False),
+        'training': training,
         'per_rank': plain.read_torch(place / own, checksums=False) if own in files else None,
-        'config_text': (place / (runs.CONFIG if runs.CONFIG in files else runs.OLD_CONFIG)).read_text(),
+        'config_text': config_json.read_text(place / config),
         'spec': spec.read(place / spec.FILE).as_json() if spec.FILE in files else None,
         'shards': place if 'optimizer.json' in files else None,
     }
+
+
+def _check_meta(meta: Any) -> None:
+    if not isinstance(meta, dict):
+        raise ValueError(f'it holds a {type(meta).__name__}')
+    for name in _META:
+        if name not in meta:
+            raise ValueError(f"'{name}' is missing")
+    sound = {
+        **{name: type(meta[name]) is int for name in ('step', 'samples_seen', 'world_size')},
+        'seed': meta['seed'] is None or type(meta['seed']) is int,
+        **{name: isinstance(meta[name], dict) for name in ('frozen', 'extra', 'versions')},
+    }
+    for name, holds in sound.items():
+        if not holds:
+            raise ValueError(f"'{name}' is {meta[name]!r:.60}")
+    if not all(isinstance(digest, str) and '\0' not in file for file, digest in meta['frozen'].items()):
+        raise ValueError("'frozen' does not map files to digests")
 
 
 def verify_files(place: Path, names: list[str]) -> dict[str, str]:

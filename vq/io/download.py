@@ -6,16 +6,18 @@ same version. A file with a wrong digest is kept as ``NAME.bad`` for inspection 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import http.client
 import itertools
 import re
 import shutil
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit, urlunsplit
@@ -27,15 +29,20 @@ from vq.io.writer import disk_errors
 
 Progress = Callable[[int, int | None], None]  # bytes received, bytes in total if the server says
 
-CHUNK = 1 << 18
+CHUNK = 1 << 18  # bytes of a read, at most
+PIECE = 1 << 14  # bytes that are collected before they are written; the first must show whether it is a web page
 ATTEMPTS = 5  # if connections break
 UNREACHABLE = 2  # attempts if no connection was made at all: most likely there is no network
+LARGEST = 2**36  # bytes of a file whose size is not published
+PATIENCE = 60.0  # seconds after which a connection that sends fewer than ``SLOWEST`` bytes per second counts as broken
+SLOWEST = 1000
 SILENCE = 30.0  # seconds without a byte after which a connection counts as broken
 LONGEST_PAUSE = 30.0
 
 _SCHEMES = ('http', 'https')
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are tried again
 _PAGE = (b'<!doctype html', b'<html', b'version https://git-lfs')
+_NUMBER = r'[0-9]{1,18}'  # a length in a header; a number of thousands of digits is none
 _LENGTHS = {'sha256': 64, 'md5': 32}
 _DISK_HINT = 'Free some space there and run this again: it resumes where it stopped. Or choose another folder with --root.'
 
@@ -89,8 +96,11 @@ def download(
     pause: float = 1.0,
     expected_by: str = 'expected',
     public_url: str | None = None,
+    size: int | None = None,
 ) -> Received:
     """Fetch ``url`` to ``target``, which must lie below ``root`` if that is given.
+
+    ``size`` is the published number of bytes: no more are received, and without it no more than ``LARGEST``.
 
     ``pause`` seconds pass before the second attempt, and twice as many before each further one. Messages name the source
     of the digest by ``expected_by``. If ``url`` is a mirror, they recommend the original address, ``public_url``.
@@ -103,10 +113,10 @@ def download(
     with on_disk(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         with PartialDownload(target, wanted.algorithm if wanted else 'sha256') as part:
-            resumed = _gather(url, part, progress, pause, elsewhere)
+            resumed = _gather(url, part, progress, pause, elsewhere, size)
             if wanted and not wanted.accepts(part.hexdigest(wanted.algorithm)) and resumed:
                 part.restart()  # the bytes of the earlier call may be the bad ones
-                resumed = _gather(url, part, progress, pause, elsewhere)
+                resumed = _gather(url, part, progress, pause, elsewhere, size)
             found = part.hexdigest(wanted.algorithm) if wanted else ''
             if wanted and not wanted.accepts(found):
                 bad = part.set_aside()
@@ -147,7 +157,7 @@ def on_another_host(url: str, base: str) -> str:
     return urlunsplit((host.scheme, host.netloc, host.path.rstrip('/') + file.path, file.query, ''))
 
 
-@contextmanager
+@contextlib.contextmanager
 def on_disk(target: Path) -> Iterator[None]:
     """``disk_errors`` with advice for downloads."""
     try:
@@ -164,13 +174,13 @@ def on_disk(target: Path) -> Iterator[None]:
 # attempts
 
 
-def _gather(url: str, part: PartialDownload, progress: Progress | None, pause: float, elsewhere: str) -> int:
+def _gather(url: str, part: PartialDownload, progress: Progress | None, pause: float, elsewhere: str, size: int | None) -> int:
     """Make attempts until the file is complete. Returns how many of its bytes an earlier call had received."""
     before, tries, answered = part.resumable(url), 0, False
     while True:
         tries += 1
         try:
-            kept = _attempt(url, part, progress, elsewhere)
+            kept = _attempt(url, part, progress, elsewhere, size)
             return min(before, kept)
         except _Again as trouble:
             answered = answered or trouble.most == ATTEMPTS  # a network that has just answered may come back
@@ -184,13 +194,13 @@ def _gather(url: str, part: PartialDownload, progress: Progress | None, pause: f
             time.sleep(min(asked, LONGEST_PAUSE))
 
 
-def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhere: str) -> int:
+def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhere: str, size: int | None) -> int:
     """One request for the missing bytes. Returns how many bytes of earlier requests were kept."""
     kept = part.resumable(url)
     try:
         response = _open(url, part.conditions() if kept else {}, elsewhere)
     except urllib.error.HTTPError as error:  # 416: the file has no bytes after those received
-        total = re.fullmatch(r'bytes \*/(\d+)', error.headers.get('Content-Range', ''))
+        total = re.fullmatch(rf'bytes \*/({_NUMBER})', error.headers.get('Content-Range', ''))
         error.close()
         if total and int(total[1]) == kept:
             part.rehash()
@@ -198,6 +208,9 @@ def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhe
         part.restart()
         raise _Again('the server has no such range of the file', pause=0.0) from None
     with response:
+        length = response.headers.get('Content-Length', '')
+        rest = kept if response.status == 206 else 0
+        _check_length(url, rest + (int(length) if re.fullmatch(_NUMBER, length) else 0), size, elsewhere)
         chunks = _chunks(response)
         first = next(chunks, b'')
         total_size = _begin(url, response, first, part, kept, elsewhere)
@@ -205,6 +218,11 @@ def _attempt(url: str, part: PartialDownload, progress: Progress | None, elsewhe
         if progress:
             progress(part.size, total_size)
         for chunk in itertools.chain([first], chunks):
+            try:
+                _check_length(url, part.size + len(chunk), size, elsewhere)
+            except RunFailure:
+                part.restart()  # what has arrived is not the file
+                raise
             part.write(chunk)
             if progress:
                 progress(part.size, total_size)
@@ -228,7 +246,7 @@ def _begin(
     if headers.get('Content-Encoding', 'identity') not in ('identity', ''):
         raise RunFailure(f'{url} is sent with Content-Encoding {headers["Content-Encoding"]}', f'Instead, {elsewhere}.')
     if response.status == 206:
-        place = re.fullmatch(r'bytes (\d+)-\d+/(\d+|\*)', headers.get('Content-Range', ''))
+        place = re.fullmatch(rf'bytes ({_NUMBER})-{_NUMBER}/({_NUMBER}|\*)', headers.get('Content-Range', ''))
         if place is None or int(place[1]) != kept or part.contradicts(headers):
             part.restart()
             raise _Again('the server sends another range, or one of another version of the file', pause=0.0)
@@ -244,20 +262,40 @@ def _begin(
         )
     part.restart()  # the server does not support ranges, or has another version now
     length = headers.get('Content-Length', '')
-    total = int(length) if length.isdecimal() else None
+    total = int(length) if re.fullmatch(_NUMBER, length) else None
     part.remember(url, headers, total)
     return total
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    while True:
+    """What arrives, in pieces of any size. A server that sends too slowly counts as a broken connection."""
+    began, arrived, pending = time.monotonic(), 0, b''
+    trouble: Exception | None = None
+    while trouble is None:
         try:
-            chunk = response.read(CHUNK)
-        except (OSError, http.client.HTTPException) as error:
-            raise _Again(f'the connection broke ({error or type(error).__name__})') from error
+            chunk = response.read1(CHUNK)
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: a chunk of no sensible length
+            chunk, trouble = b'', _Again(f'the connection broke ({error or type(error).__name__})')
+        pending, arrived = pending + chunk, arrived + len(chunk)
+        seconds = time.monotonic() - began
+        if chunk and seconds >= PATIENCE:
+            if arrived < SLOWEST * PATIENCE:
+                trouble = _Again(f'only {arrived:,} bytes came in {seconds:.0f} seconds')
+            began, arrived = began + seconds, 0
+        if pending and (len(pending) >= PIECE or not chunk or trouble is not None):
+            yield pending
+            pending = b''
         if not chunk:
-            return
-        yield chunk
+            break
+    if trouble is not None:
+        raise trouble
+
+
+def _check_length(url: str, length: int, size: int | None, elsewhere: str) -> None:
+    """Raise if the file is longer than it can be."""
+    if length > (LARGEST if size is None else size):
+        known = f'{size:,} are published' if size is not None else f'at most {LARGEST:,} are fetched'
+        raise RunFailure(f'{url} sends {length:,} bytes or more, and {known}', f'It is another file. Instead, {elsewhere}.')
 
 
 def _check_room(part: PartialDownload, total: int | None) -> None:
@@ -292,14 +330,52 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
+class _Patient:
+    """A connection whose answer must begin within ``PATIENCE``, also if the server sends it byte by byte."""
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        timer = threading.Timer(PATIENCE, self._give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            response: http.client.HTTPResponse = super().getresponse()  # type: ignore[misc]
+            return response
+        finally:
+            timer.cancel()
+
+    def _give_up(self) -> None:
+        connection: Any = self
+        if connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+class _Connection(_Patient, http.client.HTTPConnection):
+    pass
+
+
+class _SecureConnection(_Patient, http.client.HTTPSConnection):
+    pass
+
+
+class _Http(urllib.request.HTTPHandler):
+    def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, req)
+
+
+class _Https(urllib.request.HTTPSHandler):
+    def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_SecureConnection, req, context=self._context)  # type: ignore[attr-defined]
+
+
 def _opener() -> urllib.request.OpenerDirector:
     """An opener for http and https only, through the proxies of the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.UnknownHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _Http(),
+        _Https(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         _Redirects(),
@@ -320,7 +396,7 @@ def _open(url: str, conditions: dict[str, str], elsewhere: str) -> http.client.H
         error.close()
         if error.code in _PASSING:
             asked = error.headers.get('Retry-After', '')
-            wait = float(asked) if asked.isdecimal() else None
+            wait = float(asked) if re.fullmatch(_NUMBER, asked) else None
             raise _Again(f'status {error.code} {error.reason}', pause=wait) from None
         what = {404: 'the server has no such file', 410: 'the file is gone', 401: 'a login is needed', 403: 'access is denied'}
         said = f' ({what[error.code]})' if error.code in what else ''

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import itertools
-import json
 import math
 import re
 import warnings
@@ -18,26 +17,29 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vq.core.errors import ConfigError, UserError, listing, nearest
+from vq.core.reading import read_bytes, read_json
 from vq.io import atomic
 from vq.io.atomic import MARKER
 
 LATEST = 'latest'
 METRICS = 'metrics.json'  # written after the marker, so not one of the files it lists
-_NAME = re.compile(r'iter_(\d+)')
+_NAME = re.compile(r'iter_(\d{1,18})')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
 _MOST_NAMES = 100_000
+_LONGEST_NUMBER = 18  # digits of a step in a pattern
 _STATE = re.compile(r'training\.pt|rank_\d+\.pt|optimizer(_\d+)?\.(json|safetensors)')  # files of drop_state
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:
     """The content of the completion marker; ``None`` if it is missing or cannot be read."""
     try:
-        marker = json.loads((path / MARKER).read_bytes())
-        sizes = [entry['size'] for entry in marker['files'].values()]
+        marker: dict[str, Any] = read_json(path / MARKER)
+        sizes = {name: entry['size'] for name, entry in marker['files'].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-    return marker if all(type(size) is int for size in sizes) else None
+    sound = all(type(size) is int and Path(name).name == name and '\0' not in name for name, size in sizes.items())
+    return marker if sizes and sound else None
 
 
 def is_complete(path: Path) -> bool:
@@ -51,7 +53,7 @@ def faulty_sizes(path: Path, marker: dict[str, Any]) -> list[str]:
     found = []
     for name, entry in marker['files'].items():
         try:
-            size = (path / Path(name).name).stat().st_size
+            size = (path / name).stat().st_size
         except OSError:
             found.append(f'{name} is missing')
             continue
@@ -94,8 +96,8 @@ def step_of(path: Path) -> int:
 
 def _named_latest(folder: Path) -> str:
     try:
-        return (folder / LATEST).read_text().strip()
-    except (OSError, UnicodeDecodeError):
+        return read_bytes(folder / LATEST).decode().strip()
+    except (OSError, ValueError):
         return ''
 
 
@@ -181,6 +183,8 @@ def _alternatives(text: str) -> Iterator[str]:
     if match is None:
         yield from text.split(',')
         return
+    if any(len(end or '') > _LONGEST_NUMBER for end in match.groups()):
+        raise UserError(f"'{text:.40}...' is no range of steps", f'Steps have at most {_LONGEST_NUMBER} digits.')
     first, last = int(match.group(1)), int(match.group(2))
     step = abs(int(match.group(3) or 1)) or 1
     padded = any(re.match(r'-?0\d', end) for end in match.groups()[:2])
@@ -282,14 +286,25 @@ def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
 def note_metrics(path: Path, metrics: Mapping[str, float]) -> None:
     """Add validation metrics of a checkpoint to its ``metrics.json``, which ``prune`` reads."""
     target = path / METRICS
-    known = json.loads(target.read_bytes()) if target.is_file() else {}
+    try:
+        known = _metrics_in(target) if target.exists() else {}
+    except (OSError, ValueError) as error:
+        warnings.warn(f'{target} is damaged ({error}): the metrics in it are lost, and it is written anew', stacklevel=2)
+        known = {}
     atomic.write_json(target, {**known, **metrics})
+
+
+def _metrics_in(file: Path) -> dict[str, Any]:
+    known = read_json(file)
+    if not isinstance(known, dict):
+        raise ValueError(f'it holds a {type(known).__name__}')
+    return known
 
 
 def _metric(path: Path, name: str) -> float:
     try:
-        return float(json.loads((path / METRICS).read_bytes()).get(name, math.nan))
-    except (OSError, ValueError):  # not validated yet
+        return float(_metrics_in(path / METRICS).get(name, math.nan))
+    except (OSError, ValueError, TypeError, OverflowError):  # not validated yet, or damaged
         return math.nan
 
 

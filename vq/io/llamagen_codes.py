@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from vq.core.errors import ConfigError, RunFailure, UserError, listing
+from vq.core.reading import read_bytes, read_json
 from vq.io import atomic
 from vq.io.digest import file_digest
-from vq.io.manifest import NAME, first_difference
+from vq.io.manifest import LARGEST, NAME, first_difference
 from vq.io.shards import ShardSet, ShardWriter
 
 WRITERS = 8  # threads: a file costs two fsyncs, which run well in parallel
@@ -37,10 +37,10 @@ def folders(root: Path, image_size: int) -> tuple[Path, Path]:
 def is_exported(root: Path, producer: dict[str, Any]) -> bool:
     """Whether ``root`` holds a complete export. An export of another producer is an error."""
     try:
-        found = json.loads((root / NAME).read_bytes())['producer']
+        found = read_json(root / NAME, LARGEST)['producer']
     except FileNotFoundError:
         return False
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'{root / NAME} cannot be read: {error}', 'Delete the folder and write it again.') from error
     field = first_difference(producer, found)
     if field is not None:
@@ -205,7 +205,7 @@ def _digest(codes: Path, labels: Path, count: int) -> str:
 
 def _read(path: Path) -> Array:
     try:
-        array: Array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        array: Array = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise UserError(f'{path} cannot be read as an array: {error}', 'Copy the file again.') from error
     return array

@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from vq.core.errors import UserError
+from vq.core.reading import read_json
 from vq.io import atomic
 
 FORMAT_VERSION = 1
 NAME = 'manifest.json'
+LARGEST = 64_000_000  # bytes; 1,000 shards take 200,000
+_MOST = 2**62  # samples, rows, bytes
 _MAKERS = {'tokens': 'tokenizer'}  # kind -> what messages call its producer; default: 'producer'
 
 Producer = dict[str, Any]
@@ -73,7 +76,7 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder, complete or not."""
     path = folder / NAME
     try:
-        value = json.loads(path.read_bytes())
+        value = read_json(path, LARGEST)
         version = value['format_version']
         if version != FORMAT_VERSION:
             raise UserError(
@@ -87,7 +90,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f'there is no set of shards in {folder}: {NAME} is missing', 'Give the folder that the tokenize command wrote.'
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f'{path} cannot be read: {type(error).__name__} {error}', 'Write the set again.') from error
     if not sound:
         raise UserError(f'{path} contradicts itself', 'Write the set again.')
@@ -97,13 +100,29 @@ def read_manifest(folder: Path) -> Manifest:
 def _is_sound(manifest: Manifest) -> bool:
     shards = manifest.shards
     numbers = [manifest.total, manifest.shard_size, *(n for shard in shards for n in (shard.count, shard.size))]
-    if any(type(number) is not int or number < 0 for number in numbers) or manifest.shard_size < 1:
+    if any(type(number) is not int or not 0 <= number <= _MOST for number in numbers) or manifest.shard_size < 1:
         return False
     if not isinstance(manifest.producer, dict) or not isinstance(manifest.columns, dict):
         return False
+    if not isinstance(manifest.kind, str) or not all(map(_is_column, manifest.columns.values())):
+        return False
+    if not all(isinstance(shard.skipped, list) and isinstance(shard.sha256, str) for shard in shards):
+        return False
+    if manifest.complete and 'id' not in manifest.columns:
+        return False
+    if len(shards) != (manifest.shard_count if manifest.complete else 0):  # before a name is made for each shard it claims
+        return False
     # names are computed, so that a manifest cannot point at files elsewhere
-    names = [shard_name(index, manifest.shard_count) for index in range(manifest.shard_count if manifest.complete else 0)]
+    names = [shard_name(index, manifest.shard_count) for index in range(len(shards))]
     return [shard.name for shard in shards] == names
+
+
+def _is_column(about: Any) -> bool:
+    if not isinstance(about, dict) or not isinstance(about.get('dtype'), str) or not isinstance(about.get('shape'), list):
+        return False
+    return re.fullmatch(r'bytes|u?int\d+|float\d+', about['dtype']) is not None and all(
+        type(size) is int and 0 <= size <= _MOST for size in about['shape']
+    )
 
 
 def check_producer(folder: Path, manifest: Manifest, expected: Mapping[str, Any], exact: bool = False) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import os
 from email.message import Message
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from vq.core.errors import RunFailure
+from vq.core.errors import RunFailure, UserError
+from vq.core.reading import read_json
 from vq.io.atomic import write_json
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}  # mounts without locks; two downloads rarely meet
@@ -34,7 +34,12 @@ class PartialDownload:
 
     def _open(self) -> int:
         while True:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+                raise UserError(
+                    f'{self.path} is a link, or no file: writing to it would overwrite something else',
+                    'Remove it, then run this again.',
+                )
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
@@ -57,7 +62,7 @@ class PartialDownload:
 
     def _noted(self) -> dict[str, Any]:
         try:
-            noted = json.loads(self.note.read_text())
+            noted = read_json(self.note)
         except (OSError, ValueError):
             return {}
         return noted if isinstance(noted, dict) else {}

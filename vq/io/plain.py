@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import pickle
 import re
+import struct
 import zipfile
 import zlib
 from pathlib import Path
@@ -14,11 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError
+from vq.io import bounds
 from vq.io.tensorfile import damaged
 from vq.io.writer import CHUNK, Writer
 
 _LEAVES = (str, bytes, int, float, bool, type(None), torch.Size, torch.dtype, torch.device)
 _DEEPEST = 64
+# what torch raises for damaged files; MemoryError and OverflowError for a length beyond the file, before any memory is taken
+DAMAGE = (
+    *(RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError),
+    *(MemoryError, OverflowError, struct.error),
+)
 
 
 def plain(value: Any, key: str) -> Any:
@@ -66,8 +73,15 @@ def read_torch(path: Path, mmap: bool = False, checksums: bool = True) -> Any:
 
     torch does not compare the checksums of its zip files, so this does. ``checksums=False``: the caller has compared a digest.
     """
+    bounds.check_zip_size(path)
     if checksums:
         check_zip(path)
+    value = _load(path, mmap)
+    bounds.check_expansion(path, value)
+    return value
+
+
+def _load(path: Path, mmap: bool) -> Any:
     try:
         if path.suffix != '.safetensors':
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
@@ -83,7 +97,7 @@ def read_torch(path: Path, mmap: bool = False, checksums: bool = True) -> Any:
             f'{path} is refused: it holds more than tensors{what}, and loading it could run code',
             'If you trust the file, save its tensors alone: torch.save(module.state_dict(), FILE).',
         ) from error
-    except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, TypeError, IndexError) as error:
+    except DAMAGE as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
         raise damaged(path, _line_of(error)) from error

@@ -10,13 +10,13 @@ import dataclasses
 import datetime
 import hashlib
 import importlib.util
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from vq.core.errors import RunFailure, UserError
+from vq.core.reading import read_json
 from vq.io.atomic import atomic_file, write_json
 from vq.io.digest import file_digest
 from vq.io.download import Digest, Progress, check_inside, download, on_another_host, on_disk
@@ -47,7 +47,7 @@ def pretrained_file(path: str | Path) -> Path:
     source = next(remote.source for remote in owner.files if remote.path == known)
     raise UserError(
         f'the pretrained file {file} is missing ({owner.about}; {source})',
-        f'Fetch it: python tools/prepare_checkpoints.py {owner.name}',
+        f'Fetch it: python -m vq.tools.prepare_checkpoints {owner.name}',
     )
 
 
@@ -86,6 +86,7 @@ def obtain(
                 pause=pause,
                 expected_by=expected.by,
                 public_url=remote.url,
+                size=remote.size,
             )
         except RunFailure as failure:
             if not _copy_bundled(remote, target, expected):
@@ -144,12 +145,12 @@ def recorded_digest(file: Path) -> tuple[str, str] | None:
 
 def _recorded(root: Path) -> dict[str, dict[str, Any]]:
     file = root / DIGESTS
-    if not file.is_file():
+    if not file.exists():
         return {}
     try:
-        recorded = json.loads(file.read_text())
+        recorded = read_json(file)
         return {str(path): dict(entry) for path, entry in recorded.items()}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(
             f'{file} cannot be read: {error}', 'Repair it, or delete it: digests are then recorded anew.'
         ) from error

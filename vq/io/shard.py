@@ -7,12 +7,12 @@ A fixed-size column is one tensor (n, ...). A column of bytes is two tensors: ``
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vq.core.reading import parse_json
 from vq.io import tensorfile
 
 BYTES, OFFSETS = '.bytes', '.offsets'
@@ -26,7 +26,7 @@ class Shard:
         self.arrays, header = tensorfile.map_arrays(path)
         self.note = header.metadata.get('vq.shard', '')
         offsets = self.arrays.get('id' + OFFSETS)
-        if offsets is None:
+        if offsets is None or offsets.ndim != 1 or not offsets.size or 'id' + BYTES not in self.arrays:
             raise tensorfile.damaged(path, 'it has no ids')
         self._count = offsets.size - 1
         for name, array in self.arrays.items():
@@ -47,7 +47,9 @@ class Shard:
             if not sound:
                 raise tensorfile.damaged(path, f"the rows of '{name}' do not add up")
         try:
-            self.skipped: list[str] = [str(sample) for sample in json.loads(header.metadata.get('vq.skipped', '[]'))]
+            self.skipped: list[str] = parse_json(header.metadata.get('vq.skipped', '[]'))
+            if not isinstance(self.skipped, list) or not all(isinstance(sample, str) for sample in self.skipped):
+                raise ValueError('it is not a list of ids')
         except ValueError as error:
             raise tensorfile.damaged(path, 'its list of skipped samples cannot be read') from error
         self.described: dict[str, dict[str, Any]] = {}
@@ -62,7 +64,10 @@ class Shard:
 
     def ids(self) -> list[str]:
         blob, offsets = self.arrays['id' + BYTES].tobytes(), self.arrays['id' + OFFSETS].tolist()
-        return [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
+        try:
+            return [blob[start:stop].decode() for start, stop in itertools.pairwise(offsets)]
+        except UnicodeDecodeError as error:
+            raise tensorfile.damaged(self.path, 'it has an id that is not UTF-8') from error
 
     def get(self, name: str, row: int) -> Any:
         """A view of one row of a fixed-size column, or the bytes of one row of a column of bytes."""

@@ -7,7 +7,6 @@ decide which rank writes which shard, and which parts a rank needs after the num
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -33,12 +32,14 @@ from torch.futures import Future
 
 from vq.core import collectives
 from vq.core.errors import RunFailure, UserError
+from vq.core.reading import read_json
 from vq.io import atomic, tensorfile
 from vq.io.digest import file_digest
 from vq.io.history import read_marker
 from vq.io.writer import Writer
 
 INDEX = 'optimizer.json'
+LARGEST = 64_000_000  # bytes of the index; 1,000 tensors of 64 ranks take 7,000,000
 _FILES = 'optimizer_{}.safetensors'
 
 Files = dict[str, dict[str, Any]]  # name -> size, sha256
@@ -222,7 +223,7 @@ def _read_index(folder: Path) -> tuple[Metadata, dict[Place, str]]:
     tensors: dict[str, Any] = {}
     files: dict[Place, str] = {}
     try:
-        for name, entry in json.loads(path.read_bytes()).items():
+        for name, entry in read_json(path, LARGEST).items():
             parts = [
                 ChunkStorageMetadata(torch.Size(map(int, part['at'])), torch.Size(map(int, part['shape'])))
                 for part in entry['parts']
@@ -232,6 +233,6 @@ def _read_index(folder: Path) -> tuple[Metadata, dict[Place, str]]:
                 raise TypeError(f"'{entry['dtype']}' is not a dtype of tensors")
             tensors[name] = TensorStorageMetadata(TensorProperties(dtype=dtype), torch.Size(map(int, entry['shape'])), parts)
             files |= {(name, tuple(part['at'])): str(part['file']) for part in entry['parts']}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise tensorfile.damaged(path, str(error)) from error
     return Metadata(tensors), files

@@ -34,7 +34,8 @@ class ShardSet(Sequence[dict[str, Any]]):
         self.manifest = read_manifest(self.folder)
         if not self.manifest.complete:
             count = self.manifest.shard_count
-            there = sum((self.folder / shard_name(index, count)).is_file() for index in range(count))
+            end = shard_name(0, count).partition('-of-')[2]
+            there = sum(1 for _ in self.folder.glob(f'shard-*-of-{end}'))  # not one look for each shard the manifest claims
             raise UserError(
                 f'{self.folder} is not complete: {there} of {count} shards are there',
                 'Run the command that writes it once more: it goes on where it stopped.',
@@ -60,7 +61,10 @@ class ShardSet(Sequence[dict[str, Any]]):
     def __getitem__(self, index: Any) -> Any:
         shard, row = self._find(index)
         sample = {name: shard.get(name, row) for name in self.manifest.columns}
-        return {**sample, 'id': sample['id'].decode()}
+        try:
+            return {**sample, 'id': sample['id'].decode()}
+        except UnicodeDecodeError as error:
+            raise damaged_shard(shard.path, 'it has an id that is not UTF-8') from error
 
     def ids(self) -> list[str]:
         return [sample for index in range(len(self.manifest.shards)) for sample in self._shard(index).ids()]

@@ -11,7 +11,6 @@ A field that does not apply is null. Later versions of vq can add fields; a fiel
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from vq.core.config import plain
 from vq.core.errors import UserError
+from vq.core.reading import parse_json, read_bytes
 
 FILE = 'spec.json'
 VERSION = 1
@@ -92,8 +92,8 @@ def jsonable(value: Any) -> Any:
 def read(path: Path) -> Spec:
     """The spec in a file."""
     try:
-        text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeError) as error:
+        text = read_bytes(path).decode()
+    except (OSError, ValueError) as error:
         raise _damaged(str(path), str(error)) from error
     return loads(text, str(path))
 
@@ -103,13 +103,13 @@ def loads(text: str, where: str) -> Spec:
     try:
         if len(text) > LONGEST:
             raise ValueError('it is too long')
-        content = json.loads(text)
+        content = parse_json(text)
         if not isinstance(content, dict) or type(content.get('version')) is not int:
             raise ValueError('it has no version')
         if content['version'] > VERSION:
             raise UserError(f'{where} has version {content["version"]}, and this vq reads up to {VERSION}', 'Upgrade vq.')
         return _from_json(content)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise _damaged(where, str(error)) from error
 
 

@@ -12,12 +12,13 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from vq.core.errors import UserError
+from vq.core.reading import open_regular, parse_json
 from vq.io import seal
 from vq.io.writer import Writer
 
@@ -168,19 +169,28 @@ def _bytes_of(value: Tensor | Array) -> npt.NDArray[np.uint8]:
     return plain.view(torch.uint8).numpy()
 
 
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return open_regular(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f'{path} cannot be read: {error.strerror}', 'See its permissions, and the disk.') from error
+
+
 def read_header(path: Path) -> Header:
     """Read and check the header only."""
-    with open(path, 'rb') as file:
+    with _opened(path) as file:
         length = os.fstat(file.fileno()).st_size
         size = int.from_bytes(file.read(8), 'little')
         if length < 8 or size > min(_LONGEST_HEADER, length - 8):
             raise damaged(path, 'its header does not fit in it')
         text = file.read(size)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         notes = header.pop('__metadata__', {})
         entries = {name: Entry(item['dtype'], tuple(item['shape']), *item['data_offsets']) for name, item in header.items()}
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise damaged(path, 'its header cannot be read') from error
     for name, entry in entries.items():
         numbers = (*entry.shape, entry.begin, entry.end)
@@ -188,6 +198,8 @@ def read_header(path: Path) -> Header:
             raise damaged(path, f"'{name}' has an invalid dtype or shape")
     position = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.end > length:
+            raise damaged(path, f"the bytes of '{name}' are beyond its end")
         if entry.begin != position or entry.end - entry.begin != math.prod(entry.shape) * _SIZES[entry.code]:
             raise damaged(path, f"the byte range of '{name}' does not match its shape")
         position = entry.end
@@ -233,7 +245,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     check_seal(path, header)
     try:
         tensors: dict[str, Tensor] = load_file(path)
-        tied = json.loads(header.metadata.get(_TIED, '{}'))
+        tied = parse_json(header.metadata.get(_TIED, '{}'))
         return {**tensors, **{name: tensors[kept] for name, kept in tied.items()}}
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise damaged(path, str(error)) from error

@@ -27,6 +27,7 @@ class RunContext:
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     preflight: bool = False  # check data, metrics and a checkpoint before the first step
     validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
+    full: Callable[[], Task] | None = None  # in a dry run: builds the model of the full form on the meta device
 
     def prepare(self) -> None:
         """Make the folder and write the composed config into it."""
@@ -34,8 +35,15 @@ class RunContext:
         self.keep_config()
 
     def make_folder(self) -> None:
+        """Make the folder; in an earlier one, and in the folders in it, delete the temporary files of killed commands."""
         if collectives.is_main():
             self.work_dir.mkdir(parents=True, exist_ok=True)
+            inner = [path for path in self.work_dir.iterdir() if path.is_dir() and not path.is_symlink()]
+            for folder in (
+                self.work_dir,
+                *(path for path in inner if path.name != 'checkpoints'),
+            ):  # those have their own rule
+                atomic.sweep(folder)
         collectives.barrier()
 
     def keep_config(self) -> None:

@@ -7,6 +7,7 @@ uninterrupted run.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,13 @@ from typing import Any
 from torch import Tensor
 
 from vq.core import collectives, output
+from vq.core.errors import UserError
+from vq.core.reading import parse_json, read_bytes
 from vq.io import atomic
+
+LARGEST = 2**30  # bytes; a line takes about 300
+
+logger = logging.getLogger('vq')
 
 ScalarListener = Callable[[int, str, dict[str, Any]], None]
 PictureListener = Callable[[int, str, Tensor], None]
@@ -52,24 +59,33 @@ class Journal:
         """Remove the lines after ``step``, and a line that a kill cut off."""
         if not collectives.is_main() or not self.path.exists():
             return
-        kept = [
-            line
-            for line in self.path.read_text().splitlines()
-            if (record := parse(line)) is not None and record['step'] <= step
-        ]
-        atomic.write_text(self.path, ''.join(line + '\n' for line in kept))
+        lines = _lines(self.path)
+        records = [parse(line) for line in lines]
+        lost = sum(record is None for record in records[:-1])  # the last line may be one that a kill cut off
+        if lost:
+            logger.warning('%s: %d damaged lines are left out', self.path, lost)
+        kept = [line for line, record in zip(lines, records, strict=True) if record is not None and record['step'] <= step]
+        atomic.write_bytes(self.path, b''.join(line + b'\n' for line in kept))
 
 
-def parse(line: str) -> dict[str, Any] | None:
-    """A line of the journal, or None if it is incomplete."""
+def _lines(path: Path) -> list[bytes]:
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError:
+        return read_bytes(path, LARGEST).splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path} cannot be read: {error}', 'Move it away, or see its permissions.') from error
+
+
+def parse(line: str | bytes) -> dict[str, Any] | None:
+    """A line of the journal, or None if it is incomplete or damaged."""
+    try:
+        record = parse_json(line)
+    except ValueError:
         return None
-    return record if isinstance(record, dict) and 'step' in record else None
+    sound = isinstance(record, dict) and type(record.get('step')) is int and isinstance(record.get('kind'), str)
+    return record if sound else None
 
 
 def read(path: Path, kind: str | None = None) -> list[dict[str, Any]]:
     """All complete lines of a journal, or those of one kind."""
-    records = [record for line in path.read_text().splitlines() if (record := parse(line)) is not None]
+    records = [record for line in _lines(path) if (record := parse(line)) is not None]
     return [record for record in records if kind is None or record['kind'] == kind]

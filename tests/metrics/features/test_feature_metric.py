@@ -192,7 +192,7 @@ def test_missing_things_are_said_before_the_pass(tmp_path: Path, monkeypatch: py
         FeatureMetric(Projection(), figures=('kid',), reference='set').reset()
     assert '--features' in str(caught.value.hint)
     (tmp_path / 'fid' / 'page.npz').write_text('<html>')
-    with pytest.raises(UserError, match=r'no readable \.npz'):
+    with pytest.raises(UserError, match=r'not a readable \.npz'):
         read_reference('page')
     np.savez(tmp_path / 'fid' / 'samples.npz', arr_0=np.zeros((2, 8, 8, 3)))
     with pytest.raises(UserError, match='but no statistics'):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from vq.core.errors import ConfigError
+from vq.core.reading import read_json
 from vq.data.datasets.base import FileDataset, FileIndex, Transform
 from vq.data.datasets.folder import label_by_folder
 from vq.data.decode import PIXEL_LIMIT, Backend
@@ -16,6 +17,7 @@ from vq.data.files import find_images
 from vq.data.names import Names
 from vq.registries import VQDatasetRegistry
 
+LARGEST = 512_000_000  # bytes of an annotation file; that of the training set has 100,000,000
 FOLDERS = {'train': 'train', 'validation': 'val', 'val': 'val'}
 
 
@@ -72,8 +74,9 @@ class ImageNetDataset(FileDataset):
         prefixes = {int(key): f'{folder}/{synsets[key]["WNID"]}/' for key in order}
         paths, labels = [], []
         for entry in _read_json(annotations, list):
-            image, synset = entry.get('image', entry.get('name')), entry.get('synset_id')  # both keys are in use
-            if not isinstance(image, str) or '/' in image or synset not in numbers:
+            named = entry if isinstance(entry, dict) else {}
+            image, synset = named.get('image', named.get('name')), named.get('synset_id')  # both keys are in use
+            if not isinstance(image, str) or not _is_name(image) or not isinstance(synset, int) or synset not in numbers:
                 raise ConfigError(
                     f'{annotations} has an entry that is not an image of a known class: {entry!r:.80}',
                     'Each entry is {"image": NAME, "synset_id": NUMBER}; synsets.json must have the number.',
@@ -86,10 +89,16 @@ class ImageNetDataset(FileDataset):
         return FileIndex(Names(paths), np.array(labels, dtype=np.int32), names)
 
 
+def _is_name(name: str) -> bool:
+    """Whether a text of an annotation file can be the name of a file or folder."""
+    return '/' not in name and name.isprintable() and name not in ('', '.', '..')
+
+
 def _leaves(synsets: dict[str, Any], file: Path) -> dict[str, Any]:
     """The synsets that are classes. ImageNet's original table also lists their parents, with the number of children."""
     for key, entry in synsets.items():
-        if not key.isdigit() or not isinstance(entry, dict) or not isinstance(entry.get('WNID'), str):
+        wnid = entry.get('WNID') if isinstance(entry, dict) else None
+        if not re.fullmatch('[0-9]{1,9}', key) or not isinstance(wnid, str) or not _is_name(wnid):
             raise ConfigError(
                 f'{file} has an entry without a number or a WNID: {key!r}: {entry!r:.60}',
                 'It maps synset ids to {"WNID": ..., "words": ...}.',
@@ -99,7 +108,7 @@ def _leaves(synsets: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _read_json(file: Path, kind: type) -> Any:
     try:
-        content = json.loads(file.read_bytes())
+        content = read_json(file, LARGEST, deepest=None)
     except OSError as error:
         raise ConfigError(f'{file} cannot be read: {error.strerror}', 'The annotated layout of ImageNet needs it.') from error
     except ValueError as error:

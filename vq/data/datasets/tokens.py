@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
 from vq.interfaces import Dataset, Sample
 from vq.io.manifest import NAME, read_manifest
 from vq.io.shards import ShardSet
@@ -62,7 +62,13 @@ class TokenDataset(Dataset):
                 'Write them with vq.tasks.image_tokenization.tokenize, or give the dataset its images as source and the '
                 'trainer a TokensCallback.',
             )
-        return ShardSet(place)
+        shards = ShardSet(place)
+        missing = [name for name in ('tokens', 'category') if name not in shards.manifest.columns]
+        if missing:
+            raise UserError(
+                f'{place} holds {shards.manifest.kind} without {listing(missing)}', 'Give a folder of token shards.'
+            )
+        return shards
 
     def is_there(self) -> bool:
         place = self.place()
@@ -74,7 +80,7 @@ class TokenDataset(Dataset):
         return len(self.shards)
 
     def id_of(self, index: int) -> str:
-        found: str = self.shards.column('id')[index].decode()
+        found: str = self.shards[index]['id']
         return found
 
     def load(self, index: int, stream: random.Random) -> Sample:

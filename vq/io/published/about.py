@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
 from vq.core.errors import UserError
+from vq.core.reading import parse_json
 from vq.io import tensorfile
 from vq.io.sniff import sniff
 from vq.io.spec import RANGE, Spec
@@ -37,7 +37,7 @@ def read_about(path: Path) -> About:
     if sniff(path) != 'safetensors':
         raise UserError(
             f'{path} is a torch file, and does not describe its tokenizer',
-            f'Convert it: python tools/convert_checkpoints.py KIND {path}',
+            f'Convert it: python -m vq.tools.convert_checkpoints KIND {path}',
         )
     header = tensorfile.read_header(path)
     notes = header.metadata
@@ -49,16 +49,16 @@ def read_about(path: Path) -> About:
     if notes.get('vq.format_version') != str(FORMAT_VERSION):
         raise UserError(
             f'{path} has format {notes.get("vq.format_version", "?"):.20}, and this vq reads {FORMAT_VERSION}',
-            'Convert the file again with this vq: python tools/convert_checkpoints.py.',
+            'Convert the file again with this vq: python -m vq.tools.convert_checkpoints.',
         )
     try:
         text, size = notes['vq.tokenizer'], notes['vq.image_size']
         if len(text) > LONGEST or len(size) > 9:
             raise ValueError('it is too long')
-        config, image_size = json.loads(text), int(size)
+        config, image_size = parse_json(text), int(size)
         if not isinstance(config, dict) or image_size < 1:
             raise ValueError('it is not a config')
-    except (ValueError, KeyError, RecursionError) as error:
+    except (ValueError, KeyError) as error:
         raise tensorfile.damaged(path, f'its description of the tokenizer cannot be read ({error})') from error
     square = (image_size, image_size)
     found = Spec('tokenizer', square, {'range': list(RANGE), 'transform': None})

@@ -108,12 +108,12 @@ def _foreign_names(path: Path) -> list[str]:
     """The globals in a torch file that torch itself does not allow."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
-    except (pickle.UnpicklingError, EOFError, UnicodeError, AssertionError, IndexError) as error:
+    except (pickle.UnpicklingError, EOFError, UnicodeError, AssertionError, IndexError, AttributeError, TypeError) as error:
         raise UserError(
             f'{path} is refused: its contents cannot be checked ({error})',
             'torch.save with default settings did not write it. If you trust the file, save its tensors alone.',
         ) from error
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MemoryError, OverflowError, KeyError) as error:
         raise tensorfile.damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
 
 

@@ -45,6 +45,8 @@ def convert(path: Path) -> Statistics:
     mean = _one(path, 'mean', [value for value in tensors if value.ndim == 1 and value.is_floating_point()])
     covariance = _one(path, 'covariance', [value for value in tensors if value.ndim == 2 and value.is_floating_point()])
     count = _one(path, 'count', [torch.as_tensor(value) for value in values if _is_count(value)])
+    if not bool(torch.isfinite(count)):
+        raise UserError(f'{path} has a count that is not finite', HINT)
     result = Statistics(mean.double(), covariance.double(), count.long())
     _check(path, result)
     return result
@@ -63,7 +65,11 @@ def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
         tensorfile.write_tensors(writer, tensors, metadata, sealed=True)
 
 
-def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
+def _flatten(value: Any, depth: int = 0, seen: set[int] | None = None) -> Iterator[Any]:
+    seen = set() if seen is None else seen  # a list can hold another twice, which holds another twice, ...
+    if isinstance(value, StandIn | dict | list) and id(value) in seen:
+        return
+    seen.add(id(value))
     inner: Iterable[Any] = ()
     if isinstance(value, StandIn | dict):
         inner = [*value.values(), *(vars(value).values() if isinstance(value, OrderedDict) else ())]
@@ -72,13 +78,13 @@ def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
     else:
         yield value
     for item in inner if depth < DEEPEST else ():
-        yield from _flatten(item, depth + 1)
+        yield from _flatten(item, depth + 1, seen)
 
 
 def _is_count(value: Any) -> bool:
     if isinstance(value, Tensor):
         return value.ndim == 0
-    return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**62
 
 
 def _one(path: Path, name: str, found: list[Tensor]) -> Tensor:
@@ -90,7 +96,7 @@ def _one(path: Path, name: str, found: list[Tensor]) -> Tensor:
 def _check(path: Path, statistics: Statistics) -> None:
     mean, covariance, count = statistics.mean, statistics.covariance, statistics.count
     width = len(mean)
-    if tuple(covariance.shape) != (width, width):
+    if not width or tuple(covariance.shape) != (width, width):
         raise UserError(f'{path} has a mean of {width} values and a covariance of {tuple(covariance.shape)}', HINT)
     fault = fault_of(mean, covariance)
     if fault is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vq.core.environment import dry_run
 from vq.core.errors import UserError
-from vq.io import atomic
+from vq.core.reading import parse_json
+from vq.io import adm, atomic
 from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.pretrained import pretrained_root
@@ -30,6 +31,7 @@ FORMAT = 'vq.feature_statistics'
 FORMAT_VERSION = 1
 NAMES = {'pooled': ('mu', 'sigma'), 'spatial': ('mu_s', 'sigma_s')}  # field of Features -> arrays of the file
 MUST_AGREE = ('network', 'preprocessing', 'precision', 'network_hash', 'image_size')
+DRY = Path('work_dirs/dry_run/fid')  # statistics of dry runs, each in the folder of its run
 REMAKE = 'Make them again: auto_torchrun -m vq.fid DATASET'
 
 
@@ -66,11 +68,20 @@ class Reference:
 
 
 def reference_file(name: str | Path) -> Path:
-    """``imagenet_validation`` -> ``pretrained/fid/imagenet_validation.npz``; a path stays as it is."""
+    """``imagenet_validation`` -> ``pretrained/fid/imagenet_validation.npz``; a path stays as it is.
+
+    A dry run finds the statistics of dry runs of ``vq.fid`` first.
+    """
     path = Path(name)
     if path.suffix in ('.npz', '.pt', '.pth'):
         return path if path.is_absolute() or path.exists() else pretrained_root() / path
-    return pretrained_root() / 'fid' / f'{name}.npz'
+    found = sorted(DRY.glob(f'**/{path.name}.npz')) if dry_run() else []
+    return found[0] if found else pretrained_root() / 'fid' / f'{name}.npz'
+
+
+def dry_name(run: str) -> str:
+    """The DATASET of a run of ``vq.fid``: ``fid/imagenet_train`` -> ``imagenet``."""
+    return Path(run).name.removesuffix('_train')
 
 
 def write_reference(path: Path, reference: Reference) -> None:
@@ -110,7 +121,7 @@ def read_reference(name: str | Path) -> Reference:
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
-            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: tools/fid.py.",
+            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: vq.tools.fid.",
         )
     rows = {
         key.removeprefix('features_'): _rows(path, key, value) for key, value in arrays.items() if key.startswith('features_')
@@ -120,11 +131,12 @@ def read_reference(name: str | Path) -> Reference:
 
 def _numpy_arrays(path: Path) -> dict[str, np.ndarray]:
     wanted = {'vq', *(name for pair in NAMES.values() for name in pair)}
+    adm.arrays_in(path)  # their sizes are checked before memory is taken
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files if key in wanted or key.startswith('features_')}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path} is no readable .npz file: {error}', 'Fetch it again, or make it again.') from error
+    except adm.ERRORS as error:
+        raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or make it again.') from error
 
 
 def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -133,14 +145,35 @@ def _torch_arrays(path: Path) -> dict[str, np.ndarray]:
     state = read_torch(path)
     if not isinstance(state, dict):
         raise UserError(f'{path} holds a {type(state).__name__}', "Give a file with 'mu' and 'sigma'.")
-    return {key: np.asarray(value) for key, value in state.items() if key in ('mu', 'sigma')}
+    try:
+        return {key: _array(key, value) for key, value in state.items() if key in ('mu', 'sigma')}
+    except (ValueError, TypeError) as error:
+        raise UserError(f'{path} is damaged: {error}', "Give a file with 'mu' and 'sigma'.") from error
+
+
+def _array(name: str, value: Any) -> np.ndarray:
+    if isinstance(value, Tensor):
+        return value.detach().double().numpy() if value.is_floating_point() else value.detach().numpy()
+    found = np.asarray(value)
+    if found.dtype == object:
+        raise TypeError(f"'{name}' is a {type(value).__name__}")
+    return found
 
 
 def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if 'vq' not in arrays:
         return {}
-    about: dict[str, Any] = json.loads(str(arrays['vq']))
-    if about.get('format') != FORMAT or about.get('format_version', 0) > FORMAT_VERSION:
+    try:
+        about: dict[str, Any] = parse_json(str(arrays['vq']))
+        if not isinstance(about, dict):
+            raise ValueError(f'it is a {type(about).__name__}')
+        version = about.get('format_version', 0)
+        for name, value in {'format_version': version, 'count': about.get('count', 0)}.items():
+            if value is not None and (type(value) is not int or value < 0):
+                raise ValueError(f"its '{name}' is {value!r:.40}")
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: its description 'vq' cannot be read: {error}", REMAKE) from error
+    if about.get('format') != FORMAT or version is None or version > FORMAT_VERSION:
         raise UserError(
             f'{path} is of the format {about.get("format")} {about.get("format_version")}',
             f'This version reads {FORMAT} up to {FORMAT_VERSION}.',
@@ -169,7 +202,7 @@ def _rows(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 def _check(path: Path, field: str, mean: Tensor, covariance: Tensor) -> None:
     width = mean.numel()
-    if mean.ndim != 1 or tuple(covariance.shape) != (width, width):
+    if mean.ndim != 1 or not width or tuple(covariance.shape) != (width, width):
         raise UserError(
             f'{path}: the mean of {field} features is {tuple(mean.shape)}, the covariance {tuple(covariance.shape)}',
             'Fetch the file again, or make it again.',
