@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ from vq.cli import arguments, beginnings, restarts
 from vq.cli.errors import command, leave, say
 from vq.core import environment
 from vq.core.errors import UserError
+from vq.io import run_lock
 
 if TYPE_CHECKING:
     from vq.runners.resuming import Resume
@@ -57,25 +59,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
     launch = restarts.find_launch()
-    restarted = restarts.has_begun(folder, launch)  # then the options of the first start do not apply
-    start = beginnings.find(folder, options, restarted)
-    if building.is_first_process():
-        beginnings.check(start)
-        told = beginnings.claim(start)
-        if not restarted:
-            restarts.note(folder, launch, options.load_from)
-        building.make_folder(folder)
-        logger = logs.start(folder)
-        for line in told:
-            logger.warning('%s', line)
-    trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
-    context.preflight = True
-    if building.is_first_process():
-        warn_of_memory(config, trainer)
-    strict = loads_strictly(trainer)
-    building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
-    trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
-    trainer.run()
+    with contextlib.ExitStack() as stack:
+        told = stack.enter_context(run_lock.held(folder, launch)) if building.is_first_process() else []
+        restarted = restarts.has_begun(folder, launch)  # then the options of the first start do not apply
+        start = beginnings.find(folder, options, restarted)
+        if building.is_first_process():
+            beginnings.check(start)
+            told += beginnings.claim(start)
+            if not restarted:
+                restarts.note(folder, launch, options.load_from)
+            logger = logs.start(folder)
+            for line in told:
+                logger.warning('%s', line)
+        trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
+        context.preflight = True
+        if building.is_first_process():
+            warn_of_memory(config, trainer)
+        strict = loads_strictly(trainer)
+        building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
+        trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
+        trainer.run()
     if trainer.stop_requested:
         message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
         hint = 'Go on with the same command and --auto-resume.'

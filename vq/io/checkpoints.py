@@ -26,7 +26,7 @@ from vq.core.errors import RunFailure, UserError
 from vq.core.reading import read_json
 from vq.io import atomic, plain, runs, spec, tensorfile
 from vq.io.atomic import MARKER
-from vq.io.digest import file_digest, file_digests
+from vq.io.digest import file_digests
 from vq.io.formats import name_callbacks
 from vq.io.history import (
     LATEST,
@@ -227,7 +227,7 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
     meta = contents.pop('meta')
     checkpoint = Checkpoint(**contents, **{name: meta[name] for name in _META})
     if verify:
-        _verify_frozen(path, checkpoint.frozen)
+        runs.check_frozen(path, checkpoint.frozen)
     return checkpoint
 
 
@@ -241,7 +241,8 @@ def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
         _check_meta(meta)
     except (OSError, ValueError) as error:
         raise tensorfile.damaged(place / 'meta.json', str(error)) from error
-    training = plain.read_torch(place / 'training.pt')
+    # the SHA-256 of torch files has been compared, unless the caller asked for no check
+    training = plain.read_torch(place / 'training.pt', checksums=False)
     if not isinstance(training, dict):
         raise tensorfile.damaged(place / 'training.pt', f'it holds a {type(training).__name__}')
     return {
@@ -249,7 +250,7 @@ def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
         'model': tensorfile.read_tensors(place / 'model.safetensors'),
         'ema': tensorfile.read_tensors(place / 'ema.safetensors') if 'ema.safetensors' in files else None,
         'training': training,
-        'per_rank': plain.read_torch(place / own) if own in files else None,
+        'per_rank': plain.read_torch(place / own, checksums=False) if own in files else None,
         'config_text': config_json.read_text(place / config),
         'spec': spec.read(place / spec.FILE).as_json() if spec.FILE in files else None,
         'shards': place if 'optimizer.json' in files else None,
@@ -283,12 +284,3 @@ def verify_files(place: Path, names: list[str]) -> dict[str, str]:
         if digests[place / name] != marker['files'][name].get('sha256'):
             raise tensorfile.damaged(place / name, 'its SHA-256 is not the one recorded when it was written')
     return {name: digests[place / name] for name in names}
-
-
-def _verify_frozen(path: Path, frozen: Mapping[str, str]) -> None:
-    for file, digest in frozen.items():
-        if Path(file).is_file() and file_digest(file) != digest:  # load_pretrained reports a missing file
-            raise UserError(
-                f'{path} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
-                'Put the earlier file back.',
-            )

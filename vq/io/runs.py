@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +33,11 @@ from vq.core.config_json import read as read_json
 from vq.core.environment import dry_run
 from vq.core.errors import UserError, listing, nearest
 from vq.io import atomic, history, spec
+from vq.io.digest import file_digest, read_digest
 from vq.io.pretrained import pretrained_root
 from vq.io.published import catalog
 from vq.io.published.about import About, read_about
+from vq.io.tensorfile import damaged
 
 RUNS = Path('work_dirs')
 CONFIG, OLD_CONFIG = 'config.json', 'config.py'  # of a checkpoint
@@ -58,11 +61,11 @@ class Run:
         """The composed config as plain data. For a converted file it contains only the tokenizer."""
         if self.checkpoint is None:
             return {'validator': {'model': {'tokenizer': self.about.tokenizer}}}
-        file = self.checkpoint / CONFIG
+        file = self._recorded(CONFIG)
         if file.is_file():
             return read_json(file)
         with trust.trusting(self.trusted):
-            return composed.read(self.checkpoint / OLD_CONFIG)
+            return composed.read(self._recorded(OLD_CONFIG))
 
     @property
     def model(self) -> dict[str, Any]:
@@ -84,7 +87,7 @@ class Run:
         """The spec of inputs and outputs. For checkpoints without ``spec.json`` it is derived from the config."""
         if self.checkpoint is None:
             return self.about.spec
-        file = self.checkpoint / spec.FILE
+        file = self._recorded(spec.FILE)
         if file.is_file():
             return spec.read(file)
         try:
@@ -113,9 +116,38 @@ class Run:
         marker = None if self.checkpoint is None else history.read_marker(self.checkpoint)
         return marker or {'files': {}}
 
+    def _recorded(self, name: str) -> Path:
+        """The path of a file of the checkpoint. An error if its SHA-256 is not the one in the marker."""
+        assert self.checkpoint is not None
+        file, recorded = self.checkpoint / name, self.marker['files'].get(name, {}).get('sha256')
+        if recorded is not None and read_digest(file) != recorded:
+            raise damaged(file, 'its SHA-256 is not the one recorded when it was written')
+        return file
+
+    def check_frozen(self, files: Iterable[Path]) -> None:
+        """Raise if one of these pretrained files exists and is not the file that the run was trained with."""
+        if self.checkpoint is None or 'meta.json' not in self.marker['files']:
+            return
+        file = self._recorded('meta.json')
+        try:
+            recorded = dict(json.loads(file.read_bytes())['frozen'])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise damaged(file, f'{type(error).__name__}: {error}') from error
+        check_frozen(self.checkpoint, {str(file): recorded[str(file)] for file in files if str(file) in recorded})
+
     def describe(self) -> str:
         """A description in one line: ``tokenizer work_dirs/digits/checkpoints/iter_700: 32 x 32 pixels, ...``."""
         return f'{self.spec.kind} {self.weights}: {self.spec}'
+
+
+def check_frozen(checkpoint: Path, recorded: Mapping[str, str]) -> None:
+    """Raise if a pretrained file exists and does not have the SHA-256 that ``checkpoint`` recorded."""
+    for file, digest in recorded.items():
+        if Path(file).is_file() and file_digest(file) != digest:  # load_pretrained reports a missing file
+            raise UserError(
+                f'{checkpoint} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
+                'Put the earlier file back.',
+            )
 
 
 def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> Run:

@@ -17,6 +17,7 @@ from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
+from vq.io.values import check_values
 
 logger = logging.getLogger('vq')
 
@@ -70,7 +71,7 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
     if run.passed_over:
         logger.warning('%s', run.passed_over)
     file = run.file(weights)
-    recorded = None if run.weights == file else run.marker['files'].get(file.name, {}).get('sha256')
+    recorded = run.marker['files'].get(file.name, {}).get('sha256')
     part = None if run.weights == file or run.checkpoint is None else file.stem
     source = Source(file, sniff(file), read_digest(file), part)
     if recorded is not None and source.sha256 != recorded:
@@ -153,6 +154,7 @@ def load_model_from(
             report.missing.append(key)
     if report.mismatched or (strict and report.missing) or (target and not matching):
         raise _misfit(report, len(target))
+    check_values(matching, target, ', '.join(str(source.path) for source in report.sources))
     module.load_state_dict(matching, strict=False)
     return report
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.core.reading import parse_json
 from vq.io import adm, atomic
+from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.pretrained import pretrained_root
 from vq.metrics.features.statistics import Moments
@@ -103,21 +104,16 @@ def read_reference(name: str | Path) -> Reference:
     moments = {}
     for field, (mean, covariance) in NAMES.items():
         if mean in arrays and covariance in arrays:
-            _check_arrays(path, {name: arrays[name] for name in (mean, covariance)})
-            moments[field] = Moments(
-                torch.from_numpy(np.asarray(arrays[mean], dtype=np.float64)),
-                torch.from_numpy(np.asarray(arrays[covariance], dtype=np.float64)),
-                count,
-            )
+            values, matrix = (_tensor(path, name, arrays[name]) for name in (mean, covariance))
+            _check(path, field, values, matrix)
+            moments[field] = Moments(values.double(), matrix.double(), count)
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
             "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: tools/fid.py.",
         )
     rows = {
-        key.removeprefix('features_'): torch.from_numpy(np.asarray(value))
-        for key, value in arrays.items()
-        if key.startswith('features_') and _check_rows(path, key, value)
+        key.removeprefix('features_'): _rows(path, key, value) for key, value in arrays.items() if key.startswith('features_')
     }
     return Reference(Path(name).stem, moments, about, rows, file_digest(path)[:16])
 
@@ -174,18 +170,32 @@ def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return about
 
 
-def _check_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Raise unless these are a mean (D,) and a covariance (D, D) of numbers, D > 0."""
-    mean, covariance = arrays.values()
-    for name, value in arrays.items():
-        if value.dtype.kind not in 'fiu':
-            raise UserError(f"{path}: '{name}' is {value.dtype}, not numbers", 'Fetch the file again, or make it again.')
-    if mean.ndim != 1 or not mean.size or covariance.shape != (len(mean), len(mean)):
-        names = ', '.join(f"'{name}' {value.shape}" for name, value in arrays.items())
-        raise UserError(f'{path}: {names} are no mean and covariance', 'Fetch the file again, or make it again.')
+def _tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """The numbers of an array: in float64 unless they are complex or whole."""
+    if array.dtype.kind not in 'fciu':
+        raise UserError(f"{path}: '{name}' is {array.dtype}, not numbers", 'Fetch the file again, or make it again.')
+    known = array.dtype.isnative and array.dtype.name in ('float16', 'float32', 'float64', 'complex64', 'complex128')
+    return torch.from_numpy(array if known else array.astype(np.int64 if array.dtype.kind in 'iu' else np.float64))
 
 
-def _check_rows(path: Path, name: str, rows: np.ndarray) -> bool:
-    if rows.dtype.kind != 'f' or rows.ndim != 2:
-        raise UserError(f"{path}: '{name}' is {rows.dtype} {rows.shape}, not rows of features", 'Make the file again.')
-    return True
+def _rows(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """Features (n, D) of single images."""
+    rows = _tensor(path, name, array)
+    if rows.ndim != 2 or not rows.is_floating_point() or not bool(rows.sum(dtype=torch.float64).isfinite()):
+        raise UserError(
+            f"{path}: '{name}' is {array.dtype} of the shape {tuple(array.shape)}, or not finite: rows of features are needed",
+            f'Fetch the file again, or make it again. {REMAKE}',
+        )
+    return rows
+
+
+def _check(path: Path, field: str, mean: Tensor, covariance: Tensor) -> None:
+    width = mean.numel()
+    if not width or mean.ndim != 1 or tuple(covariance.shape) != (width, width):
+        raise UserError(
+            f'{path}: the mean of {field} features is {tuple(mean.shape)}, the covariance {tuple(covariance.shape)}',
+            'Fetch the file again, or make it again.',
+        )
+    fault = fault_of(mean, covariance)
+    if fault is not None:
+        raise UserError(f'{path} has, for {field} features, {fault}', f'Fetch the file again, or make it again. {REMAKE}')
