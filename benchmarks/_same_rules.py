@@ -47,6 +47,12 @@ ADDED = (  # (entry, path that only the new side has, reason)
     ),
     ('*', 'trainer.model.generator.network.rope', 'the network is told how to place tokens, and the grid follows from them'),
     ('*', 'validator.model.generator.network.rope', 'the same'),
+    ('*', 'trainer.callbacks.checkpoint.keep_state', 'older checkpoints of photographs keep weights only'),
+    ('*', 'trainer.callbacks.CheckpointCallback.keep_state', 'the same, built'),
+)
+CHANGED = (  # (path, old value, new value, reason)
+    ('trainer.callbacks.checkpoint.keep_last', 3, 12, 'the published command validates the last 12'),
+    ('trainer.callbacks.CheckpointCallback.retention.keep_last', 3, 12, 'the same, built'),
 )
 
 
@@ -227,6 +233,10 @@ def said(context: Context) -> Config:
     return {name: context.options[name] for name in ('precision', 'accumulate') if name in context.options}
 
 
+def is_changed(difference: Difference, context: Context) -> bool:
+    return (difference.path, difference.old, difference.new) in [change[:3] for change in CHANGED]
+
+
 @dataclasses.dataclass(frozen=True)
 class Allowance:
     says: str
@@ -240,6 +250,7 @@ ALLOWED = (
     Allowance('A default strategy may be an AutoStrategy that became base, with the settings of the old side.', is_automatic),
     Allowance('The tiny form keeps the strategy and its settings that options set; the old side had one device.', is_said),
     Allowance('Batch sizes of the tiny form are per rank on the new side, which is the same for one rank.', is_per_rank),
+    Allowance('The new side may have the changed values in CHANGED, each with its reason.', is_changed),
 )
 
 

@@ -132,3 +132,10 @@ def test_medians_have_seven_repetitions_and_ratios_are_paired(monkeypatch: pytes
     assert len(times['a'].wall) == len(times['b'].cpu) == 8
     # if the machine becomes three times slower halfway, both sides are affected alike
     assert _common.paired_ratio([2.0, 2.0, 6.0], [1.0, 1.0, 3.0]) == 2.0
+
+
+@pytest.mark.slow
+def test_six_kills_resume_to_the_same_bytes() -> None:
+    found = run('faults', '--quick')['faults']
+    assert found and all(same == count for same, count, _ in found.values())
+    assert sum(count for _, count, _ in found.values()) == 6 and sum(hit for _, _, hit in found.values()) >= 3

@@ -11,12 +11,12 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.core.records import to_float, to_uint8
 from vq.core.trust import import_modules
-from vq.interfaces import Pretrained, Task, Tokenizer
+from vq.interfaces import Task, Tokenizer
 from vq.io.runs import Run, Weights, find
 from vq.io.tensorfile import damaged
 from vq.io.weights import load_model_from
 from vq.registries import VQModelRegistry
-from vq.tasks.sequence_modeling.loaded import load_generator
+from vq.tasks.sequence_modeling.loaded import frozen_parts, load_generator
 
 
 class LoadedTokenizer:
@@ -128,6 +128,5 @@ def fill(tokenizer: Tokenizer, run: Run, weights: Weights = 'auto') -> None:
     task = Task()
     task.tokenizer = tokenizer
     load_model_from(task, [run], weights=weights)
-    for part in tokenizer.modules():
-        if isinstance(part, Pretrained) and part.frozen:
-            part.load_pretrained()
+    for part in frozen_parts(tokenizer, run):
+        part.load_pretrained()

@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
 from vq.core.errors import ConfigError
 from vq.data import decode
@@ -28,6 +28,21 @@ def test_bad_files_raise_with_their_reason(bad_file, backend):
         decode_image(path, backend)
     assert raised.value.path == str(path)
     assert word in raised.value.reason
+
+
+@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('kind', ['IHDR', 'IDAT', 'vqAt', 'IEND'])
+def test_png_chunks_with_a_wrong_checksum_are_bad_images(kind, backend, make_picture, encode):
+    about = PngImagePlugin.PngInfo()
+    about.add(b'vqAt', b'behind the pixels', after_idat=True)
+    data = encode(make_picture(33, 21), 'PNG', pnginfo=about)
+    np.testing.assert_array_equal(decode_image(data, backend), make_picture(33, 21))
+    place = data.index(kind.encode())
+    length = int.from_bytes(data[place - 4 : place])
+    for at in {place + 4 + length, place + 4 + length // 2}:  # in the checksum, and in the middle of the content
+        with pytest.raises(BadImage) as raised:
+            decode_image(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :], backend)
+        assert 'checksum' in raised.value.reason or 'header' in raised.value.reason
 
 
 def test_missing_file_and_folder_are_bad_images(tmp_path):

@@ -9,13 +9,17 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.snippets import ROOT, environment
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import key_of, python_stream
 from vq.core.records import Batch
@@ -364,7 +368,7 @@ def test_no_worker_outlives_its_loader(way, children):
 def test_workers_work_on_when_the_run_is_told_to_stop(children):
     loader = endless(2)
     next(loader)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         for worker in children():
             os.kill(worker.pid, number)
         time.sleep(0.05)
@@ -454,3 +458,27 @@ def test_samples_come_from_the_workers():
     pids = {pid for batch in batches for pid in batch.extra['pid']}
     assert len(pids) == 2
     assert os.getpid() not in pids
+
+
+@pytest.mark.slow
+def test_workers_die_with_a_killed_main_process(tmp_path):
+    script = (
+        'import os, signal, sys\nfrom tests.data.test_loading import endless\nimport multiprocessing as m\n'
+        'loader = endless(2)\nnext(loader)\nprint(*[child.pid for child in m.active_children()], flush=True)\n'
+        'os.kill(os.getpid(), signal.SIGKILL)\n'
+    )
+    ended = subprocess.run([sys.executable, '-c', script], cwd=ROOT, env=environment(), stdout=subprocess.PIPE, text=True)
+    workers = [int(word) for word in ended.stdout.split()]
+    assert len(workers) == 2 and ended.returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while any(map(is_alive, workers)):
+        assert time.monotonic() < deadline, 'a worker lives on'
+        time.sleep(0.1)
+
+
+def is_alive(process: int) -> bool:
+    """Not gone, and not a zombie that nobody has waited for."""
+    try:
+        return Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
+    except (FileNotFoundError, ProcessLookupError):
+        return False

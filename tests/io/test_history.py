@@ -77,7 +77,7 @@ def test_patterns(tmp_path: Path, pattern: str, expected: list[int]) -> None:
     for step in (2, 4, 20, 160000, 200000):
         fake(tmp_path, step)
     (tmp_path / 'latest').write_text('iter_4')
-    assert [step for step, _ in history.expand(tmp_path, pattern)] == expected
+    assert [step for step, _ in history.expand(tmp_path, pattern)[0]] == expected
 
 
 @pytest.mark.parametrize('pattern', ['iter_5', 'iter_{5..7}', 'iter_', '', '../iter_2', 'iter_{2'])
@@ -181,3 +181,14 @@ def test_other_ranks_delete_nothing(tmp_path: Path) -> None:
 def test_settings_that_mean_nothing_are_refused(settings: dict) -> None:
     with pytest.raises(ConfigError):
         Retention(**settings)
+
+
+def test_names_without_a_checkpoint_are_listed_and_the_others_are_found(tmp_path: Path) -> None:
+    """``vq.val --load-from iter_{2..5}0``, with quotes around the pattern or without."""
+    for step in (20, 40):
+        fake(tmp_path, step)
+    for patterns in (['iter_{2..5}0'], ['iter_20', 'iter_30', 'iter_40', 'iter_50']):
+        found, missing = history.expand(tmp_path, *patterns)
+        assert [step for step, _ in found] == [20, 40] and missing == ['iter_30', 'iter_50']
+    with pytest.raises(UserError, match="called 'iter_30', 'iter_50'"):
+        history.expand(tmp_path, 'iter_30', 'iter_50')

@@ -127,7 +127,7 @@ def test_classes_that_are_not_on_the_list_are_named(tmp_path: Path, module: str)
 
     with posing(it=(Popen, f'{module}.Popen')):
         torch.save({'state_dict': {'a': torch.zeros(1)}, 'x': Popen()}, tmp_path / 'a.ckpt')
-    with pytest.raises(UserError, match=rf'a\.ckpt is refused: it asks for {module}\.Popen'):
+    with pytest.raises(UserError, match=rf'a\.ckpt is refused: it refers to {module}\.Popen'):
         read_published(tmp_path / 'a.ckpt')
 
 
@@ -305,7 +305,7 @@ class TestStatistics:
         for name in ('todd.utils.Runner', 'evil.Statistics', 'toddler.Statistics'):
             with posing(it=(AsTuple, name)):
                 torch.save(value, tmp_path / 'a.pth')
-            with pytest.raises(UserError, match=f'refused: it asks for {name}'):
+            with pytest.raises(UserError, match=f'refused: it refers to {name}'):
                 statistics.convert(tmp_path / 'a.pth')
 
     @pytest.mark.parametrize(

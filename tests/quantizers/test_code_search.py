@@ -32,16 +32,16 @@ def first_of_lowest(table: Tensor) -> Tensor:
 
 def by_one_pass(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
     """The search on a GPU without Triton, and for few features."""
-    return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=False)
+    return search._search_torch(features, search.Codes(codebook, metric == 'cosine', budget), budget, twice=False)
 
 
 def by_two_passes(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
     """The search on the CPU for many features."""
-    return search._search_torch(features, search.Codes(codebook, metric == 'cosine'), budget, twice=True)
+    return search._search_torch(features, search.Codes(codebook, metric == 'cosine', budget), budget, twice=True)
 
 
 def by_lazy_path(features: Tensor, codebook: Tensor, metric: str, budget: int) -> Tensor:
-    return search._search_lazy(features, search.Codes(codebook, metric == 'cosine'), budget)
+    return search._search_lazy(features, search.Codes(codebook, metric == 'cosine', budget), budget)
 
 
 ROUTES = pytest.mark.parametrize('route', [by_one_pass, by_two_passes, by_lazy_path])
@@ -182,9 +182,9 @@ def test_tiles_keep_to_the_budget(rows, codes, channels, budget):
     for cut in (tiles_of_one_pass, tiles_of_two_passes):
         tiles = cut(rows, codes, channels, budget)
         assert 1 <= tiles.rows <= tiles.features <= rows
-        assert 1 <= tiles.width < codes + 32
+        assert tiles.width % 32 == 0 and tiles.width < codes + 32
         assert tiles.rows == 1 or 4 * tiles.rows * tiles.width <= budget // 2
-        assert tiles.width == 1 or 4 * tiles.width * channels <= budget // 4
+        assert tiles.width == 32 or 4 * tiles.width * channels <= budget // 4
 
 
 class Held(TorchDispatchMode):

@@ -43,6 +43,8 @@ def compare(device: torch.device) -> None:
     same_tokens_after_an_offset(device)
     same_tokens_in_other_layouts(device)
     odd_values_give_indices(device)
+    same_tokens_for_codes_that_are_not_finite(device)
+    same_tokens_for_any_magnitude(device)
 
 
 def same_distances(rows: int, codes: int, channels: int, cosine: bool, programs: int, device: torch.device) -> None:
@@ -100,8 +102,39 @@ def odd_values_give_indices(device: torch.device) -> None:
     codebook = torch.randn(100, 3, device=device)
     codebook[70] = nan
     tokens = search_by_kernel(torch.randn(5, 3, device=device), codebook, True, 1)
-    assert tokens.tolist() == [70] * 5, 'a score that is not a number wins, as in the torch path'
-    assert nearest_code(torch.randn(5, 3), codebook.cpu(), 'cosine').tolist() == [70] * 5
+    assert 70 not in tokens.tolist(), 'a code that is not a number is never chosen, as in the torch path'
+
+
+def same_tokens_for_codes_that_are_not_finite(device: torch.device) -> None:
+    nan, inf = float('nan'), float('inf')
+    features, codebook = torch.randint(-2, 3, (20, 3), device=device).float(), torch.randint(-2, 3, (300, 3), device=device)
+    features[0, 1] = nan
+    for cosine in (False, True):
+        codes = torch.eye(3, device=device)[codebook[:, 0] % 3] if cosine else codebook.float()
+        for usable in (range(1, 300), range(290, 300, 5), range(0)):
+            bad = torch.tensor([code not in usable for code in range(300)], device=device)
+            spoilt = codes.clone()
+            spoilt[bad, 1] = torch.tensor([nan, inf, -inf, 2.0**100], device=device).repeat(75)[: int(bad.sum())]
+            tokens = search_by_kernel(features, spoilt, cosine, 9)
+            expected = nearest_code(features, spoilt, 'cosine' if cosine else 'l2', backend='torch')
+            assert torch.equal(tokens, expected), (cosine, usable)
+
+
+def same_tokens_for_any_magnitude(device: torch.device) -> None:
+    """Small integers times powers of two: products are exact."""
+    features, codebook = torch.randint(-2, 3, (20, 5), device=device).float(), torch.randint(-2, 3, (200, 5), device=device)
+    axes = torch.eye(5, device=device)[codebook[:, 0] % 5]
+    for power in (-95, -73, 63, 85):
+        for cosine, codes in ((False, codebook.float()), (True, axes)):
+            expected = search_by_kernel(features, codes, cosine, 9)
+            tokens = search_by_kernel(features * 2.0**power, codes * 2.0**power, cosine, 9)
+            assert torch.equal(tokens, expected), (power, cosine)
+            far = search_by_kernel(features * 2.0**120, codes * 2.0**power, cosine, 1)
+            metric = 'cosine' if cosine else 'l2'
+            assert torch.equal(far, nearest_code(features * 2.0**120, codes * 2.0**power, metric, backend='torch')), power
+            spoilt = torch.cat([torch.full_like(codes[:1], 1e27), codes])
+            expected = nearest_code(features, spoilt, metric, backend='torch')
+            assert torch.equal(search_by_kernel(features, spoilt, cosine, 9), expected), power
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def nobody_waits(device: torch.device) -> Iterator[None]:
             torch.cuda.set_sync_debug_mode(before)
     else:
         # the search reads values on a CPU, where this is free; here the CPU acts as a device
-        with mock.patch('vq.quantizers.search.reads_are_free', return_value=False), _Operations(), _Methods():
+        with mock.patch('vq.quantizers.search_codes.reads_are_free', return_value=False), _Operations(), _Methods():
             yield
 
 

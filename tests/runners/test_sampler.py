@@ -110,6 +110,23 @@ def test_a_killed_run_ends_with_the_same_bytes(straight, weights, tmp_path):
     assert re.search(r'drawn_now\W+0\b', sample(words))
 
 
+def test_a_picture_that_was_deleted_is_drawn_again(straight, weights, tmp_path):
+    found = draw(weights, tmp_path)
+    for name in ('000009.png', '000019.png'):
+        (found / 'samples' / name).unlink()
+    (found / 'samples' / '000010.png').write_bytes(b'')
+    left = [found / '.grid.png.tmp-elsewhere-1-0a0b0c0d', found / 'samples' / '.000003.png.tmp-elsewhere-1-0a0b0c0d']
+    for path in left:
+        path.write_bytes(b'left by a killed run')
+        os.utime(path, (0, 0))
+    assert re.search(r'drawn_now\W+12\b', sample(arguments(weights, tmp_path))), 'the second batch and the last'
+    assert files_of(found) == files_of(straight)
+    assert not any(path.exists() for path in left)
+    assert re.search(r'drawn_now\W+0\b', sample(arguments(weights, tmp_path)))
+    (found / 'samples' / '000003.png').write_bytes(b'no picture')
+    assert 'Delete it' in sample(arguments(weights, tmp_path), code=2)
+
+
 def test_two_ranks_draw_the_same_bytes(straight, weights, tmp_path, gloo_pool: GlooPool):
     words = [*arguments(weights, tmp_path), '--override', '.trainer.strategy.type::DDPStrategy']
     assert gloo_pool.run(draw_on_rank, words) == [0, 0]

@@ -163,13 +163,13 @@ def load_small(load: Callable[[], None], check: Callable[[Task], None], what: st
         context.random_weights = True
 
 
-def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext) -> None:
-    """Load the files of ``--load-model-from``."""
+def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext, strict: bool = True) -> None:
+    """Load the files of ``--load-model-from``. Without ``strict``, keys that no file has keep their values."""
 
     def settings(module: nn.Module) -> dict[str, Any]:
         # published files have no digest of the tokenizer that they were trained on, so digests may be missing
         digests = [f'{name}.digest' for name, part in module.named_modules() if isinstance(part, FrozenTokenizer)]
-        return {'weights': weights, 'new_prefixes': (*module.training_only_prefixes(), *digests)}  # type: ignore[operator]
+        return {'strict': strict, 'weights': weights, 'new_prefixes': (*module.training_only_prefixes(), *digests)}  # type: ignore[operator]
 
     def load() -> None:
         report = load_model_from(model, files, **settings(model))  # type: ignore[arg-type]

@@ -78,6 +78,7 @@ def config_of(options: Any) -> str:
     """CONFIG of a command. If it is left out, the config of the run whose weights are loaded, of the last run if several."""
     from vq.io import runs
 
+    options.config_given = options.config is not None
     if options.config is not None:
         return str(options.config)
     name = [getattr(options, 'name', None), *options.load_model_from][-1]

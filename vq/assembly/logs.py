@@ -7,12 +7,24 @@ import os
 import sys
 from pathlib import Path
 
+from vq.core import output
+
 
 class TerminalHandler(logging.Handler):
     """Writes to the current ``sys.stderr``, which notebooks, progress bars and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr, flush=True)
+
+
+class LogFile(logging.FileHandler):
+    """A file whose lost lines are counted: a full disk does not end a run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError | ValueError):
+            raise  # a wrong format string
+        output.count_lost(Path(self.baseFilename).name, error)
 
 
 def start(folder: Path | None = None) -> logging.Logger:
@@ -27,7 +39,7 @@ def start(folder: Path | None = None) -> logging.Logger:
     handlers: list[logging.Handler] = [TerminalHandler()]
     if folder is not None and rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
-        handlers.append(logging.FileHandler(folder / 'log.txt'))
+        handlers.append(LogFile(folder / 'log.txt'))
     for handler in handlers:
         handler.setFormatter(form)
         logger.addHandler(handler)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from vq.core import run_names
 from vq.core.environment import dry_run
 
 __all__ = ['DictAction', 'add_config', 'add_run', 'add_trust', 'add_weights', 'dry_run', 'parse', 'parser']
@@ -79,7 +80,7 @@ def add_trust(target: argparse.ArgumentParser) -> None:
 
 def add_run(target: argparse.ArgumentParser, config_optional: bool = False) -> None:
     """NAME, CONFIG and the options of every run."""
-    target.add_argument('name', metavar='NAME', help='name of the run: its folder below work_dirs')
+    target.add_argument('name', metavar='NAME', type=run_names.checked, help='name of the run: its folder below work_dirs')
     add_config(target, 'default: that of the run' if config_optional else '')
     target.add_argument('--seed', type=int, default=3407)
     target.add_argument('--autocast', action='store_true', help='forward passes in bf16 (precision=bf16 of the strategy)')

@@ -167,9 +167,11 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
     from vq.io.atomic import atomic_file
     from vq.io.digest import read_digest
     from vq.io.published.reader import read_state
+    from vq.io.values import check_finite
     from vq.tasks.spec import spec_of_generator
 
     converted = converter.convert(read_state(file, converter.NESTS), **options)
+    check_finite(converted.tensors, file.name)
     generator = _fit_generator(converted, converter.PREFIX)
     notes = {
         'vq.format': 'vq.generator',
@@ -182,7 +184,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
         'vq.source_sha256': read_digest(file),
     }
     with atomic_file(output, tensorfile.size_of(converted.tensors)) as writer:
-        tensorfile.write_tensors(writer, converted.tensors, notes)
+        tensorfile.write_tensors(writer, converted.tensors, notes, sealed=True)
     shape = ' x '.join(map(str, generator.token_shape))
     network = converted.generator['network']
     return [

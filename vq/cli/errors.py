@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from vq.core import output
 from vq.core.environment import COMMAND
 from vq.core.errors import UserError
 from vq.core.trust import Untrusted
@@ -30,10 +31,22 @@ class Main(Protocol):
 
 
 def command(body: Main) -> Main:
-    """Turn the errors of a command into messages and exit codes."""
+    """Turn the errors of a command into messages and exit codes. Lost output does not end the command; see vq/core/output.py.
+
+    A command whose output is lost to a full disk has exit code 1, unless its module sets ``OUTLIVES_OUTPUT``.
+    """
 
     @functools.wraps(body)
     def run(argv: Sequence[str] | None = None) -> int:
+        with output.lasting() as out:
+            code = attempt(argv)
+            if lost := output.lost():
+                to_log_file(logging.WARNING, f'output was lost: {lost}')
+                print(f'output was lost: {lost}', file=sys.stderr, flush=True)
+            outlives = getattr(sys.modules[body.__module__], 'OUTLIVES_OUTPUT', False)
+            return code or int(output.is_full(out) and not outlives)
+
+    def attempt(argv: Sequence[str] | None) -> int:
         try:
             return body(argv)
         except UserError as error:
@@ -73,11 +86,16 @@ def leave(message: str, hint: str, code: int, stopped: bool = False) -> None:
             json.dump(vars(Failure(message, hint, code, stopped, rank=os.environ.get('RANK'))), file)
 
 
+def to_log_file(level: int, text: str) -> None:
+    """A line of the run's log.txt alone."""
+    logger = logging.getLogger('vq')
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(logger.makeRecord('vq', level, '', 0, text, (), None))
+
+
 def say(message: str, hint: str, code: int = 1) -> None:
     """Print an error, hint last, and write it to the run's log. ``code`` is the exit code that the process will have."""
     leave(message, hint, code)
-    logger = logging.getLogger('vq')
-    written = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-    for handler in written:
-        handler.handle(logger.makeRecord('vq', logging.ERROR, '', 0, f'{message} {hint}', (), None))
+    to_log_file(logging.ERROR, f'{message} {hint}')
     print(f'error: {message}', *([hint] if hint else []), sep='\n', file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from vq.cli import arguments
 from vq.cli.errors import command
-from vq.core import environment
+from vq.core import environment, run_names
 
 EXAMPLES = """
 examples:
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     choices = {'dataset': options.dataset, 'train': options.train, 'features': options.features, **options.config_options}
     overrides = {f'.validator{path}': value for path, value in options.override.items()}
     config = compose(options.config, choices, overrides, trusted=options.trust)
-    options.name = f'fid/{options.dataset}{"_train" if options.train else ""}'.replace('.py', '')
+    inside = [part for part in options.dataset.replace('.py', '').split('/') if part not in ('.', '..')]  # of work_dirs
+    options.name = run_names.checked(f'fid/{"/".join(inside)}{"_train" if options.train else ""}')
     folder = building.runs_folder(options.work_dir) / options.name
     writer, _ = building.open_runner(
         'vq.fid', argv, options, config, folder, 'validator', StatisticsWriter, 'StatisticsWriter'

@@ -147,6 +147,11 @@ def measure(package: Any, options: argparse.Namespace, validator: Any, file: Pat
     second = None if validator.reference is None else Pictures(validator.reference)
     counts = [len(part) for part in (first, second) if part is not None]
     wanted = {switch: name in options.figures for name, (switch, _) in THEIRS.items()}
+    if 'inception_score' in options.figures and not 1 <= options.splits <= counts[0]:
+        raise UserError(
+            f'an inception score of {options.splits} splits needs at least as many images, and there are {counts[0]}',
+            'Give more images, or fewer --splits.',
+        )
     size = min([1000, *counts])
     if options.figures.count('kid') and size < 1000:
         logger.warning('kid: subsets of %d instead of 1000, because there are no more images', size)

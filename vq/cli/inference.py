@@ -34,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     import torch
 
     from vq.assembly import building, logs
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of, runner_config
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.core.random import python_stream
@@ -60,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{type(validator.model).__name__} has no tokenizer', 'Give the config of an image tokenization task.')
     building.load_frozen(tokenizer, context)  # not those of the losses, which are not used here
+    tell_differences(options, config, context)
     building.load_weights(validator.model, options.load_model_from, options.weights, context)
     validator.strategy.device_name = options.device
     device = validator.strategy.choose_device()

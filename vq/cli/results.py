@@ -64,6 +64,7 @@ def write(
         'measurement': describe(config, options, files),
         'weights_hash': context.meta.get('weights_hash'),
         'loaded': context.meta.get('loaded'),
+        'differs_from_run': context.meta.get('differs_from_run', []),
         'random_weights': context.random_weights,
         'command': context.command,
         'world_size': collectives.size(),

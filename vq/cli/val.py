@@ -11,7 +11,7 @@ from typing import Any
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
 
 logger = logging.getLogger('vq')
 
@@ -44,21 +44,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
-    from vq.io import checkpoints
-    from vq.io.history import note_metrics
+    from vq.io import history
     from vq.runners.validator import Validator
 
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
-    targets = find_targets(folder, options, checkpoints)
+    targets = find_targets(folder, options)
     validator, context = building.open_runner(
         'vq.val', argv, options, config, folder / 'val', 'validator', Validator, 'Validator'
     )
+    damaged = history.list_damaged(folder / 'checkpoints')
+    if damaged and not options.load_model_from and building.is_first_process():
+        logger.warning('not validated: %s', history.describe_damaged(damaged))
+    tell_differences(options, config, context)
     found: dict[str, dict[str, Any]] = {}
     try:
         validator.setup()
@@ -74,8 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             validator.work_dir = file.parent
             measured = validator.evaluate()
             found[label] = results.write(file, measured, context, config, options, files, validator)
-            if building.is_first_process() and checkpoints.is_complete(folder / 'checkpoints' / label):
-                note_metrics(folder / 'checkpoints' / label, numbers(measured))
+            if building.is_first_process() and history.is_complete(folder / 'checkpoints' / label):
+                history.note_metrics(folder / 'checkpoints' / label, numbers(measured))
     finally:
         validator.close()
     if building.is_first_process():
@@ -83,19 +87,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_targets(folder: Path, options: argparse.Namespace, checkpoints: Any) -> dict[str, list[str]]:
+def find_targets(folder: Path, options: argparse.Namespace) -> dict[str, list[str]]:
     """Label -> files to load."""
+    from vq.io import history
+
     if options.load_from:
-        return {
-            path.name: [*options.load_model_from, str(path)]
-            for pattern in options.load_from
-            for _, path in checkpoints.expand(folder / 'checkpoints', Path(pattern).name)
-        }
+        names = [Path(pattern).name for pattern in options.load_from]
+        found, missing = history.expand(folder / 'checkpoints', *names)
+        if missing:
+            logger.warning('%s has no complete checkpoint %s; the others are validated', folder, listing(missing))
+        return {path.name: [*options.load_model_from, str(path)] for _, path in found}
     if options.load_model_from:
         return {'given': list(options.load_model_from)}
-    paths = [path for _, path in checkpoints.list_complete(folder / 'checkpoints')]
+    paths = [path for _, path in history.list_complete(folder / 'checkpoints')]
     if not paths:
-        raise UserError(f'{folder} has no complete checkpoint', 'Train first, or give weights with --load-model-from.')
+        damaged = history.describe_damaged(history.list_damaged(folder / 'checkpoints'))
+        said = f'{folder} has no complete checkpoint' + (f': {damaged}' if damaged else '')
+        raise UserError(said, 'Train first, or give weights with --load-model-from.')
     return {path.name: [str(path)] for path in paths}
 
 

@@ -1,8 +1,9 @@
 """Image files to RGB arrays. A file that cannot be decoded completely raises ``BadImage`` with the reason.
 
 Truncated images are never used. Pillow's ``LOAD_TRUNCATED_IMAGES`` stays off. Older versions of OpenCV fill missing pixels
-with grey, so OpenCV only gets JPEG files that end with the end marker. Damage that no decoder reports is not detected: bytes
-changed inside the compressed data of a JPEG whose header and end marker are intact.
+with grey, so OpenCV only gets JPEG files that end with the end marker. The checksums of PNG chunks are compared here, because
+Pillow skips those of pixel data. JPEG, BMP, GIF, TIFF and WebP have no checksums: changed bytes inside their pixel data that
+no decoder reports are not detected.
 
 Alpha is dropped, not blended, as in torchvision's loaders: transparent pixels show the colours stored in them.
 """
@@ -13,6 +14,7 @@ import contextlib
 import functools
 import io
 import threading
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -26,6 +28,7 @@ Backend = Literal['pillow', 'cv2']
 
 PIXEL_LIMIT = 89_478_485  # Pillow's own: a quarter of a gigabyte of RGB
 FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM')  # other formats need interpreters or never hold photographs
+PNG = b'\x89PNG\r\n\x1a\n'  # the first bytes of a file
 END_OF_JPEG = b'\xff\xd9'
 ORIENTATION = 0x0112  # the EXIF tag
 
@@ -74,6 +77,8 @@ def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_
     if backend != 'pillow':
         prepare_backend(backend)
     image = _open(data, path, pixel_limit)
+    if data.startswith(PNG):
+        _check_chunks(data, path)
     pixels = _with_opencv(data, image) if backend == 'cv2' else None
     if pixels is None:
         pixels = _with_pillow(image, path)
@@ -117,6 +122,21 @@ def _pillow_allows(pixel_limit: int) -> Iterator[None]:
             yield
         finally:
             Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_chunks(data: bytes, path: str) -> None:
+    """Compare the CRC-32 of every PNG chunk: length (4 bytes), type (4), content, CRC (4). Pillow reports chunks cut short."""
+    view, place = memoryview(data), len(PNG)
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(view[place : place + 4])
+        kind = bytes(view[place + 4 : place + 8])
+        if end + 4 > len(data):
+            return
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise BadImage(path, f'is damaged: the checksum of its {kind.decode("ascii", "replace")} chunk is wrong')
+        if kind == b'IEND':
+            return
+        place = end + 4
 
 
 def _with_pillow(image: ImageFile.ImageFile, path: str) -> np.ndarray:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.util import Finalize
 from typing import Any, Literal, Self
@@ -27,7 +30,8 @@ from vq.interfaces import Dataset, Sample
 
 REPLACEMENTS = 32  # other samples that are tried in place of a bad one
 SHOWN = 5  # bad files that an error names
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+PARENT_CHECK = 1.0  # seconds
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 logger = logging.getLogger('vq')
 
@@ -248,6 +252,14 @@ def _prepare_worker(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that arrived meanwhile are ignored too
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this worker when the main process is killed. torch's own check runs only while a worker waits for indices."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_CHECK)
+    os._exit(1)
 
 
 def _stop_workers(packets: Any) -> None:

@@ -10,9 +10,9 @@ default   area 0.08 to 1, sides 3:4 to 4:3, resized to S         half
 square    of the centred square 0.7 to 1, square, resized to S   half
 ========= ====================================================== =======
 
-Resizing is Pillow's antialiased bicubic, bit-identical to torchvision's with PIL images. A crop is cut out before it is
-resized: Pillow's ``resize(box=...)`` would mix in pixels from outside the crop. Only ``stream.random()`` is called, the one
-method whose sequence Python guarantees across versions.
+Resizing is antialiased bicubic, bit-identical to torchvision's with PIL images and Pillow up to 12. A crop is cut out before
+it is resized: Pillow's ``resize(box=...)`` would mix in pixels from outside the crop. Only ``stream.random()`` is called, the
+one method whose sequence Python guarantees across versions.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def resize_short_side(image: np.ndarray, size: int) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Bicubic with antialiasing, rows first, to 8 bits, then columns.
+    """Antialiased bicubic: first along rows, rounded to 8 bits, then along columns.
 
-    The order is explicit: Pillow up to 12 resizes rows first, Pillow 13 begins with the cheaper direction. The results differ
-    by several levels, and figures of evaluation with them.
+    The order is explicit: Pillow up to 12 begins with rows, Pillow 13 with the cheaper direction. The results differ by
+    several levels, which changes evaluation figures.
     """
     rows = Image.fromarray(image).resize((width, image.shape[0]), BICUBIC)
     return np.asarray(rows.resize((width, height), BICUBIC))

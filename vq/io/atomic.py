@@ -102,16 +102,16 @@ def commit(aside: Path, final: Path, complete: Complete = Path.is_dir) -> None:
     if os.path.lexists(final):
         if complete(final):
             old = _name_aside(final, 'old')
-            _move(final, old)
+            move(final, old)
         else:
             remove_folder(final)
     try:
-        _move(aside, final)
+        move(aside, final)
     except BaseException:
         if old is not None:
             if os.path.lexists(final):
                 remove_folder(final)
-            _move(old, final)
+            move(old, final)
         raise
     _flush_folder(final.parent)
     if old is not None:
@@ -140,7 +140,7 @@ def sweep(parent: Path, complete: Complete = Path.is_dir) -> list[Path]:
         if parts['kind'] == 'old' and path.is_dir() and complete(path) and not complete(final):
             if os.path.lexists(final):
                 remove_folder(final)
-            _move(path, final)
+            move(path, final)
         else:
             _remove_or_warn(path)
     return [path for path, _ in stale]
@@ -200,7 +200,7 @@ def _is_stale(path: Path, parts: dict[str, str]) -> bool:
     return False
 
 
-def _move(source: Path, target: Path) -> None:
+def move(source: Path, target: Path) -> None:
     """Rename a folder. If the file system cannot rename folders, copy it, the marker last."""
     try:
         os.rename(source, target)

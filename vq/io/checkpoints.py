@@ -26,9 +26,20 @@ from vq.core import collectives, config_json
 from vq.core.errors import RunFailure, UserError
 from vq.io import atomic, plain, runs, spec, tensorfile
 from vq.io.atomic import MARKER
-from vq.io.digest import file_digest, file_digests
+from vq.io.digest import file_digests
 from vq.io.formats import name_callbacks
-from vq.io.history import LATEST, Retention, expand, is_complete, latest, list_complete, not_complete, prune, read_marker
+from vq.io.history import (
+    LATEST,
+    Retention,
+    expand,
+    is_complete,
+    is_resumable,
+    latest,
+    list_complete,
+    not_complete,
+    prune,
+    read_marker,
+)
 from vq.io.ranks import run_on_all_ranks
 from vq.io.sharded import local
 from vq.io.writer import Writer, disk_errors
@@ -200,6 +211,11 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
             f'{path} has checkpoint format {version}, and this vq ({vq.__version__}) reads up to {FORMAT_VERSION}',
             'Upgrade vq, or take a checkpoint it wrote.',
         )
+    if not is_resumable(place):
+        raise UserError(
+            f'{path} keeps only weights: the state of its optimizers was deleted (keep_state of the checkpoint callback)',
+            'Resume from a newer checkpoint, or start a new run with --load-model-from.',
+        )
     own = f'rank_{collectives.rank() if rank is None else rank}.pt'
     if verify:
         verify_files(place, [name for name in marker['files'] if not name.startswith(_EACH) or name == own])
@@ -214,7 +230,7 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
     except KeyError as error:
         raise tensorfile.damaged(place / 'meta.json', f'{error} is missing') from error
     if verify:
-        _verify_frozen(path, checkpoint.frozen)
+        runs.check_frozen(path, checkpoint.frozen)
     return checkpoint
 
 
@@ -227,8 +243,9 @@ def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
         'meta': meta,
         'model': tensorfile.read_tensors(place / 'model.safetensors'),
         'ema': tensorfile.read_tensors(place / 'ema.safetensors') if 'ema.safetensors' in files else None,
-        'training': plain.read_torch(place / 'training.pt'),
-        'per_rank': plain.read_torch(place / own) if own in files else None,
+        # their SHA-256 has been compared, unless the caller asked for no check
+        'training': plain.read_torch(place / 'training.pt', checksums=False),
+        'per_rank': plain.read_torch(place / own, checksums=False) if own in files else None,
         'config_text': (place / (runs.CONFIG if runs.CONFIG in files else runs.OLD_CONFIG)).read_text(),
         'spec': spec.read(place / spec.FILE).as_json() if spec.FILE in files else None,
         'shards': place if 'optimizer.json' in files else None,
@@ -244,12 +261,3 @@ def verify_files(place: Path, names: list[str]) -> dict[str, str]:
         if digests[place / name] != marker['files'][name].get('sha256'):
             raise tensorfile.damaged(place / name, 'its SHA-256 is not the one recorded when it was written')
     return {name: digests[place / name] for name in names}
-
-
-def _verify_frozen(path: Path, frozen: Mapping[str, str]) -> None:
-    for file, digest in frozen.items():
-        if Path(file).is_file() and file_digest(file) != digest:  # load_pretrained reports a missing file
-            raise UserError(
-                f'{path} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
-                'Put the earlier file back.',
-            )

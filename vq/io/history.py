@@ -27,6 +27,7 @@ _NAME = re.compile(r'iter_(\d+)')
 _BRACE = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?')
 _MOST_NAMES = 100_000
+_STATE = re.compile(r'training\.pt|rank_\d+\.pt|optimizer(_\d+)?\.(json|safetensors)')  # files of drop_state
 
 
 def read_marker(path: Path) -> dict[str, Any] | None:
@@ -73,12 +74,49 @@ def list_complete(folder: Path) -> list[tuple[int, Path]]:
     return [(step, place) for step, place in places if place is not None]
 
 
+def list_damaged(folder: Path) -> list[tuple[Path, str]]:
+    """The checkpoints of ``checkpoints/`` that are not complete and what is wrong with each, the newest first.
+
+    A checkpoint that the file ``latest`` names and that is missing counts, too.
+    """
+    names = {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
+    names.add(_named_latest(folder))
+    damaged = [folder / name for name in names if _NAME.fullmatch(name) and not atomic.standing(folder / name, is_complete)]
+    return [(path, why_incomplete(path)) for path in sorted(damaged, key=step_of, reverse=True)]
+
+
+def step_of(path: Path) -> int:
+    """``iter_40`` -> 40, also of the hidden name under which a killed writer left it."""
+    match = re.search(r'iter_(\d+)', path.name)
+    assert match is not None, path
+    return int(match[1])
+
+
+def _named_latest(folder: Path) -> str:
+    try:
+        return (folder / LATEST).read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ''
+
+
+def passed_over(folder: Path) -> str:
+    """What to say where ``latest`` is used and newer checkpoints than that are damaged; empty if none is."""
+    taken = latest(folder)
+    newer = [] if taken is None else [item for item in list_damaged(folder) if step_of(item[0]) > step_of(taken)]
+    if taken is None or not newer:
+        return ''
+    lost = step_of(newer[0][0]) - step_of(taken)
+    return f'{describe_damaged(newer)}; {taken} is taken in its place, which has {lost} steps less'
+
+
+def describe_damaged(damaged: list[tuple[Path, str]], most: int = 5) -> str:
+    more = f'; and {len(damaged) - most} more' if len(damaged) > most else ''
+    return '; '.join(f'{path} is damaged ({why})' for path, why in damaged[:most]) + more
+
+
 def latest(folder: Path) -> Path | None:
     """The checkpoint that the file ``latest`` names, if that is complete; otherwise the newest complete one."""
-    try:
-        name = (folder / LATEST).read_text().strip()
-    except (OSError, UnicodeDecodeError):
-        name = ''
+    name = _named_latest(folder)
     if _NAME.fullmatch(name):
         place = atomic.standing(folder / name, is_complete)
         if place is not None:
@@ -87,29 +125,45 @@ def latest(folder: Path) -> Path | None:
     return known[-1][1] if known else None
 
 
-def expand(folder: Path, pattern: str) -> list[tuple[int, Path]]:
-    """The complete checkpoints that match a name, a brace or glob pattern, 'latest' or 'all', in order of step."""
+def expand(folder: Path, *patterns: str) -> tuple[list[tuple[int, Path]], list[str]]:
+    """The complete checkpoints that match names, brace or glob patterns, 'latest' or 'all', in order of step; and the names
+    without a complete checkpoint. It is an error if all are without. A shell may have expanded the braces before.
+    """
     known = list_complete(folder)
-    if pattern == 'latest':
-        newest = latest(folder)
-        chosen = [item for item in known if item[1] == newest]
-    elif pattern == 'all':
-        chosen = known
-    else:
-        names = set(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1))
-        if len(names) > _MOST_NAMES:
-            raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
-        globs = [name for name in names if '*' in name or '?' in name]
-        chosen = [
-            (step, path)
-            for step, path in known
-            if f'iter_{step}' in names or any(fnmatch.fnmatchcase(f'iter_{step}', glob) for glob in globs)
-        ]
+    chosen: dict[int, Path] = {}
+    missing: list[str] = []
+    for pattern in patterns:
+        if pattern == 'latest':
+            newest = latest(folder)
+            matches = {step: path for step, path in known if path == newest}
+        elif pattern == 'all':
+            matches = dict(known)
+        else:
+            matches, without = _matches(known, pattern)
+            missing += without
+        chosen |= matches
     if not chosen:
         there = [f'iter_{step}' for step, _ in known]
         hint = f'There are: {", ".join(there[:20])}{", ..." if len(there) > 20 else ""}.' if there else 'There is none yet.'
-        raise UserError(f"no complete checkpoint in {folder} is called '{pattern}'{nearest(pattern, there)}", hint)
-    return chosen
+        asked = ', '.join(f"'{pattern}'" for pattern in patterns)
+        raise UserError(f'no complete checkpoint in {folder} is called {asked}{nearest(patterns[0], there)}', hint)
+    return sorted(chosen.items()), missing
+
+
+def _matches(known: list[tuple[int, Path]], pattern: str) -> tuple[dict[int, Path], list[str]]:
+    """The checkpoints of a brace or glob pattern, and its names without a checkpoint."""
+    names = list(dict.fromkeys(itertools.islice(expand_braces(pattern), _MOST_NAMES + 1)))
+    if len(names) > _MOST_NAMES:
+        raise UserError(f"'{pattern}' stands for more than {_MOST_NAMES} names", "Narrow the pattern, or give 'all'.")
+    by_name = {f'iter_{step}': (step, path) for step, path in known}
+    found: dict[int, Path] = {}
+    missing = []
+    for name in names:
+        is_glob = '*' in name or '?' in name
+        hits = fnmatch.filter(by_name, name) if is_glob else [name] if name in by_name else []
+        found |= dict(by_name[hit] for hit in hits)
+        missing += [] if hits else [name]
+    return found, missing
 
 
 def expand_braces(pattern: str) -> Iterator[str]:
@@ -139,7 +193,8 @@ def _alternatives(text: str) -> Iterator[str]:
 class Retention:
     """Which checkpoints are kept: the last ``keep_last``, the ``keep_best`` by a metric, multiples of ``keep_every``.
 
-    ``keep_last=None`` keeps all. The latest checkpoint is always kept.
+    ``keep_last=None`` keeps all. The latest checkpoint is always kept. The newest ``keep_state`` checkpoints can be resumed
+    from; older ones keep weights only. None: all can.
     """
 
     keep_last: int | None = None
@@ -147,6 +202,7 @@ class Retention:
     best_metric: str | None = None
     best_is: Literal['max', 'min'] = 'max'
     keep_every: int | None = None
+    keep_state: int | None = None
 
     def __post_init__(self) -> None:
         if self.keep_best and self.best_metric is None:
@@ -156,7 +212,7 @@ class Retention:
             )
         if self.best_is not in ('max', 'min'):
             raise ConfigError(f"best_is is {self.best_is!r}, and 'max' or 'min' is needed", "Say best_is='max' or 'min'.")
-        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1)):
+        for name, least in (('keep_last', 0), ('keep_best', 0), ('keep_every', 1), ('keep_state', 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f'{name} is {value}, and at least {least} is needed', 'Give a larger number, or None.')
@@ -166,9 +222,14 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
     """Delete the complete checkpoints that ``retention`` does not keep, on the first rank only. Returns their paths."""
     from vq.core import collectives
 
-    if not collectives.is_main() or retention.keep_last is None:
+    if not collectives.is_main():
         return []
     known = list_complete(folder)
+    if retention.keep_state is not None:
+        for _, path in known[: -retention.keep_state]:
+            drop_state(path)
+    if retention.keep_last is None:
+        return []
     kept = {path for step, path in known if retention.keep_every and step % retention.keep_every == 0}
     kept |= {path for _, path in known[max(0, len(known) - retention.keep_last) :]}
     kept |= set(_best(known, retention))
@@ -183,6 +244,31 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
         except OSError as error:  # costs disk space, not the run
             warnings.warn(f'{path} is not kept and cannot be deleted: {error}', stacklevel=2)
     return removed
+
+
+def drop_state(path: Path) -> None:
+    """Delete the state of optimizers and random generators of a checkpoint. Weights stay, and the checkpoint is complete.
+
+    The marker is replaced first: a kill in between leaves files that the marker does not list, for the next call.
+    """
+    marker = read_marker(path)
+    if marker is None:
+        return
+    weights = {name: entry for name, entry in marker['files'].items() if not _STATE.fullmatch(name)}
+    try:
+        if len(weights) < len(marker['files']):
+            atomic.write_json(path / MARKER, {**marker, 'files': weights})
+        for file in path.iterdir():
+            if _STATE.fullmatch(file.name) and file.name not in weights:
+                file.unlink(missing_ok=True)
+    except OSError as error:  # costs disk space, not the run
+        warnings.warn(f'the state of optimizers in {path} cannot be deleted: {error}', stacklevel=2)
+
+
+def is_resumable(path: Path) -> bool:
+    """Whether a complete checkpoint has the state of optimizers and random generators."""
+    marker = read_marker(path)
+    return marker is not None and 'training.pt' in marker['files']
 
 
 def _best(known: list[tuple[int, Path]], retention: Retention) -> list[Path]:
@@ -212,6 +298,11 @@ def not_complete(path: Path) -> UserError:
     hint = f'Complete ones there: {listing(f"iter_{step}" for step, _ in list_complete(path.parent)) or "none"}.'
     if not path.is_dir():
         return UserError(f'there is no checkpoint {path}', hint)
+    return UserError(f'{path} is not a complete checkpoint: {why_incomplete(path)}', hint)
+
+
+def why_incomplete(path: Path) -> str:
+    if not path.is_dir():
+        return 'it is missing'
     marker = read_marker(path)
-    why = f'it has no {MARKER} file that can be read' if marker is None else listing(faulty_sizes(path, marker))
-    return UserError(f'{path} is not a complete checkpoint: {why}', hint)
+    return f'it has no {MARKER} file that can be read' if marker is None else listing(faulty_sizes(path, marker))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,10 @@ class Manifest:
 
 def shard_name(index: int, count: int) -> str:
     return f'shard-{index:05d}-of-{count:05d}.safetensors'
+
+
+def is_shard_name(name: str) -> bool:
+    return re.fullmatch(r'shard-\d{5,}-of-\d{5,}\.safetensors', name) is not None
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import pickle
 import re
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import UserError
 from vq.io.tensorfile import damaged
-from vq.io.writer import Writer
+from vq.io.writer import CHUNK, Writer
 
 _LEAVES = (str, bytes, int, float, bool, type(None), torch.Size, torch.dtype, torch.device)
 _DEEPEST = 64
@@ -59,12 +61,17 @@ def write_plain(writer: Writer, value: Any, key: str) -> None:
     torch.save(plain(value, key), writer)  # type: ignore[arg-type]  # typed as IO[bytes], but only write and flush are called
 
 
-def read_torch(path: Path, mmap: bool = False) -> Any:
-    """Read a torch file of tensors and plain containers. Anything else in it is refused and never executed."""
+def read_torch(path: Path, mmap: bool = False, checksums: bool = True) -> Any:
+    """Read a torch file of tensors and plain containers. Anything else in it is refused and never executed.
+
+    torch does not compare the checksums of its zip files, so this does. ``checksums=False``: the caller has compared a digest.
+    """
+    if checksums:
+        check_zip(path)
     try:
         if path.suffix != '.safetensors':
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
-        with path.open('rb') as file:  # torch would read a path of this suffix as safetensors, whatever the contents
+        with path.open('rb') as file:  # torch reads a path with this suffix as safetensors, whatever it holds
             return torch.load(file, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         found = re.search(r'GLOBAL (\S+)', str(error)) or re.search(
@@ -79,7 +86,37 @@ def read_torch(path: Path, mmap: bool = False) -> Any:
     except (RuntimeError, ValueError, EOFError, KeyError, AttributeError, OSError, TypeError, IndexError) as error:
         if isinstance(error, OSError) and error.filename is not None:
             raise
-        raise damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        raise damaged(path, _line_of(error)) from error
+
+
+def check_zip(path: Path) -> None:
+    """Raise if the content of a torch zip file does not have the CRC-32 recorded in it.
+
+    Files of another kind have no checksums. Nor have files written under ``torch.serialization.set_crc32_options(False)``:
+    every checksum in them is zero.
+    """
+    try:
+        with open(path, 'rb') as file:
+            if file.read(4) != b'PK\x03\x04':
+                return
+        with zipfile.ZipFile(path) as archive:
+            records = archive.infolist()
+            if not any(record.CRC for record in records):
+                return
+            for record in records:
+                _read_through(archive, record)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise damaged(path, _line_of(error)) from error
+
+
+def _read_through(archive: zipfile.ZipFile, record: zipfile.ZipInfo) -> None:
+    with archive.open(record) as stream:  # compares the checksum at the end of the record
+        while stream.read(CHUNK):
+            pass
+
+
+def _line_of(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def count_bytes(value: Any) -> int:

@@ -10,16 +10,21 @@
 6. the catalog of published tokenizers
 
 A folder counts if it is a checkpoint, a run, the ``checkpoints`` folder of a run, or contains ``model.safetensors``. A run
-means its latest complete checkpoint. A relative path to different runs in the working directory and in ``work_dirs`` is an
-error.
+means its latest complete checkpoint.
+
+Nothing in the working directory stands for a run or a catalog entry of the same name unless it is asked for: ``./NAME``. A
+name of a published tokenizer skips the third place. It is an error if a name is written without ``./``, is a run below
+``work_dirs``, and would mean something in the working directory: a path that is a run in both places, or a name whose run
+below ``work_dirs`` has no complete checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,9 +33,11 @@ from vq.core.config_json import read as read_json
 from vq.core.environment import dry_run
 from vq.core.errors import UserError, listing, nearest
 from vq.io import atomic, history, spec
+from vq.io.digest import file_digest, read_digest
 from vq.io.pretrained import pretrained_root
 from vq.io.published import catalog
 from vq.io.published.about import About, read_about
+from vq.io.tensorfile import damaged
 
 RUNS = Path('work_dirs')
 CONFIG, OLD_CONFIG = 'config.json', 'config.py'  # of a checkpoint
@@ -47,17 +54,18 @@ class Run:
     checkpoint: Path | None = None  # the folder iter_N
     folder: Path | None = None  # the folder of the run
     trusted: bool = False
+    passed_over: str = ''  # newer checkpoints that are damaged, to be said when the weights are read
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
         """The composed config as plain data. For a converted file it contains only the tokenizer."""
         if self.checkpoint is None:
             return {'validator': {'model': {'tokenizer': self.about.tokenizer}}}
-        file = self.checkpoint / CONFIG
+        file = self._recorded(CONFIG)
         if file.is_file():
             return read_json(file)
         with trust.trusting(self.trusted):
-            return composed.read(self.checkpoint / OLD_CONFIG)
+            return composed.read(self._recorded(OLD_CONFIG))
 
     @property
     def model(self) -> dict[str, Any]:
@@ -79,7 +87,7 @@ class Run:
         """The spec of inputs and outputs. For checkpoints without ``spec.json`` it is derived from the config."""
         if self.checkpoint is None:
             return self.about.spec
-        file = self.checkpoint / spec.FILE
+        file = self._recorded(spec.FILE)
         if file.is_file():
             return spec.read(file)
         try:
@@ -108,9 +116,38 @@ class Run:
         marker = None if self.checkpoint is None else history.read_marker(self.checkpoint)
         return marker or {'files': {}}
 
+    def _recorded(self, name: str) -> Path:
+        """The path of a file of the checkpoint. An error if its SHA-256 is not the one in the marker."""
+        assert self.checkpoint is not None
+        file, recorded = self.checkpoint / name, self.marker['files'].get(name, {}).get('sha256')
+        if recorded is not None and read_digest(file) != recorded:
+            raise damaged(file, 'its SHA-256 is not the one recorded when it was written')
+        return file
+
+    def check_frozen(self, files: Iterable[Path]) -> None:
+        """Raise if one of these pretrained files exists and is not the file that the run was trained with."""
+        if self.checkpoint is None or 'meta.json' not in self.marker['files']:
+            return
+        file = self._recorded('meta.json')
+        try:
+            recorded = dict(json.loads(file.read_bytes())['frozen'])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise damaged(file, f'{type(error).__name__}: {error}') from error
+        check_frozen(self.checkpoint, {str(file): recorded[str(file)] for file in files if str(file) in recorded})
+
     def describe(self) -> str:
         """A description in one line: ``tokenizer work_dirs/digits/checkpoints/iter_700: 32 x 32 pixels, ...``."""
         return f'{self.spec.kind} {self.weights}: {self.spec}'
+
+
+def check_frozen(checkpoint: Path, recorded: Mapping[str, str]) -> None:
+    """Raise if a pretrained file exists and does not have the SHA-256 that ``checkpoint`` recorded."""
+    for file, digest in recorded.items():
+        if Path(file).is_file() and file_digest(file) != digest:  # load_pretrained reports a missing file
+            raise UserError(
+                f'{checkpoint} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
+                'Put the earlier file back.',
+            )
 
 
 def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> Run:
@@ -119,7 +156,7 @@ def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> 
     existing = [place for place in _places(name, root) if place.exists()]
     usable = [run for place in existing if (run := _open(name, place, trust)) is not None]
     if usable:
-        _check_shadows(name, root, [run.weights for run in usable], existing)
+        _check_shadows(name, root, usable[0])
         return usable[0]
     if existing:
         raise _unusable(existing[0])
@@ -148,7 +185,9 @@ def _places(name: str, root: Path) -> list[Path]:
         places = [path]
     else:
         own = [root / name, root / 'dry_run' / name][:: -1 if dry_run() else 1]
-        places = [path, *own] if _is_path(name) else [*own, path]
+        published = catalog.find(name)
+        here = [] if published is not None and published.kind is not None else [path]
+        places = [path, *own] if _is_path(name) else [*own, *here]
         places.append(pretrained_root() / name)
     return places + [place.with_suffix('.safetensors') for place in places if place.suffix in _OTHERS]
 
@@ -159,10 +198,11 @@ def _open(name: str, place: Path, trust: bool) -> Run | None:
         own = place.parent if place.suffix == '.safetensors' and history.is_complete(place.parent) else None
         return Run(name, place, own, _folder_of(own), trust)
     checkpoint = atomic.standing(place, history.is_complete)
-    if checkpoint is None:
-        checkpoint = history.latest(place / 'checkpoints') or history.latest(place)
     if checkpoint is not None:
         return Run(name, checkpoint, checkpoint, _folder_of(checkpoint), trust)
+    for folder in (place / 'checkpoints', place):
+        if (newest := history.latest(folder)) is not None:
+            return Run(name, newest, newest, _folder_of(newest), trust, history.passed_over(folder))
     bare = place / 'model.safetensors'
     torn = place.name.startswith('iter_')  # an incomplete checkpoint is not read
     return Run(name, bare, None, None, trust) if bare.is_file() and not torn else None
@@ -172,14 +212,18 @@ def _folder_of(checkpoint: Path | None) -> Path | None:
     return checkpoint.parent.parent if checkpoint is not None and checkpoint.parent.name == 'checkpoints' else None
 
 
-def _check_shadows(name: str, root: Path, found: list[Path], existing: list[Path]) -> None:
-    """Raise if a relative path means one run in the working directory and another one below ``work_dirs``."""
-    here = Path(name).expanduser()
-    if not _is_path(name) or name.startswith(('.', '~')) or here.is_absolute() or len(found) < 2:
+def _check_shadows(name: str, root: Path, found: Run) -> None:
+    """Raise if a name or relative path means ``found`` in the working directory, and another run below ``work_dirs``."""
+    here, below = Path(name), root / name
+    if name.startswith(('.', '~')) or here.is_absolute() or not (found.weights == here or here in found.weights.parents):
         return
-    below = root / name
-    if here in existing and below in existing and here.is_dir() and below.is_dir() and here.resolve() != below.resolve():
-        raise UserError(f"'{name}' is a run here and in {root}", f'Write ./{name} or {below}.')
+    if here.is_dir() and _is_run(below) and here.resolve() != below.resolve():
+        lacking = '' if history.latest(below / 'checkpoints') else ', there without a complete checkpoint'
+        raise UserError(f"'{name}' is a run here and in {root}{lacking}", f'Write ./{name} or {below}.')
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / 'checkpoints').is_dir() or (folder / 'log.jsonl').is_file()
 
 
 def _converted(entry: catalog.Published) -> Path:
@@ -188,9 +232,10 @@ def _converted(entry: catalog.Published) -> Path:
         raise UserError(f"'{entry.name}' is not a tokenizer ({entry.about})", 'The parts that need it read it themselves.')
     file = pretrained_root() / entry.converted
     if not file.is_file():
+        here = f'. If ./{entry.name} is meant, write ./{entry.name}' if os.path.lexists(entry.name) else ''
         raise UserError(
             f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
-            f'Fetch and convert it: python -m vq.tools.prepare_checkpoints {entry.name}',
+            f'Fetch and convert it: python -m vq.tools.prepare_checkpoints {entry.name}{here}',
         )
     return file
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import collections
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,16 +13,21 @@ from typing import Any
 import numpy as np
 
 from vq.core.errors import UserError, listing
-from vq.io import tensorfile
+from vq.io.checked import Checked
 from vq.io.digest import read_digest
-from vq.io.manifest import check_producer, read_manifest, shard_name
+from vq.io.manifest import NAME, ShardEntry, check_producer, read_manifest, shard_name
 from vq.io.shard import Shard
+from vq.io.tensorfile import Damaged
 
 _OPEN = 256  # memory maps held open at once: each costs a file descriptor
 
 
 class ShardSet(Sequence[dict[str, Any]]):
-    """A complete set: ``set[i]`` is a dict of views and the id. ``expect``: fields that its producer must have."""
+    """A complete set: ``set[i]`` is a dict of views and the id. ``expect``: fields that its producer must have.
+
+    Opening checks the manifest, and that every file exists with the recorded size. The first read of a shard compares its
+    SHA-256 and its tokens (vq/io/checked.py). ``verify``: check all shards now, also those checked before.
+    """
 
     def __init__(self, folder: str | Path, expect: Mapping[str, Any] | None = None, verify: bool = False) -> None:
         self.folder = Path(folder)
@@ -39,11 +45,12 @@ class ShardSet(Sequence[dict[str, Any]]):
             size = path.stat().st_size if path.is_file() else None
             if size != entry.size:
                 why = 'it is missing' if size is None else f'it has {size} bytes instead of {entry.size}'
-                raise tensorfile.damaged(path, why)
+                raise damaged_shard(path, why)
         self.starts = [0]  # first row of each shard, then the number of rows; for shuffling within shards
         for entry in self.manifest.shards:
             self.starts.append(self.starts[-1] + entry.count)
         self._open: collections.OrderedDict[int, Shard] = collections.OrderedDict()
+        self.checked = Checked(self.folder, len(self.manifest.shards))
         if verify:
             self.verify()
 
@@ -65,18 +72,44 @@ class ShardSet(Sequence[dict[str, Any]]):
         return ColumnView(self, name)
 
     def verify(self) -> None:
-        """Check the SHA-256 of every file, and that all tokens are below the codebook size."""
-        paths = [self.folder / entry.name for entry in self.manifest.shards]
+        """Check every file now, whatever is known of it: its SHA-256, and that all tokens are codes of the codebook."""
         with ThreadPoolExecutor(4) as pool:
-            for path, entry, digest in zip(paths, self.manifest.shards, pool.map(read_digest, paths), strict=True):
-                if digest != entry.sha256:
-                    raise tensorfile.damaged(path, 'its SHA-256 is not the one in the manifest')
+            for _ in pool.map(lambda index: self._check(index, self._map(index)), range(len(self.manifest.shards))):
+                pass
+
+    def _check(self, index: int, shard: Shard) -> None:
+        """Compare the SHA-256 of a shard with the manifest, and its tokens with the size of the codebook."""
+        entry, started = self.manifest.shards[index], time.thread_time_ns()
+        before = shard.path.stat()
+        if read_digest(shard.path) != entry.sha256:
+            raise damaged_shard(shard.path, 'its SHA-256 is not the one in the manifest')
+        self._check_tokens(shard)
+        self.checked.add(index, shard.path, self._proof(entry), before, time.thread_time_ns() - started)
+
+    def _map(self, index: int) -> Shard:
+        entry = self.manifest.shards[index]
+        shard = Shard(self.folder / entry.name)
+        if len(shard) != entry.count or shard.described != self.manifest.columns:
+            raise damaged_shard(shard.path, 'its rows or columns are not those in the manifest')
+        return shard
+
+    def _proof(self, entry: ShardEntry) -> str:
+        return f'{entry.sha256}/{self._codes()}'
+
+    def _codes(self) -> int | None:
         size = self.manifest.producer.get('codebook_size')
-        if self.manifest.kind == 'tokens' and size is not None:
-            for index, path in enumerate(paths):
-                tokens = self._shard(index).arrays['tokens']
-                if tokens.size and int(tokens.max()) >= size:
-                    raise tensorfile.damaged(path, f'it has the token {tokens.max()}, and the codebook has {size} codes')
+        return int(size) if self.manifest.kind == 'tokens' and type(size) is int else None
+
+    def _check_tokens(self, shard: Shard) -> None:
+        size, tokens = self._codes(), shard.arrays.get('tokens')
+        if size is None or tokens is None or not tokens.size:
+            return
+        if tokens.dtype.kind not in 'iu':
+            raise damaged_shard(shard.path, f'its tokens are {tokens.dtype}, not whole numbers')
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= size:
+            wrong = low if low < 0 else high
+            raise damaged_shard(shard.path, f'it has the token {wrong}, and the codebook has {size} codes')
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_open': collections.OrderedDict()}  # worker processes map the files themselves
@@ -92,14 +125,21 @@ class ShardSet(Sequence[dict[str, Any]]):
         if index in self._open:
             self._open.move_to_end(index)
             return self._open[index]
-        entry = self.manifest.shards[index]
-        shard = Shard(self.folder / entry.name)
-        if len(shard) != entry.count or shard.described != self.manifest.columns:
-            raise tensorfile.damaged(shard.path, 'its rows or columns are not those in the manifest')
+        shard = self._map(index)
+        known = index in self.checked or self.checked.is_recorded(index, shard.path, self._proof(self.manifest.shards[index]))
+        if not known:
+            self._check(index, shard)
         self._open[index] = shard
         if len(self._open) > _OPEN:
             self._open.popitem(last=False)
         return shard
+
+
+def damaged_shard(path: Path, why: str) -> Damaged:
+    return Damaged(
+        f'{path} is damaged: {why}',
+        f'Delete it and {NAME}, and run the command that wrote the set again: it writes only what is missing.',
+    )
 
 
 class ColumnView(Sequence[Any]):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = ['ColumnView', 'Shard', 'ShardRange', 'ShardSet', 'ShardWriter']
+
+logger = logging.getLogger('vq')
 
 Column = Any  # (n, ...) array or tensor, or a sequence of n bytes objects
 
@@ -74,6 +77,7 @@ class ShardWriter:
             given.setdefault('codebook_size', codebook_size)
         self.manifest = Manifest(kind, total, shard_size, given)
         self.codebook_size: int | None = given.get('codebook_size')
+        self._recorded: dict[str, str] = {}  # file -> SHA-256, if the set is complete
         self._claim()
 
     def _claim(self) -> None:
@@ -87,6 +91,7 @@ class ShardWriter:
                         f"{self.folder} holds another set: '{name}' is {there!r} there and {here!r} here",
                         'Write into another folder, or with the settings of that set.',
                     )
+            self._recorded = {entry.name: entry.sha256 for entry in found.shards}
         elif collectives.is_main():
             self.manifest.write(self.folder)
         if collectives.is_main():
@@ -101,7 +106,11 @@ class ShardWriter:
         """The shards that this rank has to write: those of its share that are missing, damaged or of another set."""
         rank = collectives.rank() if rank is None else rank
         world = collectives.size() if world is None else world
-        return [part for part in self.ranges() if part.index % world == rank and not self._is_written(part)]
+        return [
+            part
+            for part in self.ranges()
+            if part.index % world == rank and not (self._is_written(part) and self._is_sound(self.path_of(part)))
+        ]
 
     def path_of(self, part: ShardRange) -> Path:
         return self.folder / shard_name(part.index, self.manifest.shard_count)
@@ -120,7 +129,7 @@ class ShardWriter:
                 raise ValueError(f"column '{name}' has {rows} rows, and there are {len(ids)} ids")
             arrays |= found
         with atomic.atomic_file(self.path_of(part), sum(array.nbytes for array in arrays.values())) as writer:
-            tensorfile.write_tensors(writer, arrays, self._note(part, skipped))
+            tensorfile.write_tensors(writer, arrays, self._note(part, skipped), sealed=True)
 
     def finish(self) -> Manifest:
         """On the first rank, after all have written: check that every shard exists, then write the complete manifest."""
@@ -179,6 +188,19 @@ class ShardWriter:
         except (UserError, OSError):
             return False  # missing or damaged: it is written again
         return shard.note == self._note(part)['vq.shard'] and len(shard) + len(shard.skipped) == len(part)
+
+    def _is_sound(self, path: Path) -> bool:
+        """Whether the file is as it was written: compared with the manifest of a complete set, or with its own digest."""
+        recorded = self._recorded.get(path.name)
+        try:
+            if recorded is None:
+                tensorfile.check_seal(path, tensorfile.read_header(path))
+            sound = recorded is None or read_digest(path) == recorded
+        except UserError:
+            sound = False
+        if not sound:
+            logger.warning('%s is damaged: it is written again', path)
+        return sound
 
     def _arrays_of(self, name: str, values: Column) -> dict[str, Array]:
         if isinstance(values, list | tuple) and all(isinstance(value, bytes) for value in values):

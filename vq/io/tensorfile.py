@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from vq.core.errors import UserError
+from vq.io import seal
 from vq.io.writer import Writer
 
 if TYPE_CHECKING:
@@ -87,14 +88,22 @@ class Header:
     start: int  # offset of the tensors' bytes
 
 
-def write_tensors(writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None) -> None:
-    """Write a safetensors file. Tensors are copied to the CPU one at a time; tied tensors are stored once."""
+def write_tensors(
+    writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None, sealed: bool = False
+) -> None:
+    """Write a safetensors file. Tensors are copied to the CPU one at a time; tied tensors are stored once.
+
+    ``sealed``: with a digest in its metadata (vq/io/seal.py), for files whose digest is recorded nowhere else. This takes a
+    second pass over the tensors.
+    """
     codes = {name: _code_of(name, value) for name, value in tensors.items()}
     kept, tied = _separate_tied(tensors)
     notes = dict(metadata or {})
     if tied:
         notes[_TIED] = json.dumps(tied, sort_keys=True)
     described = {name: (codes[name], tuple(map(int, value.shape))) for name, value in kept.items()}
+    if sealed:
+        notes[seal.KEY] = seal.digest(described, notes, lambda name: _bytes_of(kept[name]).data)
     # largest element types first: this keeps every tensor aligned
     order = sorted(kept, key=lambda name: (-_SIZES[described[name][0]], name))
     header: dict[str, Any] = {'__metadata__': dict(sorted(notes.items()))} if notes else {}
@@ -201,12 +210,27 @@ def map_arrays(path: Path) -> tuple[dict[str, Array], Header]:
     return arrays, header
 
 
+def check_seal(path: Path, header: Header) -> None:
+    """Raise if the file has a digest in its metadata that is not that of its content."""
+    if seal.KEY not in header.metadata:
+        return
+    raw = np.memmap(path, np.uint8, mode='r')
+    described = {name: (entry.code, entry.shape) for name, entry in header.entries.items()}
+    places = {name: slice(header.start + entry.begin, header.start + entry.end) for name, entry in header.entries.items()}
+    if not seal.is_intact(described, header.metadata, lambda name: raw[places[name]].data):
+        raise Damaged(
+            f"{path} is damaged: the SHA-256 of its tensors and metadata is not the one in its metadata ('{seal.KEY}')",
+            f"Take another copy of it, or make it again. If its tensors were changed on purpose, leave '{seal.KEY}' out.",
+        )
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file on the CPU. Tied tensors are tied again."""
+    """All tensors of a file on the CPU. Tied tensors are tied again. If the file has a digest of its own, it is compared."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     header = read_header(path)
+    check_seal(path, header)
     try:
         tensors: dict[str, Tensor] = load_file(path)
         tied = json.loads(header.metadata.get(_TIED, '{}'))
@@ -215,5 +239,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise damaged(path, str(error)) from error
 
 
-def damaged(path: Path, why: str) -> UserError:
-    return UserError(f'{path} is damaged: {why}', 'Take another copy of it, or an older checkpoint (--load-from iter_N).')
+class Damaged(UserError):
+    """The content of a file is not what was written."""
+
+
+def damaged(path: Path, why: str) -> Damaged:
+    return Damaged(f'{path} is damaged: {why}', 'Take another copy of it, or an older checkpoint (--load-from iter_N).')

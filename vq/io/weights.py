@@ -1,9 +1,10 @@
-"""Weights from anywhere: safetensors, torch files old and new, a checkpoint, a run. Told apart by content, not by name."""
+"""Weights from safetensors files, old and new torch files, checkpoints and runs, recognised by content, not by name."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,14 @@ from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
+from vq.io.values import check_values
+
+logger = logging.getLogger('vq')
 
 __all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 'read_weights', 'sniff']
 
-_NESTS = ('state_dict', 'model')  # under which others keep the weights of a training checkpoint
-_WRAPPERS = ('module.', '_orig_mod.')  # what DDP and torch.compile put before every key
+_NESTS = ('state_dict', 'model')  # keys under which training checkpoints of other projects nest the weights
+_WRAPPERS = ('module.', '_orig_mod.')  # prefixes that DDP and torch.compile add to every key
 
 
 class Misfit(UserError):
@@ -29,12 +33,12 @@ class Misfit(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where weights came from."""
+    """The file that weights were read from."""
 
     path: Path
     kind: str  # safetensors, torch or torch-legacy
     sha256: str
-    part: str | None = None  # model or ema, of a checkpoint
+    part: str | None = None  # of a checkpoint: model or ema
 
     def __str__(self) -> str:
         return f'{self.path} (sha256 {self.sha256:.12})'
@@ -42,16 +46,16 @@ class Source:
 
 @dataclasses.dataclass
 class LoadReport:
-    """What became of every key."""
+    """The result of loading: every key of the model and of the files."""
 
     sources: list[Source]
     loaded: list[str]
-    missing: list[str]  # of the model, in no file, and neither frozen nor new
-    unexpected: list[str]  # of the files, not in the model
+    missing: list[str]  # keys of the model that no file has, and that are neither frozen nor new
+    unexpected: list[str]  # keys of the files that the model does not have
     mismatched: list[str]  # 'key: (4, 3) in the file, (8, 3) in the model'
-    frozen: list[str] = dataclasses.field(default_factory=list)  # missing because the model declares them frozen
+    frozen: list[str] = dataclasses.field(default_factory=list)  # missing, and declared frozen by the model
     new: list[str] = dataclasses.field(default_factory=list)  # missing or of another shape, and declared new by the caller
-    collisions: list[str] = dataclasses.field(default_factory=list)  # in several files; the last one won
+    collisions: list[str] = dataclasses.field(default_factory=list)  # in several files; the last file won
 
     def summary(self) -> str:
         """One line for a log."""
@@ -65,10 +69,12 @@ class LoadReport:
 
 
 def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dict[str, Tensor], Source]:
-    """The tensors of a file, a checkpoint or a run, on the CPU. ``weights`` chooses in a checkpoint."""
+    """The tensors of a file, a checkpoint or a run, on the CPU. ``weights``: which weights of a checkpoint."""
     run = name if isinstance(name, Run) else find(name)
+    if run.passed_over:
+        logger.warning('%s', run.passed_over)
     file = run.file(weights)
-    recorded = None if run.weights == file else run.marker['files'].get(file.name, {}).get('sha256')
+    recorded = run.marker['files'].get(file.name, {}).get('sha256')
     part = None if run.weights == file or run.checkpoint is None else file.stem
     source = Source(file, sniff(file), read_digest(file), part)
     if recorded is not None and source.sha256 != recorded:
@@ -108,15 +114,17 @@ def load_model_from(
     weights: Weights = 'auto',
     new_prefixes: Iterable[str] = (),
 ) -> LoadReport:
-    """Load one or several files into a module; where they share a key the last one wins.
+    """Load one or several files into a module; if several files have a key, the last one wins.
 
-    Keys of the module that no file has are an error, unless they stand under ``module.frozen_prefixes()`` or
-    ``new_prefixes``, or ``strict`` is false. So are keys of another shape, unless new. Keys it does not know are reported.
+    With ``strict`` it is an error if no file has a key of the module, unless the key has one of the prefixes in
+    ``module.frozen_prefixes()`` or ``new_prefixes``. A tensor of another shape is always an error, unless its key has one of
+    ``new_prefixes``. Keys of the files that the module does not have are only reported.
     """
     if any(value.is_meta for value in module.state_dict().values()):
-        raise ValueError('the module is on the meta device: give it memory (to_empty) before its weights')
-    report, fitting = compare(module, paths, strict, weights, new_prefixes)
-    module.load_state_dict(fitting, strict=False)
+        raise ValueError('the module is on the meta device: allocate it (to_empty) before loading weights')
+    report, matching = compare(module, paths, strict, weights, new_prefixes)
+    check_values(matching, module.state_dict(), ', '.join(str(source.path) for source in report.sources))
+    module.load_state_dict(matching, strict=False)
     return report
 
 
@@ -139,12 +147,12 @@ def compare(
         report.sources.append(source)
         report.collisions += [key for key in tensors if key in merged]
         merged.update(tensors)
-    fitting = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
-    report.loaded = list(fitting)
+    matching = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
+    report.loaded = list(matching)
     report.unexpected = [key for key in merged if key not in target]
-    tied = {_place(target[key]) for key in fitting if target[key].numel()}
+    tied = {_place(target[key]) for key in matching if target[key].numel()}
     for key in target:
-        if key in fitting:
+        if key in matching:
             continue
         if key in merged:
             shapes = f'{key}: {tuple(merged[key].shape)} in the file, {tuple(target[key].shape)} in the model'
@@ -152,16 +160,16 @@ def compare(
                 key if checkpoints.stands_under(key, fresh) else shapes
             )
         elif target[key].numel() and _place(target[key]) in tied:
-            report.loaded.append(key)  # the same tensor under a second name
+            report.loaded.append(key)  # a tied tensor, loaded under its other name
         elif checkpoints.stands_under(key, frozen):
             report.frozen.append(key)
         elif checkpoints.stands_under(key, fresh):
             report.new.append(key)
         else:
             report.missing.append(key)
-    if (strict and (report.missing or report.mismatched)) or (target and not fitting):
+    if report.mismatched or (strict and report.missing) or (target and not matching):
         raise _misfit(report, len(target))
-    return report, fitting
+    return report, matching
 
 
 def _place(value: Tensor) -> tuple[int, int]:
@@ -170,7 +178,7 @@ def _place(value: Tensor) -> tuple[int, int]:
 
 
 def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Take off what a wrapper put before every key, unless the module has it too."""
+    """Remove the prefix that a wrapper added to every key, unless the module has keys with that prefix."""
     for wrapper in _WRAPPERS:
         if tensors and all(key.startswith(wrapper) for key in tensors) and not any(key.startswith(wrapper) for key in target):
             tensors = {key.removeprefix(wrapper): value for key, value in tensors.items()}
@@ -192,7 +200,10 @@ def _misfit(report: LoadReport, total: int) -> Misfit:
         lines.append(f'{len(report.missing)} missing: {_first(report.missing)}{near}')
     if report.unexpected:
         lines.append(f'{len(report.unexpected)} unexpected: {_first(report.unexpected)}')
-    return Misfit('\n  '.join(lines), 'Use the config these weights were trained with, or load what fits: strict=False.')
+    return Misfit(
+        '\n  '.join(lines),
+        'Use the config these weights were trained with. strict=False accepts missing keys, not other shapes.',
+    )
 
 
 def _first(keys: Sequence[str], most: int = 3) -> str:
@@ -200,7 +211,7 @@ def _first(keys: Sequence[str], most: int = 3) -> str:
 
 
 def state_hash(module: nn.Module, without: tuple[str, ...] = ()) -> str:
-    """A short digest of all parameters and buffers, or of all but those whose keys begin with one of ``without``."""
+    """A short hash of all parameters and buffers, except those whose keys begin with one of ``without``."""
     state, total = module.state_dict(), hashlib.sha256()
     for key in sorted(key for key in state if not key.startswith(without)):
         total.update(key.encode())

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from vq.core.errors import UserError, listing
 from vq.interfaces import Loss, Pretrained
 from vq.io.pretrained import pretrained_file, pretrained_root
+from vq.io.values import check_values
 from vq.io.weights import read_weights
 from vq.nn.perceptual_backbones import perceptual_backbone
 from vq.nn.precision import no_autocast
@@ -108,12 +109,14 @@ class LPIPSLoss(Loss, Pretrained):
     def load_pretrained(self) -> None:
         backbone, heads = pretrained_file(self.backbone_file), pretrained_file(self.heads_file)
         _fill(
+            backbone,
             self.backbone.state_dict(),
             *_renamed(read_weights(backbone)[0], _BACKBONE_KEY, ignored=('classifier.',)),
             f'{backbone} is not the network that LPIPS with net={self.net!r} needs',
             f'Give the weights of {Path(BACKBONE_FILES[self.net]).name}, from torchvision, as backbone_file.',
         )
         _fill(
+            heads,
             self.heads.state_dict(),
             *_renamed(read_weights(heads)[0], _HEAD_KEY, ignored=('net.', 'scaling_layer.')),
             f'{heads} does not hold the linear heads of LPIPS with net={self.net!r}',
@@ -177,7 +180,9 @@ def _renamed(
 
 
 @torch.no_grad()
-def _fill(own: Mapping[str, Tensor], found: Mapping[str, Tensor], odd: Iterable[str], message: str, hint: str) -> None:
+def _fill(
+    source: Path, own: Mapping[str, Tensor], found: Mapping[str, Tensor], odd: Iterable[str], message: str, hint: str
+) -> None:
     """Copy ``found`` into ``own``. The keys and shapes of both must be equal, and ``odd`` keys are an error."""
     shapes = [
         f'{name} {tuple(found[name].shape)} instead of {tuple(value.shape)}'
@@ -192,5 +197,6 @@ def _fill(own: Mapping[str, Tensor], found: Mapping[str, Tensor], odd: Iterable[
     if any(problems.values()):
         lines = [f'{what}: {listing(names, most=4)}' for what, names in problems.items() if names]
         raise UserError('\n  '.join([message, *lines]), hint)
+    check_values(found, own, str(source))
     for name, value in own.items():
         value.copy_(found[name])

@@ -40,6 +40,8 @@ class ContrastiveLoss:
     def of(self, features: Tensor, codes: Tensor, metric: Metric, budget_bytes: int | None = None) -> Tensor:
         """features (N, C), codes (K, C) -> ()."""
         features = features.detach()
+        if not len(features):
+            return codes.sum() * 0
         if metric == 'cosine':
             features, codes = F.normalize(features, dim=1), F.normalize(codes, dim=1)
             by_code, by_feature = torch.zeros_like(codes[:, 0]), torch.zeros_like(features[:, 0])

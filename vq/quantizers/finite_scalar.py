@@ -12,6 +12,7 @@ from vq.core.errors import ConfigError
 from vq.core.records import Quantized
 from vq.interfaces import Quantizer
 from vq.nn.precision import no_autocast
+from vq.quantizers.checks import check_tokens, check_width
 from vq.registries import VQQuantizerRegistry
 
 EPSILON = 1e-3
@@ -81,6 +82,7 @@ class FiniteScalarQuantizer(Quantizer):
         return (torch.tanh(features.float() + self.shift) * self.scale - self.offset) / 2
 
     def lookup(self, tokens: Tensor) -> Tensor:
+        check_tokens(tokens, self.codebook_size, type(self).__name__)
         digits = tokens.unsqueeze(-1) // self.basis % self.sizes  # (..., C)
         return self._codes(digits)
 
@@ -94,6 +96,7 @@ class FiniteScalarQuantizer(Quantizer):
         return torch.round(v).long() + self.middle
 
     def forward(self, features: Tensor) -> Quantized:
+        check_width(features, self.embedding_dim, type(self).__name__)
         with no_autocast(features.device):
             v = self.bounded(features)  # (..., C)
             # integers from here on: in half precision a token would be rounded to that of another code

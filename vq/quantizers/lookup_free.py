@@ -12,6 +12,7 @@ from vq.core.errors import ConfigError
 from vq.core.records import Quantized
 from vq.interfaces import Quantizer
 from vq.nn.precision import no_autocast
+from vq.quantizers.checks import check_tokens, check_width
 from vq.quantizers.entropy import EntropyLoss
 from vq.quantizers.gradients import straight_through
 from vq.registries import VQQuantizerRegistry
@@ -72,14 +73,19 @@ class SignQuantizer(Quantizer):
         return places if self.bit_order == 'first_lowest' else self.embedding_dim - 1 - places
 
     def lookup(self, tokens: Tensor) -> Tensor:
+        check_tokens(tokens, self.codebook_size, type(self).__name__)
+        return self._codes(tokens)
+
+    def _codes(self, tokens: Tensor) -> Tensor:
         positive = tokens.unsqueeze(-1) >> self._shifts(tokens.device) & 1  # (..., d)
         return (2 * positive - 1).float() * self.length
 
     def forward(self, features: Tensor) -> Quantized:
+        check_width(features, self.embedding_dim, type(self).__name__)
         with no_autocast(features.device):
             x = self.prepared(features.float())  # (..., d)
             tokens = ((x.detach() > 0).long() << self._shifts(x.device)).sum(-1)
-            codes = self.lookup(tokens)
+            codes = self._codes(tokens)
             losses = {'commitment': F.mse_loss(x, codes)}
             if self.entropy is not None and self.training:
                 losses['entropy'] = self.entropy.of_signs(x.reshape(-1, self.embedding_dim), self.length, self.entropy_group)

@@ -3,9 +3,14 @@
     k(x) = argmin_k |x - c_k|^2 = argmax_k (x . c_k - |c_k|^2 / 2)
 
 The root and |x|^2 are left out: neither moves the argmax. Scores are computed one small tile at a time, in one reused buffer,
-so memory is bounded by the budget, never N x K. Ties go to the lowest index. A nan score wins, as in ``torch.max``. The search
-is in fp32 with exact products and has no gradient. A common offset of the codes does not move the argmax, but costs digits, so
-it is subtracted first. Codes are converted, centred or normalised tile by tile, never the whole codebook.
+so memory is bounded by the budget, never N x K. A tile has at least 2 features and 32 codes, whatever the budget. Ties go to
+the lowest index. The search is in fp32 with exact products and has no gradient. A common offset of the codes does not move the
+argmax, but costs digits, so it is subtracted first. Codes are converted, centred or normalised tile by tile, never the whole
+codebook.
+
+A code that is not finite, or larger than 2^90, is never chosen unless all codes are such; then the token is 0. A feature with
+a nan gets the first other code, a feature with an infinity any of them. Other magnitudes make no difference, from 1e-30 on:
+search_codes.py.
 
 On the CPU many features and codes take two passes. A maximum with its index takes over ten times as long as the maximum alone,
 which runs in vector registers, and several times as long as the matrix product for few channels. So the first pass keeps the
@@ -25,12 +30,13 @@ import os
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vq.core.errors import UserError
-from vq.nn.lazy_tensors import is_lazy, largest_score, power_of_two
+from vq.nn.lazy_tensors import is_lazy, largest_score
 from vq.nn.precision import exact_matmul, no_autocast
+from vq.quantizers import search_codes
+from vq.quantizers.search_codes import Codes
 
 Metric = Literal['l2', 'cosine']
 Backend = Literal['auto', 'torch', 'triton']
@@ -39,66 +45,12 @@ VARIABLE = 'VQ_CODE_SEARCH'
 CPU_BUDGET_BYTES = 12 * 2**20  # 4 MB below the promised 16: the matrix product packs its factors into buffers of its own
 DEVICE_BUDGET_BYTES = 128 * 2**20
 MOST_CODES = 16384  # per tile
-SQUARES = 2**17  # per reused buffer: page faults of a fresh one would cost more than the squares
 GAP = 16  # floats between rows of scores
 MOST_AGAIN = 512  # features at once in the second pass
-SAMPLED_CODES = 1024  # enough to find an offset that costs digits
-
-
-def reads_are_free(device: torch.device) -> bool:
-    """Whether the host can read values without a host sync."""
-    return device.type == 'cpu'
-
-
-class Codes:
-    """The codebook in the form of the matrix product, slice by slice: fp32, normalised (cosine) or centred (L2)."""
-
-    def __init__(self, codebook: Tensor, cosine: bool) -> None:
-        self.codebook = codebook  # (K, C)
-        self.cosine = cosine
-        self.centre = None if cosine else _centre(codebook)  # (C,)
-        if self.centre is not None and reads_are_free(codebook.device) and not self.centre.any():
-            self.centre = None
-
-    def __len__(self) -> int:
-        return len(self.codebook)
-
-    def tile(self, start: int, width: int) -> Tensor:
-        """(width, C). The last tile may have fewer codes."""
-        codes = self.codebook[start : start + width].float()
-        return F.normalize(codes, dim=1) if self.cosine else self.shift(codes)
-
-    def shift(self, rows: Tensor) -> Tensor:
-        """Codes or features (n, C) in fp32, minus the centre. The length of a feature does not change the argmax."""
-        rows = rows.float()
-        return rows if self.centre is None else rows - self.centre
-
-    def bias(self, budget_bytes: int) -> Tensor:
-        """-|c|^2 / 2 (K,). Zero for cosine: all lengths are one."""
-        if self.cosine:
-            return torch.zeros(len(self), device=self.codebook.device)
-        channels = self.codebook.shape[1]
-        most = budget_bytes // 16
-        width = max(1, min(len(self), (min(SQUARES, most) if self.codebook.device.type == 'cpu' else most) // channels))
-        squares = torch.empty(width, channels, device=self.codebook.device)
-        bias = torch.empty(len(self), device=self.codebook.device)
-        for start in range(0, len(self), width):
-            tile = self.tile(start, width)
-            torch.sum(torch.mul(tile, tile, out=squares[: len(tile)]), dim=1, out=bias[start : start + width])
-        return bias.mul_(-0.5)
-
-
-def _centre(codebook: Tensor) -> Tensor:
-    """(C,) near the mean code, rounded to a power of two above the spread of the codes, so that codes on a grid stay on the
-    grid and equal distances stay equal. Zero unless the offset exceeds the spread. Every centre gives the right argmax, so
-    the mean of a sample is enough.
-    """
-    sample = codebook[:: max(1, len(codebook) // SAMPLED_CODES)].float()
-    mean = sample.mean(0)
-    spread = (sample - mean).abs().amax(0).clamp_min(1e-20)
-    exponent = torch.ceil(torch.log2(spread))
-    step = power_of_two(exponent) if is_lazy(exponent) else torch.exp2(exponent)
-    return torch.round(mean / step) * step
+LEAST_CODES, LEAST_ROWS = (
+    32,
+    2,
+)  # per product of matrices: smaller ones are summed in an order that depends on the place of a code
 
 
 class Tiles(NamedTuple):
@@ -132,9 +84,9 @@ def tiles_of_two_passes(features: int, codes: int, channels: int, budget_bytes: 
 
 
 def _width(codes: int, most: int) -> int:
-    """Equal widths, multiples of 32 for the vector registers. Fewer than 32 only where ``most`` is smaller."""
+    """Equal widths, multiples of LEAST_CODES for the vector registers, also where ``most`` is smaller."""
     width = _equal_parts(codes, most)
-    return max(1, min(32 * math.ceil(width / 32), most - most % 32 if most > 32 else most))
+    return max(LEAST_CODES, min(LEAST_CODES * math.ceil(width / LEAST_CODES), most - most % LEAST_CODES))
 
 
 def _equal_parts(count: int, most: int) -> int:
@@ -146,15 +98,15 @@ def _buffer(tiles: Tiles, device: torch.device) -> Tensor:
     """Memory for scores (rows, width). Rows a power of two apart would map to the same cache sets and double the time of the
     matrix product, so rows have a gap between them.
     """
-    return torch.empty(tiles.rows, tiles.width + GAP, device=device)[:, : tiles.width]
+    return torch.empty(max(LEAST_ROWS, tiles.rows), tiles.width + GAP, device=device)[:, : tiles.width]
 
 
-def _full_tile(codes: Codes, bias: Tensor, start: int, width: int) -> tuple[Tensor, Tensor]:
+def _full_tile(codes: Codes, start: int, width: int) -> tuple[Tensor, Tensor]:
     """Codes (width, C) and bias (width,). The last tile is padded with copies of the last code.
 
     Columns beyond a multiple of the register width are summed in another order, so equal codes would differ in the last bit.
     """
-    tile, offset = codes.tile(start, width), bias[start : start + width]
+    tile, offset = codes.tile(start, width), codes.bias[start : start + width]
     missing = width - len(tile)
     if not missing:
         return tile, offset
@@ -163,28 +115,30 @@ def _full_tile(codes: Codes, bias: Tensor, start: int, width: int) -> tuple[Tens
 
 def _scores(rows: Tensor, tile: Tensor, offset: Tensor, buffer: Tensor) -> Tensor:
     """(n, width) in the buffer: rows (n, C) . tile (width, C) + offset (width,)."""
+    if len(rows) < LEAST_ROWS:
+        return torch.addmm(offset, rows.expand(LEAST_ROWS, -1), tile.t(), out=buffer[:LEAST_ROWS])[: len(rows)]
     return torch.addmm(offset, rows, tile.t(), out=buffer[: len(rows)])
 
 
-def _one_pass(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens: Tensor) -> None:
+def _one_pass(rows: Tensor, codes: Codes, buffer: Tensor, tokens: Tensor) -> None:
     """Write the tokens (n,) of rows (n, C), n at most the rows of the buffer. No host sync."""
     width = buffer.shape[1]
     best = rows.new_full((len(rows),), -math.inf)
     tokens.zero_()
     for start in range(0, len(codes), width):
-        value, index = _scores(rows, *_full_tile(codes, bias, start, width), buffer).max(dim=1)  # ties: the lowest index
+        value, index = _scores(rows, *_full_tile(codes, start, width), buffer).max(dim=1)  # ties: the lowest index
         better = (value > best) | (value.isnan() & ~best.isnan())  # strictly greater: ties go to the earlier tile
         torch.where(better, index.add_(start), tokens, out=tokens)
         best = torch.maximum(best, value)
 
 
-def _two_passes(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens: Tensor) -> None:
+def _two_passes(rows: Tensor, codes: Codes, buffer: Tensor, tokens: Tensor) -> None:
     """Write the tokens (n,) of any number of rows (n, C). CPU only: the second pass reads how many rows a tile won."""
     height, width = buffer.shape
     starts = range(0, len(codes), width)
     best = rows.new_empty(len(starts), len(rows))
     for maxima, start in zip(best, starts, strict=True):
-        tile, offset = _full_tile(codes, bias, start, width)
+        tile, offset = _full_tile(codes, start, width)
         for part, found in zip(torch.split(rows, height), torch.split(maxima, height), strict=True):
             torch.amax(_scores(part, tile, offset, buffer), dim=1, out=found)
     winner = best.max(dim=0).indices  # ties: the lowest index
@@ -193,7 +147,7 @@ def _two_passes(rows: Tensor, codes: Codes, bias: Tensor, buffer: Tensor, tokens
     for start, members in zip(starts, torch.split(order, counts), strict=True):
         if not len(members):
             continue
-        tile, offset = _full_tile(codes, bias, start, width)
+        tile, offset = _full_tile(codes, start, width)
         for chosen in torch.split(members, min(height, MOST_AGAIN)):
             scores = _scores(rows[chosen], tile, offset, buffer)
             tokens[chosen] = scores.max(dim=1).indices.add_(start)  # ties: the lowest index
@@ -206,27 +160,24 @@ def _search_torch(features: Tensor, codes: Codes, budget_bytes: int, twice: bool
     thresholds were measured.
     """
     count, channels = features.shape
-    moved = codes.centre is not None or features.dtype != torch.float32
+    moved = codes.centre is not None or codes.exponent is not None or features.dtype != torch.float32
     one = tiles_of_one_pass(count, len(codes), channels, budget_bytes)
     two = tiles_of_two_passes(count, len(codes), channels, budget_bytes, moved)
     if twice is None:
         many = two.features > max(100, 3 * channels) and len(codes) > max(256, 20 * channels, two.width)
-        twice = many and reads_are_free(features.device)
+        twice = many and search_codes.reads_are_free(features.device)
     tiles, work = (two, _two_passes) if twice else (one, _one_pass)
-    bias = codes.bias(budget_bytes)
     buffer = _buffer(tiles, features.device)
     tokens = torch.empty(count, dtype=torch.int64, device=features.device)
     for start in range(0, count, tiles.features):
-        rows = codes.shift(features[start : start + tiles.features])
-        work(rows, codes, bias, buffer, tokens[start : start + tiles.features])
-    return tokens.clamp_(max=len(codes) - 1)  # padding: copies of the last code
+        rows = codes.rows(features[start : start + tiles.features])
+        work(rows, codes, buffer, tokens[start : start + tiles.features])
+    return codes.chosen(tokens.clamp_(max=len(codes) - 1))  # padding: copies of the last code
 
 
 def _search_lazy(features: Tensor, codes: Codes, budget_bytes: int) -> Tensor:
     """Tokens (N,) of lazy features (N, C): the whole codebook is converted at once."""
-    codebook = codes.tile(0, len(codes))
-    bias = codebook.new_zeros(len(codebook)) if codes.cosine else codebook.square().sum(1).mul_(-0.5)
-    return largest_score(codes.shift(features), codebook, bias, budget_bytes)
+    return codes.chosen(largest_score(codes.rows(features), codes.tile(0, len(codes)), codes.bias, budget_bytes))
 
 
 @functools.cache
@@ -246,7 +197,7 @@ def search(features: Tensor, codebook: Tensor, cosine: bool, budget_bytes: int, 
             from vq.quantizers.search_cuda import search_by_kernel
 
             return search_by_kernel(features, codebook, cosine)
-        codes = Codes(codebook, cosine)
+        codes = Codes(codebook, cosine, budget_bytes)
         if is_lazy(features):
             return _search_lazy(features, codes, budget_bytes)
         return _search_torch(features, codes, budget_bytes)

@@ -5,12 +5,16 @@
 
 A program takes a block of features and loops over the codes block by block. Each element of its BLOCK_N x BLOCK_K tile keeps
 its best score so far and the code block of that score. The elements of a feature are compared only after the loop. A later
-block replaces a score only if strictly better, and equal elements go to the lower index, so ties go to the lowest index. NaN
-wins, as in ``torch.max``. Products are true fp32 (``ieee``): tensor cores would round the factors.
+block replaces a score only if strictly better, and equal elements go to the lower index, so ties go to the lowest index. Codes
+that are not finite are skipped; of the others a NaN score wins, as in ``torch.max``. Products are true fp32 (``ieee``): tensor
+cores would round the factors.
+
+Every feature is multiplied by a power of two, so that scores of very large or very small values neither overflow nor vanish
+(search_codes.py). For L2 it includes the power for the codes, which are read as they are: s^2 (x . c) = (s^2 x) . c.
 
 With few features most of a GPU would be idle. The codes are then split into parts, each with its own programs, and the best
-score over the parts is taken. Memory beyond inputs and tokens: a number per code, and a score and an index per feature and
-part.
+score over the parts is taken. Memory beyond inputs and tokens: three numbers per code, one per feature, and a score and an
+index per feature and part.
 """
 
 from __future__ import annotations
@@ -22,7 +26,8 @@ from typing import Any, no_type_check
 import torch
 from torch import Tensor
 
-from vq.quantizers.search import DEVICE_BUDGET_BYTES, Codes
+from vq.quantizers.search import DEVICE_BUDGET_BYTES
+from vq.quantizers.search_codes import Codes
 
 BLOCK_N, BLOCK_K = 64, 64
 WARPS = 8  # with these block sizes no registers spill, compiled for A100 and H100
@@ -38,6 +43,7 @@ def assign(
     codebook,
     centre,
     factors,
+    powers,
     scores,
     tokens,
     feature_count,
@@ -52,7 +58,8 @@ def assign(
     BLOCK_C: tl.constexpr,
 ):
     """The kernel: writes scores and tokens (parts, N) of features (N, C) against a codebook (K, C) with centre o (C,).
-    ``factors`` (K,) holds the factor 1 / |c| of each code if COSINE, else the summand -|c - o|^2 / 2.
+    ``factors`` (K,) holds the factor 1 / |c| of each code if COSINE, else the summand -|c - o|^2 / 2, and NaN for codes that
+    are never chosen. ``powers`` (N,) multiply the features.
     """
     part = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -60,27 +67,30 @@ def assign(
     dims = tl.arange(0, BLOCK_C)
     first = part * codes_per_part
     last = tl.minimum(first + codes_per_part, code_count)
+    power = tl.load(powers + rows, mask=rows < feature_count, other=0.0)
     row_starts = features + rows.to(tl.int64)[:, None] * feature_stride
     best = tl.full((BLOCK_N, BLOCK_K), float('-inf'), tl.float32)
     block_of_best = tl.full((BLOCK_N, BLOCK_K), 0, tl.int32)
     for start in range(first, last, BLOCK_K):
         codes = start + columns
+        factor = tl.load(factors + codes, mask=codes < last, other=float('nan'))
+        usable = factor == factor
         code_starts = codebook + codes.to(tl.int64)[:, None] * code_stride
         score = tl.full((BLOCK_N, BLOCK_K), 0.0, tl.float32)
         for channel in range(0, channels, BLOCK_C):
             here = channel + dims
             there = here[None, :] < channels
             x = tl.load(row_starts + here[None, :], mask=there & (rows[:, None] < feature_count), other=0.0).to(tl.float32)
-            c = tl.load(code_starts + here[None, :], mask=there & (codes[:, None] < last), other=0.0).to(tl.float32)
+            c = tl.load(code_starts + here[None, :], mask=there & usable[:, None], other=0.0).to(tl.float32)
             if not COSINE:
                 middle = tl.load(centre + here, mask=here < channels, other=0.0)
                 x -= middle[None, :]
                 c -= middle[None, :]
+            x *= power[:, None]
             score = tl.dot(x, tl.trans(c), score, input_precision='ieee')
-        factor = tl.load(factors + codes, mask=codes < last, other=0.0)
         score = score * factor[None, :] if COSINE else score + factor[None, :]
         score = tl.where(score == score, score, float('inf'))
-        score = tl.where((codes < last)[None, :], score, float('-inf'))
+        score = tl.where(usable[None, :], score, float('-inf'))
         better = score > best
         best = tl.where(better, score, best)
         block_of_best = tl.where(better, start - first, block_of_best)
@@ -115,11 +125,13 @@ def search_by_kernel(features: Tensor, codebook: Tensor, cosine: bool, programs:
     multiprocessor of the device.
     """
     features, codebook = (_readable(value) for value in (features, codebook))
-    codes = Codes(codebook, cosine)
-    if cosine:
-        factors = torch.linalg.vector_norm(codebook, dim=1, dtype=torch.float32).clamp_min_(1e-12).reciprocal_()
-    else:
-        factors = codes.bias(DEVICE_BUDGET_BYTES)
+    codes = Codes(codebook, cosine, DEVICE_BUDGET_BYTES)
+    factors = codes.bias if codes.lengths is None else codes.lengths.reciprocal()
+    if codes.usable is not None:
+        factors = torch.where(codes.usable, factors, torch.nan)
+    powers = codes.row_factors(features)
+    if codes.exponent is not None:
+        powers = powers * torch.exp2(codes.exponent)
     centre = codebook.new_zeros(codebook.shape[1], dtype=torch.float32) if codes.centre is None else codes.centre
     if programs is None:
         programs = PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(features.device).multi_processor_count
@@ -133,6 +145,7 @@ def search_by_kernel(features: Tensor, codebook: Tensor, cosine: bool, programs:
                 codebook,
                 centre,
                 factors,
+                powers,
                 scores,
                 tokens,
                 len(features),

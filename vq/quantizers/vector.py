@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,6 +19,11 @@ from vq.quantizers.gradients import Gradient, check_gradient, pass_gradient
 from vq.quantizers.search import Metric, nearest_code
 from vq.quantizers.updates.base import Update
 from vq.registries import VQQuantizerRegistry
+
+
+def unit_length(x: Tensor) -> Tensor:
+    """x / |x| (..., C). A vector of zeros stays, and gets no gradient, because it has no direction."""
+    return F.normalize(torch.where((x.detach() == 0).all(-1, keepdim=True), x.detach(), x), dim=-1)
 
 
 @VQQuantizerRegistry.register_()
@@ -100,7 +106,7 @@ class VectorQuantizer(Quantizer):
         with no_autocast(features.device):
             x = features.float()  # (..., C)
             if self.normalize:
-                x = F.normalize(x, dim=-1)
+                x = unit_length(x)
             rows = x.detach().reshape(-1, self.embedding_dim)  # (N, C)
             tokens = nearest_code(rows, self.codebook.weight, self.metric)  # (N,)
             contrastive = self._contrastive_of(rows)  # before an update in forward: with the codes that were searched
@@ -132,7 +138,9 @@ class VectorQuantizer(Quantizer):
         """The entropy loss of rows (N, C), by the distance of the code search."""
         table = self.codebook.weight
         if self.metric == 'cosine':
-            rows, table = F.normalize(rows, dim=-1), F.normalize(table, dim=-1)
+            table = F.normalize(table, dim=-1)
+        if self.metric == 'cosine' and not self.normalize:
+            rows = unit_length(rows)
         return entropy.of_distances(rows, table)
 
     def update(self, ok: Tensor | None = None) -> None:

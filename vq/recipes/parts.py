@@ -265,7 +265,8 @@ def photo_runner(
     """Trainer and validator of tokenizers of photographs. ``tiny``: further overrides of the trainer in the tiny form."""
     tensorboard = dict(backends=[dict(type='TensorboardVisBackend')])
     evaluated = evaluate and dict(interval=evaluate, limit=10_000)
-    saved = dict(interval=10_000, keep_last=3, keep_every=50_000)
+    # the last 12 are validated by the published command, --load-from iter_{15..26}0000
+    saved = dict(interval=10_000, keep_last=12, keep_every=50_000, keep_state=2)
     whole, small = watching(
         ema=ema, log=50, backends=tensorboard, pictures=1000, alarm=500, evaluate=evaluated, checkpoint=saved
     )

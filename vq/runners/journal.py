@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from vq.core import collectives
+from vq.core import collectives, output
 from vq.io import atomic
 
 ScalarListener = Callable[[int, str, dict[str, Any]], None]
@@ -27,12 +27,19 @@ class Journal:
         self.path = path
         self.scalar_listeners: list[ScalarListener] = []
         self.picture_listeners: list[PictureListener] = []
+        self._torn = False  # the last line of the file may be incomplete
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
         if not collectives.is_main():
             return
-        with self.path.open('a') as file:
-            file.write(json.dumps({'step': step, 'kind': kind, **values}) + '\n')
+        start = '\n' if self._torn else ''
+        try:
+            with self.path.open('a') as file:
+                file.write(start + json.dumps({'step': step, 'kind': kind, **values}) + '\n')
+            self._torn = False
+        except OSError as error:  # a full disk
+            output.count_lost(self.path.name, error)
+            self._torn = True
         for listener in self.scalar_listeners:
             listener(step, kind, values)
 

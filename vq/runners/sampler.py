@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +16,7 @@ from torch import Tensor
 from vq.core import collectives
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import SampleRequest, to_uint8
+from vq.data.decode import BadImage, decode_image
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.io import atomic
@@ -42,7 +43,7 @@ class ImageSampler(Validator):
     threads, the same command gives the same bytes for any number of ranks and after any interruption.
 
     In ``work_dir``: ``shards/`` (tokens and classes, from which a restart continues), ``grid.png``, and
-    ``samples/000123.png`` or ``samples.npz`` (ADM's layout, classes in arr_1).
+    ``samples/000123.png`` or ``samples.npz`` (ADM's layout, classes in arr_1). A batch with a missing picture is drawn again.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class ImageSampler(Validator):
             shard_size=self.batch_size,
             producer={**self.description, 'classes': self._classes(), 'seed': self.context.seed, 'format': self.format},
         )
-        pending = writer.pending(collectives.rank(), collectives.size())
+        pending = self._pending(writer)
         count = sum(map(len, pending))
         with ProgressBar('drawing', count, 'images', visible=collectives.is_main()) as bar:
             self._draw_all(writer, pending, bar)
@@ -98,6 +99,21 @@ class ImageSampler(Validator):
             'seconds': round(seconds, 3),
             'images_per_second': round(drawn / max(seconds, 1e-9), 2),
         }
+
+    def _pending(self, writer: ShardWriter) -> list[ShardRange]:
+        """The batches that this rank has to draw: those without a shard, and those with a picture that is missing."""
+        if collectives.is_main():
+            for folder in (self.work_dir, self.work_dir / 'samples'):
+                atomic.sweep(folder)
+        rank, world = collectives.rank(), collectives.size()
+        pending = {part.index: part for part in writer.pending(rank, world)}
+        if self.format == 'png':
+            folder = self.work_dir / 'samples'
+            there = {entry.name for entry in os.scandir(folder) if entry.stat().st_size} if folder.is_dir() else set()
+            for part in writer.ranges():
+                if part.index % world == rank and any(name_of(number) not in there for number in range(part.start, part.stop)):
+                    pending[part.index] = part
+        return [pending[index] for index in sorted(pending)]
 
     def _classes(self) -> list[int] | None:
         """The classes that images take in turn."""
@@ -189,19 +205,23 @@ class ImageSampler(Validator):
         save_png(self.work_dir / 'grid.png', grid(torch.stack(first), columns=min(10, len(first))))
 
     def _first(self, shards: ShardSet, most: int) -> Iterator[Tensor]:
-        from PIL import Image
-
         for number in range(min(most, self.samples)):
             if self.format == 'npz':
                 picture = np.array(shards.column('image')[number])
             else:
-                with contextlib.closing(Image.open(self.work_dir / 'samples' / name_of(number))) as file:
-                    picture = np.asarray(file.convert('RGB')).copy()
+                picture = np.array(_read_png(self.work_dir / 'samples' / name_of(number)))
             yield torch.from_numpy(picture).permute(2, 0, 1)
 
 
 def name_of(number: int) -> str:
     return f'{number:06d}.png'
+
+
+def _read_png(place: Path) -> np.ndarray:
+    try:
+        return decode_image(place)
+    except BadImage as error:
+        raise UserError(f'picture {error}', 'Delete it, and run the same command again: it is drawn again.') from error
 
 
 def _write_png(place: Path, picture: Tensor) -> None:

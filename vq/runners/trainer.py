@@ -25,6 +25,7 @@ from vq.runners.journal import Journal
 from vq.runners.named import Callbacks, named
 from vq.runners.optimizers import mark_undecayed
 from vq.runners.optimizing import Stepped, StepSettings
+from vq.runners.preflight import preflight
 from vq.runners.protocol import TrainerLike
 from vq.runners.resuming import Resume, rank_state, restore, training_state
 from vq.strategies.stepping import clip_by_norm
@@ -106,7 +107,7 @@ class Trainer(Runner):
                 'Set accumulate to 1, or take the update out of forward (in_forward=False).',
             )
         self.strategy.start()
-        self.context.prepare()
+        self.context.make_folder()
         iters, epochs, samples = self._length
         wanted = samples if samples is not None else (epochs or 0) * len(self.dataset)
         self.iters = iters if iters is not None else math.ceil(wanted / self.batch_size)
@@ -126,6 +127,7 @@ class Trainer(Runner):
         if self.resumed is not None:
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
+        self.context.keep_config()  # only now: a refused resume leaves the config of the run as it is
 
     def _prepare_steps(self) -> None:
         """The guard, and each optimizer with its step settings, for ``train_step``."""
@@ -148,6 +150,8 @@ class Trainer(Runner):
         try:
             self.setup()
             self._call('before_run')
+            if self.context.preflight:
+                preflight(self)
             with self.open_loader() as self.loader:
                 self.batches = iter(self.loader)
                 while self.step < self.iters and not self.stop_requested:

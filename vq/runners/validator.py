@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any, ClassVar
 
@@ -105,11 +106,31 @@ class Validator(Runner):
             callback.after_run()
         return results
 
-    def open_loader(self) -> Loader:
-        plan = evaluation_plan(
-            self.total, self.dataloader.per_rank(self.strategy.world_size), self.strategy.rank, self.strategy.world_size
-        )
-        self.loader = Loader(self.dataset, plan, self.dataloader, self.context.seed, training=False)
+    @torch.no_grad()
+    def rehearse(self, batches: int, most: int) -> None:
+        """A few batches through model and metrics, at most ``most`` samples per rank. No figures: these may need more."""
+        self.model.eval()
+        for metric in self.metrics.values():
+            metric.reset()
+        per_rank = min(self.dataloader.per_rank(self.strategy.world_size), max(1, most // batches))
+        before, self.limit = self.limit, batches * per_rank * self.strategy.world_size
+        try:
+            with self.open_loader(per_rank) as loader:
+                for host_batch in loader:
+                    batch, outputs = self.step(host_batch)
+                    for metric in self.metrics.values():
+                        metric.update(batch, outputs)
+        finally:
+            self.limit = before
+        for metric in self.metrics.values():
+            metric.reset()
+
+    def open_loader(self, per_rank: int | None = None) -> Loader:
+        """Of the whole split; with ``per_rank``, of batches of that size without worker processes."""
+        settings = self.dataloader if per_rank is None else dataclasses.replace(self.dataloader, num_workers=0)
+        per_rank = per_rank or settings.per_rank(self.strategy.world_size)
+        plan = evaluation_plan(self.total, per_rank, self.strategy.rank, self.strategy.world_size)
+        self.loader = Loader(self.dataset, plan, settings, self.context.seed, training=False)
         return self.loader
 
     def step(self, host_batch: Batch) -> tuple[Batch, Outputs]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from vq.core.errors import ConfigError, UserError, listing
 from vq.interfaces import FeatureNetwork, Features
 from vq.io.pretrained import pretrained_file, pretrained_root
+from vq.io.values import check_values
 from vq.io.weights import read_weights
 from vq.nn.pillow_resize import crop_centre, resize_like_pillow
 from vq.nn.precision import exact_matmul, no_autocast
@@ -100,6 +101,7 @@ class CLIPImages(FeatureNetwork):
                 f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
                 'Give pytorch_model.bin or model.safetensors of openai/clip-vit-large-patch14-336, or the sizes of your file.',
             )
+        check_values(given, own, source)
         self.encoder.load_state_dict(given)
 
 

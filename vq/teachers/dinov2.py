@@ -12,6 +12,7 @@ from torch import Tensor
 from vq.core.errors import ConfigError, UserError, listing
 from vq.interfaces import FeatureNetwork, Features
 from vq.io.pretrained import pretrained_file, pretrained_root
+from vq.io.values import check_values
 from vq.io.weights import read_weights
 from vq.nn.pillow_resize import resize_like_pillow
 from vq.nn.precision import exact_matmul, no_autocast
@@ -99,6 +100,7 @@ class DINOv2(FeatureNetwork):
                 f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
                 f'Give {Path(FILE).name}, or the dimension, depth and heads of your file.',
             )
+        check_values(given, own, source)
         self.transformer.load_state_dict(given)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from vq.core.errors import ConfigError, UserError, listing
 from vq.interfaces import FeatureNetwork, Features
 from vq.io.pretrained import pretrained_file, pretrained_root
+from vq.io.values import check_values
 from vq.io.weights import read_weights
 from vq.nn.legacy_resize import resize_like_tensorflow
 from vq.nn.precision import exact_products, no_autocast
@@ -270,6 +271,7 @@ class FIDInception(FeatureNetwork):
                 f'{source} is not the Inception network of FID\n  missing, or of another shape: {listing(odd, most=4)}',
                 f'Give {Path(FILE).name} of pytorch-fid: python -m vq.tools.prepare_checkpoints pytorch-fid',
             )
+        check_values({name: published[name] for name in wanted}, dict.fromkeys(wanted, self.fc.weight), source)
         for name, module in convolutions.items():
             module.fold(*(published[f'{name}.{leaf}'] for leaf in leaves))
         with torch.no_grad():

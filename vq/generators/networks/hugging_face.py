@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from vq.core.errors import ConfigError, UserError, listing
 from vq.interfaces import CausalNetwork, Pretrained
 from vq.io.pretrained import pretrained_root
+from vq.io.values import check_values
 from vq.io.weights import read_weights
 from vq.registries import VQCausalNetworkRegistry
 
@@ -106,6 +107,7 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
                 f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
                 'Give the settings that its config.json has.',
             )
+        check_values(given, own, source)
         for key, value in given.items():
             rows = min(len(own[key]), len(value)) if value.ndim else 0
             target = own[key] if value.shape == own[key].shape else own[key][:rows]

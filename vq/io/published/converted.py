@@ -10,12 +10,14 @@ from vq.io.atomic import atomic_file
 from vq.io.published.about import FORMAT, FORMAT_VERSION, About, read_about
 from vq.io.published.keymap import Converted
 from vq.io.spec import Spec
+from vq.io.values import check_finite
 
 __all__ = ['About', 'read_about', 'write_converted']
 
 
 def write_converted(path: Path, converted: Converted, kind: str, source: str, source_sha256: str, spec: Spec) -> None:
-    """Write ``path`` atomically."""
+    """Write ``path`` atomically. NaN among the tensors is an error."""
+    check_finite(converted.tensors, source)
     metadata = {
         'vq.format': FORMAT,
         'vq.format_version': str(FORMAT_VERSION),
@@ -27,4 +29,4 @@ def write_converted(path: Path, converted: Converted, kind: str, source: str, so
         'vq.source_sha256': source_sha256,
     }
     with atomic_file(path, tensorfile.size_of(converted.tensors)) as writer:
-        tensorfile.write_tensors(writer, converted.tensors, metadata)
+        tensorfile.write_tensors(writer, converted.tensors, metadata, sealed=True)

@@ -1,7 +1,7 @@
-"""Which classes of a pickle have items set on their objects: subclasses of dict, by the opcodes alone.
+"""The classes in a pickle whose objects have items (subclasses of dict), found by its opcodes, without unpickling.
 
-torch's weights-only unpickler sets items on dict, OrderedDict and Counter, and on nothing else. So the stand-in of such a
-class must be known before the file is read.
+torch's weights-only unpickler sets items only on dict, OrderedDict and Counter. So the reader must choose the stand-in for
+such a class before it reads the file.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-MARK = '('  # on the simulated stack
-OTHER = ''  # any object that has no class of a name
+MARK = '('  # a mark on the simulated stack
+OTHER = ''  # any object without a named class
 
 
 def classes_with_items(path: Path) -> set[str]:
-    """Full names of the classes in the zip file of ``torch.save``."""
+    """Full names of these classes in a zip file of ``torch.save``."""
     with zipfile.ZipFile(path) as archive:
         (member,) = (name for name in archive.namelist() if name.rpartition('/')[2] == 'data.pkl')
         return _simulate(archive.read(member))
@@ -39,7 +39,7 @@ def _simulate(pickled: bytes) -> set[str]:
         elif opcode.name in ('GET', 'BINGET', 'LONG_BINGET'):
             stack.append(memo[key])
         elif opcode.name in ('REDUCE', 'NEWOBJ', 'BUILD', 'APPEND'):
-            stack.pop()  # arguments, state or item; an object is named as its class, which was there before it
+            stack.pop()  # arguments, state or item; the class below them now stands for its object
         elif opcode.name == 'SETITEM':
             del stack[-2:]
             found.add(stack[-1])
@@ -48,7 +48,7 @@ def _simulate(pickled: bytes) -> set[str]:
                 pass
             if opcode.name == 'SETITEMS':
                 found.add(stack[-1])
-            elif opcode.name not in ('APPENDS', 'ADDITEMS', 'POP_MARK'):  # which leave their target; the others make one
+            elif opcode.name not in ('APPENDS', 'ADDITEMS', 'POP_MARK'):  # these keep the object below; others push one
                 stack.append(OTHER)
         else:
             del stack[len(stack) - len(before) :]

@@ -67,7 +67,7 @@ class DictStandIn(StandIn):
 
 
 def read_published(path: Path, harmless: Sequence[str] = HARMLESS) -> Any:
-    """What a safetensors or torch file holds, on the CPU."""
+    """The content of a safetensors or torch file, on the CPU."""
     if not path.is_file():
         there = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise UserError(f'there is no file {path}', f'In {path.parent}: {listing(there) or "nothing"}.')
@@ -78,15 +78,15 @@ def read_published(path: Path, harmless: Sequence[str] = HARMLESS) -> Any:
     refused = [name for name in names if not any(re.fullmatch(pattern, name) for pattern in harmless)]
     if refused:
         raise UserError(
-            f'{path} is refused: it asks for {listing(refused)}, and loading these could run code',
-            'Where you trust the file, save its tensors alone: torch.save(state_dict, FILE).',
+            f'{path} is refused: it refers to {listing(refused)}, and loading these could run code',
+            'If you trust the file, save its tensors alone: torch.save(state_dict, FILE).',
         )
     with torch.serialization.safe_globals([*_stand_ins(path, names)]):
         return plain.read_torch(path, mmap=kind == 'torch')
 
 
 def read_state(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
-    """The state dict of a file, bare or under one of ``nests``; what else the file carries is left."""
+    """The state dict of a file, at the top level or under one of the keys ``nests``. Other content is ignored."""
     value = read_published(path)
     nested = next((value[name] for name in nests if isinstance(value, dict) and isinstance(value.get(name), dict)), value)
     if not isinstance(nested, dict) or not nested:
@@ -101,17 +101,17 @@ def read_state(path: Path, nests: Sequence[str]) -> dict[str, Tensor]:
 
 def _nest_hint(value: Any, nests: Sequence[str]) -> str:
     there = f' It has: {listing(map(str, value))}.' if isinstance(value, dict) and value else ''
-    return f'The tensors are to be at its top, or under {" or ".join(map(repr, nests))}.{there}'
+    return f'The tensors must be at the top level, or under {" or ".join(map(repr, nests))}.{there}'
 
 
 def _foreign_names(path: Path) -> list[str]:
-    """The globals a torch file names that torch itself does not rebuild tensors with."""
+    """The globals in a torch file that torch itself does not allow."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(str(path)))
     except (pickle.UnpicklingError, EOFError, UnicodeError, AssertionError, IndexError) as error:
         raise UserError(
-            f'{path} is refused: its contents cannot be judged ({error})',
-            'It was not written by torch.save with its usual settings. Save its tensors alone, where you trust it.',
+            f'{path} is refused: its contents cannot be checked ({error})',
+            'torch.save with default settings did not write it. If you trust the file, save its tensors alone.',
         ) from error
     except (RuntimeError, ValueError) as error:
         raise tensorfile.damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error

@@ -18,6 +18,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.io import tensorfile
 from vq.io.atomic import atomic_file
+from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.published.reader import StandIn, read_published
 
@@ -59,7 +60,7 @@ def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
         'vq.source_sha256': file_digest(source),
     }
     with atomic_file(path, tensorfile.size_of(tensors)) as writer:
-        tensorfile.write_tensors(writer, tensors, metadata)
+        tensorfile.write_tensors(writer, tensors, metadata, sealed=True)
 
 
 def _flatten(value: Any, depth: int = 0) -> Iterator[Any]:
@@ -91,10 +92,8 @@ def _check(path: Path, statistics: Statistics) -> None:
     width = len(mean)
     if tuple(covariance.shape) != (width, width):
         raise UserError(f'{path} has a mean of {width} values and a covariance of {tuple(covariance.shape)}', HINT)
-    if not (torch.isfinite(mean).all() and torch.isfinite(covariance).all()):
-        raise UserError(f'{path} has values that are not finite', 'Compute the statistics again.')
-    scale = covariance.abs().max().clamp_min(1e-12)
-    if (covariance - covariance.t()).abs().max() > 1e-4 * scale:
-        raise UserError(f'{path} has a covariance that is not symmetric', HINT)
+    fault = fault_of(mean, covariance)
+    if fault is not None:
+        raise UserError(f'{path} has {fault}', HINT)
     if int(count) < 2:
         raise UserError(f'{path} has a count of {int(count)}', HINT)

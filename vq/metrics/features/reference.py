@@ -22,6 +22,7 @@ from torch import Tensor
 from vq.core.environment import dry_run
 from vq.core.errors import UserError
 from vq.io import atomic
+from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.pretrained import pretrained_root
 from vq.metrics.features.statistics import Moments
@@ -114,21 +115,16 @@ def read_reference(name: str | Path) -> Reference:
     moments = {}
     for field, (mean, covariance) in NAMES.items():
         if mean in arrays and covariance in arrays:
-            moments[field] = Moments(
-                torch.from_numpy(np.asarray(arrays[mean], dtype=np.float64)),
-                torch.from_numpy(np.asarray(arrays[covariance], dtype=np.float64)),
-                count,
-            )
-            _check_shapes(path, field, moments[field])
+            values, matrix = (_tensor(path, name, arrays[name]) for name in (mean, covariance))
+            _check(path, field, values, matrix)
+            moments[field] = Moments(values.double(), matrix.double(), count)
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
             "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: vq.tools.fid.",
         )
     rows = {
-        key.removeprefix('features_'): torch.from_numpy(np.asarray(value))
-        for key, value in arrays.items()
-        if key.startswith('features_')
+        key.removeprefix('features_'): _rows(path, key, value) for key, value in arrays.items() if key.startswith('features_')
     }
     return Reference(Path(name).stem, moments, about, rows, file_digest(path)[:16])
 
@@ -163,11 +159,32 @@ def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return about
 
 
-def _check_shapes(path: Path, field: str, moments: Moments) -> None:
-    width = len(moments.mean)
-    if moments.mean.ndim != 1 or tuple(moments.covariance.shape) != (width, width):
+def _tensor(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """The numbers of an array: in float64 unless they are complex or whole."""
+    if array.dtype.kind not in 'fciu':
+        raise UserError(f"{path}: '{name}' is {array.dtype}, not numbers", 'Fetch the file again, or make it again.')
+    known = array.dtype.isnative and array.dtype.name in ('float16', 'float32', 'float64', 'complex64', 'complex128')
+    return torch.from_numpy(array if known else array.astype(np.int64 if array.dtype.kind in 'iu' else np.float64))
+
+
+def _rows(path: Path, name: str, array: np.ndarray) -> Tensor:
+    """Features (n, D) of single images."""
+    rows = _tensor(path, name, array)
+    if rows.ndim != 2 or not rows.is_floating_point() or not bool(rows.sum(dtype=torch.float64).isfinite()):
         raise UserError(
-            f'{path}: the mean of {field} features is {tuple(moments.mean.shape)}, the covariance '
-            f'{tuple(moments.covariance.shape)}',
+            f"{path}: '{name}' is {array.dtype} of the shape {tuple(array.shape)}, or not finite: rows of features are needed",
+            f'Fetch the file again, or make it again. {REMAKE}',
+        )
+    return rows
+
+
+def _check(path: Path, field: str, mean: Tensor, covariance: Tensor) -> None:
+    width = mean.numel()
+    if mean.ndim != 1 or tuple(covariance.shape) != (width, width):
+        raise UserError(
+            f'{path}: the mean of {field} features is {tuple(mean.shape)}, the covariance {tuple(covariance.shape)}',
             'Fetch the file again, or make it again.',
         )
+    fault = fault_of(mean, covariance)
+    if fault is not None:
+        raise UserError(f'{path} has, for {field} features, {fault}', f'Fetch the file again, or make it again. {REMAKE}')

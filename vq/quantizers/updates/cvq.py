@@ -68,6 +68,8 @@ class CVQUpdate(Update):
 
     @torch.no_grad()
     def observe(self, features: Tensor, tokens: Tensor, codebook: Tensor, images: int) -> None:
+        if not len(features):
+            return  # no feature can be an anchor
         self.counts.index_add_(0, tokens, torch.ones_like(features[:, 0]))
         self.anchors.add(features, codebook)
 

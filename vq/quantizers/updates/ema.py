@@ -15,14 +15,17 @@ from vq.quantizers.updates.observations import Observations
 from vq.quantizers.updates.restart import Restart
 from vq.registries import VQCodebookUpdateRegistry
 
+FADED = 1e-11  # shorter sums have no direction: ``F.normalize`` divides by at least 1e-12
+
 
 @VQCodebookUpdateRegistry.register_()
 class EMAUpdate(Update):
     """N_k <- d N_k + (1 - d) n_k,  m_k <- d m_k + (1 - d) sum of the n_k vectors of code k,  e_k <- m_k / N'_k.
 
     (van den Oord et al. 2017, appendix A.) N'_k = (N_k + eps) / (N + K eps) N with N the sum of all N_k: Laplace
-    smoothing that keeps the total. N_k starts at 1 and m_k at the initial code. With a cosine distance codes are scaled to
-    unit length. ``restart`` moves dead codes to observed vectors in the same step.
+    smoothing that keeps the total. N_k starts at 1 and m_k at the initial code. With a cosine distance e_k is the direction of
+    m_k, at unit length; m_k of an unused code fades to zero, and the code keeps its direction. ``restart`` moves dead codes to
+    observed vectors in the same step.
 
     ``smoothing='images'`` is the formula of the VQ-VAE/GAN study's code, for training its checkpoints further: N'_k =
     (N_k + eps) B / (B + K eps) with B the images of the step, and N_k is set to N'_k. This shrinks the counts in every step:
@@ -68,6 +71,11 @@ class EMAUpdate(Update):
         accept(self.count, self.count.mean(), rows)
         accept(self.sums, codebook * self.count[:, None], rows[:, None])
 
+    def _directions(self, sums: Tensor, codebook: Tensor) -> Tensor:
+        """Sums (K, C) at unit length; the direction of the code where a sum has faded."""
+        faded = torch.linalg.vector_norm(sums, float('inf'), dim=1, keepdim=True) < FADED
+        return F.normalize(torch.where(faded, codebook, sums), dim=1)
+
     @torch.no_grad()
     def update(self, codebook: Tensor, ok: Tensor | None) -> None:
         totals = self.observed.collect()
@@ -78,12 +86,12 @@ class EMAUpdate(Update):
         smooth = (count + self.eps) / (total + len(count) * self.eps) * total
         if self.smoothing == 'images':
             count = smooth
-        codes = sums / smooth[:, None]
-        if self.unit_length:
-            codes = F.normalize(codes, dim=1)
+        codes = self._directions(sums, codebook) if self.unit_length else sums / smooth[:, None]
         if self.restart is not None:
             count, codes, restarted = self.restart.apply(count, codes, totals)
             sums = torch.where(restarted[:, None], codes * count[:, None], sums)
+            if self.unit_length:
+                codes = torch.where(restarted[:, None], F.normalize(codes, dim=1), codes)
         accept(self.count, count, ok)
         accept(self.sums, sums, ok)
         accept(codebook, codes, ok)

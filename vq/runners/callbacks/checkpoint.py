@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 from vq.core import collectives
-from vq.core.errors import ConfigError
+from vq.core.errors import ConfigError, UserError
 from vq.interfaces import Callback, Pretrained
 from vq.io import checkpoints
 from vq.io.checkpoints import Checkpoint, Retention
 from vq.io.digest import file_digest
 from vq.io.history import note_metrics
+from vq.io.ranks import run_on_all_ranks
 from vq.io.sharded import gathered
 from vq.registries import VQCallbackRegistry
 from vq.runners.averages import averages_of
@@ -20,6 +22,16 @@ from vq.runners.protocol import TrainerLike
 from vq.tasks.spec import spec_of
 
 logger = logging.getLogger('vq')
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise if the disk of ``folder`` cannot hold two checkpoints: the old one is deleted after the new one is complete."""
+    free = shutil.disk_usage(folder).free
+    if free < 2 * needed:
+        raise UserError(
+            f'{folder} has {free / 2**30:.1f} GiB free, and two checkpoints need about {2 * needed / 2**30:.1f} GiB',
+            'Free space, choose another place with --work-dir, or keep fewer checkpoints.',
+        )
 
 
 @VQCallbackRegistry.register_()
@@ -33,7 +45,10 @@ class CheckpointCallback(Callback[TrainerLike]):
     keep_last        number of newest checkpoints to keep; None keeps all
     keep_best        number of best checkpoints to keep, by ``best_metric`` (``best_is`` max or min) as noted by validation
     keep_every       checkpoints at multiples of this many steps are never removed
-    load_state_dict  how a resume loads weights: ``dict(strict=False)`` accepts a model with parts the checkpoint lacks
+    keep_state       number of newest checkpoints that keep the state of optimizers and random generators; older ones keep
+                     weights and moving average only, and cannot be resumed from. None: all keep it
+    load_state_dict  how weights are loaded, in a resume and by --load-model-from: ``dict(strict=False)`` accepts a model with
+                     parts that the checkpoint lacks, and a checkpoint with parts that the model lacks
     """
 
     phase = 'checkpoint'
@@ -46,6 +61,7 @@ class CheckpointCallback(Callback[TrainerLike]):
         best_metric: str | None = None,
         best_is: str = 'max',
         keep_every: int | None = None,
+        keep_state: int | None = None,
         load_state_dict: dict[str, Any] | None = None,
     ) -> None:
         if interval < 1:
@@ -59,6 +75,7 @@ class CheckpointCallback(Callback[TrainerLike]):
             best_metric=best_metric,
             best_is=best_is,  # type: ignore[arg-type]
             keep_every=keep_every,
+            keep_state=keep_state,
         )
         self.load_options = dict(load_state_dict or {})
 
@@ -80,6 +97,27 @@ class CheckpointCallback(Callback[TrainerLike]):
         if runner.step % self.interval and runner.step != runner.iters and not runner.stop_requested:
             return
         runner.guard.check()
+        self.written = self._write(self.folder)
+        if collectives.is_main():
+            logger.info('checkpoint %s', self.written)
+
+    def rehearse(self, largest: int) -> None:
+        """Write a checkpoint on trial and delete it; one of more than ``largest`` bytes: check the free space."""
+        size = sum(value.nbytes for value in checkpoints.model_state(self.runner.model).values())
+        size *= 2 + 2 * bool(self.runner.optimizers)  # weights, moving average, and two tensors of state per weight
+        work_dir = self.runner.work_dir
+        run_on_all_ranks(lambda: check_space(work_dir, size) if collectives.is_main() else None, 'looking for space')
+        if size > largest:
+            return
+        trial = work_dir / '.preflight'
+        try:
+            self._write(trial)
+        finally:
+            if collectives.is_main():
+                shutil.rmtree(trial, ignore_errors=True)
+
+    def _write(self, folder: Path) -> Path:
+        runner = self.runner
         ema = next((average.shadow for average in averages_of(runner.callbacks.values())), None)
         training, shared_out = runner.state()
         checkpoint = Checkpoint(
@@ -94,9 +132,7 @@ class CheckpointCallback(Callback[TrainerLike]):
             seed=runner.context.seed,
             frozen=self.frozen,
         )
-        self.written = checkpoints.save(self.folder, checkpoint, shared_out)
-        if collectives.is_main():
-            logger.info('checkpoint %s', self.written)
+        return checkpoints.save(folder, checkpoint, shared_out)
 
     def inspect(self) -> None:
         if self.written is None:

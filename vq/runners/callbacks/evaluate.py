@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from vq.core import collectives
@@ -90,12 +92,23 @@ class EvalCallback(Callback[TrainerLike]):
             logger.info('evaluation at step %d: %s', runner.step, shown)
 
     def evaluate(self) -> dict[str, Any]:
-        runner = self.runner
+        with self._ready() as validator:
+            validator.work_dir = self.runner.work_dir / 'eval' / f'iter_{self.runner.step}'
+            return validator.evaluate()
+
+    def rehearse(self, batches: int, most: int) -> None:
+        """A few batches through model and metrics, before the run begins."""
+        with self._ready() as validator:
+            validator.rehearse(batches, most)
+
+    @contextlib.contextmanager
+    def _ready(self) -> Iterator[Validator]:
+        """The validator, with the model in eval mode and the weights to evaluate."""
         assert self.validator is not None
-        with evaluating(runner.model):
-            self.validator.work_dir = runner.work_dir / 'eval' / f'iter_{runner.step}'
-            if self.average is None or self.weights == 'model':
-                with runner.strategy.whole():
-                    return self.validator.evaluate()
-            with self.average.applied(), runner.strategy.whole():
-                return self.validator.evaluate()
+        averaged = self.average is not None and self.weights != 'model'
+        with (
+            evaluating(self.runner.model),
+            self.average.applied() if averaged and self.average else contextlib.nullcontext(),
+            self.runner.strategy.whole(),
+        ):
+            yield self.validator

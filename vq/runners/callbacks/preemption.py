@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import threading
 from types import FrameType
@@ -17,22 +19,37 @@ logger = logging.getLogger('vq')
 
 @VQCallbackRegistry.register_()
 class PreemptionCallback(Callback[TrainerLike]):
-    """On SIGTERM or SIGUSR1 to any rank, all ranks stop after the same step, when its checkpoint is written."""
+    """On SIGTERM, SIGUSR1 or the first Ctrl-C on any rank, all ranks stop after the same step, when its checkpoint is written.
+
+    A second Ctrl-C interrupts at once. SIGHUP, from a terminal that was closed, does not end the run.
+    """
 
     phase = 'preemption'
 
-    SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+    SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 
     def before_run(self) -> None:
         self.received: int | None = None
+        self.hung_up = False
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
             self.previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGHUP:
+            self.hung_up = True
+            return
+        if number == signal.SIGINT:
+            if self.received is not None:
+                raise KeyboardInterrupt
+            with contextlib.suppress(OSError):  # not print: a signal handler may interrupt a print
+                os.write(2, b'\nwriting a checkpoint after this step; Ctrl-C again to stop at once\n')
         self.received = number
 
     def after_step(self) -> None:
+        if self.hung_up:
+            self.hung_up = False
+            logger.warning('the terminal was closed (SIGHUP): training goes on; kill -TERM %d ends it', os.getpid())
         if self.runner.strategy.agree(self.received is not None) and not self.runner.stop_requested:
             logger.warning(
                 'asked to stop (%s) after step %d: writing a checkpoint and exiting',

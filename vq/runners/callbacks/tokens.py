@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from pathlib import Path
 
+from vq.core import collectives
 from vq.core.errors import ConfigError, UserError
 from vq.data.datasets.tokens import TokenDataset
 from vq.data.loading import LoaderSettings
@@ -24,7 +26,8 @@ class TokensCallback(Callback[TrainerLike]):
     """Before a run on a ``TokenDataset``: write its shards if they are missing, and check that this tokenizer made them.
 
     Images come from the dataset's ``source`` and pass through the tokenizer of the task once, split over all ranks. Shards of
-    an interrupted start are kept. ``variants``: the views of each image that are tokenised; see the TokenWriter.
+    an interrupted start are kept. ``variants``: the views of each image that are tokenised; see the TokenWriter. After the
+    first epoch the log says what comparing the checksums of the shards cost.
     """
 
     phase = 'tokens'
@@ -38,6 +41,7 @@ class TokensCallback(Callback[TrainerLike]):
     ) -> None:
         self.settings = LoaderSettings(batch_size, num_workers)
         self.variants, self.shard_size = tuple(variants), shard_size
+        self._told = False
 
     def before_run(self) -> None:
         dataset = self.runner.dataset
@@ -52,6 +56,31 @@ class TokensCallback(Callback[TrainerLike]):
         if not dataset.is_there():
             self._write(dataset, dataset.folder, tokenizer)
         check_made_by(dataset, tokenizer)
+        self._shards = dataset.shards
+        self._epoch_ends = self.runner.samples_seen + len(dataset)
+        self._started = time.perf_counter()
+
+    def after_step(self) -> None:
+        if not self._told and self.runner.samples_seen >= self._epoch_ends:
+            self._tell_costs()
+
+    def after_run(self) -> None:
+        if not self._told:
+            self._tell_costs()
+
+    def _tell_costs(self) -> None:
+        """Say once, after the first epoch or at the end of a shorter run, what the check of the shards took."""
+        self._told = True
+        costs, seconds = self._shards.checked.costs(), time.perf_counter() - self._started
+        if costs.shards and collectives.is_main():
+            logger.info(
+                'compared the SHA-256 of %d token shards (%.1f MB): %.2f s of processor time, %.1f %% of %.1f s so far',
+                costs.shards,
+                costs.size / 1e6,
+                costs.seconds,
+                100 * costs.seconds / max(seconds, 1e-9),
+                seconds,
+            )
 
     def _write(self, dataset: TokenDataset, folder: Path, tokenizer: Tokenizer) -> None:
         if dataset.source is None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.core.errors import UserError
 from vq.core.records import SampleRequest, to_float, to_uint8
@@ -107,13 +107,19 @@ class LoadedGenerator:
         )
 
 
+def frozen_parts(module: nn.Module, run: Run) -> list[Pretrained]:
+    """The frozen parts that read files of their own; an error if a file is not the one that the run was trained with."""
+    parts: list[Pretrained] = [part for part in module.modules() if isinstance(part, Pretrained) and part.frozen]
+    run.check_frozen(file for part in parts for file in part.pretrained_files())
+    return parts
+
+
 def load_generator(run: Run, weights: Weights, device: str | torch.device) -> LoadedGenerator:
     """The generator of a run, with its tokenizer. The tokenizer is read from the files that the config names."""
     if 'generator' not in run.model:
         raise UserError(f'{run.weights} holds no generator', 'Give the run of a generator.')
     task = VQTaskRegistry.build(run.model, 'model')
-    for part in task.modules():
-        if isinstance(part, Pretrained) and part.frozen:
-            part.load_pretrained()
+    for part in frozen_parts(task, run):
+        part.load_pretrained()
     load_model_from(task, [run], weights=weights)
     return LoadedGenerator(task, torch.device(device), str(run.weights))

@@ -1,0 +1,37 @@
+"""A short finished run with two checkpoints, for tests of what commands do to the folder of a run."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runners.support import commands_here, train, write_config
+
+
+@pytest.fixture(scope='session')
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with ``tiny.py`` and ``work_dirs/run``: checkpoints ``iter_2`` and ``iter_4``."""
+    folder = tmp_path_factory.mktemp('finished')
+    write_config(folder)
+    with commands_here(dry=False):
+        assert train(str(folder), 'run', 'tiny.py', '--config-options', 'iters:4', 'save_every:2') == 0
+    return folder
+
+
+@pytest.fixture
+def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of it, as the working directory of commands that run in this process."""
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ('RANK', 'TORCHELASTIC_RUN_ID', 'VQ_PRETRAINED'):
+        monkeypatch.delenv(name, raising=False)
+    with commands_here(dry=False):
+        yield tmp_path
+
+
+def everything_in(folder: Path) -> dict[str, bytes | None]:
+    """The content of every file below a folder; None for folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob('*'))}

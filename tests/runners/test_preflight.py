@@ -1,0 +1,123 @@
+"""What cannot work is found before the first step, and the checks change no bit of the run."""
+
+from __future__ import annotations
+
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from tests.runners.support import assert_same, everything, logged, train, write_config
+from vq.data.datasets.digits import DigitsDataset
+from vq.interfaces import Callback, Metric
+from vq.metrics.image import PSNRMetric
+from vq.registries import VQCallbackRegistry, VQMetricRegistry
+from vq.runners import preflight as checks
+from vq.runners import trainer as trainers
+
+EVALUATED = ['.trainer.callbacks.evaluate:dict(type="EvalCallback", interval=4, limit=8)', '.trainer.iters:4']
+
+
+@VQMetricRegistry.register_('BreaksInUpdate')
+class BreaksInUpdate(PSNRMetric):
+    def update(self, *arguments: Any) -> None:
+        raise RuntimeError('this metric does not fit the model')
+
+
+@VQCallbackRegistry.register_('KeepsAnObject')
+class KeepsAnObject(Callback[Any]):
+    def state_dict(self) -> dict[str, Any]:
+        return {'object': object()}
+
+
+def run(folder: Path, *overrides: str, code: int = 0) -> Path:
+    config = write_config(folder)
+    assert train(str(folder), 'run', str(config), '--override', *EVALUATED, *overrides) == code
+    return folder / 'work_dirs/run'
+
+
+def test_the_checks_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is drawn in every step, batch statistics are buffers, and the moving average is evaluated."""
+    (tmp_path / 'with').mkdir()
+    (tmp_path / 'without').mkdir()
+    checked = run(tmp_path / 'with')
+    assert 'preflight passed' in (checked / 'log.txt').read_text() and not (checked / '.preflight').exists()
+    monkeypatch.setattr(trainers, 'preflight', lambda trainer: None)
+    plain = run(tmp_path / 'without')
+    assert 'preflight passed' not in (plain / 'log.txt').read_text()
+    assert_same(everything(checked / 'checkpoints/iter_4'), everything(plain / 'checkpoints/iter_4'))
+
+
+@pytest.mark.parametrize(
+    ('override', 'words', 'code'),
+    [
+        ('.validator.metrics.broken:dict(type="BreaksInUpdate")', 'this metric does not fit the model', 1),
+        ('.validator.dataset:dict(type="FolderDataset", root="nowhere", split="val")', 'nowhere', 2),
+        ('.trainer.callbacks.own:dict(type="KeepsAnObject")', 'a checkpoint holds only tensors', 1),
+    ],
+)
+def test_it_fails_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], override: str, words: str, code: int
+) -> None:
+    folder = run(tmp_path, override, code=code)
+    assert words in capsys.readouterr().err
+    assert not (folder / 'log.jsonl').exists() or not logged(folder)
+    assert not (folder / '.preflight').exists() and not (folder / 'checkpoints').exists()
+
+
+def test_a_full_disk_is_found_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = namedtuple('usage', 'total used free')
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage(10, 9, 1))
+    run(tmp_path, code=2)
+    error = capsys.readouterr().err
+    assert 'GiB free, and two checkpoints need about' in error and 'choose another place with --work-dir' in error
+
+
+class _Labels(DigitsDataset):
+    """Labels without names."""
+
+    def __init__(self) -> None:
+        super().__init__('train')
+        self.categories = None
+
+    def category_of(self, index: int) -> int:
+        return index
+
+
+def test_categories_fit_the_classes() -> None:
+    model = torch.nn.Module()
+    model.classes = 9  # type: ignore[assignment]
+    with pytest.raises(checks.UserError, match='the training set has 10 classes and the model 9'):
+        checks._check_data(DigitsDataset('train'), 'training', model)  # type: ignore[arg-type]
+    with pytest.raises(checks.UserError, match='has category 718, and the model has the classes 0 to 8'):
+        checks._check_data(_Labels(), 'training', model)  # type: ignore[arg-type]
+    model.classes = 0  # type: ignore[assignment]
+    checks._check_data(_Labels(), 'training', model)  # type: ignore[arg-type]
+    assert issubclass(BreaksInUpdate, Metric)
+
+
+def test_a_step_larger_than_the_memory_is_announced(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vq.assembly import free_memory
+
+    monkeypatch.setattr(free_memory, 'WORTH_ESTIMATING', 0)
+    monkeypatch.setattr(free_memory, 'free_bytes', lambda trainer: 2**20)
+    run(tmp_path)
+    error = capsys.readouterr().err
+    assert 'and 0.0 GiB are free: the system may kill the process. Lower batch_size' in error
+    assert error.index('GiB are free') < error.index('preflight passed')
+
+
+def test_the_free_memory_is_that_of_this_machine() -> None:
+    from vq.assembly.free_memory import free_bytes
+    from vq.strategies.base import BaseStrategy
+
+    found = free_bytes(SimpleNamespace(strategy=BaseStrategy('cpu')))  # type: ignore[arg-type]
+    assert found is not None and 2**20 < found < 2**50

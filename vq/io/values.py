@@ -1,0 +1,76 @@
+"""Values that a model cannot take over from a file: NaN, infinity, imaginary parts, whole numbers where it has fractions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from vq.core.errors import UserError
+
+SHOWN = 3
+
+
+def check_values(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
+    """Raise if copying ``given`` into tensors ``own`` of the same names would lose a part of them or spoil the model.
+
+    A half or double precision number is converted. Infinity is accepted where the model has the same, as in a mask.
+    """
+    found = list(_faults(given, own))
+    if found:
+        shown = '; '.join(found[:SHOWN]) + (f'; and {len(found) - SHOWN} more' if len(found) > SHOWN else '')
+        raise UserError(
+            f'{source} holds values that are no weights: {shown}',
+            'The file is damaged, or its run diverged: take another copy, or an earlier checkpoint.',
+        )
+
+
+def check_finite(given: Mapping[str, Tensor], source: str) -> None:
+    """Raise if a tensor holds NaN. For tensors whose model is not at hand."""
+    check_values({name: value for name, value in given.items() if _has_fractions(value)}, {}, source)
+
+
+def _faults(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, value in given.items():
+        target = own.get(name)
+        if target is not None and (fault := _misfit(value, target)):
+            yield f"'{name}' {fault}"
+        elif _has_fractions(value) and not _is_finite(value) and (target is None or not _same_holes(value, target)):
+            kind = 'NaN' if bool(value.isnan().any()) else 'infinite numbers'
+            if target is not None or kind == 'NaN':
+                yield f"'{name}' holds {kind}"
+
+
+def _has_fractions(value: Tensor) -> bool:
+    return value.is_floating_point() or value.is_complex()
+
+
+def _misfit(value: Tensor, target: Tensor) -> str:
+    if value.is_complex() and not target.is_complex():
+        return f'is {_kind(value)}, and its imaginary part would be dropped ({_kind(target)} in the model)'
+    if _has_fractions(target) and not _has_fractions(value):
+        return f'is {_kind(value)}, and the model has {_kind(target)}'
+    if not _has_fractions(target) and _has_fractions(value) and not torch.equal(value.to(target.dtype).to(value), value):
+        return f'is {_kind(value)} with fractions, and the model has {_kind(target)}'
+    return ''
+
+
+def _kind(value: Tensor) -> str:
+    return str(value.dtype).removeprefix('torch.')
+
+
+def _is_finite(value: Tensor) -> bool:
+    """By a sum first, which takes no memory; a sum that overflows is decided element by element."""
+    if value.element_size() == 1:
+        return bool(value.float().isfinite().all())
+    total = value.sum(dtype=torch.float32 if value.element_size() == 2 else None)
+    return bool(total.isfinite()) or bool(value.isfinite().all())
+
+
+def _same_holes(value: Tensor, target: Tensor) -> bool:
+    """Whether the numbers of ``value`` that are not finite are infinite in the model too, with the same sign."""
+    if value.shape != target.shape or bool(value.isnan().any()):
+        return False
+    holes = value.isinf()
+    return torch.equal(value[holes].to(target.dtype), target.detach().cpu()[holes])
