@@ -36,8 +36,15 @@ class RunContext:
         self.keep_config()
 
     def make_folder(self) -> None:
+        """Make the folder; in an earlier one, and in the folders in it, delete the temporary files of killed commands."""
         if collectives.is_main():
             self.work_dir.mkdir(parents=True, exist_ok=True)
+            inner = [path for path in self.work_dir.iterdir() if path.is_dir() and not path.is_symlink()]
+            for folder in (
+                self.work_dir,
+                *(path for path in inner if path.name != 'checkpoints'),
+            ):  # those have their own rule
+                atomic.sweep(folder)
         collectives.barrier()
 
     def keep_config(self) -> None:

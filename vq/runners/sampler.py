@@ -102,9 +102,6 @@ class ImageSampler(Validator):
 
     def _pending(self, writer: ShardWriter) -> list[ShardRange]:
         """The batches that this rank has to draw: those without a shard, and those with a picture that is missing."""
-        if collectives.is_main():
-            for folder in (self.work_dir, self.work_dir / 'samples'):
-                atomic.sweep(folder)
         rank, world = collectives.rank(), collectives.size()
         pending = {part.index: part for part in writer.pending(rank, world)}
         if self.format == 'png':
