@@ -197,10 +197,6 @@ def is_added(difference: Difference, context: Context) -> bool:
     )
 
 
-def is_changed(difference: Difference, context: Context) -> bool:
-    return (difference.path, difference.old, difference.new) in [change[:3] for change in CHANGED]
-
-
 def is_automatic(difference: Difference, context: Context) -> bool:
     old, new = difference.old, difference.new
     if isinstance(old, str):  # the class of a built part
@@ -237,6 +233,10 @@ def said(context: Context) -> Config:
     return {name: context.options[name] for name in ('precision', 'accumulate') if name in context.options}
 
 
+def is_changed(difference: Difference, context: Context) -> bool:
+    return (difference.path, difference.old, difference.new) in [change[:3] for change in CHANGED]
+
+
 @dataclasses.dataclass(frozen=True)
 class Allowance:
     says: str
@@ -247,10 +247,10 @@ ALLOWED = (
     Allowance('The new side may leave out values that follow from the model: the paths in BOUND.', is_bound),
     Allowance('One side may leave out an argument if the other side sets it to the default of the first side.', is_default),
     Allowance('The new side may have the additions in ADDED, each with its entry and reason.', is_added),
-    Allowance('The new side may have the changed values in CHANGED, each with its reason.', is_changed),
     Allowance('A default strategy may be an AutoStrategy that became base, with the settings of the old side.', is_automatic),
     Allowance('The tiny form keeps the strategy and its settings that options set; the old side had one device.', is_said),
     Allowance('Batch sizes of the tiny form are per rank on the new side, which is the same for one rank.', is_per_rank),
+    Allowance('The new side may have the changed values in CHANGED, each with its reason.', is_changed),
 )
 
 

@@ -38,6 +38,7 @@ FLOORS = (
     'assembly',
     'loading launch report demo',
     'cli',
+    'tools',
     'train val test sample inference fid config data web',
 )
 FLOOR = {room: floor for floor, rooms in reversed(list(enumerate(FLOORS))) for room in rooms.split()}  # 'data' is the package

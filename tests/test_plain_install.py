@@ -88,7 +88,8 @@ def test_9d_one_back_end_is_left_out_and_the_others_log(
     callback.bind(SimpleNamespace(work_dir=tmp_path, journal=Journal(tmp_path / 'log.jsonl')))
     monkeypatch.setattr(logging.getLogger('vq'), 'propagate', True)
     callback.before_run()
-    told = [record.getMessage() for record in caplog.records if 'left out' in record.getMessage()]
+    records = {id(record): record for record in caplog.records}.values()  # a handler of an earlier test may receive it too
+    told = [record.getMessage() for record in records if 'left out' in record.getMessage()]
     assert len(told) == 1 and 'WandbVisBackend' in told[0] and "pip install 'vq[mm,wandb]'" in told[0]
     callback.runner.journal.write(3, 'train', {'loss': 1.0})
     assert written == [(3, {'train/loss': 1.0})]

@@ -11,8 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.cli.runs_of_commands import everything_in, finished, home  # noqa: F401
-from tests.runners.support import said_by
+from tests.runners.support import everything_in, said_by
 from vq.cli import fid, llamagen, sample, test, tokenize, train, val
 from vq.core import run_names
 from vq.core.errors import UserError
@@ -32,7 +31,7 @@ WRONG = ['../flowers', '/tmp/flowers', '.', '..', 'a/../../flowers', './run', ''
 
 
 @pytest.mark.parametrize('name', COMMANDS)
-def test_a_name_that_leads_out_is_refused_by_every_command(home: Path, capsys: Any, name: str) -> None:  # noqa: F811
+def test_a_name_that_leads_out_is_refused_by_every_command(home: Path, capsys: Any, name: str) -> None:
     (home / 'flowers/val/roses').mkdir(parents=True)
     (home / 'flowers/val/roses/1.png').write_bytes(b'a picture')
     (home / 'flowers/log.jsonl').write_text('{}')
@@ -54,7 +53,7 @@ def test_names_that_stay_inside() -> None:
             run_names.checked(wrong)
 
 
-def test_the_name_of_statistics_stays_inside_too(home: Path, capsys: Any, monkeypatch: Any) -> None:  # noqa: F811
+def test_the_name_of_statistics_stays_inside_too(home: Path, capsys: Any, monkeypatch: Any) -> None:
     def refuse(*arguments: Any) -> None:
         raise UserError(f'opened {arguments[4]}')
 
@@ -65,7 +64,7 @@ def test_the_name_of_statistics_stays_inside_too(home: Path, capsys: Any, monkey
     assert 'opened work_dirs/fid/own_train' in said_by(capsys, fid.main, '../own', '--train', code=2)
 
 
-def test_overwrite_removes_only_what_a_run_wrote(home: Path, capsys: Any) -> None:  # noqa: F811
+def test_overwrite_removes_only_what_a_run_wrote(home: Path, capsys: Any) -> None:
     run = home / 'work_dirs/run'
     said_by(capsys, val.main, 'run', '--load-from', 'iter_2')
     (run / 'eval/iter_4/visual').mkdir(parents=True)
@@ -86,7 +85,7 @@ def test_overwrite_removes_only_what_a_run_wrote(home: Path, capsys: Any) -> Non
     assert 'deleted' not in said
 
 
-def test_a_folder_here_never_stands_for_a_run_or_a_published_tokenizer(home: Path, monkeypatch: Any) -> None:  # noqa: F811
+def test_a_folder_here_never_stands_for_a_run_or_a_published_tokenizer(home: Path, monkeypatch: Any) -> None:
     shutil.copytree('work_dirs/run', 'run')
     assert find('run').folder == Path('work_dirs/run')
     for step in (2, 4):

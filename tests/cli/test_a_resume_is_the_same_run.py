@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.runs_of_commands import everything_in, finished, home  # noqa: F401
 from tests.ranks import GlooPool
-from tests.runners.support import commands_here, said_by
+from tests.runners.support import commands_here, everything_in, said_by
 from tests.runners.support import train as train_in
 from vq.assembly import same_run
 from vq.assembly.compose import compose
@@ -57,7 +56,7 @@ FREE = {
 
 
 @pytest.mark.parametrize('what', DIFFERENCES)
-def test_a_difference_needs_change_and_a_refusal_changes_nothing(home: Path, capsys: Any, what: str) -> None:  # noqa: F811
+def test_a_difference_needs_change_and_a_refusal_changes_nothing(home: Path, capsys: Any, what: str) -> None:
     words, row = DIFFERENCES[what]
     before = everything_in(home)
     said = said_by(capsys, train.main, *RESUME, *words, code=2)
@@ -68,14 +67,15 @@ def test_a_difference_needs_change_and_a_refusal_changes_nothing(home: Path, cap
 
 
 @pytest.mark.parametrize('what', FREE)
-def test_what_is_free_needs_no_change(home: Path, monkeypatch: Any, what: str) -> None:  # noqa: F811
+def test_what_is_free_needs_no_change(home: Path, monkeypatch: Any, what: str) -> None:
     options = train.make_parser().parse_args([*RESUME, *FREE[what]])
     config = compose(options.config, options.config_options, options.override, options.autocast)
     assert same_run.find_differences(LAST, config, options.seed) == []
 
 
-def test_ranks_are_free_at_an_equal_total_batch(home: Path, monkeypatch: Any) -> None:  # noqa: F811
+def test_ranks_are_free_at_an_equal_total_batch(home: Path, monkeypatch: Any) -> None:
     monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '0')
     ddp = {'.trainer.strategy.type': 'DDPStrategy'}
     for batch, rows in ((4, 0), (8, 1)):
         config = compose('tiny.py', {'iters': 4}, {**ddp, '.trainer.dataloader.batch_size': batch})
@@ -84,7 +84,7 @@ def test_ranks_are_free_at_an_equal_total_batch(home: Path, monkeypatch: Any) ->
     assert same_run.find_differences(LAST, config, 3407) == []
 
 
-def test_changes_are_told_and_made(home: Path, capsys: Any) -> None:  # noqa: F811
+def test_changes_are_told_and_made(home: Path, capsys: Any) -> None:
     faster = ('--override', '.trainer.optimizers.tokenizer.lr:0.01', '.trainer.iters:5')
     said = said_by(capsys, train.main, *RESUME, '--change', *faster)
     assert 'from here on the run has other settings:' in said.splitlines()[0]
@@ -94,11 +94,15 @@ def test_changes_are_told_and_made(home: Path, capsys: Any) -> None:  # noqa: F8
     assert 'other settings' in said_by(capsys, train.main, *RESUME, code=2)
 
 
-def test_the_config_of_the_run_is_written_after_every_check(home: Path, capsys: Any) -> None:  # noqa: F811
+def test_the_config_of_the_run_is_written_after_every_check(home: Path, capsys: Any) -> None:
     """The architecture is compared when the state is restored."""
     before = (home / 'work_dirs/run/tiny.json').read_bytes()
     wider = ('--override', '.trainer.model.tokenizer.encoder.width:16')
     assert 'another architecture' in said_by(capsys, train.main, *RESUME, '--change', *wider, code=2)
+    (home / 'photos/train').mkdir(parents=True)  # the preflight refuses an empty dataset
+    folder, checked = 'dict(type="FolderDataset", root="photos", split="train")', 'dict(type="EvalCallback", interval=2)'
+    empty = ('--override', f'.validator.dataset:{folder}', f'.trainer.callbacks.evaluate:{checked}')
+    assert 'holds no image' in said_by(capsys, train.main, *RESUME, *empty, code=2)
     assert (home / 'work_dirs/run/tiny.json').read_bytes() == before
 
 
@@ -140,7 +144,7 @@ def test_printed_commands_resume_without_change(tmp_path: Path, monkeypatch: Any
 
 
 @pytest.mark.slow
-def test_other_ranks_resume_at_an_equal_total_batch(home: Path, gloo_pool: GlooPool) -> None:  # noqa: F811
+def test_other_ranks_resume_at_an_equal_total_batch(home: Path, gloo_pool: GlooPool) -> None:
     """With bf16 and two ranks: the precision is that of the run, so it is a difference, and half the batch a rank is none."""
     words = ('run', 'tiny.py', '--auto-resume', '--config-options', 'iters:6', 'save_every:2', 'strategy::ddp')
     half = ('--override', '.trainer.dataloader.batch_size:4')

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 
 import vq.loading
-from tests.cli.runs_of_commands import everything_in, finished, home  # noqa: F401
-from tests.runners.support import said_by
+from tests.runners.support import everything_in, said_by
 from vq.cli import test, train, val
 from vq.io import history
 
@@ -19,7 +18,7 @@ LENGTH = ('--config-options', 'iters:4', 'save_every:2')
 
 
 @pytest.fixture
-def run(home: Path) -> Path:  # noqa: F811
+def run(home: Path) -> Path:
     return home / 'work_dirs/run'
 
 
@@ -100,7 +99,7 @@ def test_readers_of_the_run_say_it_too(run: Path, capsys: Any) -> None:
     assert told in said_by(capsys, val.main, *RUN, code=2)
 
 
-def test_the_log_of_a_run_without_a_checkpoint_is_set_aside(home: Path, capsys: Any) -> None:  # noqa: F811
+def test_the_log_of_a_run_without_a_checkpoint_is_set_aside(home: Path, capsys: Any) -> None:
     run, line = home / 'work_dirs/other', '{"step": 3, "kind": "train"}\n'
     run.mkdir()
     (run / 'log.jsonl').write_text(line)

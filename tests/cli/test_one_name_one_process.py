@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.cli.runs_of_commands import everything_in, finished, home  # noqa: F401
-from tests.runners.support import REPOSITORY, said_by
-from vq.cli import sample, test, train, val  # noqa: F401
+from tests.runners.support import REPOSITORY, everything_in, said_by
+from vq.cli import test, train, val
 from vq.core.errors import UserError
 from vq.io import run_lock
 
@@ -62,7 +61,7 @@ def record(folder: Path, **changes: Any) -> Path:
 
 
 @pytest.mark.slow
-def test_one_name_one_process(home: Path, capsys: Any, hold: Any) -> None:  # noqa: F811
+def test_one_name_one_process(home: Path, capsys: Any, hold: Any) -> None:
     """A second training is refused and changes nothing, ``--overwrite`` too; val and test work; after kill -9 it goes on."""
     run = home / 'work_dirs/run'
     owner = hold(str(run))
@@ -81,7 +80,7 @@ def test_one_name_one_process(home: Path, capsys: Any, hold: Any) -> None:  # no
     assert not (run / run_lock.FILE).exists()
 
 
-def test_a_refused_training_leaves_no_folder(home: Path, capsys: Any) -> None:  # noqa: F811
+def test_a_refused_training_leaves_no_folder(home: Path, capsys: Any) -> None:
     said_by(capsys, train.main, 'new/run', 'tiny.py', '--load-from', 'iter_1', code=2)
     assert not (home / 'work_dirs/new').exists()
 

@@ -228,6 +228,17 @@ def _refuse(_):
     raise RuntimeError('got here')
 
 
+@pytest.mark.parametrize('backend', ['pillow', 'cv2'])
+@pytest.mark.parametrize('lost', [13, 14, 16, 18])
+def test_a_png_cut_in_its_last_data_is_a_bad_image(backend, lost, make_picture, encode):
+    """Its rows are complete, so that Pillow decodes it: with a byte lost elsewhere, to other pixels."""
+    if backend == 'cv2':
+        pytest.importorskip('mmcv')
+    data = encode(make_picture(23, 37), 'PNG')
+    with pytest.raises(BadImage, match='truncated'):
+        decode_image(data[:-lost], backend)
+
+
 def test_truncated_images_stay_refused():
     assert ImageFile.LOAD_TRUNCATED_IMAGES is False
 

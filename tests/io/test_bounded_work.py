@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import zipfile
@@ -251,6 +253,33 @@ def test_a_zip_file_of_several_disks() -> None:
     for reader in READERS.values():
         with contextlib.suppress(UserError):  # torch does not mind; what matters is that nothing else is raised
             reader(Path('x.pth'))
+
+
+def test_a_zip_file_that_lost_a_block() -> None:
+    """The directory at its end then points before its beginning."""
+    torch.save({'w': torch.zeros(16)}, 'y.pth')
+    data = Path('y.pth').read_bytes()
+    for start in range(4, len(data), 37):
+        Path('x.pth').write_bytes(data[:start] + data[start + 64 :])
+        for reader in READERS.values():
+            refuse(lambda reader=reader: reader(Path('x.pth')), 'x.pth')  # type: ignore[misc]
+
+
+def test_damaged_objects_of_other_projects() -> None:
+    """A changed bit in the pickle, which torch can read and whose checksum differs."""
+    torch.save({'state_dict': {'w': torch.zeros(1)}, 'hyper': argparse.Namespace(lr=5, name='abcdef')}, 'y.pth')
+    data = Path('y.pth').read_bytes()
+    Path('x.pth').write_bytes(data.replace(b'abcdef', b'abcdeg'))
+    refuse(lambda: read_state(Path('x.pth'), ['state_dict']), 'x.pth')
+    assert read_state(Path('y.pth'), ['state_dict'])['w'].shape == (1,)
+
+
+def test_storages_that_a_legacy_file_does_not_have() -> None:
+    torch.save({'w': torch.zeros(3)}, 'y.pth', _use_new_zipfile_serialization=False)
+    data = Path('y.pth').read_bytes()
+    key = max(re.findall(rb'\d{8,}', data), key=data.count)
+    Path('x.pth').write_bytes(data.replace(key, key[:-1] + bytes([key[-1] ^ 1]), 1))
+    refuse(lambda: weights.read_weights('x.pth'), 'x.pth')
 
 
 def test_a_legacy_file_cut_anywhere() -> None:

@@ -90,7 +90,7 @@ def test_what_is_not_there(home: Path) -> None:
     assert weight_files(None) == [] and weight_files('mine/b') == [Path('mine/b')]
     with pytest.raises(UserError, match=r"'taming-f16-1024'.* is not there yet") as caught:
         find('taming-f16-1024')
-    assert 'prepare_checkpoints.py taming-f16-1024' in caught.value.hint
+    assert 'vq.tools.prepare_checkpoints taming-f16-1024' in caught.value.hint
     with pytest.raises(UserError, match="'lpips' is not a tokenizer"):
         find('lpips')
 

@@ -117,6 +117,11 @@ def everything(checkpoint: Path) -> dict[str, Any]:
     return found
 
 
+def everything_in(folder: Path) -> dict[str, bytes | None]:
+    """The content of every file below a folder; None for folders."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob('*'))}
+
+
 def logged(run: Path) -> list[dict[str, Any]]:
     """The journal without times."""
     return [

@@ -104,7 +104,8 @@ def open_runner(
     if which == 'trainer' and 'validator' in config:
         context.validation = functools.partial(build_validation, config, context)
         # also of a run without evaluation: what does not fit would be found by vq.val, after the training
-        check_bound(VQRunnerRegistry, {**checked(config, 'validator'), 'model': model}, 'validator')
+        if 'model' not in config['validator']:
+            check_bound(VQRunnerRegistry, {**checked(config, 'validator'), 'model': model}, 'validator')
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
 

@@ -9,7 +9,6 @@ other parts may be left out of either, so a run of an earlier version has no dif
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 from vq.assembly.callbacks import settle_callbacks
 from vq.core.bindings import filled as bound
 from vq.core.config import PyConfig
+from vq.core.environment import ranks
 from vq.core.errors import UserError
 from vq.core.parameters import Parameter, parameters_of
 from vq.core.registry import TreeMeta, open_part, slot_of
@@ -83,10 +83,10 @@ def shown(value: Any) -> str:
     return text if len(text) <= 60 else f'{text[:57]}...'
 
 
-def _samples(old: Mapping[str, Any], new: Mapping[str, Any], ranks: int) -> list[Difference]:
+def _samples(old: Mapping[str, Any], new: Mapping[str, Any], before: int) -> list[Difference]:
     """The samples of a step, over all ranks and micro-batches."""
     sides = []
-    for side, world in ((old, ranks), (new, _ranks(_dict(new, 'strategy').get('type')))):
+    for side, world in ((old, before), (new, _ranks(_dict(new, 'strategy').get('type')))):
         loader = _dict(side, 'dataloader')
         batch, micro = loader.get('batch_size'), _dict(side, 'strategy').get('accumulate') or 1
         world = 1 if loader.get('batch_size_in_total') else world
@@ -107,7 +107,7 @@ def _ranks(strategy: Any) -> int:
     except UserError:
         kind = None
     joined = isinstance(kind, type) and issubclass(kind, DDPStrategy)
-    return int(os.environ.get('WORLD_SIZE') or 1) if joined else 1
+    return ranks() if joined else 1
 
 
 class Words(str):

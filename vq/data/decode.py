@@ -81,11 +81,12 @@ def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_
     if backend != 'pillow':
         prepare_backend(backend)
     image = _open(data, path, pixel_limit)
-    if data.startswith(PNG):
-        _check_chunks(data, path)
+    cut = _check_chunks(data, path) if data.startswith(PNG) else ''
     pixels = _with_opencv(data, image) if backend == 'cv2' else None
     if pixels is None:
         pixels = _with_pillow(image, path)
+    if cut:  # Pillow and OpenCV decode it, where what is left has all rows
+        raise BadImage(path, f'cannot be decoded: it is truncated in its {cut} chunk')
     return _upright(pixels, _orientation(image))
 
 
@@ -128,19 +129,23 @@ def _pillow_allows(pixel_limit: int) -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def _check_chunks(data: bytes, path: str) -> None:
-    """Compare the CRC-32 of every PNG chunk: length (4 bytes), type (4), content, CRC (4). Pillow reports chunks cut short."""
+def _check_chunks(data: bytes, path: str) -> str:
+    """Compare the CRC-32 of every PNG chunk: length (4 bytes), type (4), content, CRC (4).
+
+    Returns the type of a chunk that ends beyond the file; '' if there is none.
+    """
     view, place = memoryview(data), len(PNG)
     while place + 12 <= len(data):
         end = place + 8 + int.from_bytes(view[place : place + 4])
         kind = bytes(view[place + 4 : place + 8])
         if end + 4 > len(data):
-            return
+            return kind.decode('ascii', 'replace')
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4]):
             raise BadImage(path, f'is damaged: the checksum of its {kind.decode("ascii", "replace")} chunk is wrong')
         if kind == b'IEND':
-            return
+            break
         place = end + 4
+    return ''
 
 
 def _with_pillow(image: ImageFile.ImageFile, path: str) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,8 @@ def check_zip_size(path: Path) -> None:
             return
         with zipfile.ZipFile(path) as archive:
             claimed = sum(record.file_size for record in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, EOFError):
-        return
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, EOFError, struct.error):
+        return  # the reader reports it
     size = path.stat().st_size
     if claimed > FREE + TORCH * size:
         raise UserError(

@@ -24,7 +24,7 @@ _DEEPEST = 64
 # what torch raises for damaged files; MemoryError and OverflowError for a length beyond the file, before any memory is taken
 DAMAGE = (
     *(RuntimeError, ValueError, EOFError, OSError, LookupError, AttributeError, TypeError),
-    *(MemoryError, OverflowError, struct.error),
+    *(MemoryError, OverflowError, AssertionError, struct.error, zlib.error, zipfile.BadZipFile),
 )
 
 
@@ -119,7 +119,9 @@ def check_zip(path: Path) -> None:
                 return
             for record in records:
                 _read_through(archive, record)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+    except DAMAGE as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
         raise damaged(path, _line_of(error)) from error
 
 

@@ -243,8 +243,9 @@ def _converted(entry: catalog.Published) -> Path:
 def _unusable(place: Path) -> UserError:
     if place.name.startswith('iter_'):
         return history.not_complete(place)
+    damaged = history.describe_damaged(history.list_damaged(place / 'checkpoints'))
     return UserError(
-        f'{place} has no complete checkpoint and no model.safetensors',
+        f'{place} has no complete checkpoint and no model.safetensors' + (f': {damaged}' if damaged else ''),
         'Train the run first, or give a file, a checkpoint or a run.',
     )
 

@@ -77,7 +77,7 @@ def tiles_of_two_passes(features: int, codes: int, channels: int, budget_bytes: 
     Narrow tiles make the second pass short, wide tiles the first. Small tiles leave cores idle.
     """
     scores = budget_bytes // 8
-    codes_of_a_tile = max(64, min(1024, round(4 * math.sqrt(codes))), scores // max(1, features) - GAP)
+    codes_of_a_tile = max(64, min(1024, round(4 * math.sqrt(codes))), min(1536, scores // max(1, features) - GAP))
     width = _width(codes, min(codes_of_a_tile, scores, budget_bytes // 5 // (8 * channels)))
     left = budget_bytes // 2 - 8 * width * channels - 4 * codes - 4 * channels * MOST_AGAIN
     per_feature = 4 * math.ceil(codes / width) + 4 * channels * moved + 64  # best scores, copy, places and tokens

@@ -184,17 +184,17 @@ def _centre(codebook: Tensor) -> Tensor:
     """
     sample = codebook[:: max(1, len(codebook) // SAMPLED_CODES)].float()
     if reads_are_free(codebook.device):
-        found = _rounded_mean(sample, sample.mean(0), sample.new_ones(()))
+        found = _rounded_mean(sample, sample.mean(0))
         if found.isfinite().all():
             return found
     usable = (torch.linalg.vector_norm(sample, float('inf'), dim=1) <= LARGEST)[:, None]  # (n, 1), false for nan
-    sample = torch.where(usable, sample, 0)
-    return _rounded_mean(sample, sample.sum(0) / usable.sum().clamp_min(1), usable)
+    mean = torch.where(usable, sample, 0).sum(0) / usable.sum().clamp_min(1)
+    return _rounded_mean(torch.where(usable, sample, mean), mean)
 
 
-def _rounded_mean(sample: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
-    """The mean (C,) rounded by the spread of the sample (n, C); codes of weight 0 (n, 1) do not count."""
-    spread = ((sample - mean) * weight).abs().amax(0).clamp_min(1e-20)
+def _rounded_mean(sample: Tensor, mean: Tensor) -> Tensor:
+    """The mean (C,) rounded by the spread of the sample (n, C)."""
+    spread = torch.maximum(sample.amax(0) - mean, mean - sample.amin(0)).clamp_min(1e-20)
     # never finer than the mean itself can be told: the quotient would overflow for a large constant channel
     step = _power(torch.ceil(torch.log2(torch.maximum(spread, mean.abs() * 2.0**-25))))
     return torch.round(mean / step) * step

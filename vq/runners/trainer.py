@@ -127,7 +127,6 @@ class Trainer(Runner):
         if self.resumed is not None:
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
-        self.context.keep_config()  # only now: a refused resume leaves the config of the run as it is
 
     def _prepare_steps(self) -> None:
         """The guard, and each optimizer with its step settings, for ``train_step``."""
@@ -152,6 +151,7 @@ class Trainer(Runner):
             self._call('before_run')
             if self.context.preflight:
                 preflight(self)
+            self.context.keep_config()  # only now: a refused resume leaves the config of the run as it is
             with self.open_loader() as self.loader:
                 self.batches = iter(self.loader)
                 while self.step < self.iters and not self.stop_requested:

@@ -84,7 +84,7 @@ def _image(kind: str, mode: str = 'RGB', **settings: Any) -> Form:
     def read(path: Path) -> str:
         return digest(decode_image(path, pixel_limit=PIXELS))
 
-    return Form(f'{kind} {mode}', make, read, False, IMAGES)
+    return Form(f'{kind} {mode}', make, read, kind == 'PNG', IMAGES)
 
 
 # weights
@@ -159,7 +159,7 @@ def _shards(path: Path) -> None:
 
 
 def _read_shards(path: Path) -> str:
-    found = ShardSet(path, verify=True)
+    found = ShardSet(path)
     return digest(*(found[index] for index in range(len(found))), found.ids(), found.column('tokens')[:])
 
 
@@ -212,20 +212,20 @@ FORMS: dict[str, tuple[Form, ...]] = {
     'checkpoints': (Form('iter_4', _checkpoint, _read_checkpoint, True, is_folder=True),),
     'shards': (Form('tokens', _shards, _read_shards, True, is_folder=True),),
     'weights': (
-        Form('w.pth', lambda path: torch.save({'model': _tensors()}, path), _read_weights, False),
+        Form('w.pth', lambda path: torch.save({'model': _tensors()}, path), _read_weights, True),
         Form(
             'legacy.pt', lambda path: torch.save(_tensors(), path, _use_new_zipfile_serialization=False), _read_weights, False
         ),
-        Form('last.ckpt', _lightning, lambda path: digest(read_state(path, ('state_dict',))), False),
+        Form('last.ckpt', _lightning, lambda path: digest(read_state(path, ('state_dict',))), True),
         Form('bare.safetensors', _bare, _read_weights, False),
-        Form('converted.safetensors', _converted, _read_converted, False),
+        Form('converted.safetensors', _converted, _read_converted, True),
     ),
     'statistics': (
         Form('ours.npz', _reference, _read_reference, True),
         Form('theirs.npz', _savez(np.savez), _read_reference, True),
         Form('small.npz', _savez(np.savez_compressed), _read_reference, True),
-        Form('fidelity.pt', lambda path: torch.save(_arrays_of_torch(), path), _read_reference, False),
-        Form('todd.pth', _published, _read_published, False),
+        Form('fidelity.pt', lambda path: torch.save(_arrays_of_torch(), path), _read_reference, True),
+        Form('todd.pth', _published, _read_published, True),
     ),
 }
 

@@ -118,7 +118,10 @@ def _foreign_names(path: Path) -> list[str]:
 
 
 def _stand_ins(path: Path, names: Sequence[str]) -> Iterator[tuple[type[StandIn], str]]:
-    with_items = classes_with_items(path) if names else set()
+    try:
+        with_items = classes_with_items(path) if names else set()
+    except plain.DAMAGE as error:
+        raise tensorfile.damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     for name in names:
         base = DictStandIn if name in with_items else StandIn
         yield type(base.__name__, (base,), {'origin': name}), name

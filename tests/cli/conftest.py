@@ -1,4 +1,4 @@
-"""A short finished run with two checkpoints, for tests of what commands do to the folder of a run."""
+"""A short finished run with two checkpoints, made once for all tests of what commands do to the folder of a run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,3 @@ def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.delenv(name, raising=False)
     with commands_here(dry=False):
         yield tmp_path
-
-
-def everything_in(folder: Path) -> dict[str, bytes | None]:
-    """The content of every file below a folder; None for folders."""
-    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob('*'))}
