@@ -187,7 +187,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
         'vq.source_sha256': read_digest(file),
     }
     with atomic_file(output, tensorfile.size_of(converted.tensors)) as writer:
-        tensorfile.write_tensors(writer, converted.tensors, notes, sealed=True)
+        tensorfile.write_tensors(writer, converted.tensors, notes)
     shape = ' x '.join(map(str, generator.token_shape))
     network = converted.generator['network']
     return [

@@ -161,9 +161,9 @@ def _write(aside: Path, final: Path, checkpoint: Checkpoint) -> Files:
             add(f'rank_{collectives.rank()}.pt', lambda writer: plain.write_plain(writer, checkpoint.per_rank, 'per_rank'))
         if main:
             add('training.pt', lambda writer: plain.write_plain(writer, checkpoint.training, 'training'))
-            add('model.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.model))
+            add('model.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.model, sealed=False))
             if checkpoint.ema is not None:
-                add('ema.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.ema or {}))
+                add('ema.safetensors', lambda writer: tensorfile.write_tensors(writer, checkpoint.ema or {}, sealed=False))
             add(runs.CONFIG, lambda writer: writer.write(checkpoint.config_text.encode()))
             if checkpoint.spec is not None:
                 add(spec.FILE, lambda writer: writer.write(config_json.pretty(checkpoint.spec).encode()))

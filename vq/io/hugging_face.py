@@ -111,4 +111,4 @@ def write_llama(
         write_json(aside / 'generation_config.json', dict(generation))
         write_json(aside / 'vq.json', dict(about))
         with atomic_file(aside / 'model.safetensors', tensorfile.size_of(tensors)) as writer:
-            tensorfile.write_tensors(writer, tensors, {'format': 'pt'}, sealed=True)
+            tensorfile.write_tensors(writer, tensors, {'format': 'pt'})

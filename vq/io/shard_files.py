@@ -127,7 +127,7 @@ class _Storage(StorageWriter):
 
     def write_data(self, plan: SavePlan, planner: SavePlanner) -> Future[list[WriteResult]]:
         tensors = {_key(_place(item.index)): planner.resolve_data(item) for item in plan.items}
-        self._write(self.name, lambda writer: tensorfile.write_tensors(writer, tensors))  # type: ignore[arg-type]
+        self._write(self.name, lambda writer: tensorfile.write_tensors(writer, tensors, sealed=False))  # type: ignore[arg-type]
         done: Future[list[WriteResult]] = Future()
         done.set_result([WriteResult(item.index, 0, self.name) for item in plan.items])
         return done

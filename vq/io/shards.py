@@ -129,7 +129,7 @@ class ShardWriter:
                 raise ValueError(f"column '{name}' has {rows} rows, and there are {len(ids)} ids")
             arrays |= found
         with atomic.atomic_file(self.path_of(part), sum(array.nbytes for array in arrays.values())) as writer:
-            tensorfile.write_tensors(writer, arrays, self._note(part, skipped), sealed=True)
+            tensorfile.write_tensors(writer, arrays, self._note(part, skipped))
 
     def finish(self) -> Manifest:
         """On the first rank, after all have written: check that every shard exists, then write the complete manifest."""

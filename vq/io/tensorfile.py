@@ -90,12 +90,12 @@ class Header:
 
 
 def write_tensors(
-    writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None, sealed: bool = False
+    writer: Writer, tensors: Mapping[str, Tensor | Array], metadata: Mapping[str, str] | None = None, sealed: bool = True
 ) -> None:
     """Write a safetensors file. Tensors are copied to the CPU one at a time; tied tensors are stored once.
 
-    ``sealed``: with a digest in its metadata (vq/io/seal.py), for files whose digest is recorded nowhere else. This takes a
-    second pass over the tensors.
+    ``sealed``: with a digest in its metadata (vq/io/seal.py). This takes a second pass over the tensors, which the files of
+    checkpoints are spared: their marker records the digests.
     """
     codes = {name: _code_of(name, value) for name, value in tensors.items()}
     kept, tied = _separate_tied(tensors)

@@ -85,7 +85,7 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
     if fetched is not None and source.sha256 != fetched[0]:
         raise tensorfile.Damaged(
             f'{file} has the SHA-256 {source.sha256:.12}, and {DIGESTS} recorded {fetched[0]:.12} on {fetched[1]}',
-            f'Fetch it again: tools/prepare_checkpoints.py NAME --force. If it was replaced on purpose, edit {DIGESTS}.',
+            f'Fetch it again: python -m vq.tools.prepare_checkpoints NAME --force. If you replaced it, edit {DIGESTS}.',
         )
     if source.kind == 'safetensors':
         return tensorfile.read_tensors(file), source

@@ -105,7 +105,7 @@ def _lightning(path: Path) -> None:
 
 def _bare(path: Path) -> None:
     with Writer(path) as writer:
-        tensorfile.write_tensors(writer, _tensors(), {'format': 'pt'})
+        tensorfile.write_tensors(writer, _tensors(), {'format': 'pt'}, sealed=False)  # as other programs write it
 
 
 def _converted(path: Path) -> None:

@@ -27,4 +27,4 @@ def write_converted(path: Path, converted: Converted, kind: str, source: str, so
         'vq.source_sha256': source_sha256,
     }
     with atomic_file(path, tensorfile.size_of(converted.tensors)) as writer:
-        tensorfile.write_tensors(writer, converted.tensors, metadata, sealed=True)
+        tensorfile.write_tensors(writer, converted.tensors, metadata)

@@ -62,7 +62,7 @@ def write_statistics(path: Path, statistics: Statistics, source: Path) -> None:
         'vq.source_sha256': file_digest(source),
     }
     with atomic_file(path, tensorfile.size_of(tensors)) as writer:
-        tensorfile.write_tensors(writer, tensors, metadata, sealed=True)
+        tensorfile.write_tensors(writer, tensors, metadata)
 
 
 def _flatten(value: Any, depth: int = 0, seen: set[int] | None = None) -> Iterator[Any]:
