@@ -24,6 +24,7 @@ STEP_DEFAULTS = {'clip': None, 'schedule': None, 'scale_lr': 'none', 'base_batch
 RENAMED_TYPES: dict[str, str] = {}  # old name of a registered item -> new name
 RENAMED_KEYS: dict[tuple[str, str], str] = {}  # (new name of an item, old name of its parameter) -> new name
 OPTIONAL_PARTS = ('callbacks', 'metrics', 'losses', 'penalties', 'optimizers')  # dicts of parts: None switches an entry off
+AUTO, AUTOMATIC = 'AutoStrategy', ('BaseStrategy', 'DDPStrategy')  # the default strategy, and those before it
 BOUND = (  # paths of values that follow from the model when it is built
     'validator.metrics.*.codebook_size',
     'validator.metrics.*.codebook_sizes',
@@ -71,10 +72,12 @@ class Difference:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """The entry of a difference, and the default arguments of each side."""
+    """The entry of a difference, the default arguments of each side, the options of the case, and whether its form is tiny."""
 
     entry: str
     defaults: Mapping[str, Mapping[str, Mapping[str, Any]]] = dataclasses.field(default_factory=dict)  # side -> item -> values
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    tiny: bool = False
 
 
 # rules that normalize a config
@@ -198,6 +201,42 @@ def is_changed(difference: Difference, context: Context) -> bool:
     return (difference.path, difference.old, difference.new) in [change[:3] for change in CHANGED]
 
 
+def is_automatic(difference: Difference, context: Context) -> bool:
+    old, new = difference.old, difference.new
+    if isinstance(old, str):  # the class of a built part
+        return difference.path.endswith('.strategy') and old in AUTOMATIC and new == AUTO
+    if not (difference.path.endswith('.strategy') and is_one_of(old, AUTOMATIC) and is_part(new, AUTO)):
+        return False
+    settings, before = settings_of(new, context), settings_of(old, context)
+    became = settings.pop('became', None)
+    return became == 'base' and same_value(settings, said(context) if context.tiny and not before else before)
+
+
+def is_said(difference: Difference, context: Context) -> bool:
+    """Whether the tiny form of the old side has one device, and that of the new side the strategy of an option."""
+    if not (context.tiny and difference.path.endswith('.strategy') and same_value(difference.old, {'type': 'BaseStrategy'})):
+        return False
+    wanted, new = f'{context.options.get("strategy")}strategy', difference.new
+    return isinstance(new, dict) and new['type'].lower() == wanted and same_value(settings_of(new, context), said(context))
+
+
+def is_per_rank(difference: Difference, context: Context) -> bool:
+    total = difference.path.endswith('.dataloader.batch_size_in_total')
+    return context.tiny and total and difference.old is True and difference.new is False
+
+
+def settings_of(strategy: Config, context: Context) -> Config:
+    """The settings of a strategy that are not defaults."""
+    known = context.defaults.get('new', {}).get(AUTO, {})
+    default = [key for key, value in strategy.items() if key in known and same_value(value, known[key])]
+    return {key: value for key, value in strategy.items() if key not in (*default, 'type')}
+
+
+def said(context: Context) -> Config:
+    """The settings of a strategy that the options of the case set."""
+    return {name: context.options[name] for name in ('precision', 'accumulate') if name in context.options}
+
+
 @dataclasses.dataclass(frozen=True)
 class Allowance:
     says: str
@@ -209,6 +248,9 @@ ALLOWED = (
     Allowance('One side may leave out an argument if the other side sets it to the default of the first side.', is_default),
     Allowance('The new side may have the additions in ADDED, each with its entry and reason.', is_added),
     Allowance('The new side may have the changed values in CHANGED, each with its reason.', is_changed),
+    Allowance('A default strategy may be an AutoStrategy that became base, with the settings of the old side.', is_automatic),
+    Allowance('The tiny form keeps the strategy and its settings that options set; the old side had one device.', is_said),
+    Allowance('Batch sizes of the tiny form are per rank on the new side, which is the same for one rank.', is_per_rank),
 )
 
 
@@ -267,6 +309,10 @@ def dicts_of(value: Any) -> Iterator[Config]:
 
 def parts_of(value: Any) -> Iterator[Config]:
     return (found for found in dicts_of(value) if isinstance(found.get('type'), str))
+
+
+def is_one_of(value: Any, kinds: tuple[str, ...]) -> bool:
+    return any(is_part(value, kind) for kind in kinds)
 
 
 def is_part(value: Any, kind: str) -> bool:

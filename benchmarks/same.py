@@ -68,7 +68,7 @@ def compose(trees: Trees, entries: Sequence[str], options: argparse.Namespace) -
     defaults = {side: answer['defaults'] for side, answer in answers.items()}
     found: Found = {}
     for case, old, new in zip(asked, *(answers[side]['configs'] for side in SIDES), strict=True):
-        note(found, case, compared(old, new, Context(case['entry'], defaults)))
+        note(found, case, compared(old, new, Context(case['entry'], defaults, case['options'], case['tiny'])))
     show('composed', found)
     figures = {'entries': len(entries), 'cases': len(asked), 'different': sorted(found)}
     return not found, figures

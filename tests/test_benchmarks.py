@@ -54,6 +54,13 @@ def test_token_shard_benchmark_sees_the_same_tokens() -> None:
 
 
 @pytest.mark.slow
+def test_shard_check_benchmark_checks_each_shard_once() -> None:
+    found = run('shard_checks', '--quick')
+    assert set(found) >= {'0 workers', '2 workers'}
+    assert all(found[side]['sha256'] > 0 for side in ('0 workers', '2 workers'))
+
+
+@pytest.mark.slow
 def test_runner_benchmark_sees_equal_bits() -> None:
     found = run('runner', '--quick', '--width', '4', '--seconds', '0.1')
     assert found['whole']['ours']['repeats'] >= 7

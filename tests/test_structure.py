@@ -25,6 +25,7 @@ LAYERS = [
     'assembly',
     'loading launch report demo',
     'cli',
+    'tools',
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names.split()}
 ENTRY_POINTS = len(LAYERS)

@@ -1,6 +1,6 @@
-"""Figures of existing images, such as samples of a generator. ``tools/fid.py`` composes this config.
+"""Figures of existing images, such as samples of a generator. ``vq.tools.fid`` composes this config.
 
-auto_torchrun tools/fid.py imagenet_validation samples.npz
+auto_torchrun -m vq.tools.fid imagenet_validation samples.npz
 """
 
 from vq.recipes import image_figures

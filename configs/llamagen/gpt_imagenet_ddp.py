@@ -7,8 +7,8 @@
 Sizes (option ``size``): B 111M, L 343M, XL 775M, XXL 1.4B, 3B 3.1B. 250,000 steps of 256 images. Hours, quoted from LlamaGen's
 issue 8: 24, 48, 72, 96 and 120 on 8, 8, 16, 32 and 32 A100 with 80 GB. Expected, quoted from its readme: FID 5.46 (B, 256
 pixels), 3.07 (L), 2.62 (XL), 2.34 (XXL), 2.18 (3B), the last four with images of 384 pixels. Not run here. Published files of
-B, L and XL load through tools/convert_checkpoints.py llamagen_gpt. Those of XXL and 3B should load too, but were not tried: no
-list of their keys was available. LlamaGen trains on ten crops of each image: tools/llamagen.py writes them.
+B, L and XL load through vq.tools.convert_checkpoints llamagen_gpt. Those of XXL and 3B should load too, but were not tried: no
+list of their keys was available. LlamaGen trains on ten crops of each image: vq.tools.llamagen writes them.
 
 Options: ``vq.config FILE --options`` prints them.
 """

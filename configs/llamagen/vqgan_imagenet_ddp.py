@@ -5,7 +5,7 @@
 
 Hardware and hours, quoted from the authors (issue 8 of their repository) for 256 pixels: 8 A100, about 2 days.
 Expected, quoted from the LlamaGen README: rFID 2.19 on the 50,000 validation images at 256 pixels; the paper
-reports 97 % of the codes in use. The published weights: python tools/prepare_checkpoints.py llamagen-vq-16
+reports 97 % of the codes in use. The published weights: python -m vq.tools.prepare_checkpoints llamagen-vq-16
 """
 
 from vq.recipes import llamagen_tokenizer

@@ -1,6 +1,6 @@
 """DINOv2 as a feature network of metrics, for FD-DINOv2: ViT-L/14 at 224 pixels.
 
-python tools/prepare_checkpoints.py dinov2-l
+python -m vq.tools.prepare_checkpoints dinov2-l
 """
 
 from vq.recipes import dinov2

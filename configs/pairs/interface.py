@@ -1,6 +1,6 @@
-"""How close the images of two folders are, matched by name. ``tools/pairs.py`` composes this config.
+"""How close the images of two folders are, matched by name. ``vq.tools.pairs`` composes this config.
 
-auto_torchrun tools/pairs.py originals reconstructions
+auto_torchrun -m vq.tools.pairs originals reconstructions
 """
 
 from vq.recipes import image_pairs

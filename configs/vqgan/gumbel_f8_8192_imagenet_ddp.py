@@ -5,7 +5,7 @@
 
 The temperature is annealed from 1 to 1/16 over the run along half a cosine. Hardware and hours: not measured here, and
 published nowhere. Expected, quoted from the taming-transformers README for its model of this shape, trained on OpenImages:
-rFID 1.49. Its weights: python tools/prepare_checkpoints.py taming-gumbel-f8. This config was never trained to its end.
+rFID 1.49. Its weights: python -m vq.tools.prepare_checkpoints taming-gumbel-f8. This config was never trained to its end.
 """
 
 from vq.recipes import cooling, vqgan

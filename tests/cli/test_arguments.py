@@ -90,8 +90,8 @@ WEIGHTS = ['--load-model-from', 'one.pth', 'two']
     [
         (
             'train',
-            [*RUN, *WEIGHTS, '--load-from', 'iter_10', '--auto-resume', '--overwrite', '--work-dir', 'D'],
-            {'load_from': 'iter_10', 'auto_resume': True, 'overwrite': True, 'work_dir': 'D'},
+            [*RUN, *WEIGHTS, '--load-from', 'iter_10', '--auto-resume', '--change', '--overwrite', '--work-dir', 'D'],
+            {'load_from': 'iter_10', 'auto_resume': True, 'change': True, 'overwrite': True, 'work_dir': 'D'},
         ),
         ('val', [*RUN, '--load-from', 'iter_{15..26}0000', *WEIGHTS], {'load_from': ['iter_{15..26}0000']}),
         (

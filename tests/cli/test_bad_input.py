@@ -147,6 +147,10 @@ class TestAfterTraining:
         assert 'another architecture' in found + last
         code, found, last = command('run', 'tiny.py', '--auto-resume', '--override', wider, '.trainer.iters:5')
         assert code == 2
+        assert 'trainer.model.tokenizer.encoder.width: 8 -> 16' in found
+        assert '--change' in last
+        code, found, last = command('run', 'tiny.py', '--auto-resume', '--change', '--override', wider, '.trainer.iters:5')
+        assert code == 2
         assert 'another architecture' in found
         assert 'run folder' in last
 

@@ -145,6 +145,25 @@ class TestErrors:
             assert '--output' in said
         assert file.read_bytes() == before
 
+    @pytest.mark.parametrize(
+        ('spoil', 'message'),
+        [
+            (lambda value: value.clone().fill_(torch.nan), 'holds NaN'),
+            (lambda value: value.long(), 'is int64, and the model has float32'),
+            (lambda value: value + 1j, 'is complex64, and its imaginary part would be dropped'),
+        ],
+    )
+    def test_values_that_are_no_weights_are_refused(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Any, message: str
+    ) -> None:
+        state = small_taming()
+        key = next(iter(state))
+        torch.save({'state_dict': {**state, key: spoil(state[key])}}, tmp_path / 'last.ckpt')
+        code, said = run(capsys, 'taming', tmp_path / 'last.ckpt')
+        assert code == 2
+        assert 'last.ckpt holds values that are no weights' in said and message in said
+        assert [path.name for path in tmp_path.iterdir()] == ['last.ckpt']
+
     def test_output_and_suffix(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         torch.save({'state_dict': small_taming()}, tmp_path / 'last.ckpt')
         assert run(capsys, 'taming', tmp_path / 'last.ckpt', '--suffix', '.ours')[0] == 0
@@ -242,7 +261,7 @@ class TestLoad:
         monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path / 'kept'))
         with pytest.raises(UserError, match=r"'tiny-published' \(a test\) is not there yet") as caught:
             vq.load('tiny-published', work_dir=tmp_path)
-        assert caught.value.hint.endswith('python tools/prepare_checkpoints.py tiny-published')
+        assert caught.value.hint.endswith('python -m vq.tools.prepare_checkpoints tiny-published')
         (tmp_path / 'kept/taming').mkdir(parents=True)
         (tmp_path / 'kept/taming/x.ckpt.converted').write_bytes(converted.read_bytes())
         assert vq.load('tiny-published', work_dir=tmp_path).codebook_size == 64
@@ -261,7 +280,7 @@ class TestLoad:
         torch.save({'a': torch.zeros(1)}, tmp_path / 'last.ckpt')
         with pytest.raises(UserError, match='is a torch file') as caught:
             vq.load(tmp_path / 'last.ckpt')
-        assert 'tools/convert_checkpoints.py KIND' in caught.value.hint
+        assert 'vq.tools.convert_checkpoints KIND' in caught.value.hint
         with atomic_file(tmp_path / 'w.safetensors') as writer:
             tensorfile.write_tensors(writer, {'a': torch.zeros(1)})
         with pytest.raises(UserError, match='does not describe'):

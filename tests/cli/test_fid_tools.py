@@ -43,7 +43,7 @@ def test_figures_are_those_of_the_features_and_the_record_says_of_what(home: Pat
     said = record['metrics']['features']
     assert said['count'] == 33 and said['reference']['count'] == 40 and said['reference']['name'] == 'real'
     assert said['network'] == 'ProjectionOfTests' and len(said['reference']['hash']) == 16
-    assert record['seed'] == 3407 and record['command'].startswith('python tools/fid.py real made.npz')
+    assert record['seed'] == 3407 and record['command'].startswith('python -m vq.tools.fid real made.npz')
     line = (home / 'one/fid.txt').read_text()
     assert f'fid {found["fid"]:.5g}' in line and record['command'] in line and line.count('\n') == 1
     last = capsys.readouterr().out.strip().splitlines()[-1]

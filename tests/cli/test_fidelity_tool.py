@@ -43,7 +43,7 @@ def test_both_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, 'torch_fidelity', None)
     assert fidelity.main(['digits', str(tmp_path)]) == 2
-    assert 'pip install torch-fidelity' in capsys.readouterr().err
+    assert "pip install 'vq[peers]'" in capsys.readouterr().err
     monkeypatch.setattr(fidelity, 'torch_fidelity', lambda: None)
     monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
     assert fidelity.main(['digits', str(tmp_path)]) == 2

@@ -108,3 +108,18 @@ def test_the_log_of_a_run_without_a_checkpoint_is_set_aside(home: Path, capsys: 
     assert 'no checkpoint of work_dirs/other was written yet' in said.splitlines()[0]
     assert (set_aside(run) / 'log.jsonl').read_text() == line
     assert [json.loads(text)['step'] for text in (run / 'log.jsonl').read_text().splitlines() if '"train"' in text] == [3]
+
+
+def test_a_run_is_resumed_without_its_config(run: Path, capsys: Any) -> None:
+    said = said_by(capsys, train.main, 'run', '--auto-resume')
+    assert 'resumed work_dirs/run/checkpoints/iter_4 at step 4' in said
+    said = said_by(capsys, train.main, 'other', code=2)
+    assert 'CONFIG is needed to start a run' in said and 'resume the run with --auto-resume' in said
+
+
+def test_overwrite_clears_what_the_old_run_logged(run: Path, capsys: Any) -> None:
+    """TensorBoard would show both runs."""
+    (run / 'backends/tensorboard').mkdir(parents=True)
+    (run / 'backends/tensorboard/events.out').touch()
+    said_by(capsys, train.main, *RUN, '--overwrite', *LENGTH)
+    assert not (run / 'backends').exists()

@@ -414,7 +414,7 @@ def test_a_missing_file_names_the_smallest_entry_that_brings_it(tmp_path, monkey
     for path in ('torchvision/vgg16-397923af.pth', tmp_path / 'pretrained/torchvision/vgg16-397923af.pth'):
         with pytest.raises(UserError) as caught:
             pretrained.pretrained_file(path)
-        assert caught.value.hint == 'Fetch it: python tools/prepare_checkpoints.py torchvision-vgg16'
+        assert caught.value.hint == 'Fetch it: python -m vq.tools.prepare_checkpoints torchvision-vgg16'
     with pytest.raises(UserError, match='is missing') as caught:
         pretrained.pretrained_file('mine.pth')
     assert 'prepare_checkpoints' not in caught.value.hint

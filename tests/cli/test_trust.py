@@ -184,7 +184,7 @@ COMMANDS: list[tuple[Any, str, list[str]]] = [
         'python -m vq.config',
         ['digits/probe.py', '--config-options', 'it_config::work_dirs/run/tiny.json'],
     ),
-    (export.main, 'python tools/export_hugging_face.py', ['run', 'out']),
+    (export.main, 'python -m vq.tools.export_hugging_face', ['run', 'out']),
 ]
 
 

@@ -116,3 +116,15 @@ def test_sigterm_to_the_launcher_ends_with_a_checkpoint(tmp_path: Path) -> None:
     assert hint == 'Go on with the same command and --auto-resume.'
     step = int(message.split()[-3])
     assert (run / f'checkpoints/iter_{step}/COMPLETE').exists() and 'starting all ranks again' not in said
+
+
+def test_9_a_lost_launcher_is_told_and_a_checkpoint_written(tmp_path: Path) -> None:
+    config, run = str(write_config(tmp_path)), tmp_path / 'work_dirs/run'
+    launch = ['-m', 'vq.launch.main', '--nproc-per-node', '2', '-m', 'vq.train']
+    process = begin(tmp_path, *launch, 'run', config, *options(iters=100000, save_every=100000))
+    wait_for(run / 'samples_0.txt', run / 'samples_1.txt')
+    process.kill()
+    _, said = process.communicate(timeout=120)
+    assert 'error: stopped, because the launcher of this rank has gone, after step ' in said
+    assert said.strip().splitlines()[-1] == 'Go on with the same command and --auto-resume.' and 'Traceback' not in said
+    assert len(list(run.glob('checkpoints/iter_*/COMPLETE'))) == 1

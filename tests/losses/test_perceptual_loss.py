@@ -316,7 +316,7 @@ def test_missing_file_is_named_with_the_command_that_fetches_it(folder, peers, m
     folder(f'torchvision/{FILES["alex"]}', torchvision_state(peers['alex']))
     with pytest.raises(UserError, match=r'lpips/alex\.pth') as raised:
         loss.load_pretrained()
-    assert 'tools/prepare_checkpoints.py the-heads' in raised.value.hint
+    assert 'vq.tools.prepare_checkpoints the-heads' in raised.value.hint
     assert all(torch.equal(before[name], value) for name, value in loss.state_dict().items()), 'nothing was half loaded'
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -52,7 +53,10 @@ def train_on_rank(words: list[str]) -> int:
 @pytest.fixture(scope='module')
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('straight')
-    assert 'tokenising 1437 images of digits, once' in run(folder)
+    said = run(folder)
+    assert 'tokenising 1437 images of digits, once' in said
+    # what SHA-256 costs is said once, here at the end of a run of less than an epoch
+    assert len(re.findall(r'SHA-256 of token shards: \d+ files, \d+\.\d MB, \d+\.\d\d s .*, \d+\.\d % of', said)) == 1
     return folder
 
 
@@ -69,6 +73,17 @@ def test_every_image_has_its_tokens_and_class(straight):
         assert sample['category'] == source.load(index, stream)['category']
         assert sample['id'] == source.id_of(index) == dataset.id_of(index)
         np.testing.assert_array_equal(sample['tokens'], shards.column('tokens')[index][0])
+
+
+def test_a_damaged_token_shard_ends_the_run_before_it_trains_anything(straight, tmp_path):
+    shutil.copytree(straight / SHARDS, tmp_path / SHARDS)
+    victim = next((tmp_path / SHARDS).glob('shard*'))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    said = run(tmp_path, code=2)
+    assert f'{victim.name} is damaged: its SHA-256' in said
+    assert not list(tmp_path.glob('ar/checkpoints/iter_*'))
 
 
 def test_a_batch_brings_tokens_and_no_image(straight):

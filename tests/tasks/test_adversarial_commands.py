@@ -68,7 +68,7 @@ def test_commands_that_ask_no_loss_need_no_perceptual_network(run: Path, monkeyp
     capsys.readouterr()
     assert val.main(['gan', 'gan.py', '--override', losses]) == 2
     message = capsys.readouterr().err
-    assert 'squeezenet1_1' in message and 'tools/prepare_checkpoints.py torchvision-squeezenet' in message
+    assert 'squeezenet1_1' in message and 'vq.tools.prepare_checkpoints torchvision-squeezenet' in message
 
 
 # settings that change during training

@@ -7,7 +7,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,17 +15,19 @@ import torch
 from torch import nn
 
 from vq.assembly import logs
-from vq.assembly.compose import checked, digest, runner_config
+from vq.assembly.compose import checked, compose, digest, runner_config
 from vq.core import config_json
+from vq.core.bindings import check_bound
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
+from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Pretrained, Strategy, Task, Tokenizer
 from vq.io.spec import preprocessing_of
-from vq.io.weights import load_model_from, state_hash
-from vq.registries import VQRunnerRegistry
+from vq.io.weights import Misfit, compare, load_model_from, state_hash
+from vq.registries import VQRunnerRegistry, VQTaskRegistry
 from vq.runners.context import RunContext
 from vq.tokenizers.hashing import tokens_hash
 
@@ -59,7 +61,9 @@ def config_name(config: str) -> str:
     return path.with_suffix('.json').name if path.suffix in ('.py', '.json') else 'config.json'
 
 
-def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: PyConfig, folder: Path) -> RunContext:
+def context_of(
+    prog: str, argv: Sequence[str] | None, arguments: Any, config: PyConfig, folder: Path, which: str
+) -> RunContext:
     """The context of a runner: the run's name, folder and seed, the composed config, the command as typed."""
     command = shlex.join(['python', '-m', prog, *(sys.argv[1:] if argv is None else argv)])
     return RunContext(
@@ -70,6 +74,7 @@ def context_of(prog: str, argv: Sequence[str] | None, arguments: Any, config: Py
         config_name=config_name(arguments.config),
         preprocessing=preprocessing_of(config),
         command=command,
+        full=full_form(arguments, which),
     )
 
 
@@ -87,7 +92,7 @@ def open_runner(
     if is_first_process():
         make_folder(folder)
     logs.start(folder)
-    context = context_of(prog, argv, options, config, folder)
+    context = context_of(prog, argv, options, config, folder, which)
     runner = build_runner(config, which, options.seed)
     if not isinstance(runner, kind):
         raise UserError(f'{which} is a {type(runner).__name__}, which {prog} cannot run', f"Set {which}.type to '{name}'.")
@@ -98,8 +103,25 @@ def open_runner(
         load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
     if which == 'trainer' and 'validator' in config:
         context.validation = functools.partial(build_validation, config, context)
+        # also of a run without evaluation: what does not fit would be found by vq.val, after the training
+        check_bound(VQRunnerRegistry, {**checked(config, 'validator'), 'model': model}, 'validator')
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
+
+
+def full_form(options: Any, which: str) -> Callable[[], Task] | None:
+    """In a dry run, what builds the model of the config's full form on the meta device, from the options of the command."""
+    if not dry_run() or not hasattr(options, 'load_model_from'):
+        return None
+
+    @functools.cache
+    def build() -> Task:
+        config = compose(options.config, options.config_options, options.override, tiny=False, trusted=options.trust)
+        with on_meta():
+            model: Task = VQTaskRegistry.build(runner_config(config, which)['model'], f'{which}.model')
+        return model
+
+    return build
 
 
 def build_validation(config: PyConfig, context: RunContext, model: Task, strategy: Strategy) -> Any:
@@ -111,25 +133,58 @@ def build_validation(config: PyConfig, context: RunContext, model: Task, strateg
 
 
 def load_frozen(model: nn.Module, context: RunContext) -> None:
-    """The second phase of building: parts read their pretrained files. In a dry run they keep seeded noise, with a warning."""
+    """The second phase of building: parts read their pretrained files. In a dry run they keep seeded noise, with a warning,
+    except tokenizers that the command names."""
+    frozen = [part for part in model.modules() if isinstance(part, FrozenTokenizer)]
     for name, module in model.named_modules():
-        if isinstance(module, Pretrained):
-            if dry_run():
-                logger.warning('dry run: %s keeps random weights in place of its pretrained file', name)
-                context.random_weights = True
-            else:
-                module.load_pretrained()
+        if not isinstance(module, Pretrained):
+            continue
+        if not dry_run():
+            module.load_pretrained()
+        elif isinstance(module, FrozenTokenizer) and module.weights is not None:
+            check = functools.partial(_check_frozen, frozen.index(module), module.weights)
+            load_small(module.load_pretrained, check, module.weights, context)
+        else:
+            logger.warning('dry run: %s keeps random weights in place of its pretrained file', name)
+            context.random_weights = True
+
+
+def _check_frozen(index: int, weights: str, full: Task) -> None:
+    [part for part in full.modules() if isinstance(part, FrozenTokenizer)][index].check_pretrained(weights)
+
+
+def load_small(load: Callable[[], None], check: Callable[[Task], None], what: str, context: RunContext) -> None:
+    """``load`` weights into the model. In a dry run weights of the full form do not fit the tiny one: ``check`` compares them
+    with the full form, and the tiny one keeps random weights."""
+    try:
+        load()
+    except Misfit:
+        if context.full is None:
+            raise
+        check(context.full())
+        logger.warning('dry run: the weights of %s fit the full form; the tiny form keeps random weights', what)
+        context.random_weights = True
 
 
 def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext, strict: bool = True) -> None:
     """Load the files of ``--load-model-from``. Without ``strict``, keys that no file has keep their values."""
-    if files:
+
+    def settings(module: nn.Module) -> dict[str, Any]:
         # published files have no digest of the tokenizer that they were trained on, so digests may be missing
-        digests = [f'{name}.digest' for name, part in model.named_modules() if isinstance(part, FrozenTokenizer)]
-        new = (*model.training_only_prefixes(), *digests)  # type: ignore[operator]
-        report = load_model_from(model, files, strict, weights, new)  # type: ignore[arg-type]
+        digests = [f'{name}.digest' for name, part in module.named_modules() if isinstance(part, FrozenTokenizer)]
+        new = (*module.training_only_prefixes(), *digests)  # type: ignore[operator]
+        return {'strict': strict, 'weights': weights, 'new_prefixes': new}
+
+    def load() -> None:
+        report = load_model_from(model, files, **settings(model))
         logger.info('%s', report.summary())
         context.meta['loaded'] = report.summary()
+
+    def check(full: Task) -> None:
+        compare(full, files, **settings(full))
+
+    if files:
+        load_small(load, check, listing(files), context)
 
 
 def note_hashes(config: PyConfig, model: nn.Module, context: RunContext) -> None:

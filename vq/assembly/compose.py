@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.assembly.callbacks import refuse_moved, settle_callbacks, settle_runner, tell_moved
+from vq.assembly.ranks import settle_strategy
 from vq.core import trust
 from vq.core.config import PyConfig
 from vq.core.environment import dry_run
@@ -55,6 +56,7 @@ def compose(
         for runner in ('trainer', 'validator'):
             if 'strategy' in config.get(runner, {}):
                 config[runner]['strategy']['precision'] = 'bf16'
+    settle_strategy(config)
     return config
 
 
@@ -76,6 +78,7 @@ def config_of(options: Any) -> str:
     """CONFIG of a command. If it is left out, the config of the run whose weights are loaded, of the last run if several."""
     from vq.io import runs
 
+    options.config_given = options.config is not None
     if options.config is not None:
         return str(options.config)
     name = [getattr(options, 'name', None), *options.load_model_from][-1]

@@ -20,7 +20,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 PREFIX = 'tokenizer.'
 _COUNTS = ('blocks', 'layers', 'depth', 'heads')  # suffixes of parameters that give a number of parts to build
-_HINT = 'Convert the file again: python tools/convert_checkpoints.py KIND FILE.'
+_HINT = 'Convert the file again: python -m vq.tools.convert_checkpoints KIND FILE.'
 
 
 def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:

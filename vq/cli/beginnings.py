@@ -11,10 +11,14 @@ import argparse
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vq.core.errors import UserError
 from vq.io import atomic, history, run_folder
 from vq.io.run_folder import LOG
+
+if TYPE_CHECKING:
+    from vq.core.config import PyConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +66,24 @@ def check(start: Beginning) -> None:
             'Put a copy of a checkpoint back, or start over with --overwrite, which keeps the damaged ones and the log in '
             f'{start.folder}/old_<time>/.',
         )
+
+
+def changes(start: Beginning, config: PyConfig, options: argparse.Namespace) -> list[str]:
+    """Refuse to resume with other settings than those of the run. With ``--change``, what to say about them."""
+    from vq.assembly import same_run
+
+    place = start.checkpoint and atomic.standing(start.checkpoint, history.is_complete)
+    if place is None:
+        return []
+    differences = same_run.find_differences(place, config, options.seed, options.trust)
+    if differences is None:
+        return [f'the settings of {start.checkpoint} cannot be read, so they are not compared with those of this command']
+    if differences and not options.change:
+        raise UserError(
+            f'the run {start.folder} has other settings than this command:\n{same_run.table(differences)}',
+            'Give the settings of the run (old -> new), or go on with the new ones: --change.',
+        )
+    return [f'from here on the run has other settings:\n{same_run.table(differences)}'] if differences else []
 
 
 def claim(start: Beginning) -> list[str]:

@@ -1,4 +1,4 @@
-"""Results side by side: ``python tools/compare.py A.json B.json ...``; only comparable figures are ranked."""
+"""Results side by side: ``python -m vq.tools.compare A.json B.json ...``; only comparable figures are ranked."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ ONLY_PRINTS = True
 
 EXAMPLES = """
 examples:
-  python tools/compare.py work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json
-  python tools/compare.py work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
+  python -m vq.tools.compare work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json
+  python -m vq.tools.compare work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
 """
 
 OF_FEATURES = r'(fid|sfid|inception_score|inception_score_std|kid|kid_std|precision|recall|density|coverage|cmmd)'
@@ -33,8 +33,8 @@ Conditions = dict[str, Any]  # what a figure depends on -> its value
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/compare.py',
-        'Results of vq.val, vq.test, tools/fid.py and tools/pairs.py in tables. The best of comparable figures is marked *;\n'
+        'vq.tools.compare',
+        'Results of vq.val, vq.test, vq.tools.fid and vq.tools.pairs in tables. The best of comparable figures is marked *;\n'
         'figures of other references, counts, networks, preprocessing or data get tables of their own, with the reason.',
     )
     parser.epilog = EXAMPLES
@@ -58,7 +58,7 @@ def read(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f'{path} cannot be read: {error}', 'Give results.json of vq.val or vq.test, or fid.json.') from error
     if not isinstance(record, dict) or not isinstance(record.get('results'), dict):
-        raise UserError(f'{path} holds no results', 'Give results.json of vq.val or vq.test, or fid.json of tools/fid.py.')
+        raise UserError(f'{path} holds no results', 'Give results.json of vq.val or vq.test, or fid.json of vq.tools.fid.')
     odd = next(_odd_parts(record), None)
     if odd is not None:
         raise UserError(

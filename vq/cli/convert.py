@@ -1,4 +1,4 @@
-"""Convert published checkpoints: ``python tools/convert_checkpoints.py KIND FILE``."""
+"""Convert published checkpoints: ``python -m vq.tools.convert_checkpoints KIND FILE``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ Lines = list[tuple[str, str]]  # rows of the printed table: name, text
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('tools/convert_checkpoints.py', 'Convert published checkpoints into the formats of vq.')
+    parser = arguments.parser('vq.tools.convert_checkpoints', 'Convert published checkpoints into the formats of vq.')
     parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<12} {about}' for name, about in KINDS.items()))
     parser.add_argument('kind', metavar='KIND', choices=KINDS, help=', '.join(KINDS))
     parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens')
@@ -64,6 +64,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('vq.tools.convert_checkpoints')
     environment.prepare()
     file = Path(options.file).expanduser()
     if not options.suffix and not options.output:
@@ -127,11 +128,13 @@ def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[s
     from vq.io.published.converted import write_converted
     from vq.io.published.keymap import Converted
     from vq.io.published.reader import read_state
+    from vq.io.values import check_values
     from vq.tasks.spec import spec_of_tokenizer
 
     converted: Converted = converter.convert(read_state(file, converter.NESTS), **options)
     shapes = {key: tuple(value.shape) for key, value in converted.tensors.items()}
     tokenizer: Any = fit(converted.tokenizer, shapes, str(file))
+    check_values(converted.tensors, {PREFIX + key: value for key, value in tokenizer.state_dict().items()}, file.name)
     discrete = tokenizer.codebook_size > 0
     shape = (tokenizer.token_shape if discrete else tokenizer.latent_shape)(converted.image_size)
     write_converted(output, converted, kind, file.name, read_digest(file), spec_of_tokenizer(tokenizer, converted.image_size))
@@ -166,12 +169,13 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
     from vq.io.atomic import atomic_file
     from vq.io.digest import read_digest
     from vq.io.published.reader import read_state
-    from vq.io.values import check_finite
+    from vq.io.values import check_values
     from vq.tasks.spec import spec_of_generator
 
     converted = converter.convert(read_state(file, converter.NESTS), **options)
-    check_finite(converted.tensors, file.name)
     generator = _fit_generator(converted, converter.PREFIX)
+    own = {converter.PREFIX + key: value for key, value in generator.state_dict().items()}
+    check_values(converted.tensors, own, file.name)
     notes = {
         'vq.format': 'vq.generator',
         'vq.format_version': '1',

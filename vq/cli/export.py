@@ -1,4 +1,4 @@
-"""Write a trained generator in the Hugging Face layout: ``python tools/export_hugging_face.py RUN FOLDER``."""
+"""Write a trained generator in the Hugging Face layout: ``python -m vq.tools.export_hugging_face RUN FOLDER``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Only networks with one-dimensional positions can be written (a LlamaNetwork with
 
 
 def make_parser() -> Any:
-    parser = arguments.parser('tools/export_hugging_face.py', 'Write a trained generator in the Hugging Face Llama layout.')
+    parser = arguments.parser('vq.tools.export_hugging_face', 'Write a trained generator in the Hugging Face Llama layout.')
     parser.epilog = EPILOG
     parser.add_argument('run', metavar='RUN', help='NAME or folder of a run, or one of its checkpoints')
     parser.add_argument('folder', metavar='FOLDER', help='where to write, a new folder')
@@ -33,6 +33,7 @@ def make_parser() -> Any:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('vq.tools.export_hugging_face')
     environment.prepare()
     generator, source = load_generator(options.run, options.weights, options.trust)
     folder = Path(options.folder).expanduser()

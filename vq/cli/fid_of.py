@@ -1,4 +1,4 @@
-"""FID and related figures of existing images: ``auto_torchrun tools/fid.py REFERENCE IMAGES``."""
+"""FID and related figures of existing images: ``auto_torchrun -m vq.tools.fid REFERENCE IMAGES``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from vq.core.errors import UserError, listing
 
 EXAMPLES = """
 examples:
-  auto_torchrun tools/fid.py imagenet_validation samples.npz
-  auto_torchrun tools/fid.py VIRTUAL_imagenet256_labeled.npz samples/ --figures fid sfid inception_score
-  auto_torchrun tools/fid.py originals/ reconstructions/ --figures fid kid precision_recall --work-dir work_dirs/mine
-  auto_torchrun tools/fid.py none samples.npz --figures inception_score
+  auto_torchrun -m vq.tools.fid imagenet_validation samples.npz
+  auto_torchrun -m vq.tools.fid VIRTUAL_imagenet256_labeled.npz samples/ --figures fid sfid inception_score
+  auto_torchrun -m vq.tools.fid originals/ reconstructions/ --figures fid kid precision_recall --work-dir work_dirs/mine
+  auto_torchrun -m vq.tools.fid none samples.npz --figures inception_score
 """
 
 FIGURES = ('fid', 'sfid', 'inception_score', 'kid', 'precision_recall', 'density_coverage', 'cmmd')
@@ -27,7 +27,7 @@ OF_ROWS = ('kid', 'precision_recall', 'density_coverage', 'cmmd')
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/fid.py', 'Compare images with a reference set. Each image counts once, for any batch size and number of ranks.'
+        'vq.tools.fid', 'Compare images with a reference set. Each image counts once, for any batch size and number of ranks.'
     )
     parser.epilog = EXAMPLES
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The figures of torch-fidelity, as a cross-check of ours: ``python tools/fidelity.py REFERENCE IMAGES [--ours]``."""
+"""The figures of torch-fidelity, as a cross-check of ours: ``python -m vq.tools.fidelity REFERENCE IMAGES [--ours]``."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
-  python tools/fidelity.py originals/ samples.npz
-  python tools/fidelity.py imagenet samples.npz --config-options image_size:256 --ours
-  python tools/fidelity.py imagenet samples/ --train --figures fid
+  python -m vq.tools.fidelity originals/ samples.npz
+  python -m vq.tools.fidelity imagenet samples.npz --config-options image_size:256 --ours
+  python -m vq.tools.fidelity imagenet samples/ --train --figures fid
 """
 
+SMALL = 'vq-small'  # the name of the feature network of dry runs
 THEIRS = {  # our name -> the switch of torch-fidelity, and its name for the figure
     'fid': ('fid', 'frechet_inception_distance'),
     'inception_score': ('isc', 'inception_score_mean'),
@@ -35,14 +36,14 @@ THEIRS = {  # our name -> the switch of torch-fidelity, and its name for the fig
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/fidelity.py',
-        'FID, Inception Score and KID by torch-fidelity, on one device, with the weights tools/fid.py uses.',
+        'vq.tools.fidelity',
+        'FID, Inception Score and KID by torch-fidelity, on one device, with the weights vq.tools.fid uses.',
     )
     parser.epilog = EXAMPLES
     parser.add_argument('reference', metavar='REFERENCE', help='a dataset (imagenet, digits, or a config file), or images')
     parser.add_argument('images', metavar='IMAGES', help='a folder of images, or an .npz file of samples')
     parser.add_argument('--train', action='store_true', help='the training split of the dataset')
-    parser.add_argument('--ours', action='store_true', help='measure with tools/fid.py too, and print both')
+    parser.add_argument('--ours', action='store_true', help='measure with vq.tools.fid too, and print both')
     parser.add_argument('--figures', nargs='+', choices=[*THEIRS], default=['fid', 'inception_score'], metavar='FIGURE')
     parser.add_argument('--splits', type=int, default=10, help='of the Inception Score; with 1, image order has no effect')
     images.add_common(parser, 'work_dirs/fidelity/IMAGES')
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('vq.tools.fidelity')
     environment.prepare()
     from vq.assembly import building, logs
     from vq.cli import results
@@ -78,8 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         mine = {name: ours[name] for name in theirs}
         shown = {'ours': {'results': mine}, **shown}
         shown['difference'] = {'results': {name: mine[name] - theirs[name] for name in theirs}}
-    line = shlex.join(['python', 'tools/fidelity.py', *(sys.argv[1:] if argv is None else argv)])
+    line = shlex.join(['python', '-m', 'vq.tools.fidelity', *(sys.argv[1:] if argv is None else argv)])
     record |= {'torch_fidelity': {**theirs, 'version': package.__version__}, 'weights_file': str(file), 'command': line}
+    record.setdefault('random_weights', environment.dry_run())
     record.setdefault('results', {f'torch_fidelity_{name}': value for name, value in theirs.items()})
     atomic.write_json(folder / 'fidelity.json', record)
     images.append_line(folder / 'torch_fidelity.txt', {'results': theirs, 'command': line})
@@ -93,17 +96,22 @@ def torch_fidelity() -> Any:
     except ImportError as error:
         raise UserError(
             f'torch-fidelity cannot be imported: {error}',
-            'Install it: pip install torch-fidelity. tools/fid.py works without it.',
+            "Install it: pip install 'vq[peers]'. vq.tools.fid works without it.",
         ) from error
     return package
 
 
 def weights_file() -> Path:
-    """The weights of both networks. Checked first to hold only tensors, because torch-fidelity unpickles the file."""
+    """The weights of both networks. Checked first to hold only tensors, because torch-fidelity unpickles the file.
+
+    A dry run has a small network with random weights, which it registers with torch-fidelity.
+    """
     from vq.io.plain import read_torch
     from vq.io.pretrained import pretrained_file
     from vq.teachers.inception import FILE
 
+    if environment.dry_run():
+        return Path('random weights')
     file = pretrained_file(FILE)
     read_torch(file, mmap=True)
     return file
@@ -121,7 +129,7 @@ def choices_of(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 
 def build(options: argparse.Namespace, choices: Mapping[str, Any]) -> Any:
-    """The runner with both datasets, as tools/fid.py builds it."""
+    """The runner with both datasets, as vq.tools.fid builds it."""
     from vq.assembly.building import build_runner
     from vq.assembly.compose import compose
 
@@ -147,21 +155,47 @@ def measure(package: Any, options: argparse.Namespace, validator: Any, file: Pat
     size = min([1000, *counts])
     if options.figures.count('kid') and size < 1000:
         logger.warning('kid: subsets of %d instead of 1000, because there are no more images', size)
-    spoken = io.StringIO()
-    with contextlib.redirect_stdout(spoken):
+    network = small_network() if environment.dry_run() else {'feature_extractor_weights_path': str(file)}
+    with contextlib.redirect_stdout(io.StringIO()):
         found = package.calculate_metrics(
             input1=first,
             input2=second,
             cuda=torch.cuda.is_available(),
             batch_size=options.batch_size or 64,
-            feature_extractor_weights_path=str(file),
             isc_splits=options.splits,
             kid_subset_size=size,
             save_cpu_ram=True,
             verbose=False,
+            **network,
             **wanted,
         )
     return {name: float(found[key]) for name, (_, key) in THEIRS.items() if name in options.figures}
+
+
+def small_network() -> dict[str, Any]:
+    """The feature network of dry runs as torch-fidelity's: its settings."""
+    from torch_fidelity.feature_extractor_base import FeatureExtractorBase
+    from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
+
+    from vq.teachers.small import SmallFeatures
+
+    class Small(FeatureExtractorBase):  # type: ignore[misc]
+        def __init__(self, name: str, wanted: Sequence[str], **_: Any) -> None:
+            super().__init__(name, wanted)
+            self.network = SmallFeatures()
+
+        @staticmethod
+        def get_provided_features_list() -> tuple[str, ...]:
+            return 'pooled', 'logits'
+
+        def forward(self, image: Any) -> tuple[Any, ...]:
+            found = self.network(image)
+            return tuple(getattr(found, name) for name in self.features_list)
+
+    if SMALL not in FEATURE_EXTRACTORS_REGISTRY:
+        register_feature_extractor(SMALL, Small)
+    layers = {'feature_layer_fid': 'pooled', 'feature_layer_kid': 'pooled', 'feature_layer_isc': 'logits'}
+    return {'feature_extractor': SMALL, **layers}
 
 
 if __name__ == '__main__':

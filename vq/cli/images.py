@@ -6,9 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import logging
-import os
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,8 +51,6 @@ def measure(
     from vq.io import atomic
     from vq.runners.images import ImagesValidator
 
-    if int(os.environ.get('WORLD_SIZE', '1') or 1) > 1:
-        choices = {'strategy': 'ddp', **choices}
     if options.batch_size is not None:
         choices['batch_size'] = options.batch_size
     options.config = config_file
@@ -63,9 +58,8 @@ def measure(
     config = compose(config_file, {**choices, **options.config_options}, overrides, trusted=options.trust)
     options.name = folder.name
     validator, context = building.open_runner(
-        f'tools.{tool}', argv, options, config, folder, 'validator', ImagesValidator, 'ImagesValidator'
+        f'vq.tools.{tool}', argv, options, config, folder, 'validator', ImagesValidator, 'ImagesValidator'
     )
-    context.command = shlex.join(['python', f'tools/{tool}.py', *(sys.argv[1:] if argv is None else argv)])
     notes = validator.dataset.warnings() if isinstance(validator.dataset, ImagesDataset) else []
     try:
         validator.setup()

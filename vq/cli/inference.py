@@ -28,11 +28,13 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
+    environment.need_one_process('vq.inference')
     environment.prepare()
     import numpy
     import torch
 
     from vq.assembly import building, logs
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of, runner_config
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.core.random import python_stream
@@ -54,11 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     validator = building.build_runner(config, 'validator', 0)
     folder = Path(options.output)
     building.make_folder(folder)
-    context = RunContext('inference', folder)
+    context = RunContext('inference', folder, full=building.full_form(options, 'validator'))
     tokenizer = getattr(validator.model, 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{type(validator.model).__name__} has no tokenizer', 'Give the config of an image tokenization task.')
     building.load_frozen(tokenizer, context)  # not those of the losses, which are not used here
+    tell_differences(options, config, context)
     building.load_weights(validator.model, options.load_model_from, options.weights, context)
     validator.strategy.device_name = options.device
     device = validator.strategy.choose_device()

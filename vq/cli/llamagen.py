@@ -1,4 +1,4 @@
-"""Tokens of ten crops per training image, for LlamaGen and vq: ``auto_torchrun tools/llamagen.py NAME CONFIG``."""
+"""Tokens of ten crops per training image, for LlamaGen and vq: ``auto_torchrun -m vq.tools.llamagen NAME CONFIG``."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger('vq')
 
 KIND = 'VQITRunnerRegistry.Tokenizer'
-PROG = 'tools/llamagen.py'
+PROG = 'vq.tools.llamagen'
 
 EXAMPLES = """
 Files: work_dirs/llamagen/NAME/llamagen_tokens/imagenet{S}_codes/{i}.npy (1, 10, h * w) and imagenet{S}_labels/{i}.npy, the
 --code-path of LlamaGen's training; and token shards with ten variants in work_dirs/llamagen/NAME/tokens.
 
 examples:
-  auto_torchrun tools/llamagen.py vqgan configs/vqgan/8192_imagenet_ddp.py --load-model-from work_dirs/vqgan
-  auto_torchrun tools/llamagen.py digits configs/digits/vq_ema.py --load-model-from work_dirs/digits --format shards
-  python tools/llamagen.py theirs configs/llamagen/vqgan_imagenet_ddp.py --from-codes imagenet_code_c2i_flip_ten_crop
+  auto_torchrun -m vq.tools.llamagen vqgan configs/vqgan/8192_imagenet_ddp.py --load-model-from work_dirs/vqgan
+  auto_torchrun -m vq.tools.llamagen digits configs/digits/vq_ema.py --load-model-from work_dirs/digits --format shards
+  python -m vq.tools.llamagen theirs configs/llamagen/vqgan_imagenet_ddp.py --from-codes imagenet_code_c2i_flip_ten_crop
 """
 
 
@@ -90,7 +90,6 @@ def extract(config: PyConfig, options: argparse.Namespace, argv: Sequence[str] |
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     prepare(config, options)
     writer, context = building.open_runner(PROG, argv, options, config, folder, 'validator', TokenWriter, KIND)
-    context.command = context.command.replace('python -m', 'python', 1)
     building.load_weights(writer.model, options.load_model_from, options.weights, context)
     building.note_hashes(config, writer.model, context)
     try:

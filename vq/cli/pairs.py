@@ -1,4 +1,4 @@
-"""PSNR, SSIM and LPIPS of two folders matched by name: ``auto_torchrun tools/pairs.py A B``."""
+"""PSNR, SSIM and LPIPS of two folders matched by name: ``auto_torchrun -m vq.tools.pairs A B``."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
-  auto_torchrun tools/pairs.py originals/ reconstructions/
-  python tools/pairs.py originals/ reconstructions/ --lpips none --common
-  python tools/pairs.py photos/ decoded/ --batch-size 1                        pairs of different sizes
+  auto_torchrun -m vq.tools.pairs originals/ reconstructions/
+  python -m vq.tools.pairs originals/ reconstructions/ --lpips none --common
+  python -m vq.tools.pairs photos/ decoded/ --batch-size 1                        pairs of different sizes
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/pairs.py', 'PSNR, SSIM (both windows), L1, MSE and LPIPS of images with the same name: a/1.png and a/1.webp.'
+        'vq.tools.pairs', 'PSNR, SSIM (both windows), L1, MSE and LPIPS of images with the same name: a/1.png and a/1.webp.'
     )
     parser.epilog = EXAMPLES
     parser.add_argument('first', metavar='A', help='a folder of images, or an .npz file of samples')

@@ -1,4 +1,4 @@
-"""Fetch, check and convert published checkpoints: ``python tools/prepare_checkpoints.py NAME ...``."""
+"""Fetch, check and convert published checkpoints: ``python -m vq.tools.prepare_checkpoints NAME ...``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 EXAMPLES = r"""
 examples:
-  python tools/prepare_checkpoints.py                          # the catalog, and which files are here
-  python tools/prepare_checkpoints.py lpips torchvision-vgg16
-  python tools/prepare_checkpoints.py taming-f16-16384 --root /data/pretrained
+  python -m vq.tools.prepare_checkpoints                          # the catalog, and which files are here
+  python -m vq.tools.prepare_checkpoints lpips torchvision-vgg16
+  python -m vq.tools.prepare_checkpoints taming-f16-16384 --root /data/pretrained
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'prepare_checkpoints',
+        'vq.tools.prepare_checkpoints',
         'Fetch published files to the folder of pretrained files, check them, and convert the tokenizers among them.\n'
         'Files that are present and correct are not fetched again; interrupted downloads resume.',
     )
@@ -48,6 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(argv)
+    environment.need_one_process('vq.tools.prepare_checkpoints')
     from vq.assembly import logs
     from vq.io.download import on_another_host
     from vq.io.pretrained import pretrained_root

@@ -13,6 +13,7 @@ from rich.table import Table
 
 import vq
 from vq.assembly.compose import digest, runner_config
+from vq.assembly.ranks import without_ranks
 from vq.core import collectives
 from vq.core.config import PyConfig
 from vq.core.reading import read_json
@@ -29,7 +30,7 @@ def describe(config: PyConfig, options: Any, files: Sequence[str]) -> dict[str, 
     """The identity of a measurement: ``read_same`` reuses a result if its description is equal."""
     return {
         'contents': [identity(file) for file in files],
-        'config_hash': digest(runner_config(config, 'validator')),
+        'config_hash': digest(without_ranks(runner_config(config, 'validator'))),
         'files': [str(file) for file in files],
         'weights': options.weights,
         'seed': options.seed,
@@ -66,6 +67,7 @@ def write(
         'measurement': describe(config, options, files),
         'weights_hash': context.meta.get('weights_hash'),
         'loaded': context.meta.get('loaded'),
+        'differs_from_run': context.meta.get('differs_from_run', []),
         'random_weights': context.random_weights,
         'command': context.command,
         'world_size': collectives.size(),

@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return sweep(argv, options)
     from vq.assembly import building
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
@@ -84,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.overwrite and building.is_first_process():
         forget(folder)
     sampler, context = building.open_runner('vq.sample', argv, options, config, folder, 'validator', ImageSampler, KIND)
+    tell_differences(options, config, context)
     building.load_weights(sampler.model, options.load_model_from, options.weights, context)
     sampler.description = {**how, **describe(sampler.model)}
     measured = sampler.run()

@@ -25,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='also write input, reconstruction and error of each sample, and the worst and best, as PNG',
     )
     parser.add_argument(
-        '--samples', action='store_true', help='also write all reconstructions as samples.npz, for tools/fid.py and ADM'
+        '--samples', action='store_true', help='also write all reconstructions as samples.npz, for vq.tools.fid and ADM'
     )
     parser.add_argument('--num-samples', type=int, default=None, help='only the first N samples of the split')
     return parser
@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     folder = building.runs_folder(options.work_dir) / f'{options.name}_test'
     validator, context = building.open_runner('vq.test', argv, options, config, folder, 'validator', Validator, 'Validator')
+    tell_differences(options, config, context)
     building.load_weights(validator.model, options.load_model_from, options.weights, context)
     building.note_hashes(config, validator.model, context)
     validator.limit = options.num_samples

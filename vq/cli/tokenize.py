@@ -38,6 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = building.runs_folder(options.work_dir) / name
     prog = 'vq.tasks.image_tokenization.tokenize'
     writer, context = building.open_runner(prog, argv, options, config, folder, 'validator', TokenWriter, KIND)
+    tell_differences(options, config, context)
     building.load_weights(writer.model, options.load_model_from, options.weights, context)
     building.note_hashes(config, writer.model, context)
     measured = writer.run()

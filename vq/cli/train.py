@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq.cli import arguments, beginnings, restarts
+from vq.cli import arguments
 from vq.cli.errors import command, leave, say
 from vq.core import environment
 from vq.core.errors import UserError
-from vq.io import run_lock
+from vq.launch import failures
 
 if TYPE_CHECKING:
     from vq.runners.resuming import Resume
@@ -33,12 +33,13 @@ examples:
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.train', 'Train the model that a config describes.')
     parser.epilog = EXAMPLES
-    arguments.add_run(parser)
+    arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser)
     parser.add_argument('--load-from', metavar='iter_N', help='resume from this checkpoint of the run')
     parser.add_argument(
         '--auto-resume', action='store_true', help='resume from the newest checkpoint, or start if there is none'
     )
+    parser.add_argument('--change', action='store_true', help='resume although settings differ from the run, and list them')
     parser.add_argument(
         '--overwrite', action='store_true', help='start over: delete an earlier run of this name, except its log'
     )
@@ -47,14 +48,17 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options, parent = arguments.parse(make_parser(), argv), os.getppid()
     environment.prepare()
     from vq.assembly import building, logs
     from vq.assembly.compose import compose
     from vq.assembly.free_memory import warn_of_memory
     from vq.assembly.frozen_weights import take_tokenizer
+    from vq.cli import beginnings, restarts
+    from vq.io import run_lock
     from vq.runners.trainer import Trainer
 
+    options.config = options.config or config_to_resume(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from)
     folder = building.runs_folder(options.work_dir) / options.name
@@ -63,9 +67,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         told = stack.enter_context(run_lock.held(folder, launch)) if building.is_first_process() else []
         restarted = restarts.has_begun(folder, launch)  # then the options of the first start do not apply
         start = beginnings.find(folder, options, restarted)
-        if building.is_first_process():
+        changes = []
+        if building.is_first_process() or not environment.is_set(
+            failures.VARIABLE
+        ):  # without a launcher each rank ends itself
             beginnings.check(start)
-            told += beginnings.claim(start)
+            changes = [] if restarted else beginnings.changes(start, config, options)
+        if building.is_first_process():
+            told += [*beginnings.claim(start), *changes]
             if not restarted:
                 restarts.note(folder, launch, options.load_from)
             logger = logs.start(folder)
@@ -80,12 +89,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
         trainer.run()
     if trainer.stop_requested:
-        message = f'stopped by a signal after step {trainer.step} of {trainer.iters}'
+        why = 'stopped by a signal' if os.getppid() == parent else 'stopped, because the launcher of this rank has gone,'
+        message = f'{why} after step {trainer.step} of {trainer.iters}'
         hint = 'Go on with the same command and --auto-resume.'
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
     return 0
+
+
+def config_to_resume(options: argparse.Namespace) -> str:
+    """The config of the run NAME, if the command resumes it and CONFIG is left out."""
+    from vq.assembly import building
+    from vq.io import runs
+
+    if not (options.auto_resume or options.load_from):
+        raise UserError('CONFIG is needed to start a run', 'Give a config file, or resume the run with --auto-resume.')
+    run = runs.find(building.runs_folder(options.work_dir) / options.name)
+    if run.checkpoint is None:
+        raise UserError(f'{run.weights} is a file, which has no config of a training', 'Give CONFIG.')
+    return str(run.checkpoint)
 
 
 def loads_strictly(trainer: Trainer) -> bool:
@@ -98,6 +121,7 @@ def loads_strictly(trainer: Trainer) -> bool:
 
 def open_checkpoint(path: Path, strict: bool) -> Resume:
     """The checkpoint to resume from."""
+    from vq.cli import beginnings
     from vq.io import checkpoints, tensorfile
     from vq.runners.resuming import Resume
 

@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
+    from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
@@ -61,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     damaged = history.list_damaged(folder / 'checkpoints')
     if damaged and not options.load_model_from and building.is_first_process():
         logger.warning('not validated: %s', history.describe_damaged(damaged))
+    tell_differences(options, config, context)
     found: dict[str, dict[str, Any]] = {}
     try:
         validator.setup()

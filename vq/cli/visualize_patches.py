@@ -1,4 +1,4 @@
-"""For each code, the image patches that map to it: ``python tools/visualize_patches.py CONFIG TOKENS``."""
+"""For each code, the image patches that map to it: ``python -m vq.tools.visualize_patches CONFIG TOKENS``."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ EXAMPLES = """
 Writes patches.png (a sheet), patches.html (a page) and patches.json (counts of all codes, places of the patches).
 
 examples:
-  python tools/visualize_patches.py configs/vqgan/8192_imagenet_ddp.py work_dirs/vqgan_tokenize
-  python tools/visualize_patches.py configs/digits/vq_ema.py work_dirs/digits_tokenize_train --train --context 8
+  python -m vq.tools.visualize_patches configs/vqgan/8192_imagenet_ddp.py work_dirs/vqgan_tokenize
+  python -m vq.tools.visualize_patches configs/digits/vq_ema.py work_dirs/digits_tokenize_train --train --context 8
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/visualize_patches.py', 'Show the patches of images that became the most and least used codes.'
+        'vq.tools.visualize_patches', 'Show the patches of images that became the most and least used codes.'
     )
     parser.epilog = EXAMPLES
     arguments.add_config(parser)
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, lowest in (('codes', 1), ('patches', 1), ('context', 0), ('codebook', 0)):
         if getattr(options, name) < lowest:
             parser.error(f'--{name} is {lowest} or more')
+    environment.need_one_process('vq.tools.visualize_patches')
     environment.prepare()
     from vq.assembly import building, logs
     from vq.assembly.compose import compose
@@ -165,7 +166,7 @@ def build_dataset(options: argparse.Namespace, config: PyConfig, producer: dict[
                 '--train needs a trainer whose dataset names a split', 'Leave --train out, or add the split to the config.'
             )
         settings['split'] = config['trainer']['dataset']['split']
-    if 'cropped_from' in producer:  # tokens of tools/llamagen.py
+    if 'cropped_from' in producer:  # tokens of vq.tools.llamagen
         settings['transform'] = {'type': 'VQTransformRegistry.none', 'image_size': producer['cropped_from']}
     dataset: Dataset = VQDatasetRegistry.build(checked(config, 'validator')['dataset'], 'validator.dataset')
     for what, there, here in (

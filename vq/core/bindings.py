@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.parameters import parameters_of
-from vq.core.registry import TreeMeta, elements_of, find_item, is_part, registry_for
+from vq.core.registry import TreeMeta, elements_of, find_item, is_part, open_part, registry_for
 
 MISSING: Any = object()  # the value of an attribute that a part does not have
 
@@ -198,6 +198,15 @@ class Binder:
             f'{target.path} is {given!r} in the config, and {source} {bound.words or repr(bound.value)}',
             'Leave the setting out of the config: it is filled in.',
         )
+
+
+def check_bound(registry: TreeMeta, config: Mapping[str, Any], path: str) -> None:
+    """Compare the bound settings that a part's config gives with its siblings, of which some are built. Builds no part."""
+    opened = open_part(registry, config, path)
+    binder = Binder(registry.root(), opened.item, path)
+    for name in dict.fromkeys(binding.part for binding in binder.bindings):
+        if name in opened.values:
+            binder.fill(name, opened.values)
 
 
 def attribute_of(part: Any, name: str) -> Any:

@@ -30,6 +30,20 @@ def number(name: str, default: int | None = None) -> int:
     return int(text)
 
 
+def ranks() -> int:
+    """The number of processes that train or measure together, as launchers set it for torch.distributed."""
+    return number('WORLD_SIZE', 1) if is_set('RANK') else 1
+
+
+def need_one_process(what: str, otherwise: str = '') -> None:
+    """Refuse several ranks for ``what``, which one process does. ``otherwise``: what to do besides starting one."""
+    if ranks() > 1:
+        raise UserError(
+            f'{what} uses one process, and there are {ranks()}: each would do all the work and write the same files',
+            f'Start one: auto_torchrun --nproc-per-node 1.{otherwise}',
+        )
+
+
 def usable_cores() -> int:
     """Cores this process can use, by its CPU affinity and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

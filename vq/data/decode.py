@@ -62,7 +62,7 @@ def prepare_backend(backend: str) -> None:
             import mmcv  # noqa: F401
         except ImportError as error:
             raise UserError(
-                f"the image backend 'cv2' cannot be imported: {error}", "Install vq[mm], or set backend to 'pillow'."
+                f"the image backend 'cv2' cannot be imported: {error}", "pip install 'vq[mm]', or set backend to 'pillow'."
             ) from error
         cv2.setNumThreads(0)  # OpenCV's thread pool does not survive a fork, and does not speed up single images
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vq.core.errors import ConfigError, UserError
 from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
 from vq.io.runs import Run, find, weight_files
-from vq.io.weights import load_model_from
+from vq.io.weights import compare, load_model_from
 from vq.registries import VQEncoderRegistry
 
 
@@ -92,12 +92,19 @@ class FrozenTokenizer(Encoder, Pretrained):
         return weight_files(self.weights)
 
     def load_pretrained(self) -> None:
-        holder = Task()  # Task.frozen_prefixes skips sub-modules that load their own pretrained files
-        holder.tokenizer = self.tokenizer
-        report = load_model_from(holder, [self._source()])
+        report = load_model_from(self._holder(), [self._source()])
         found = torch.frombuffer(bytearray.fromhex(report.sources[0].sha256), dtype=torch.uint8)
         self._compare(found, str(report.sources[0]))
         self.digest.copy_(found)
+
+    def check_pretrained(self, name: str) -> None:
+        """Raise unless the weights of the tokenizer ``name`` have the shapes of this part, which can be on the meta device."""
+        compare(self._holder(), [find(name)])
+
+    def _holder(self) -> Task:
+        holder = Task()  # Task.frozen_prefixes skips sub-modules that load their own pretrained files
+        holder.tokenizer = self.tokenizer
+        return holder
 
     def _source(self) -> Run:
         if self.weights is None:

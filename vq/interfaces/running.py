@@ -100,6 +100,7 @@ class Strategy:
     """Device, precision, wrapping, collectives, launch. Models and runners do not depend on the kind of strategy."""
 
     name: ClassVar[str]
+    distributed: ClassVar[bool] = False  # whether several processes share the work; if not, several are refused
     device: torch.device
     world_size: int
     rank: int

@@ -241,7 +241,7 @@ def _read(place: Path, files: Mapping[str, Any], own: str) -> dict[str, Any]:
         _check_meta(meta)
     except (OSError, ValueError) as error:
         raise tensorfile.damaged(place / 'meta.json', str(error)) from error
-    # the SHA-256 of torch files has been compared, unless the caller asked for no check
+    # checksums: the SHA-256 has been compared, unless the caller asked for no check
     training = plain.read_torch(place / 'training.pt', checksums=False)
     if not isinstance(training, dict):
         raise tensorfile.damaged(place / 'training.pt', f'it holds a {type(training).__name__}')

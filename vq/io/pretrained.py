@@ -47,7 +47,7 @@ def pretrained_file(path: str | Path) -> Path:
     source = next(remote.source for remote in owner.files if remote.path == known)
     raise UserError(
         f'the pretrained file {file} is missing ({owner.about}; {source})',
-        f'Fetch it: python tools/prepare_checkpoints.py {owner.name}',
+        f'Fetch it: python -m vq.tools.prepare_checkpoints {owner.name}',
     )
 
 
@@ -132,6 +132,15 @@ def _check(file: Path, expected: _Expected) -> None:
             f'{file} has the digest {wanted.algorithm}:{found}, and {wanted} is {expected.by}',
             'If you did not change it on purpose, fetch it again with --force; or move it away.',
         )
+
+
+def recorded_digest(file: Path) -> tuple[str, str] | None:
+    """SHA-256 and date that ``digests.json`` records of a file in the folder of pretrained files; None without an entry."""
+    root = pretrained_root().absolute()
+    if not file.absolute().is_relative_to(root):
+        return None
+    known = _recorded(root).get(file.absolute().relative_to(root).as_posix(), {})
+    return (str(known['sha256']), str(known.get('date', 'an unknown day'))) if 'sha256' in known else None
 
 
 def _recorded(root: Path) -> dict[str, dict[str, Any]]:

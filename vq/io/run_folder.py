@@ -41,7 +41,7 @@ def start_over(folder: Path) -> Path | None:
             atomic.remove_folder(path)
         else:
             shutil.rmtree(path)
-    for name in (*_TOKENS, 'checkpoints', 'eval', 'val', 'pictures'):
+    for name in (*_TOKENS, 'checkpoints', 'eval', 'val', 'pictures', 'backends'):
         if (folder / name).is_dir() and not (folder / name).is_symlink() and not any((folder / name).iterdir()):
             (folder / name).rmdir()
     return room if room.is_dir() else None
@@ -69,6 +69,7 @@ def written_by_a_run(folder: Path) -> Iterator[Path]:
     yield from _present(folder / 'checkpoints' / history.LATEST)
     yield from (path for path in _entries(folder / 'eval') if _STEP.fullmatch(path.name))
     yield from (path for path in _entries(folder / 'pictures') if _PICTURE.fullmatch(path.name))
+    yield from _entries(folder / 'backends')  # TensorBoard would show the old run beside the new one
     measured = [path for path in _entries(folder / 'val') if _MEASURED.fullmatch(path.name) and path.is_dir()]
     yield from measured
     if measured:

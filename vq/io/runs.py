@@ -235,7 +235,7 @@ def _converted(entry: catalog.Published) -> Path:
         here = f'. If ./{entry.name} is meant, write ./{entry.name}' if os.path.lexists(entry.name) else ''
         raise UserError(
             f"'{entry.name}' ({entry.about}) is not there yet: {file} is missing",
-            f'Fetch and convert it: python tools/prepare_checkpoints.py {entry.name}{here}',
+            f'Fetch and convert it: python -m vq.tools.prepare_checkpoints {entry.name}{here}',
         )
     return file
 

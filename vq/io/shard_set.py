@@ -64,7 +64,7 @@ class ShardSet(Sequence[dict[str, Any]]):
         try:
             return {**sample, 'id': sample['id'].decode()}
         except UnicodeDecodeError as error:
-            raise damaged_shard(self._find(index)[0].path, 'it has an id that is not UTF-8') from error
+            raise damaged_shard(shard.path, 'it has an id that is not UTF-8') from error
 
     def ids(self) -> list[str]:
         return [sample for index in range(len(self.manifest.shards)) for sample in self._shard(index).ids()]

@@ -15,7 +15,8 @@ SHOWN = 3
 def check_values(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source: str) -> None:
     """Raise if copying ``given`` into tensors ``own`` of the same names would lose a part of them or spoil the model.
 
-    A half or double precision number is converted. Infinity is accepted where the model has the same, as in a mask.
+    A half or double precision number is converted. Infinity is accepted where the model has the same, as in a mask, and where
+    ``own`` is on the meta device, which has no values to compare.
     """
     found = list(_faults(given, own))
     if found:
@@ -26,20 +27,16 @@ def check_values(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
         )
 
 
-def check_finite(given: Mapping[str, Tensor], source: str) -> None:
-    """Raise if a tensor holds NaN. For tensors whose model is not at hand."""
-    check_values({name: value for name, value in given.items() if _has_fractions(value)}, {}, source)
-
-
 def _faults(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:
     for name, value in given.items():
         target = own.get(name)
         if target is not None and (fault := _misfit(value, target)):
             yield f"'{name}' {fault}"
-        elif _has_fractions(value) and not _is_finite(value) and (target is None or not _same_holes(value, target)):
-            kind = 'NaN' if bool(value.isnan().any()) else 'infinite numbers'
-            if target is not None or kind == 'NaN':
-                yield f"'{name}' holds {kind}"
+        elif _has_fractions(value) and not _is_finite(value):
+            if bool(value.isnan().any()):
+                yield f"'{name}' holds NaN"
+            elif target is not None and not target.is_meta and not _same_holes(value, target):
+                yield f"'{name}' holds infinite numbers"
 
 
 def _has_fractions(value: Tensor) -> bool:
@@ -69,8 +66,6 @@ def _is_finite(value: Tensor) -> bool:
 
 
 def _same_holes(value: Tensor, target: Tensor) -> bool:
-    """Whether the numbers of ``value`` that are not finite are infinite in the model too, with the same sign."""
-    if value.shape != target.shape or bool(value.isnan().any()):
-        return False
+    """Whether the infinite numbers of ``value`` are infinite in the model too, with the same sign."""
     holes = value.isinf()
-    return torch.equal(value[holes].to(target.dtype), target.detach().cpu()[holes])
+    return value.shape == target.shape and torch.equal(value[holes].to(target.dtype), target.detach().cpu()[holes])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vq.core.errors import UserError, listing, nearest
 from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
+from vq.io.pretrained import DIGESTS, recorded_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
 from vq.io.values import check_values
@@ -26,6 +27,10 @@ __all__ = ['LoadReport', 'Source', 'Weights', 'file_digest', 'load_model_from', 
 _NESTS = ('state_dict', 'model')  # keys under which training checkpoints of other projects nest the weights
 _MOST_NESTS = 8  # one inside the other
 _WRAPPERS = ('module.', '_orig_mod.')  # prefixes that DDP and torch.compile add to every key
+
+
+class Misfit(UserError):
+    """Weights of another architecture."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,12 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
     source = Source(file, sniff(file), read_digest(file), part)
     if recorded is not None and source.sha256 != recorded:
         raise tensorfile.damaged(file, 'its SHA-256 is not the one recorded when it was written')
+    fetched = recorded_digest(file)
+    if fetched is not None and source.sha256 != fetched[0]:
+        raise tensorfile.Damaged(
+            f'{file} has the SHA-256 {source.sha256:.12}, and {DIGESTS} recorded {fetched[0]:.12} on {fetched[1]}',
+            f'Fetch it again: tools/prepare_checkpoints.py NAME --force. If it was replaced on purpose, edit {DIGESTS}.',
+        )
     if source.kind == 'safetensors':
         return tensorfile.read_tensors(file), source
     return _unwrap(plain.read_torch(file, mmap=source.kind == 'torch'), file), source
@@ -119,9 +130,23 @@ def load_model_from(
     ``module.frozen_prefixes()`` or ``new_prefixes``. A tensor of another shape is always an error, unless its key has one of
     ``new_prefixes``. Keys of the files that the module does not have are only reported.
     """
-    target: dict[str, Tensor] = module.state_dict()
-    if any(value.is_meta for value in target.values()):
+    if any(value.is_meta for value in module.state_dict().values()):
         raise ValueError('the module is on the meta device: allocate it (to_empty) before loading weights')
+    report, matching = compare(module, paths, strict, weights, new_prefixes)
+    check_values(matching, module.state_dict(), ', '.join(str(source.path) for source in report.sources))
+    module.load_state_dict(matching, strict=False)
+    return report
+
+
+def compare(
+    module: nn.Module,
+    paths: Sequence[str | Path | Run],
+    strict: bool = True,
+    weights: Weights = 'auto',
+    new_prefixes: Iterable[str] = (),
+) -> tuple[LoadReport, dict[str, Tensor]]:
+    """The report of ``load_model_from``, and the tensors to load. The module is not changed; it can be on the meta device."""
+    target: dict[str, Tensor] = module.state_dict()
     frozen = checkpoints.frozen_prefixes(module)
     fresh = tuple(new_prefixes)
     report = LoadReport([], [], [], [], [])
@@ -135,7 +160,7 @@ def load_model_from(
     matching = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
     report.loaded = list(matching)
     report.unexpected = [key for key in merged if key not in target]
-    tied = {target[key].data_ptr() for key in matching if target[key].numel()}
+    tied = {_place(target[key]) for key in matching if target[key].numel()}
     for key in target:
         if key in matching:
             continue
@@ -144,7 +169,7 @@ def load_model_from(
             (report.new if checkpoints.stands_under(key, fresh) else report.mismatched).append(
                 key if checkpoints.stands_under(key, fresh) else shapes
             )
-        elif target[key].numel() and target[key].data_ptr() in tied:
+        elif target[key].numel() and _place(target[key]) in tied:
             report.loaded.append(key)  # a tied tensor, loaded under its other name
         elif checkpoints.stands_under(key, frozen):
             report.frozen.append(key)
@@ -154,9 +179,12 @@ def load_model_from(
             report.missing.append(key)
     if report.mismatched or (strict and report.missing) or (target and not matching):
         raise _misfit(report, len(target))
-    check_values(matching, target, ', '.join(str(source.path) for source in report.sources))
-    module.load_state_dict(matching, strict=False)
-    return report
+    return report, matching
+
+
+def _place(value: Tensor) -> tuple[int, int]:
+    """Equal for tied tensors, also on the meta device."""
+    return value.untyped_storage()._cdata, int(value.storage_offset())
 
 
 def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -167,7 +195,7 @@ def _bare(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str,
     return tensors
 
 
-def _misfit(report: LoadReport, total: int) -> UserError:
+def _misfit(report: LoadReport, total: int) -> Misfit:
     files = ', '.join(str(source.path) for source in report.sources) or 'no file'
     another = bool(report.mismatched) or 2 * len(report.loaded) < total - len(report.frozen)
     lines = [
@@ -182,7 +210,7 @@ def _misfit(report: LoadReport, total: int) -> UserError:
         lines.append(f'{len(report.missing)} missing: {_first(report.missing)}{near}')
     if report.unexpected:
         lines.append(f'{len(report.unexpected)} unexpected: {_first(report.unexpected)}')
-    return UserError(
+    return Misfit(
         '\n  '.join(lines),
         'Use the config these weights were trained with. strict=False accepts missing keys, not other shapes.',
     )

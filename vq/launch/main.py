@@ -23,8 +23,8 @@ USAGE = 'auto_torchrun [--dry] [--nproc-per-node N] [--max-restarts N] [...] (-m
 HINT = f'Usage: {USAGE}'
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.train NAME CONFIG --config-options strategy::ddp                  all GPUs of this machine
-  auto_torchrun --nproc-per-node 2 --max-restarts 3 -m vq.train NAME CONFIG --config-options strategy::ddp
+  auto_torchrun -m vq.train NAME CONFIG                                                 all GPUs of this machine
+  auto_torchrun --nproc-per-node 2 --max-restarts 3 -m vq.train NAME CONFIG
   auto_torchrun --nnodes 2 --node-rank 1 --master-addr one -m vq.train NAME CONFIG      the second of two machines
   srun --ntasks-per-node=1 auto_torchrun -m vq.train NAME CONFIG                        in an sbatch script
 """

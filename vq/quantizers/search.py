@@ -61,9 +61,11 @@ class Tiles(NamedTuple):
     width: int
 
 
-def tiles_of_one_pass(features: int, codes: int, channels: int, budget_bytes: int) -> Tiles:
-    """Half of the budget for scores, a quarter each for copies of features and codes."""
-    scores, copies = budget_bytes // 8, budget_bytes // 4 // (8 * channels)
+def tiles_of_one_pass(features: int, codes: int, channels: int, budget_bytes: int, moved: bool = True) -> Tiles:
+    """Half of the budget for scores, a quarter each for copies of features and codes. ``moved``: codes are copied twice, to
+    move and to pad them, otherwise once. Few features take wide tiles: every tile costs several small operations.
+    """
+    scores, copies = budget_bytes // 8, budget_bytes // 4 // ((8 if moved else 4) * channels)
     width = _width(codes, min(MOST_CODES, scores, copies))
     rows = max(1, min(features, scores // (width + GAP), copies))
     return Tiles(rows, rows, width)
@@ -161,7 +163,7 @@ def _search_torch(features: Tensor, codes: Codes, budget_bytes: int, twice: bool
     """
     count, channels = features.shape
     moved = codes.centre is not None or codes.exponent is not None or features.dtype != torch.float32
-    one = tiles_of_one_pass(count, len(codes), channels, budget_bytes)
+    one = tiles_of_one_pass(count, len(codes), channels, budget_bytes, moved or codes.moved)
     two = tiles_of_two_passes(count, len(codes), channels, budget_bytes, moved)
     if twice is None:
         many = two.features > max(100, 3 * channels) and len(codes) > max(256, 20 * channels, two.width)

@@ -56,6 +56,12 @@ class Codes:
     def __len__(self) -> int:
         return len(self.codebook)
 
+    @property
+    def moved(self) -> bool:
+        """Whether a tile is a copy of codes."""
+        plain = self.centre is None and self.exponent is None and self.lengths is None and self.usable is None
+        return not plain or self.codebook.dtype != torch.float32
+
     def tile(self, start: int, width: int) -> Tensor:
         """(width, C). The last tile may have fewer codes."""
         codes = self._usable_codes(start, width)

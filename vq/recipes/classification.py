@@ -9,7 +9,7 @@ from vq.recipes.frozen import Frozen, frozen_tokenizer
 from vq.recipes.parts import data, strategy, tiny_data, watching
 
 IMAGES: dict[str, Any] = dict(dataset='digits', image_size=32, augmentation=None, num_classes=10)
-LOADING: dict[str, Any] = dict(strategy='base', batch_size=64, val_batch_size=60, num_workers=0)
+LOADING: dict[str, Any] = dict(batch_size=64, val_batch_size=60, num_workers=0)
 
 
 @recipe(frozen_tokenizer, data, strategy)
@@ -41,11 +41,11 @@ def linear_probe(
     whole, small = watching(ema=ema, log=50, checkpoint=dict(interval=save_every, keep_last=3))
     trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(classifier=stepped), callbacks=whole)
     validator = dict(type='Validator', metrics=dict(accuracy=dict(type='AccuracyMetric', top=[1, 5])))
-    tiny = merge(tiny_data(batch_size_in_total=False), dict(trainer=dict(model=dict(backbone=probed.tiny), callbacks=small)))
+    tiny = merge(tiny_data(given), dict(trainer=dict(model=dict(backbone=probed.tiny), callbacks=small)))
     return merge(
         probed.imports,
         data(given, image_size=image_size, **photos),
-        strategy(given, strategy='ddp'),
+        strategy(given),
         dict(trainer=trainer, validator=validator, tiny=tiny),
     )
 

@@ -179,12 +179,12 @@ def token_generator(
     without = dict(metrics=dict(reconstructed=None, generated=None))
     return merge(
         images,
-        strategy(given, strategy='ddp', precision='bf16'),
+        strategy(given, precision='bf16'),
         frozen.imports,
         dict(
             trainer=dict(type='Trainer', iters=iters, model=model, optimizers=optimizers, callbacks=callbacks),
             validator=dict(type='Validator', metrics=metrics, callbacks=of_types(token_report='TokenReportCallback')),
-            tiny=merge(tiny_data(batch_size_in_total=False), dict(trainer=tiny, validator=without)),
+            tiny=merge(tiny_data(given), dict(trainer=tiny, validator=without)),
         ),
     )
 

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
 from vq.recipes.parts import code_sizes, data, datasets, of_types, photo_runner, strategy
 
+SMALL = dict(_delete_=True, type='SmallFeatures')  # the feature network of dry runs
+
 # pieces for users' configs
 
 
@@ -54,14 +56,19 @@ def dataset_statistics(
     """Statistics of a dataset, for FID and related figures. ``vq.fid`` composes this config."""
     part = dict(type='FIDInception') if network is None else given.load(network, 'network')
     writer = dict(type='StatisticsWriter', network=part, features=features, dataset=dict(split='train') if train else {})
-    tiny = dict(dataset=dict(_delete_=True, type='DigitsDataset', split='validation', image_size=32))
+    tiny = dict(dataset=digits(train), network=SMALL, dataloader=dict(num_workers=0, batch_size_in_total=False))
     return merge(data(given, val_batch_size=64), strategy(given), dict(validator=writer, tiny=dict(validator=tiny)))
 
 
-def _over_images(given: Given, dataset: Part, metrics: Part, workers: int, batch_size: int, **more: Any) -> Config:
+def digits(train: bool) -> Part:
+    """The embedded images that stand for a split of any dataset in dry runs."""
+    return dict(_delete_=True, type='DigitsDataset', split='train' if train else 'validation', image_size=32)
+
+
+def _over_images(given: Given, dataset: Part, metrics: Part, workers: int, batch_size: int, tiny: Part, **more: Any) -> Config:
     loading = dict(batch_size=batch_size, num_workers=workers)
     validator = dict(type='ImagesValidator', dataset=dataset, dataloader=loading, metrics=metrics, **more)
-    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(dataloader=dict(num_workers=0)))))
+    return merge(strategy(given), dict(validator=validator, tiny=dict(validator=dict(tiny, dataloader=dict(num_workers=0)))))
 
 
 @recipe(datasets, strategy, hides=('dataset',))
@@ -77,7 +84,7 @@ def image_figures(
     batch_size: Annotated[int, 'images per batch and rank'] = 64,
     num_workers: Annotated[int | None, 'worker processes that load images; None: 4, and 0 for files of samples'] = None,
 ) -> Config:
-    """Figures of existing images, such as samples of a generator. ``tools/fid.py`` composes this config."""
+    """Figures of existing images, such as samples of a generator. ``vq.tools.fid`` composes this config."""
     against: Part | None = None
     if reference_dataset is not None:
         against = {
@@ -94,7 +101,10 @@ def image_figures(
     metric: Part = dict(type='FeatureMetric', network=dict(type='FIDInception'), images='input', **statistics)
     more = dict(reference=against) if against is not None and compares else {}
     source = dict(type='ImagesDataset', source=images)
-    return _over_images(given, source, dict(features=metric), workers, batch_size, **more)
+    tiny: Part = dict(metrics=dict(features=dict(network=SMALL)))
+    if reference_dataset is not None and compares:
+        tiny['reference'] = digits(train)
+    return _over_images(given, source, dict(features=metric), workers, batch_size, tiny, **more)
 
 
 @recipe(strategy)
@@ -108,10 +118,11 @@ def image_pairs(
     batch_size: Annotated[int, 'images per batch and rank'] = 32,
     num_workers: Annotated[int, 'worker processes that load images'] = 4,
 ) -> Config:
-    """How close the images of two folders are, matched by name. ``tools/pairs.py`` composes this config."""
+    """How close the images of two folders are, matched by name. ``vq.tools.pairs`` composes this config."""
     similarity = of_types(psnr='PSNRMetric', ssim='SSIMMetric', ssim_uniform='UniformSSIMMetric')
     metrics = {**similarity, **of_types(l1='L1Metric', mse='MSEMetric')}
     if lpips is not None:
         metrics['lpips'] = dict(type='LPIPSMetric', net=lpips)
     pairs = dict(type='PairsDataset', first=first, second=second, common=common)
-    return _over_images(given, pairs, metrics, num_workers, batch_size)
+    tiny = {} if lpips is None else dict(metrics=dict(lpips=dict(net='squeeze')))
+    return _over_images(given, pairs, metrics, num_workers, batch_size, tiny)

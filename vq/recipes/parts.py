@@ -76,10 +76,10 @@ def data(
 
 
 def photo_data(given: Given, **settings: Any) -> Config:
-    """Data of photographs at 256 pixels, and a strategy for several devices."""
+    """Data of photographs at 256 pixels, and the strategy."""
     images = dict(dataset='imagenet', image_size=256, augmentation='strong')
     loading = dict(batch_size=96, batch_size_in_total=True, num_workers=5)
-    return merge(data(given, **{**images, **loading, **settings}), strategy(given, strategy='ddp'))
+    return merge(data(given, **{**images, **loading, **settings}), strategy(given))
 
 
 def image_size_in(config: Config) -> int:
@@ -88,31 +88,37 @@ def image_size_in(config: Config) -> int:
     return int((dataset.get('transform') or dataset).get('image_size', 256))
 
 
-STRATEGIES = dict(base='BaseStrategy', ddp='DDPStrategy', fsdp='FSDPStrategy', xla='XLAStrategy')
+STRATEGIES = dict(auto='AutoStrategy', base='BaseStrategy', ddp='DDPStrategy', fsdp='FSDPStrategy', xla='XLAStrategy')
 
 
 @recipe()
 def strategy(
     given: Given,
     *,
-    strategy: Annotated[str, 'base (one device), ddp, fsdp, xla, or the path of a config of your own without .py'] = 'base',
+    strategy: Annotated[
+        str, 'auto (one rank: base, several: ddp), base (one device), ddp, fsdp, xla, or a config of your own without .py'
+    ] = 'auto',
     precision: Annotated[Literal['fp32', 'bf16', 'fp16'] | None, 'precision of forward passes; None: fp32'] = None,
     accumulate: Annotated[int | None, 'gradient accumulation: micro-batches per step; None: 1'] = None,
-    device: Annotated[str | None, 'device of strategy base: cpu, cuda:1, ...; None: the best available'] = None,
+    device: Annotated[str | None, 'device of strategy base or auto: cpu, cuda:1, ...; None: the best available'] = None,
 ) -> Config:
     """Device, precision and distribution over ranks."""
     part = dict(type=STRATEGIES[strategy]) if strategy in STRATEGIES else given.load_with_all(f'{strategy}.py')
-    settings = chosen(precision=precision, accumulate=accumulate, device=device if strategy == 'base' else None)
+    settings = chosen(precision=precision, accumulate=accumulate, device=device if strategy in ('auto', 'base') else None)
     return dict(trainer=dict(strategy=merge(part, settings)))
 
 
-def tiny_data(**loading: Any) -> Config:
-    """The tiny form of any dataset and strategy: scikit-learn's digits on one device."""
+def tiny_data(given: Given) -> Config:
+    """The tiny form of any dataset: scikit-learn's digits. Of the strategy it keeps what options and callers said.
+
+    Batch sizes are per rank, since the small batches of the tiny form do not divide among any number of ranks.
+    """
     digits = dict(_delete_=True, type='DigitsDataset', image_size=32)
-    one_device = dict(_delete_=True, type='BaseStrategy')
-    training = dict(dataset=dict(digits, split='train'), dataloader=dict(batch_size=8, num_workers=0, **loading))
-    validation = dict(dataset=dict(digits, split='validation'), dataloader=dict(batch_size=60, num_workers=0, **loading))
-    return dict(trainer=dict(training, iters=8, strategy=one_device), validator=validation)
+    kept = dict(strategy(given)['trainer']['strategy'], _delete_=True)
+    loading = dict(num_workers=0, batch_size_in_total=False)
+    training = dict(dataset=dict(digits, split='train'), dataloader=dict(batch_size=8, **loading))
+    validation = dict(dataset=dict(digits, split='validation'), dataloader=dict(batch_size=60, **loading))
+    return dict(trainer=dict(training, iters=8, strategy=kept), validator=validation)
 
 
 def kind_of(part: Part) -> str:
@@ -242,7 +248,7 @@ TINY_SCHEDULE = dict(_delete_=True, type='CosineSchedule', warmup=2)
 # trainer and validator of tokenizers of photographs
 
 
-@recipe()
+@recipe(strategy)
 def photo_runner(
     given: Given,
     model: Part,
@@ -280,5 +286,5 @@ def photo_runner(
     return dict(
         trainer=trainer,
         validator=dict(type='Validator', metrics=metrics, callbacks={}),
-        tiny=merge(tiny_data(), dict(trainer=dict(callbacks=small), validator=checked), dict(trainer=tiny)),
+        tiny=merge(tiny_data(given), dict(trainer=dict(callbacks=small), validator=checked), dict(trainer=tiny)),
     )

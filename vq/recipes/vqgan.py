@@ -37,7 +37,7 @@ def vqgan(
         tokenizer:      |x - x'| + LPIPS(x, x') + mse(code, sg(z)) + 0.25 mse(sg(code), z) - weight * E D(x')
         discriminator:  (E max(0, 1 - D(x)) + E max(0, 1 + D(x'))) / 2
 
-    Needs two files of pretrained weights: python tools/prepare_checkpoints.py lpips torchvision-vgg16
+    Needs two files of pretrained weights: python -m vq.tools.prepare_checkpoints lpips torchvision-vgg16
     """
     photos, small = photo_data(given), dict(width=8, depth=2)
     if 'StyleGAN2' in discriminator['type']:
@@ -73,7 +73,7 @@ def autoencoder(given: Given) -> Config:
     without = dict.fromkeys(('l2', 'ssim_uniform', 'lpips', 'features', 'window'))
     return merge(
         photo_data(given),
-        strategy(given, strategy='ddp', precision='bf16'),
+        strategy(given, precision='bf16'),
         photo_runner(given, model, dict(tokenizer=dict(adam, schedule=schedule)), tiny, ema=0.9999, evaluate=None),
         dict(validator=dict(metrics=without)),
     )

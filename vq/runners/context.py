@@ -27,10 +27,19 @@ class RunContext:
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     preflight: bool = False  # check data, metrics and a checkpoint before the first step
     validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
+    full: Callable[[], Task] | None = None  # in a dry run: builds the model of the full form on the meta device
 
     def prepare(self) -> None:
-        """Make the folder and write the composed config into it; commands accept this file as a config again."""
+        """Make the folder and write the composed config into it."""
+        self.make_folder()
+        self.keep_config()
+
+    def make_folder(self) -> None:
         if collectives.is_main():
             self.work_dir.mkdir(parents=True, exist_ok=True)
-            atomic.write_text(self.work_dir / self.config_name, self.config_text)
         collectives.barrier()
+
+    def keep_config(self) -> None:
+        """Write the composed config into the folder; commands accept this file as a config again."""
+        if collectives.is_main():
+            atomic.write_text(self.work_dir / self.config_name, self.config_text)

@@ -21,7 +21,7 @@ from vq.io.plain import read_torch, write_plain
 from vq.io.pretrained import pretrained_root
 from vq.io.ranks import run_on_all_ranks
 from vq.metrics.features.blocks import Blocks
-from vq.metrics.features.reference import Reference, write_reference
+from vq.metrics.features.reference import Reference, dry_name, write_reference
 from vq.metrics.features.store import Collected, FeatureStore
 from vq.registries import VQRunnerRegistry
 from vq.runners.context import RunContext
@@ -58,8 +58,9 @@ class StatisticsWriter(Runner):
 
     @property
     def file(self) -> Path:
-        # statistics of random weights must not be found in place of real ones
-        folder = self.work_dir if self.context.random_weights else pretrained_root() / 'fid'
+        if self.context.random_weights:  # must not be found in place of real ones
+            return self.work_dir / f'{dry_name(self.context.name)}_{self.dataset.split}.npz'
+        folder = pretrained_root() / 'fid'
         network = self.network.description['network']
         suffix = '' if network == 'FIDInception' else f'_{network.lower()}'
         return folder / f'{self.dataset.name}_{self.dataset.split}{suffix}.npz'

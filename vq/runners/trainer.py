@@ -107,7 +107,7 @@ class Trainer(Runner):
                 'Set accumulate to 1, or take the update out of forward (in_forward=False).',
             )
         self.strategy.start()
-        self.context.prepare()
+        self.context.make_folder()
         iters, epochs, samples = self._length
         wanted = samples if samples is not None else (epochs or 0) * len(self.dataset)
         self.iters = iters if iters is not None else math.ceil(wanted / self.batch_size)
@@ -127,6 +127,7 @@ class Trainer(Runner):
         if self.resumed is not None:
             restore(self, self.resumed)
         self.wrapped = self.strategy.wrap(self.roots)
+        self.context.keep_config()  # only now: a refused resume leaves the config of the run as it is
 
     def _prepare_steps(self) -> None:
         """The guard, and each optimizer with its step settings, for ``train_step``."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vq.core.environment import need_one_process
 from vq.core.errors import ConfigError
 from vq.core.records import Batch
 from vq.interfaces import Strategy, Task
@@ -71,6 +72,8 @@ class BaseStrategy(Strategy):
 
     def start(self) -> None:
         """Take the device and set up communication; every other method comes after this one."""
+        if not self.distributed:
+            need_one_process(f'the strategy {self.name}', ' Or take a strategy for several processes, such as AutoStrategy.')
         self.device = self.choose_device()
         if self.device.type == 'cpu':
             keep_freed_memory()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -13,8 +14,10 @@ import torch.distributed as distributed
 from torch import nn
 
 from vq.core import collectives
+from vq.core.environment import number, ranks
 from vq.core.errors import UserError
 from vq.registries import VQStrategyRegistry
+from vq.strategies import peers
 from vq.strategies.base import BaseStrategy, Precision
 from vq.strategies.compiling import CompileSettings
 
@@ -33,6 +36,7 @@ class DDPStrategy(BaseStrategy):
     """
 
     name: ClassVar[str] = 'ddp'
+    distributed: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -70,7 +74,8 @@ class DDPStrategy(BaseStrategy):
             self._init_group()
         self.rank, self.world_size = distributed.get_rank(), distributed.get_world_size()
         # flags of the host (a signal came) travel over gloo, so that asking for them never waits for the GPU
-        self._control = distributed.new_group(backend='gloo') if self.world_size > 1 else None
+        timeout = datetime.timedelta(seconds=self.timeout)
+        self._control = distributed.new_group(backend='gloo', timeout=timeout) if self.world_size > 1 else None
         collectives.install(collectives.TorchDistributed() if self.world_size > 1 else None)
 
     def _init_group(self) -> None:
@@ -84,7 +89,14 @@ class DDPStrategy(BaseStrategy):
         self._started_group = True
 
     def stop(self) -> None:
-        if self._pending is not None:  # else the group would be taken down below a reduction that is under way
+        """Leave the group. An error that means the loss of another rank goes on as a message about it."""
+        error, lost = sys.exc_info()[1], None
+        if error is not None and peers.is_loss(error):
+            store = distributed.distributed_c10d._get_default_store() if distributed.is_initialized() else None
+            lost = peers.explain(error, number('RANK', 0), ranks(), self.timeout, store)
+        if (
+            self._pending is not None and lost is None
+        ):  # else the group would be taken down below a reduction that is under way
             with contextlib.suppress(RuntimeError):  # after a failure the others may never answer
                 self._pending[0].wait(datetime.timedelta(seconds=LAST_ANSWER))
         self._pending = None
@@ -92,6 +104,8 @@ class DDPStrategy(BaseStrategy):
         if self._started_group:
             distributed.destroy_process_group()
             self._started_group = False
+        if lost is not None:
+            raise lost from error
 
     def wrap_one(self, root: nn.Module) -> nn.Module:
         if not any(parameter.requires_grad for parameter in root.parameters()):

@@ -110,7 +110,7 @@ def _encoder(dimension: int, width: int, depth: int, heads: int, image_size: int
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
     except ImportError as error:
         raise ConfigError(
-            'CLIPImages needs the package transformers, which is not installed', 'pip install transformers'
+            'CLIPImages needs the package transformers, which is not installed', "pip install 'vq[features]'"
         ) from error
     return CLIPVisionModelWithProjection(
         CLIPVisionConfig(

@@ -123,7 +123,7 @@ def _transformer(dimension: int, depth: int, heads: int, image_size: int) -> Any
     try:
         from timm.models.vision_transformer import VisionTransformer
     except ImportError as error:
-        raise ConfigError('DINOv2 needs the package timm, which is not installed', 'pip install timm') from error
+        raise ConfigError('DINOv2 needs the package timm, which is not installed', "pip install 'vq[features]'") from error
     return VisionTransformer(
         img_size=image_size,
         patch_size=PATCH,

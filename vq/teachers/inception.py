@@ -269,7 +269,7 @@ class FIDInception(FeatureNetwork):
         if odd:
             raise UserError(
                 f'{source} is not the Inception network of FID\n  missing, or of another shape: {listing(odd, most=4)}',
-                f'Give {Path(FILE).name} of pytorch-fid: python tools/prepare_checkpoints.py pytorch-fid',
+                f'Give {Path(FILE).name} of pytorch-fid: python -m vq.tools.prepare_checkpoints pytorch-fid',
             )
         check_values({name: published[name] for name in wanted}, dict.fromkeys(wanted, self.fc.weight), source)
         for name, module in convolutions.items():

@@ -124,7 +124,7 @@ def _build(name: str, config: str, settings: Mapping[str, Any], of_ours: Mapping
     except ImportError as error:
         raise UserError(
             'Hugging Face networks need the package transformers, which is not installed',
-            "pip install 'transformers>=4.57,<6'",
+            "pip install 'vq[features]'",
         ) from error
     double = sorted(set(settings) & set(of_ours))
     known = getattr(transformers, config)()

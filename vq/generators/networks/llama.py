@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -152,6 +153,11 @@ class LlamaNetwork(BlockStack):
     """
 
     remedy = 'Build it with a larger length or grid.'
+
+    @staticmethod
+    def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Configs of earlier versions have a grid in place of ``rope='grid'``."""
+        return {**settings, 'rope': 'grid'} if settings.get('grid') is not None else {**settings}
 
     def __init__(
         self,

@@ -37,7 +37,7 @@ def read_about(path: Path) -> About:
     if sniff(path) != 'safetensors':
         raise UserError(
             f'{path} is a torch file, and does not describe its tokenizer',
-            f'Convert it: python tools/convert_checkpoints.py KIND {path}',
+            f'Convert it: python -m vq.tools.convert_checkpoints KIND {path}',
         )
     header = tensorfile.read_header(path)
     notes = header.metadata
@@ -49,7 +49,7 @@ def read_about(path: Path) -> About:
     if notes.get('vq.format_version') != str(FORMAT_VERSION):
         raise UserError(
             f'{path} has format {notes.get("vq.format_version", "?"):.20}, and this vq reads {FORMAT_VERSION}',
-            'Convert the file again with this vq: python tools/convert_checkpoints.py.',
+            'Convert the file again with this vq: python -m vq.tools.convert_checkpoints.',
         )
     try:
         text, size = notes['vq.tokenizer'], notes['vq.image_size']

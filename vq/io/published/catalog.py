@@ -1,4 +1,4 @@
-"""Published files of other projects, under the names that ``tools/prepare_checkpoints.py`` and ``vq.load`` accept.
+"""Published files of other projects, under the names that ``vq.tools.prepare_checkpoints`` and ``vq.load`` accept.
 
 Every address was read on a public page, which ``source`` names. None has been fetched with this version so far.
 """
@@ -29,7 +29,7 @@ class Published:
     name: str
     about: str
     files: tuple[RemoteFile, ...]
-    kind: str | None = None  # of tools/convert_checkpoints.py; None: not converted
+    kind: str | None = None  # of vq.tools.convert_checkpoints; None: not converted
     options: Mapping[str, object] = dataclasses.field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 

@@ -10,14 +10,12 @@ from vq.io.atomic import atomic_file
 from vq.io.published.about import FORMAT, FORMAT_VERSION, About, read_about
 from vq.io.published.keymap import Converted
 from vq.io.spec import Spec
-from vq.io.values import check_finite
 
 __all__ = ['About', 'read_about', 'write_converted']
 
 
 def write_converted(path: Path, converted: Converted, kind: str, source: str, source_sha256: str, spec: Spec) -> None:
-    """Write ``path`` atomically. NaN among the tensors is an error."""
-    check_finite(converted.tensors, source)
+    """Write ``path`` atomically."""
     metadata = {
         'vq.format': FORMAT,
         'vq.format_version': str(FORMAT_VERSION),

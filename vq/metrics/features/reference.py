@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vq.core.environment import dry_run
 from vq.core.errors import UserError
 from vq.core.reading import parse_json
 from vq.io import adm, atomic
@@ -30,6 +31,7 @@ FORMAT = 'vq.feature_statistics'
 FORMAT_VERSION = 1
 NAMES = {'pooled': ('mu', 'sigma'), 'spatial': ('mu_s', 'sigma_s')}  # field of Features -> arrays of the file
 MUST_AGREE = ('network', 'preprocessing', 'precision', 'network_hash', 'image_size')
+DRY = Path('work_dirs/dry_run/fid')  # statistics of dry runs, each in the folder of its run
 REMAKE = 'Make them again: auto_torchrun -m vq.fid DATASET'
 
 
@@ -66,11 +68,20 @@ class Reference:
 
 
 def reference_file(name: str | Path) -> Path:
-    """``imagenet_validation`` -> ``pretrained/fid/imagenet_validation.npz``; a path stays as it is."""
+    """``imagenet_validation`` -> ``pretrained/fid/imagenet_validation.npz``; a path stays as it is.
+
+    A dry run finds the statistics of dry runs of ``vq.fid`` first.
+    """
     path = Path(name)
     if path.suffix in ('.npz', '.pt', '.pth'):
         return path if path.is_absolute() or path.exists() else pretrained_root() / path
-    return pretrained_root() / 'fid' / f'{name}.npz'
+    found = sorted(DRY.glob(f'**/{path.name}.npz')) if dry_run() else []
+    return found[0] if found else pretrained_root() / 'fid' / f'{name}.npz'
+
+
+def dry_name(run: str) -> str:
+    """The DATASET of a run of ``vq.fid``: ``fid/imagenet_train`` -> ``imagenet``."""
+    return Path(run).name.removesuffix('_train')
 
 
 def write_reference(path: Path, reference: Reference) -> None:
@@ -110,7 +121,7 @@ def read_reference(name: str | Path) -> Reference:
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
-            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: tools/fid.py.",
+            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: vq.tools.fid.",
         )
     rows = {
         key.removeprefix('features_'): _rows(path, key, value) for key, value in arrays.items() if key.startswith('features_')
@@ -191,7 +202,7 @@ def _rows(path: Path, name: str, array: np.ndarray) -> Tensor:
 
 def _check(path: Path, field: str, mean: Tensor, covariance: Tensor) -> None:
     width = mean.numel()
-    if not width or mean.ndim != 1 or tuple(covariance.shape) != (width, width):
+    if mean.ndim != 1 or not width or tuple(covariance.shape) != (width, width):
         raise UserError(
             f'{path}: the mean of {field} features is {tuple(mean.shape)}, the covariance {tuple(covariance.shape)}',
             'Fetch the file again, or make it again.',

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from vq.core import collectives
 from vq.core.config import plain
-from vq.core.errors import ConfigError, UserError
+from vq.core.errors import ConfigError, listing
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
+
+EXTRAS = {'TensorboardVisBackend': 'mm,tensorboard', 'WandbVisBackend': 'mm,wandb'}
 
 
 @contextlib.contextmanager
@@ -42,7 +44,8 @@ class BackendsCallback(Callback[TrainerLike]):
     """Sends every scalar of the journal and every picture to ``backends``: settings of mmengine's back ends by type,
     for example ``dict(type='TensorboardVisBackend')`` or ``dict(type='WandbVisBackend', init_kwargs=dict(project='vq'))``.
 
-    The run id Weights & Biases gave is stored in the checkpoint, so that a resumed run goes on in the same curve.
+    Back ends that are not installed are left out, with one line of the log. The run id Weights & Biases gave is stored in the
+    checkpoint, so that a resumed run goes on in the same curve.
     """
 
     phase = 'backends'
@@ -55,16 +58,25 @@ class BackendsCallback(Callback[TrainerLike]):
     def before_run(self) -> None:
         if not collectives.is_main():
             return
+        for settings, registry in self._installed():
+            backend = self._build(dict(settings), registry)
+            if backend is not None:
+                self.backends.append(backend)
+        if self.backends:
+            self.runner.journal.scalar_listeners.append(self._scalars)
+            self.runner.journal.picture_listeners.append(self._picture)
+
+    def _installed(self) -> list[tuple[dict[str, Any], Any]]:
+        """Settings with the registry that builds them. None of them without mmengine."""
         try:
             with hidden('transformers'):
                 from mmengine.registry import VISBACKENDS
                 from mmengine.visualization import vis_backend  # noqa: F401  registers the back ends
         except ImportError as error:
-            raise UserError('BackendsCallback needs mmengine', "Install it with pip install 'vq[mm]'.") from error
-        for settings in self.settings:
-            self.backends.append(self._build(dict(settings), VISBACKENDS))
-        self.runner.journal.scalar_listeners.append(self._scalars)
-        self.runner.journal.picture_listeners.append(self._picture)
+            kinds = listing(str(settings.get('type')) for settings in self.settings)
+            logger.warning("left out: the logging back ends %s need mmengine (%s); pip install 'vq[mm]'", kinds, error)
+            return []
+        return [(settings, VISBACKENDS) for settings in self.settings]
 
     def _build(self, settings: dict[str, Any], registry: Any) -> Any:
         kind = settings.get('type', '')
@@ -74,7 +86,14 @@ class BackendsCallback(Callback[TrainerLike]):
         try:
             backend = registry.build(settings)
             experiment = backend.experiment  # opens the files now, so that a missing package is said before training
-        except (KeyError, TypeError, ImportError) as error:
+        except ImportError as error:
+            reason = str(error).strip().splitlines()[-1]
+            extra = EXTRAS.get(kind, 'mm')
+            logger.warning(
+                "left out: the logging back end %s is not installed (%s); pip install 'vq[%s]'", kind, reason, extra
+            )
+            return None
+        except (KeyError, TypeError) as error:
             raise ConfigError(
                 f'callbacks: the logging back end {kind!r} cannot be started: {error}',
                 'See the extras tensorboard and wandb, and the settings of this mmengine back end.',

@@ -1,4 +1,4 @@
-"""The reconstructions of a pass in one file, which ADM's evaluator and ``tools/fid.py`` read."""
+"""The reconstructions of a pass in one file, which ADM's evaluator and ``vq.tools.fid`` read."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ class TokensCallback(Callback[TrainerLike]):
         costs, seconds = self._shards.checked.costs(), time.perf_counter() - self._started
         if costs.shards and collectives.is_main():
             logger.info(
-                'compared the SHA-256 of %d token shards (%.1f MB): %.2f s of processor time, %.1f %% of %.1f s so far',
+                'compared the SHA-256 of token shards: %d files, %.1f MB, %.2f s of processor time, %.1f %% of %.1f s so far',
                 costs.shards,
                 costs.size / 1e6,
                 costs.seconds,
