@@ -23,7 +23,7 @@ from vq.data.datasets.imagenet import ImageNetDataset
 from vq.io import checkpoints, history, pretrained, weights
 from vq.io.published import statistics
 from vq.metrics.features.reference import read_reference
-from vq.runners import journal
+from vq.runners import journal, resuming
 from vq.runners.journal import Journal
 
 NESTED = '[' * 100_000
@@ -131,6 +131,15 @@ def test_training_state_that_is_no_dict(checkpoint: Path) -> None:
     torch.save(torch.zeros(3), checkpoint / 'training.pt')
     reseal(checkpoint)
     refuse(lambda: checkpoints.load(checkpoint), 'training.pt', 'Tensor')
+
+
+@pytest.mark.parametrize('name', ['step', 'samples_seen', 'optimizers', 'callbacks'])
+@pytest.mark.parametrize('value', [None, 'odd', [1]])
+def test_training_state_without_a_part(name: str, value: Any) -> None:
+    state = {'step': 4, 'samples_seen': 16, 'optimizers': {}, 'callbacks': {}, 'scaler': None}
+    resuming.check_state(Path('iter_4'), state)
+    state[name] = value
+    refuse(lambda: resuming.check_state(Path('iter_4'), state), 'training.pt', name)
 
 
 @pytest.mark.parametrize('content', DAMAGE)

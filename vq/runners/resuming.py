@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from vq.core.errors import UserError, listing
 from vq.core.random import derive_seed, random_state, restore_random_state, seed_everything
 from vq.io.checkpoints import Checkpoint, model_state
 from vq.io.sharded import as_template
+from vq.io.tensorfile import damaged
 from vq.runners.averages import averages_of
 from vq.strategies.optimizer_state import restore_state, split_state
 
@@ -61,6 +63,7 @@ def restore(trainer: Trainer, resume: Resume) -> None:
     checkpoint = resume.checkpoint
     _load_weights(trainer, resume)
     state = checkpoint.training
+    check_state(resume.path, state)
     for name, optimizer in trainer.optimizers.items():
         if name not in state['optimizers']:
             raise UserError(
@@ -105,6 +108,13 @@ def restore(trainer: Trainer, resume: Resume) -> None:
         )
     if collectives.is_main():
         logger.info('resumed %s at step %d, %d samples seen', resume.path, trainer.step, trainer.samples_seen)
+
+
+def check_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise unless the training state of a checkpoint has the parts that ``training_state`` writes."""
+    for name, kind in {'step': int, 'samples_seen': int, 'optimizers': dict, 'callbacks': dict}.items():
+        if not isinstance(state.get(name), kind):
+            raise damaged(path / 'training.pt', f"its '{name}' is missing, or no {kind.__name__}")
 
 
 def _load_weights(trainer: Trainer, resume: Resume) -> None:
