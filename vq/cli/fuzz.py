@@ -1,4 +1,4 @@
-"""Damaged and hostile files, read as commands read them: ``python tools/fuzz.py [--seed N] [--seconds S]``."""
+"""Damaged and hostile files, read as commands read them: ``python -m vq.tools.fuzz [--seed N] [--seconds S]``."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ HOSTILE, REWRITTEN = 0.15, 0.25  # of the cases: whole files made to hurt; files
 
 EXAMPLES = """
 examples:
-  python tools/fuzz.py --seed 3 --seconds 600
-  python tools/fuzz.py --quick
-  python tools/fuzz.py --only images:17 --keep failures
+  python -m vq.tools.fuzz --seed 3 --seconds 600
+  python -m vq.tools.fuzz --quick
+  python -m vq.tools.fuzz --only images:17 --keep failures
 """
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
-        'tools/fuzz.py',
+        'vq.tools.fuzz',
         'Damage files in every way that disks, networks and attackers do, and read them as the commands do, each in a\n'
         'process of its own. No file may end in a traceback, hang, take more memory than the stated bound, run code, or\n'
         'be accepted with other content, unless its format has no checksum, which the table names.',

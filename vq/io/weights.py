@@ -85,7 +85,8 @@ def read_weights(name: str | Path | Run, weights: Weights = 'auto') -> tuple[dic
     if fetched is not None and source.sha256 != fetched[0]:
         raise tensorfile.Damaged(
             f'{file} has the SHA-256 {source.sha256:.12}, and {DIGESTS} recorded {fetched[0]:.12} on {fetched[1]}',
-            f'Fetch it again: tools/prepare_checkpoints.py NAME --force. If it was replaced on purpose, edit {DIGESTS}.',
+            'Fetch it again: python -m vq.tools.prepare_checkpoints NAME --force. If it was replaced on purpose, edit '
+            f'{DIGESTS}.',
         )
     if source.kind == 'safetensors':
         return tensorfile.read_tensors(file), source

@@ -1,1 +1,1 @@
-"""Parts of ``tools/fuzz.py``: the files that are damaged, the damage, and the process that reads them."""
+"""Parts of ``vq.tools.fuzz``: the files that are damaged, the damage, and the process that reads them."""
