@@ -227,12 +227,11 @@ def _lives(pid: Any, started: Any) -> bool:
     """Whether the process still runs. If its id was given to another process, the start time differs."""
     if type(pid) is not int or pid < 1:
         return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # the process of another user
-        pass
+    with contextlib.suppress(PermissionError):  # the process of another user
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
     now = _started(pid)
     return now is None or started is None or now == started
 

@@ -27,13 +27,15 @@ class PreemptionCallback(Callback[TrainerLike]):
     phase = 'preemption'
 
     SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+    FROM_TERMINAL = (signal.SIGINT, signal.SIGHUP)  # a shell ignores them for a job in the background, as nohup does
 
     def before_run(self) -> None:
         self.received: int | None = None
         self.hung_up = False
         self.previous: dict[int, Any] = {}
         if threading.current_thread() is threading.main_thread():
-            self.previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS}
+            ignored = {number for number in self.FROM_TERMINAL if signal.getsignal(number) is signal.SIG_IGN}
+            self.previous = {number: signal.signal(number, self._receive) for number in self.SIGNALS if number not in ignored}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
