@@ -23,9 +23,7 @@ def pixel_decoder(
     given: Given,
     *,
     ir_config: Annotated[str, 'config whose decoder, losses, data and runner are taken', config_of('ir')] = IR_CONFIG,
-    decoder: Annotated[
-        str | Part, 'vqgan (of ir_config), vqkd (ViT, 12 x 768), vqkd_large (32 x 1280), dict(type=...)'
-    ] = 'vqgan',
+    decoder: Annotated[str | Part, 'vqgan (of ir_config), vqkd (ViT), vqkd_large, or dict(type=...)'] = 'vqgan',
     patch: Annotated[int, 'patch size of a ViTDecoder in pixels: the side of a token'] = 16,
 ) -> Config:
     """A decoder for a frozen tokenizer. ``ir_config`` sets the image size. Pixels per token must match the tokenizer.

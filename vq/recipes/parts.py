@@ -30,9 +30,7 @@ def datasets(
     *,
     dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
     image_size: Annotated[int | None, 'image size in pixels; None: 32 for digits, 256 for others'] = None,
-    augmentation: Annotated[
-        str | None, 'none (centre crop), default, weak, strong, square; None: no transform; auto: None for digits, else strong'
-    ] = 'auto',
+    augmentation: Annotated[str | None, 'none (crop), default, weak, strong, square; auto: strong, digits: None'] = 'auto',
     data_root: Annotated[str | None, 'folder of the images; None: data/imagenet or data/images'] = None,
     classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
     backend: Annotated[Literal['pillow', 'cv2'], 'decoder of image files; cv2 is faster for JPEG and needs mmcv'] = 'pillow',
@@ -95,9 +93,7 @@ STRATEGIES = dict(auto='AutoStrategy', base='BaseStrategy', ddp='DDPStrategy', f
 def strategy(
     given: Given,
     *,
-    strategy: Annotated[
-        str, 'auto (one rank: base, several: ddp), base (one device), ddp, fsdp, xla, or a config of your own without .py'
-    ] = 'auto',
+    strategy: Annotated[str, 'auto (one rank: base, several: ddp), base, ddp, fsdp, xla, or a config without .py'] = 'auto',
     precision: Annotated[Literal['fp32', 'bf16', 'fp16'] | None, 'precision of forward passes; None: fp32'] = None,
     accumulate: Annotated[int | None, 'gradient accumulation: micro-batches per step; None: 1'] = None,
     device: Annotated[str | None, 'device of strategy base or auto: cpu, cuda:1, ...; None: the best available'] = None,
