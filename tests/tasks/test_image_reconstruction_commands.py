@@ -210,7 +210,7 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
     # another tokenizer in the place of the one it was trained on
     shutil.rmtree(runs / 'tokens')
     make_tokens(capsys, '--seed', '1')
-    assert 'belongs to another tokenizer' in said_by(capsys, test_command.main, 'made', *RUN, *weights, code=2)
+    assert 'was trained with another work_dirs/tokens' in said_by(capsys, test_command.main, 'made', *RUN, *weights, code=2)
     with pytest.raises(UserError, match='belongs to another tokenizer'):
         load('made')
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
