@@ -46,8 +46,6 @@ def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     ('line', 'reason'),
     [
         ('train 2>&1 | head -1', 'Broken pipe'),
-        ('train > >(exit 0) 2>&1; code=$?; sleep 0.1; exit $code', 'Broken pipe'),  # a dead tee
-        ('train 2>&-', 'closed'),
         ('train >&- 2>&-', 'closed'),
         ('train > /dev/full 2>&1', 'No space left'),
     ],
@@ -73,7 +71,7 @@ def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_command_whose_result_is_lost_fails(tmp_path: Path) -> None:
-    command = f'{sys.executable} -m vq.config configs/digits/vq_ema.py'
+    command = f'{sys.executable} -m vq.config --list digits'
     assert shell(tmp_path, f'{command} > /dev/full').returncode == 1
     read_by_head = shell(tmp_path, f'{command} | head -1')
     assert read_by_head.returncode == 0 and 'Traceback' not in read_by_head.stderr

@@ -210,8 +210,8 @@ def test_a_decoder_from_its_tokenizer_to_its_figures(folder: Path, capsys: Any) 
     # another tokenizer in the place of the one it was trained on
     shutil.rmtree(runs / 'tokens')
     make_tokens(capsys, '--seed', '1')
-    assert 'was trained with another work_dirs/tokens' in said_by(capsys, test_command.main, 'made', *RUN, *weights, code=2)
-    with pytest.raises(UserError, match='belongs to another tokenizer'):
+    assert 'belongs to another tokenizer' in said_by(capsys, test_command.main, 'made', *RUN, *weights, code=2)
+    with pytest.raises(UserError, match='was trained with another work_dirs/tokens'):
         load('made')
     shutil.rmtree(runs / 'resumed' / 'checkpoints' / 'iter_8')
     assert 'was trained with another' in said_by(capsys, train.main, 'resumed', *RUN, '--auto-resume', code=2)
