@@ -94,9 +94,8 @@ class DDPStrategy(BaseStrategy):
         if error is not None and peers.is_loss(error):
             store = distributed.distributed_c10d._get_default_store() if distributed.is_initialized() else None
             lost = peers.explain(error, number('RANK', 0), ranks(), self.timeout, store)
-        if (
-            self._pending is not None and lost is None
-        ):  # else the group would be taken down below a reduction that is under way
+        # the group must not be destroyed while a reduction is in flight
+        if self._pending is not None and lost is None:
             with contextlib.suppress(RuntimeError):  # after a failure the others may never answer
                 self._pending[0].wait(datetime.timedelta(seconds=LAST_ANSWER))
         self._pending = None
