@@ -83,7 +83,7 @@ class Codes:
         """The power of two (n,) by which each of the features (n, C) is multiplied after the centre was subtracted."""
         largest = torch.linalg.vector_norm(features, float('inf'), dim=1, dtype=torch.float32)
         if self.centre is not None:
-            largest = largest + self.centre.abs().amax()
+            largest = largest + self.centre.abs().amax(dim=0)  # without dim, torch_xla 2.9 reduces nothing
         own = torch.ceil(torch.log2(largest.clamp_min(TINY)))  # (n,)
         if self.cosine:
             wanted, plain = -own, torch.zeros_like(own)
