@@ -25,7 +25,7 @@ def hint(kind: str, path: str) -> str:
     return (
         f'The type of this part was changed ({" or ".join(sorted(earlier))} before), and the settings of that one stay. '
         f"Replace it whole: {name}=dict(_delete_=True, type='{_short(kind)}', ...) in a config file, "
-        f"'.{path}:dict(type=\"{_short(kind)}\", ...)' on the command line."
+        f'\'.{path}:dict(type="{_short(kind)}", ...)\' on the command line.'
     )
 
 
