@@ -18,9 +18,9 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 
 EXAMPLES = """
 examples:
-  vq sample gen
-  vq sample gen --classes 3 7 --guidance 2 --overwrite
-  vq sample gen digits/ar.py tokenizer_run=digits features_run=ic --num-samples 180 --sweep guidance=1:2:0.5
+  vq sample digits_ar
+  vq sample digits_ar --classes 3 7 --guidance 2 --overwrite
+  vq sample digits_ar digits/ar.py tokenizer_run=digits features_run=digits_ic --num-samples 180 --sweep guidance=1:2:0.5
 
 Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and resumes after a stop.
 A sweep samples one image per image of the validation split, of its class, and measures them by the config's FeatureMetric.
@@ -92,7 +92,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
-    say_next_of('sample', options.load_model_from[-1], options.work_dir)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
 
 
