@@ -28,8 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_config(parser, optional='default: that of the run')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     arguments.add_weights(parser, required=True)
-    parser.add_argument('--output', default='work_dirs/inference', metavar='DIR')
-    parser.add_argument('--device', default='auto')
+    parser.add_argument(
+        '--output', default='work_dirs/inference', metavar='DIR', help='where to write (default: work_dirs/inference)'
+    )
+    parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps (default: auto)')
     return parser
 
 
