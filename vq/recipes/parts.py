@@ -38,8 +38,8 @@ def datasets(
 ) -> Config:
     """The training split with augmentation, and the validation split with centre crops."""
     if dataset not in ('digits', 'folder', 'imagenet'):
-        settings = dict(image_size=image_size, augmentation=augmentation, data_root=data_root, classes=classes)
-        settings |= dict(held_out=held_out, backend=backend)
+        settings: dict[str, Any] = dict(image_size=image_size, augmentation=augmentation, data_root=data_root)
+        settings |= dict(classes=classes, held_out=held_out, backend=backend)
         unset = dict(image_size=None, augmentation='auto', data_root=None)
         return given.load_with_all(f'{dataset}.py', **{k: v for k, v in settings.items() if k not in unset or v != unset[k]})
     size = image_size or (32 if dataset == 'digits' else 256)
@@ -68,7 +68,7 @@ def data(
 ) -> Config:
     """Datasets and data loaders."""
     workers = (0 if dataset == 'digits' else 4) if num_workers is None else num_workers
-    loading = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total)
+    loading: dict[str, Any] = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total)
     loading |= dict(bad_images=bad_images, bad_image_cap=bad_images_limit)
     training = dict(dataloader=dict(batch_size=batch_size, **loading))
     validation = dict(dataloader=dict(batch_size=val_batch_size or batch_size, **loading))
