@@ -9,6 +9,8 @@ from pathlib import Path
 from vq.core.errors import ConfigError, listing
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
+SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
+OF_SPLITS = {folder: split for split, folders in SPLITS.items() for folder in folders}
 SYSTEM_FOLDERS = ('__MACOSX',)  # what an archive of macOS unpacks beside the images: no images, and no class
 
 
