@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import json
-import logging
 import shlex
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vq.cli import data_report
 from vq.cli.next_steps import say_next
@@ -40,17 +39,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    from vq.assembly import logs
     from vq.data.survey.survey import survey
+    from vq.runners.progress import ProgressBar
 
     if not 0 <= options.held_out < 1:
         raise UserError(f'--held-out is {options.held_out:g}', 'It is a fraction of the images, from 0 to below 1.')
     workers = environment.usable_cores() if options.workers is None else options.workers
-    bar: list[Any] = []
-    try:
-        found = survey(options.folder, options.held_out, workers, lambda count: _progress(count, bar))
-    finally:
-        for one in bar:
-            one.stop()
+    logs.start()
+    with contextlib.ExitStack() as bar:
+        found = survey(
+            options.folder,
+            options.held_out,
+            workers,
+            lambda count: bar.enter_context(ProgressBar('reading', count, 'images')).advance,
+        )
     picture = work_folder(options.work_dir, found.root) / 'sheet.png'
     write_sheet(found, picture)
     data_report.show(found, picture)
@@ -58,21 +61,12 @@ def run(options: argparse.Namespace) -> int:
         from vq.io import atomic
 
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(options.json, json.dumps(found.plain(), indent=1, ensure_ascii=False).encode())
+        atomic.write_bytes(
+            options.json, json.dumps(found.plain(), indent=1, ensure_ascii=False).encode(errors='backslashreplace')
+        )
         print(f'written: {options.json}')
     say_next(*next_lines(found))
     return 0
-
-
-def _progress(count: int, bar: list[Any]) -> Callable[[int], None]:
-    """A bar on a terminal, lines in a log."""
-    from vq.runners.progress import ProgressBar
-
-    logging.getLogger('vq').setLevel(logging.INFO)
-    bar.append(ProgressBar('reading', count, 'images'))
-    bar[0].start()
-    advance: Callable[[int], None] = bar[0].advance
-    return advance
 
 
 def work_folder(work_dir: Path, root: Path) -> Path:

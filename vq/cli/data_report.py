@@ -38,11 +38,11 @@ def show(found: Survey, picture: Path) -> None:
     for text in warnings(found):
         paragraph(f'warning: {text}')
     print()
-    print(f'sample sheet: {picture}')
+    print(f'sample sheet: {clean(str(picture))}')
 
 
 def paragraph(text: str) -> None:
-    print(textwrap.fill(text, WIDTH, subsequent_indent='  ', break_long_words=False, break_on_hyphens=False))
+    print(textwrap.fill(clean(text), WIDTH, subsequent_indent='  ', break_long_words=False, break_on_hyphens=False))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], words: int = 1) -> None:
@@ -56,8 +56,13 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     for place, name in enumerate(columns):
         made.add_column(name, justify='left' if place < words else 'right', overflow='fold')
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(clean(str(cell))) for cell in row))
     Console(width=WIDTH, highlight=False).print(made)
+
+
+def clean(text: str) -> str:
+    """Names of files may hold anything: what would steer a terminal is shown as an escape."""
+    return ''.join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def number(count: int, one: str, many: str = '') -> str:
@@ -90,8 +95,10 @@ def sizes(found: Survey) -> None:
     shapes = ', '.join(f'{count} {name}' for name, count in found.shapes().items() if count)
     paragraph(f'width x height from {smallest[0]} x {smallest[1]} to {largest[0]} x {largest[1]}; {shapes}')
     fewer = int((found.short_sides < found.image_size).sum())
-    text = f'image_size={found.image_size} fits: half of the images or more have at least {found.image_size} pixels'
-    paragraph(text + (f'; {number(fewer, "smaller image")} will be enlarged' if fewer else ''))
+    fits = 2 * fewer <= len(good)
+    text = f'image_size={found.image_size} fits' if fits else f'image_size={found.image_size} is the smallest usual one'
+    many = f'{len(good) - fewer:,} of {len(good):,} images have at least {found.image_size} pixels'
+    paragraph(f'{text}: {many}' + (f', {fewer:,} will be enlarged' if fewer else ''))
 
 
 def kinds(found: Survey) -> None:
