@@ -36,8 +36,8 @@ def warn_of_memory(config: PyConfig, trainer: Trainer) -> None:
     except UserError as error:
         logger.info('the memory of a step is not estimated: %s', error.message)
         return
-    needed, free = found and found.total, free_bytes(trainer)
-    if found is None or found.images is None or needed is None or free is None or needed <= free:
+    needed, free = None if found is None else found.total, free_bytes(trainer)
+    if found is None or needed is None or free is None or needed <= free:
         return
     logger.warning(
         'a step needs about %.1f GiB of memory and %.1f GiB are free: the system may kill the process. %s; '

@@ -40,11 +40,13 @@ class Survey:
 
     @property
     def good(self) -> np.ndarray:
-        return self.sizes[:, 0] > 0
+        which: np.ndarray = self.sizes[:, 0] > 0
+        return which
 
     @property
     def short_sides(self) -> np.ndarray:
-        return self.sizes[self.good].min(axis=1)
+        sides: np.ndarray = self.sizes[self.good].min(axis=1)
+        return sides
 
     @property
     def image_size(self) -> int:
