@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.messy import make
 from tests.runners.support import assert_same, everything, logged, train, write_config
 from vq.data.datasets.digits import DigitsDataset
+from vq.data.held_out import place_of
 from vq.interfaces import Callback, Metric
 from vq.metrics.image import PSNRMetric
 from vq.registries import VQCallbackRegistry, VQMetricRegistry
@@ -181,6 +183,38 @@ def test_doubts_about_sizes_and_batches_are_warned_of(tmp_path: Path, capsys: py
     assert 'training images have image_size 32 and validation images 16' in error
     said = 'a step takes 1500 images and the training set has 1437, so that a step repeats images'
     assert error.index(said) < error.index('preflight passed')
+
+
+FLAT = [
+    '.trainer.dataset:dict(type="FolderDataset", root="photos", held_out=0.3, transform=dict(type="strong", image_size=32))',
+    '.validator.dataset:dict(type="FolderDataset", root="photos", held_out=0.3, split="val", '
+    'transform=dict(type="none", image_size=32))',
+    '.trainer.dataloader.bad_images::skip',
+    '.validator.dataloader.bad_images::skip',
+]
+
+
+def test_a_messy_folder_without_splits_is_trained_on_and_validated(tmp_path: Path) -> None:
+    messy = make(tmp_path / 'photos', images=24)
+    folder = run(tmp_path, *FLAT, '.trainer.dataloader.batch_size:4')
+    text = (folder / 'log.txt').read_text()
+    held = sum(place_of(name) < 3000 for name in (*messy.good, *messy.bad))
+    total = len(messy.good) + len(messy.bad)
+    assert f'{total - held} of its {total} images are to train on' in text
+    assert f'{held} of its {total} images are held out for validation' in text
+    assert 'skipped bad image' in text
+
+
+def test_a_validation_set_without_a_good_image_ends_before_the_first_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    messy = make(tmp_path / 'photos', images=12, broken=False)
+    for name in messy.good:
+        if place_of(name) < 3000:
+            (messy.folder / name).write_bytes(b'')
+    folder = run(tmp_path, *FLAT, '.trainer.dataloader.batch_size:4', code=1)
+    assert not (folder / 'log.jsonl').exists() or not logged(folder)
+    assert 'images of photos, split validation, can be read' in capsys.readouterr().err
 
 
 def test_a_model_of_classes_needs_them_and_extra_ones_are_said(caplog: pytest.LogCaptureFixture) -> None:

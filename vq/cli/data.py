@@ -11,6 +11,8 @@ from typing import NamedTuple
 from vq.cli import arguments
 from vq.cli.errors import command
 
+ONLY_PRINTS = True
+
 EXAMPLES = """
 examples:
   vq data check photos                           everything about the folder photos, and how to train on it

@@ -127,7 +127,7 @@ def next_lines(found: Survey) -> list[str]:
     from vq.data.held_out import share_for
 
     if found.listing.faults:
-        return [f'vq data check {shlex.quote(str(found.given))}   (after the files that training refuses were moved)']
+        return [f'vq data check {shlex.quote(str(found.given))}']
     pairs = [f'data_root={as_value(found.root)}']
     if found.layout.kind != 'split folders':
         share = found.share

@@ -31,7 +31,7 @@ def show(found: Survey, picture: Path) -> None:
     sizes(found)
     kinds(found)
     files('cannot be read', found.bad)
-    files('training refuses the folder until they are moved', found.listing.faults)
+    files('training refuses the folder with', found.listing.faults)
     others(found)
     duplicates(found)
     split(found)
@@ -171,6 +171,9 @@ def warnings(found: Survey) -> list[str]:
             f'LEAKAGE: {images} equal images lie in more than one split, so that figures of validation are too good. Delete '
             'the duplicates before training.'
         )
+    if found.listing.faults:
+        moved = number(len(found.listing.faults), 'entry', 'entries')
+        said.append(f'training refuses the folder: move {moved} out of it, and check again')
     if found.bad:
         limit = needed_limit(found)
         more = '' if limit is None else f'; more than bad_images_limit={BAD_LIMIT:g} allows'

@@ -11,7 +11,10 @@ from vq.core.errors import ConfigError, listing, nearest
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
 SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
 OF_SPLITS = {folder: split for split, folders in SPLITS.items() for folder in folders}
-SYSTEM_FOLDERS = ('__MACOSX',)  # what an archive of macOS unpacks beside the images: no images, and no class
+SYSTEM_FOLDERS = {  # neither images nor classes
+    '__MACOSX': 'an archive of macOS leaves it beside the images',
+    'work_dirs': 'runs, whose pictures are no data; start commands in another folder',
+}
 
 
 def find_images(root: Path, below: str = '') -> list[str]:

@@ -71,7 +71,7 @@ def list_files(root: Path) -> Listing:
 def _is_folder(entry: os.DirEntry[str], name: str, found: Listing) -> bool:
     """Whether to go into this entry; any other is noted."""
     if entry.name in SYSTEM_FOLDERS:
-        found.ignore(f'{entry.name}: an archive of macOS', name)
+        found.ignore(f'{entry.name}: {SYSTEM_FOLDERS[entry.name]}', name)
     elif entry.name.startswith('.'):
         found.ignore('hidden: the name begins with a dot', name)
     elif _holds(entry, os.DirEntry.is_dir):
