@@ -46,7 +46,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         'names', nargs='+', metavar='NAME', help='a run, a checkpoint folder, a converted file, or a published tokenizer'
     )
-    parser.add_argument('--output', default=None, metavar='FILE', help='the page (default: report.html in the folder of the run)')
+    parser.add_argument(
+        '--output', default=None, metavar='FILE', help='the page (default: report.html in the folder of the run)'
+    )
     parser.add_argument('--images', type=int, default=24, metavar='N', help='images to show, at most (24)')
     parser.add_argument(
         '--weights',
