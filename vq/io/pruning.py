@@ -1,7 +1,7 @@
 """Which checkpoints of finished runs can go, and deleting them. The loops over ``iter_*`` in published scripts did this.
 
-Never deleted: anything of a run that trains; the latest complete checkpoint; a checkpoint that another run was trained on, such
-as the tokenizer of a generator; a checkpoint that is not complete, since it may be one that a user still wants to repair.
+Never deleted: anything of a run that trains; the latest complete checkpoint; a checkpoint that another run was trained on,
+such as the tokenizer of a generator; a checkpoint that is not complete, since a user may still want to repair it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def plan(run: RunSummary, keep: Keep, needed: Needed) -> Plan:
         return Plan(run, skipped='it has no checkpoint' if not known else 'it has one checkpoint')
     kept: dict[str, str] = {}
     newest = history.latest(run.folder / 'checkpoints')
-    for step, path in known[len(known) - keep.last :] if keep.last else []:
+    for _, path in known[len(known) - keep.last :] if keep.last else []:
         kept[path.name] = f'among the last {keep.last}'
     for number in keep.every:
         kept |= {path.name: f'every {number}' for step, path in known if step % number == 0}

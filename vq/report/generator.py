@@ -175,8 +175,8 @@ def completions(facts: GeneratorFacts, page: Page) -> None:
         'completions',
         f'Completions of half {facts.noun}',
         f'The generator is given the class, if it knows classes, and the first half of the tokens of a held-out {one}. It '
-        f'keeps the given tokens (checked: all {found.tokens_kept:,}) and draws the others. Pixels at the seam can differ from '
-        f'the original, since the decoder uses the tokens of both sides.{right}',
+        f'keeps the given tokens (checked: all {found.tokens_kept:,}) and draws the others. Pixels at the seam can differ '
+        f'from the original, since the decoder uses the tokens of both sides.{right}',
         [stacks([one, 'given', 'completed', 'once more'], columns)],
     )
 
