@@ -18,6 +18,7 @@ from vq.core.errors import UserError
 if TYPE_CHECKING:
     from vq.io.runs import Run
     from vq.report.facts import Facts
+    from vq.report.opening import Asked
 
 logger = logging.getLogger('vq')
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.report.of_run import place_of, report
 
     logs.start()
-    asked = read_options(options)
+    asked = read_options(options, options.classifier)
     last = None
     for name in names:
         found = report(name, asked)
@@ -100,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_options(options: argparse.Namespace):  # type: ignore[no-untyped-def]
+def read_options(options: argparse.Namespace, classifier: str | None) -> Asked:
+    """What the commands of pages ask of a report."""
     import torch
 
     from vq.io.runs import RUNS
@@ -113,7 +115,7 @@ def read_options(options: argparse.Namespace):  # type: ignore[no-untyped-def]
         images=options.images,
         weights=options.weights,
         device=device,
-        classifier=options.classifier,
+        classifier=classifier,
         trust=options.trust,
         work_dir=options.work_dir or RUNS,
         seed=options.seed,

@@ -60,7 +60,7 @@ def gather(opened: Opened) -> GeneratorFacts:
         journal=opened.origin.journal,
         drawn=drawn,
         real=real,
-        how=f'A {type(loaded.generator).__name__} draws tokens, and the decoder of its tokenizer makes pixels of them. '
+        how=f'The generator ({type(loaded.generator).__name__}) draws tokens, and the decoder of its tokenizer makes pixels. '
         f'{in_words(loaded)}',
         neighbours=None
         if learned is None or not len(tokens)
