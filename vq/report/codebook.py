@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vq.core.environment import dry_run
 from vq.report import baseline
 from vq.report.baseline import PatchKMeans
 from vq.report.facts import Pixels
@@ -71,5 +72,7 @@ def fit_baseline(images: Pixels, codes: int, tokens: int, seed: int) -> tuple[Pa
         few = f'{there:,} patches of training images are few for {codes:,} codes'
         return None, few if there < PER_CODE * codes else f'{codes:,} codes of patches of {patch} x {patch} would take hours'
     images = images[: max(1, -(-used // tokens))]
+    if dry_run():
+        return baseline.fit(images, codes, patch, seed, iterations=2), ''
     steps = int(min(ITERATIONS, max(LEAST, WORK / (per_patch * len(images) * tokens))))
     return baseline.fit(images, codes, patch, seed, iterations=steps), ''

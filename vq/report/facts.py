@@ -63,11 +63,12 @@ class TokenizerFacts:
     train_images: int
     parameters: int
     image_size: int
-    bits: float  # per token
+    bits: float  # per token, the mean over codebooks
     tokens: int  # of an image
     seconds: float | None  # of the training
     decoded: Pixels | None = None  # (K, p, p, 3): the middle of a map that consists of one code, decoded
     shown_codes: Sequence[int] = ()  # the codes in ``code_pictures`` and ``decoded``; () means all
+    codebooks: int = 1  # in each cell
     noun: str = 'images'  # what the images are
     chosen: str = ''  # how ``samples`` were chosen, as a sentence
     where: str = ''  # the machine, for the card of the training time: ', on the CPU'

@@ -44,6 +44,7 @@ def gather(opened: Opened) -> TokenizerFacts:
         tokens=tokens,
         seconds=seconds_of_training(opened.origin.training),
         chosen='At the last checkpoint.',
+        codebooks=1 if isinstance(sizes, int) else len(sizes),
     )
     some = held_out if held_out is not None else train
     if some is None:
@@ -86,13 +87,12 @@ def baseline_for(opened: Opened, train: Images | None, tokens: int, sizes: Sizes
     """k-means with the same tokens and codes. None, and a line on the page, if there is none to compare with."""
     if opened.model.continuous or not opened.model.model.can_decode:
         return None
-    codes = sizes if isinstance(sizes, int) else sizes[0]
-    if not isinstance(sizes, int) and len(set(sizes)) > 1:
-        kmeans, why = None, f'the codebooks have several sizes: {list(sizes)}'
-    elif train is None:
+    codes = math.prod([sizes] if isinstance(sizes, int) else sizes)  # of several codebooks: as many as combinations
+    if train is None:
         kmeans, why = None, 'it is fitted to the training images'
     else:
-        kmeans, why = codebook.fit_baseline(train.pixels, codes, tokens, opened.asked.seed)
+        cells = tokens if isinstance(sizes, int) else tokens // len(sizes)
+        kmeans, why = codebook.fit_baseline(train.pixels, codes, cells, opened.asked.seed)
     if kmeans is None:
         opened.leave_out('k-means on raw patches', why)
     else:

@@ -104,9 +104,12 @@ def comparison(facts: TokenizerFacts, page: Page) -> None:
     if facts.codes:
         words += 'A code counts as used if any image of the split has it. '
     if baseline is not None:
+        rate = 'the same number of codes, the same number of tokens per image'
+        if facts.codebooks > 1:
+            rate = f'the same cells, as many codes as the {facts.codebooks} codebooks of a cell have combinations'
         words = (
-            'k-means on raw pixel patches has the same number of codes, the same number of tokens per image and the same '
-            f'training images. It is computed for this report and measured by the same code. {words}'
+            f'k-means on raw pixel patches has {rate} and the same training images. It is computed for this report and '
+            f'measured by the same code. {words}'
         )
     if facts.classifier is not None:
         words += (
@@ -154,7 +157,7 @@ def reconstructions(facts: TokenizerFacts, page: Page) -> None:
     rows = ['input']
     rows += [] if made is None else ['reconstruction', 'error, 4 fold']
     rows += [] if coarse is None else ['k-means']
-    last = 'The last row shows k-means on raw patches, with the same number of tokens and codes.' if coarse is not None else ''
+    last = 'The last row shows k-means on raw patches, with the same number of bits.' if coarse is not None else ''
     page.section(
         'reconstructions',
         f'Reconstructions of held-out {facts.noun}' if made is not None else f'Held-out {facts.noun}',
@@ -168,6 +171,7 @@ def maps(facts: TokenizerFacts, page: Page) -> None:
     if found is None or found.tokens is None:
         return
     shown = one_of_each(found.categories)
+    several = f', with the maps of {facts.codebooks} codebooks side by side' if facts.codebooks > 1 else ': one code per cell'
     html = ''.join(
         f'<div class="map">{picture(found.images[index], f"{found.categories[index] or found.ids[index]}: input")}'
         f'{token_picture(found.tokens[index], found.categories[index] or found.ids[index])}</div>'
@@ -176,8 +180,8 @@ def maps(facts: TokenizerFacts, page: Page) -> None:
     page.section(
         'tokens',
         'Token maps',
-        'The output of the tokenizer: one number per cell. A code has the same colour everywhere; similar codes do not have '
-        'similar colours.',
+        f'The output of the tokenizer{several}. A code has the same colour everywhere; similar codes do not have similar '
+        'colours.',
         [f'<div class="maps">{html}</div>'],
     )
 
