@@ -35,8 +35,8 @@ def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture(scope='session')
 def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory with dry runs on digits: tokenizers ``tok`` and ``kl``, a generator ``gen`` of the tokens of ``tok``, a
-    classifier ``ic``. ``tok`` and ``ic`` are validated."""
+    """A working directory with dry runs on digits: tokenizers ``tok`` and ``kl``, a generator ``gen`` on ``tok``,
+    a classifier ``ic``. ``tok`` and ``ic`` are validated."""
     from vq.cli.train import main as train_here
     from vq.cli.val import main as validate
 

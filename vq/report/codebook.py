@@ -73,6 +73,6 @@ def fit_baseline(images: Pixels, codes: int, tokens: int, seed: int) -> tuple[Pa
         return None, few if there < PER_CODE * codes else f'{codes:,} codes of patches of {patch} x {patch} would take hours'
     images = images[: max(1, -(-used // tokens))]
     if dry_run():
-        return baseline.fit(images, codes, patch, seed, iterations=2), ''
+        return baseline.fit(images[: max(96, PER_CODE * codes // tokens)], codes, patch, seed, iterations=2), ''
     steps = int(min(ITERATIONS, max(LEAST, WORK / (per_patch * len(images) * tokens))))
     return baseline.fit(images, codes, patch, seed, iterations=steps), ''
