@@ -90,8 +90,8 @@ def summary(folder: Path, root: Path) -> RunSummary:
     latest = history.latest(folder / 'checkpoints') if places else None
     config = config_of(folder, latest)
     evaluations, last = read_journal(folder / LOG)
-    for step, place in places:
-        evaluations.setdefault(step, metrics_of(place))
+    for number, place in places:
+        evaluations.setdefault(number, metrics_of(place))
     step = max([*([history.step_of(latest)] if latest else []), *([last] if last is not None else [])], default=None)
     iters = length_of(config)
     size, changed = measure(folder)
