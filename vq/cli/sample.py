@@ -10,6 +10,7 @@ from typing import Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -17,10 +18,9 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --load-model-from work_dirs/digits_ar
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --classes 3 7 --guidance 2 --load-model-from work_dirs/digits_ar
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --num-samples 180 --sweep guidance=1:3:0.5 temperature=0.8,1 \\
-      --load-model-from work_dirs/digits_ar
+  vq sample gen
+  vq sample gen --classes 3 7 --guidance 2 --overwrite
+  vq sample gen digits/ar.py tokenizer_run=digits features_run=ic --num-samples 180 --sweep guidance=1:2:0.5
 
 Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and resumes after a stop.
 A sweep samples one image per image of the validation split, of its class, and measures them by the config's FeatureMetric.
@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.sample', 'Sample images from a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
-    arguments.add_weights(parser, required=True)
+    arguments.add_weights(parser, own=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N')
     parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='classes, in turn (default: all)')
     parser.add_argument('--batch-size', type=int, default=None, metavar='B', help="(default: the validator's)")
@@ -59,11 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep(argv, options)
     from vq.assembly import building
     from vq.assembly.against_run import tell_differences
-    from vq.assembly.compose import compose, config_of
+    from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.sampler import ImageSampler
 
+    options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
@@ -91,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
+    say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
 
 
