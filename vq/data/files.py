@@ -6,9 +6,15 @@ import collections
 import os
 from pathlib import Path
 
-from vq.core.errors import ConfigError, listing
+from vq.core.errors import ConfigError, listing, nearest
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
+SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
+OF_SPLITS = {folder: split for split, folders in SPLITS.items() for folder in folders}
+SYSTEM_FOLDERS = {  # neither images nor classes
+    '__MACOSX': 'an archive of macOS leaves it beside the images',
+    'work_dirs': 'runs, whose pictures are no data; start commands in another folder',
+}
 
 
 def find_images(root: Path, below: str = '') -> list[str]:
@@ -22,8 +28,9 @@ def find_images(root: Path, below: str = '') -> list[str]:
     folder = root / below
     if not folder.is_dir():
         raise ConfigError(
-            f'the dataset folder {folder} {"is not a folder" if folder.exists() else "does not exist"}',
-            'Set its root to the folder that holds the images (relative to where the command is started).',
+            f'the dataset folder {folder} {"is not a folder" if folder.exists() else "does not exist"}{_alike(root)}',
+            'Give the folder that holds the images, relative to where the command is started: data_root=FOLDER (root of the '
+            'dataset).',
         )
     try:
         _walk(str(folder), below, (), found, others)
@@ -46,6 +53,13 @@ def find_images(root: Path, below: str = '') -> list[str]:
     return found
 
 
+def _alike(root: Path) -> str:
+    """The folder of a similar name, for a root that does not exist."""
+    if root.exists() or not root.parent.is_dir():
+        return ''
+    return nearest(str(root), (str(entry) for entry in root.parent.iterdir() if entry.is_dir()))
+
+
 def _walk(
     folder: str, prefix: str, above: tuple[tuple[int, int], ...], found: list[str], others: collections.Counter[str]
 ) -> None:
@@ -56,7 +70,7 @@ def _walk(
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f'{prefix}/{entry.name}' if prefix else entry.name
-            if entry.name.startswith('.'):
+            if is_hidden(entry.name):
                 others['hidden'] += 1
             elif entry.is_dir():
                 others['folder'] += 1
@@ -71,11 +85,16 @@ def _walk(
                 others[os.path.splitext(entry.name)[1] or 'no suffix'] += 1
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to the operating system by its name."""
+    return name.startswith('.') or name in SYSTEM_FOLDERS
+
+
 def folders_in(folder: Path) -> list[str]:
-    """Names of the folders directly in ``folder`` that do not begin with a dot, sorted."""
+    """Names of the folders directly in ``folder``, without hidden ones, sorted."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith('.') and entry.is_dir())
+    return sorted(entry.name for entry in folder.iterdir() if not is_hidden(entry.name) and entry.is_dir())
 
 
 def what_is_in(folder: Path) -> str:
