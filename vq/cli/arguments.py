@@ -99,7 +99,7 @@ def add_run(target: argparse.ArgumentParser, config_optional: bool = False) -> N
     """NAME, CONFIG and the options of every run."""
     target.add_argument('name', metavar='NAME', type=run_names.checked, help='name of the run: its folder below work_dirs')
     add_config(target, 'default: that of the run' if config_optional else '')
-    target.add_argument('--seed', type=int, default=3407)
+    target.add_argument('--seed', type=int, default=3407, help='seed of all randomness (default: 3407)')
     target.add_argument('--autocast', action='store_true', help='forward passes in bf16 (precision=bf16 of the strategy)')
     target.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
 
