@@ -19,7 +19,7 @@ from typing import Any
 
 from vq.core.errors import ConfigError, listing
 
-HINT = 'If you trust the author of the run: vq.load(..., trust=True), or --trust on the command line.'
+HINT = 'If you trust the author of the run: trust=True, as in vq.load(..., trust=True), or --trust on the command line.'
 
 _noted: ContextVar[list[tuple[tuple[str, ...], str]] | None] = ContextVar('vq_noted', default=None)
 _granted: ContextVar[bool] = ContextVar('vq_trust', default=False)
