@@ -39,8 +39,9 @@ GENERATOR = '''
 from vq.recipes import digits_generator
 
 custom_imports = MODULES
-_small = dict(dim=16, depth=1, heads=2, num_classes=0, guidance=None, iters=4, schedule=dict(type='ConstantSchedule'), save_every=2)
-_base_ = [digits_generator(_kwargs_, **_small, evaluate=4, pictures_every=4)]
+_small = dict(dim=16, depth=1, heads=2, num_classes=0, guidance=None)
+_short = dict(iters=4, schedule=dict(type='ConstantSchedule'), save_every=2, evaluate=4, pictures_every=4)
+_base_ = [digits_generator(_kwargs_, **_small, **_short)]
 trainer = dict(dataset=dict(source=dict(_delete_=True, type='SquaresDataset', count=48)))
 validator = dict(dataset=dict(_delete_=True, type='SquaresDataset', split='validation', count=24))
 '''
