@@ -39,7 +39,7 @@ GENERATOR = '''
 from vq.recipes import digits_generator
 
 custom_imports = MODULES
-_small = dict(dim=16, depth=1, heads=2, num_classes=0, guidance=None)
+_small = dict(dim=16, depth=1, heads=2, num_classes=0, guidance=dict(type='ConstantGuidance', scale=1.0))
 _short = dict(iters=4, schedule=dict(type='ConstantSchedule'), save_every=2, evaluate=4, pictures_every=4)
 _base_ = [digits_generator(_kwargs_, **_small, **_short)]
 trainer = dict(dataset=dict(source=dict(_delete_=True, type='SquaresDataset', count=48)))
