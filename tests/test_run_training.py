@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import signal
@@ -146,3 +147,10 @@ def test_errors_name_arguments_in_place_of_flags(text: str, expected: str) -> No
     with pytest.raises(UserError) as caught, in_words_of_python():
         raise UserError('it is wrong', text)
     assert caught.value.hint == expected
+
+
+def test_a_run_of_somebody_else_needs_trust(here: Path) -> None:
+    (here / 'stranger.json').write_text(json.dumps({'custom_imports': ['a_module_of_nobody']}))
+    with pytest.raises(UserError, match=r'stranger\.json names modules .*: a_module_of_nobody') as caught:
+        vq.run_training('stranger.json', name='other')
+    assert caught.value.hint == 'If you trust the author of the run: trust=True.'

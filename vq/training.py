@@ -23,6 +23,7 @@ from typing import Any
 
 from vq.core import environment, run_names
 from vq.core.errors import UserError
+from vq.core.trust import Untrusted
 
 FLAG = re.compile(r'--([a-z]+(?:-[a-z]+)*)')
 SWITCHES = ('auto_resume', 'overwrite', 'change', 'trust', 'autocast')
@@ -169,6 +170,8 @@ def in_words_of_python() -> Iterator[None]:
         yield
     except UserError as error:
         message, hint = (FLAG.sub(_argument, text) for text in (error.message, error.hint))
+        if isinstance(error, Untrusted):
+            hint = 'If you trust the author of the run: trust=True.'
         if (message, hint) == (error.message, error.hint):
             raise
         error.message, error.hint = message, hint
