@@ -11,9 +11,11 @@ from vq.core import environment, run_names
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.fid imagenet
-  auto_torchrun -m vq.fid imagenet --train --override .dataloader.batch_size:1024
-  auto_torchrun -m vq.fid folder --config-options data_root::photos image_size:256
+  vq fid digits
+  vq fid imagenet --train .dataloader.batch_size=1024
+  vq fid folder data_root=photos image_size=256
+
+FID of images that are there: auto_torchrun -m vq.tools.fid REFERENCE IMAGES.
 """
 
 
@@ -25,12 +27,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('dataset', metavar='DATASET', help='digits, imagenet, folder, or a dataset config of your own')
     parser.add_argument('--train', action='store_true', help='the training split, without augmentation')
     parser.add_argument('--features', action='store_true', help='also fp16 features and logits of every image')
-    parser.add_argument('--config-options', action=arguments.DictAction, help='options of the dataset, e.g. image_size:256')
+    parser.add_argument('--config-options', action=arguments.DictAction, help='options of the dataset, e.g. image_size=256')
     parser.add_argument(
-        '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .dataloader.batch_size:1024'
+        '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .dataloader.batch_size=1024'
     )
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
-    parser.add_argument('--seed', type=int, default=3407)
+    parser.add_argument('--seed', type=int, default=3407, help='seed of all randomness (default: 3407)')
     arguments.add_trust(parser)
     return parser
 

@@ -9,19 +9,29 @@ from pathlib import Path
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
 logger = logging.getLogger('vq')
 
+EXAMPLES = """
+examples:
+  vq reconstruct work_dirs/digits_ar_sample/samples/000000.png --load-model-from digits
+  vq reconstruct digits/vq_ema.py work_dirs/digits_ar_sample/samples/*.png --load-model-from digits --output pictures
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.inference', 'Write input | reconstruction, token map and tokens (or latent) of each image.')
+    parser.epilog = EXAMPLES
     arguments.add_config(parser, optional='default: that of the run')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     arguments.add_weights(parser, required=True)
-    parser.add_argument('--output', default='work_dirs/inference', metavar='DIR')
-    parser.add_argument('--device', default='auto')
+    parser.add_argument(
+        '--output', default='work_dirs/inference', metavar='DIR', help='where to write (default: work_dirs/inference)'
+    )
+    parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps (default: auto)')
     return parser
 
 
@@ -95,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'{name[0]}: {said}, in {folder}/{name[1]}_*')
     if failed:
         raise UserError(f'{failed} of {len(options.images)} images could not be read (named above)', 'Check these files.')
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('reconstruct', options.load_model_from[-1])
     return 0
 
 

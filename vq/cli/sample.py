@@ -10,6 +10,7 @@ from typing import Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -17,10 +18,9 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --load-model-from work_dirs/digits_ar
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --classes 3 7 --guidance 2 --load-model-from work_dirs/digits_ar
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --num-samples 180 --sweep guidance=1:3:0.5 temperature=0.8,1 \\
-      --load-model-from work_dirs/digits_ar
+  vq sample digits_ar
+  vq sample digits_ar --classes 3 7 --guidance 2 --overwrite
+  vq sample digits_ar digits/ar.py tokenizer_run=digits features_run=digits_ic --num-samples 180 --sweep guidance=1:2:0.5
 
 Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and resumes after a stop.
 A sweep samples one image per image of the validation split, of its class, and measures them by the config's FeatureMetric.
@@ -31,16 +31,20 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.sample', 'Sample images from a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
-    arguments.add_weights(parser, required=True)
-    parser.add_argument('--num-samples', type=int, default=64, metavar='N')
+    arguments.add_weights(parser, own=True)
+    parser.add_argument('--num-samples', type=int, default=64, metavar='N', help='images to draw (default: 64)')
     parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='classes, in turn (default: all)')
-    parser.add_argument('--batch-size', type=int, default=None, metavar='B', help="(default: the validator's)")
+    parser.add_argument(
+        '--batch-size', type=int, default=None, metavar='B', help="images drawn at once (default: the validator's)"
+    )
     parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file in the format of ADM')
     parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1: no guidance')
-    parser.add_argument('--temperature', type=float, default=None)
-    parser.add_argument('--top-k', type=int, default=None)
-    parser.add_argument('--top-p', type=float, default=None)
-    parser.add_argument('--min-p', type=float, default=None)
+    parser.add_argument('--temperature', type=float, default=None, metavar='T', help='divides logits (default: of the config)')
+    parser.add_argument('--top-k', type=int, default=None, metavar='K', help='only the K most probable tokens')
+    parser.add_argument('--top-p', type=float, default=None, metavar='P', help='only the most probable tokens whose sum is P')
+    parser.add_argument(
+        '--min-p', type=float, default=None, metavar='P', help='only tokens of at least P times the largest probability'
+    )
     parser.add_argument('--greedy', action='store_true', help='always take the most probable token')
     parser.add_argument('--overwrite', action='store_true', help='delete earlier samples of this name')
     parser.add_argument(
@@ -59,11 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep(argv, options)
     from vq.assembly import building
     from vq.assembly.against_run import tell_differences
-    from vq.assembly.compose import compose, config_of
+    from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.sampler import ImageSampler
 
+    options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
@@ -91,6 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
 
 

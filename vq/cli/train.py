@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from vq.cli import arguments
 from vq.cli.errors import command, leave, say
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 from vq.launch import failures
@@ -23,10 +24,15 @@ OUTLIVES_OUTPUT = True  # the product of a training is the run
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.train digits configs/digits/vq_ema.py
-  auto_torchrun -m vq.train digits configs/digits/vq_ema.py --auto-resume
-  auto_torchrun --max-restarts 3 -m vq.train digits configs/digits/vq_ema.py
-  auto_torchrun -m vq.train long configs/digits/vq_ema.py --override .trainer.iters:2000 .trainer.strategy.accumulate:2
+  vq train digits digits/vq_ema.py
+  vq train digits --auto-resume                         go on, or end at once if the run is done
+  vq train narrow digits/vq_ema.py codebook_size=128 .trainer.dataloader.batch_size=32
+  vq --max-restarts 3 train safe digits/vq_ema.py       start again after a crash
+  vq train digits_ar digits/ar.py tokenizer_run=digits  a generator on the tokens of the first run
+  vq train digits_line digits/ar.py tokenizer_run=digits rope=line    one that vq export accepts
+  vq train digits_ic ic/digits.py                       a classifier, whose features measure samples
+
+KEY=VALUE is an option of the config, .PATH=VALUE a value of the composed config.
 """
 
 
@@ -58,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('train', trainer.work_dir, options.work_dir)
     return 0
 
 

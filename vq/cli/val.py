@@ -10,6 +10,7 @@ from typing import Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError, listing
 
@@ -17,9 +18,10 @@ logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.val digits configs/digits/vq_ema.py                            every checkpoint of the run
-  auto_torchrun -m vq.val digits configs/digits/vq_ema.py --load-from 'iter_{2..7}00' these
-  auto_torchrun -m vq.val digits configs/digits/vq_ema.py --load-model-from work_dirs/other
+  vq val digits                                         every checkpoint of the run
+  vq val digits --load-from 'iter_{4..7}00'             these
+  vq val digits --again .validator.dataloader.batch_size=100
+  vq val other digits/vq_ema.py --load-model-from digits
 """
 
 
@@ -84,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         validator.close()
     if building.is_first_process():
         results.print_table(found)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('val', [options.name, *options.load_model_from][-1], options.work_dir)
     return 0
 
 
