@@ -1,11 +1,14 @@
-"""vq: image tokenizers, and generators of their tokens. ``vq.load('NAME')`` loads a trained model."""
+"""vq: image tokenizers, and generators of their tokens.
+
+``vq.load('NAME')`` loads a trained model, ``vq.run_training(config, name='NAME')`` trains one.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 __version__ = '0.1.0'
-__all__ = ['__version__', 'load']
+__all__ = ['__version__', 'load', 'run_training']
 
 
 def __getattr__(name: str) -> Any:
@@ -14,4 +17,12 @@ def __getattr__(name: str) -> Any:
         from vq.loading import load
 
         return load
+    if name == 'run_training':
+        from vq.training import run_training
+
+        return run_training
     raise AttributeError(f"module 'vq' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

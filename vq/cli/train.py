@@ -56,6 +56,22 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options, parent = arguments.parse(make_parser(), argv), os.getppid()
     environment.prepare()
+    trainer = train(options, argv)
+    if trainer.stop_requested:
+        why = 'stopped by a signal' if os.getppid() == parent else 'stopped, because the launcher of this rank has gone,'
+        message = f'{why} after step {trainer.step} of {trainer.iters}'
+        hint = 'Go on with the same command and --auto-resume.'
+        leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
+        say(message, hint)
+        return 1
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('train', trainer.work_dir, options.work_dir)
+    return 0
+
+
+def train(options: argparse.Namespace, argv: Sequence[str] | None, called: str = '') -> Trainer:
+    """The training that ``options`` describe; returns its runner after the last step. ``called``: the call in place of the
+    command line, for the records of the run."""
     from vq.assembly import building, logs
     from vq.assembly.compose import compose
     from vq.assembly.free_memory import warn_of_memory
@@ -92,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not starts_over:
                 claim()
         trainer, context = building.open_runner('vq.train', argv, options, config, folder, 'trainer', Trainer, 'Trainer')
-        context.preflight = True
+        context.preflight, context.command = True, called or context.command
         if building.is_first_process() and starts_over:
             context.begin = claim  # a config or weights that do not fit must not cost the earlier run
         if building.is_first_process():
@@ -101,16 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
         trainer.run()
-    if trainer.stop_requested:
-        why = 'stopped by a signal' if os.getppid() == parent else 'stopped, because the launcher of this rank has gone,'
-        message = f'{why} after step {trainer.step} of {trainer.iters}'
-        hint = 'Go on with the same command and --auto-resume.'
-        leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
-        say(message, hint)
-        return 1
-    if argv is None:  # typed by somebody, not called by another program
-        say_next_of('train', folder, options.work_dir)
-    return 0
+    return trainer
 
 
 def config_to_resume(options: argparse.Namespace) -> str:

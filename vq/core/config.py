@@ -12,6 +12,7 @@ Differences, with reasons:
 - an option that no file reads is an error, with the nearest name that was read;
 - paths resolve relative to the file, to the working directory and to the packaged ``configs``;
 - modules, functions and classes of a file without ``_export_`` stay in the file;
+- lists of ``custom_imports`` add up, because a config needs the modules of its bases, too;
 - ``_delete_`` and ``_override_`` work at any position in a dict, and are removed from composed configs;
 - overrides are parsed paths, not ``exec``; parents must exist;
 - dumping takes a millisecond and keeps ``inf`` and ``nan``;
@@ -32,7 +33,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
-from vq.core import composed, config_json, type_changes
+from vq.core import composed, config_json, trust, type_changes
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, nearest
 from vq.core.options import COMMAND_LINE, Namespace, Options, Record
@@ -122,8 +123,11 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
         record = Record(str(file), origins=dict.fromkeys(options, COMMAND_LINE))
         path = resolve_config(file)
         _check_options(path, options)
-        config = cls._compose(path, Options(options, record))
+        with trust.noting() as noted:
+            config = cls._compose(path, Options(options, record))
         config.settle()
+        if noted:  # modules of runs that the config opens
+            config['custom_imports'] = trust.with_noted(config.get('custom_imports', []), noted)
         record.judge()
         return config, record
 
@@ -231,6 +235,8 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                     type_changes.note(present, value)
                 if name == 'callbacks' and isinstance(present, list) and isinstance(value, Mapping):
                     present = self.data[name] = _named_parts(present)  # a list becomes named parts, to merge by name
+                if name == 'custom_imports' and isinstance(present, list) and isinstance(value, list):
+                    value = [*present, *(module for module in value if module not in present)]
                 if isinstance(present, PyConfig) and isinstance(value, Mapping):
                     present.update(_keeping_steps(present, value) if name == 'optimizers' else value)
                 else:

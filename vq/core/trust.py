@@ -3,6 +3,7 @@
 The user's own input is trusted: config files named on the command line, and the modules in their ``custom_imports``. The
 files of a run folder are data. Only two things in the folder can be executed: the modules that its config names in
 ``custom_imports``, and a ``config.py`` that has more than literals. Both need ``vq.load(..., trust=True)`` or ``--trust``.
+A config that opens a run (``tokenizer_run``) needs neither for modules that it names itself.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from typing import Any
 
 from vq.core.errors import ConfigError, listing
 
-HINT = 'If you trust the author of the run: vq.load(..., trust=True), or --trust on the command line.'
+HINT = 'If you trust the author of the run: trust=True, as in vq.load(..., trust=True), or --trust on the command line.'
 
+_noted: ContextVar[list[tuple[tuple[str, ...], str]] | None] = ContextVar('vq_noted', default=None)
 _granted: ContextVar[bool] = ContextVar('vq_trust', default=False)
 
 
@@ -64,6 +66,38 @@ def trusted_modules(modules: Any, where: str) -> tuple[str, ...]:
     return names
 
 
+def noted_modules(modules: Any, where: str) -> tuple[str, ...]:
+    """``custom_imports`` of a run that a config opens, for the config to import.
+
+    While ``noting`` they are noted, and () is returned: whether they need trust is known when the config is complete, because
+    the config can name them itself. Nothing is imported before that.
+    """
+    noted = _noted.get()
+    if noted is None:
+        return trusted_modules(modules, where)
+    noted.append((module_names(modules, where), where))
+    return ()
+
+
+@contextmanager
+def noting() -> Iterator[list[tuple[tuple[str, ...], str]]]:
+    """Collect (modules, where they are named) of the runs that a config opens."""
+    noted: list[tuple[tuple[str, ...], str]] = []
+    token = _noted.set(noted)
+    try:
+        yield noted
+    finally:
+        _noted.reset(token)
+
+
+def with_noted(own: Any, noted: Iterable[tuple[tuple[str, ...], str]]) -> list[str]:
+    """The user's ``own`` modules, then those of runs. A run's module that the user does not name himself needs trust."""
+    found = [*module_names(own, 'the config')]
+    for modules, where in noted:
+        found += trusted_modules([name for name in modules if name not in found], where)
+    return found
+
+
 def import_modules(modules: Iterable[str]) -> None:
     """Import modules that register parts, with the working directory on ``sys.path``."""
     for module in modules:
@@ -73,7 +107,8 @@ def import_modules(modules: Iterable[str]) -> None:
             importlib.import_module(module)
         except ImportError as error:
             raise ConfigError(
-                f"custom_imports: '{module}' cannot be imported: {error}", 'Run from the folder that holds it, or install it.'
+                f"custom_imports: '{module}' cannot be imported: {error}",
+                'Run from the folder that holds it, or name that folder: PYTHONPATH=FOLDER before the command; or install it.',
             ) from error
         except ConfigError:
             raise

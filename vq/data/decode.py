@@ -90,6 +90,15 @@ def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_
     return _upright(pixels, orientation_of(image))
 
 
+def pixels_of(image: Image.Image, name: str = '<image>') -> np.ndarray:
+    """An opened Pillow image to (H, W, 3) uint8 RGB, as ``decode_image`` does it with a file. Do not write to the array."""
+    if image.width * image.height > PIXEL_LIMIT:
+        raise BadImage(name, f'has {image.width} x {image.height} pixels, over the limit of {PIXEL_LIMIT}')
+    if getattr(image, 'format', None) != 'MPO' and getattr(image, 'is_animated', False):
+        raise BadImage(name, 'holds more than one frame (animated or several pages)')
+    return _upright(_with_pillow(image, name), _orientation(image))
+
+
 def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:
     """Read only the header, and check it before memory for the pixels is allocated."""
     try:
@@ -148,7 +157,7 @@ def _check_chunks(data: bytes, path: str) -> str:
     return ''
 
 
-def _with_pillow(image: ImageFile.ImageFile, path: str) -> np.ndarray:
+def _with_pillow(image: Image.Image, path: str) -> np.ndarray:
     try:
         image.load()
         if image.mode[0] in 'IF':
@@ -163,14 +172,18 @@ def _with_pillow(image: ImageFile.ImageFile, path: str) -> np.ndarray:
 
 
 def _deep_grey(image: Image.Image, path: str) -> np.ndarray:
-    """16 bits to 8: round(v / 257), which takes 65535 to 255. (H, W) -> (H, W, 3)."""
+    """16 bits to 8, which takes 65535 to 255. (H, W) -> (H, W, 3)."""
     if image.mode == 'F':
         raise BadImage(path, 'has floating-point pixels of unknown range')
     values = np.asarray(image)
     if values.min() < 0 or values.max() > 65535:
         raise BadImage(path, f'has values from {values.min()} to {values.max()}, beyond 16 bits')
-    grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: no ties
-    return np.repeat(grey[:, :, None], 3, axis=2)
+    return np.repeat(to_8_bits(values)[:, :, None], 3, axis=2)
+
+
+def to_8_bits(values: np.ndarray) -> np.ndarray:
+    """Whole numbers from 0 to 65535 -> uint8, by round(v / 257)."""
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd: no ties
 
 
 def _with_opencv(data: bytes, image: ImageFile.ImageFile) -> np.ndarray | None:

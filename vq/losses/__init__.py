@@ -1,1 +1,5 @@
 """Named loss terms."""
+
+from vq.core.lazy import parts
+
+__getattr__, __dir__ = parts(__name__)

@@ -77,12 +77,14 @@ def frozen_tokenizer(
 
 
 def _of_run(name: str) -> tuple[Config, str]:
-    """Config and weights of a run. Its code is not executed; its custom_imports need trust."""
+    """Config and weights of a run. Its code is not executed; its custom_imports need trust, unless the user names them."""
+    from vq.core import trust
     from vq.io import runs
 
     try:
         run = runs.find(name)
-        config = {**run.config, 'custom_imports': run.custom_imports}
+        imports = trust.noted_modules(run.config.get('custom_imports', []), f"the run '{name}'")
+        config = {**run.config, 'custom_imports': imports}
         if run.checkpoint is None and run.spec.tokens is not None:  # a converted file has no metrics
             config['validator'] = {**config['validator'], 'metrics': dict(codebook=dict(type='CodebookMetric'))}
         return config, str(run.weights)

@@ -1,1 +1,5 @@
 """The transformers of generators."""
+
+from vq.core.lazy import parts
+
+__getattr__, __dir__ = parts(__name__)

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from numbers import Integral
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from vq.core.errors import UserError
-from vq.core.records import SampleRequest, to_float, to_uint8
+from vq.core.errors import UserError, listing, nearest
+from vq.core.records import SampleRequest, to_uint8
+from vq.data.inputs import Form, Images, Intake, ValueRange, check_form, give, take_tokens
 from vq.interfaces import Generator, Pretrained, Tokenizer
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.tasks.sequence_modeling.task import SequenceModeling, first_half
 
+TOKENS = 2**15  # drawn at once, unless ``batch_size`` is given: 128 images of 256 tokens
+
+Classes: TypeAlias = int | str | Sequence[int | str] | None
+
 
 class LoadedGenerator:
-    """A generator and its tokenizer on one device, in eval mode. Sampler and guidance default to those of the config."""
+    """A generator and its tokenizer on one device, in eval mode. Sampler and guidance default to those of the config.
 
-    def __init__(self, task: SequenceModeling, device: torch.device, source: str) -> None:
+    Methods that make images take ``to``: 'tensor' (uint8 (B, 3, H, W)), 'numpy' (uint8 (B, H, W, 3)) or 'pil' (a list).
+    """
+
+    def __init__(
+        self, task: SequenceModeling, device: torch.device, source: str, intake: Intake, class_names: Sequence[str] = ()
+    ) -> None:
         self.task = task.to(device).eval()
-        self.device, self.source = device, source
+        self.device, self.source, self.intake, self.class_names = device, source, intake, tuple(class_names)
 
     @property
     def generator(self) -> Generator:
@@ -35,7 +47,7 @@ class LoadedGenerator:
     @torch.no_grad()
     def sample_tokens(
         self,
-        classes: int | Sequence[int] | None = None,
+        classes: Classes = None,
         count: int | None = None,
         guidance: float | None = None,
         seed: int = 3407,
@@ -44,66 +56,115 @@ class LoadedGenerator:
         **settings: float,
     ) -> Tensor:
         """Tokens int64 (B, *token_shape); see ``sample``. Where ``keep`` (*token_shape) is set: from ``given``."""
+        if given is not None:
+            given = take_tokens(given, self.tokenizer.codebook_size, self.generator.token_shape).to(self.device)
         labels = self._labels(classes, count if given is None else len(given))
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
+        if rows < 1 or (count is not None and count < 1):
+            raise UserError(f'{rows if count is None else count} images are requested', 'Draw 1 or more.')
         category = None if labels is None else torch.tensor(labels, device=self.device)
         kept = None if keep is None else keep.to(self.device)
-        request = SampleRequest(list(range(rows)), seed, category, None if given is None else given.to(self.device), kept)
         sampler, scale = self.task.sampler, self.task.guidance
         if settings:
             sampler = VQSamplerRegistry.build({'type': 'Multinomial', **settings}, 'sample')
         if guidance is not None:
             scale = VQGuidanceRegistry.build({'type': 'ConstantGuidance', 'scale': guidance}, 'sample')
-        return self.generator.generate(request, sampler, scale)
+        at_once, drawn = self.intake.batch_size or max(1, TOKENS // math.prod(self.generator.token_shape)), []
+        for start in range(0, rows, at_once):
+            part = slice(start, min(start + at_once, rows))
+            request = SampleRequest(
+                [*range(part.start, part.stop)],
+                seed,
+                None if category is None else category[part],
+                None if given is None else given[part],
+                kept,
+            )
+            drawn.append(self.generator.generate(request, sampler, scale))
+        return torch.cat(drawn)
 
     def sample(
         self,
-        classes: int | Sequence[int] | None = None,
+        classes: Classes = None,
         count: int | None = None,
         guidance: float | None = None,
         seed: int = 3407,
+        to: Form = 'tensor',
         **settings: float,
-    ) -> Tensor:
-        """New images uint8 (B, 3, H, W): ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``.
+    ) -> Any:
+        """New images: ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``.
 
-        Without ``classes``, all classes of the generator are taken in turn. Further settings (temperature, top_k, top_p,
-        min_p) replace the sampler of the config. The random numbers of image i depend on the seed and i alone.
+        Classes are numbers or, where the run knows them, names. Without ``classes``, all classes of the generator are taken in
+        turn. Further settings (temperature, top_k, top_p, min_p) replace the sampler of the config. The random numbers of
+        image i depend on the seed and i alone.
         """
-        return self.detokenize(self.sample_tokens(classes, count, guidance, seed, None, None, **settings))
+        check_form(to)
+        return self.detokenize(self.sample_tokens(classes, count, guidance, seed, None, None, **settings), to)
 
     def complete(
-        self, images: Tensor, classes: int | Sequence[int] | None = None, keep: Tensor | None = None, **how: Any
-    ) -> Tensor:
-        """Images uint8 or float (B, 3, H, W), redrawn except in the cells of ``keep`` (*token_shape), or of the first half.
+        self,
+        images: Images,
+        classes: Classes = None,
+        keep: Tensor | None = None,
+        value_range: ValueRange | None = None,
+        to: Form = 'tensor',
+        **how: Any,
+    ) -> Any:
+        """Images, redrawn except in the cells of ``keep`` (*token_shape), or of the first half.
 
         The tokens of kept cells do not change. Their pixels can change next to redrawn cells, because the decoder's receptive
         field covers more than one cell.
         """
+        check_form(to)
         with torch.no_grad():
-            given = self.tokenizer.tokenize(to_float(images.to(self.device)) if images.dtype == torch.uint8 else images)
+            batches = self.intake.batches(images, self.device, value_range)
+            given = torch.cat([self.tokenizer.tokenize(batch) for batch in batches])
         held = first_half(self.generator.token_shape, self.device) if keep is None else keep
-        return self.detokenize(self.sample_tokens(classes, None, given=given, keep=held, **how))
+        return self.detokenize(self.sample_tokens(classes, None, given=given, keep=held, **how), to)
 
     @torch.no_grad()
-    def detokenize(self, tokens: Tensor) -> Tensor:
-        """Tokens -> images uint8 (B, 3, H, W)."""
+    def detokenize(self, tokens: Any, to: Form = 'tensor') -> Any:
+        """Tokens -> images."""
+        check_form(to)
         if not self.tokenizer.can_decode:
             raise UserError(
                 f'{type(self.tokenizer).__name__} makes no pixels', 'Train a decoder for it: see docs/reconstruction.md.'
             )
-        return to_uint8(self.tokenizer.detokenize(tokens.to(self.device)))
+        found = take_tokens(tokens, self.tokenizer.codebook_size, self.generator.token_shape)
+        parts = torch.split(found, self.intake.rows(*self.intake.image_size))
+        return give(torch.cat([to_uint8(self.tokenizer.detokenize(part.to(self.device))) for part in parts]), to)
 
-    def _labels(self, classes: int | Sequence[int] | None, count: int | None) -> list[int] | None:
+    def _labels(self, classes: Classes, count: int | None) -> list[int] | None:
+        known = self.generator.classes
+        if classes is None:
+            chosen: list[int] = list(range(known))
+        else:
+            several = [classes] if isinstance(classes, Integral | str) else list(classes)  # type: ignore[arg-type]
+            chosen = [self._label(one) for one in several]  # type: ignore[arg-type]
+        return [chosen[place % len(chosen)] for place in range(count or len(chosen))] if chosen else ([] if known else None)
+
+    def _label(self, wanted: int | str) -> int:
+        """The number of a class that is given by number or name."""
         known = self.generator.classes
         if not known:
-            return None
-        chosen = [classes] if isinstance(classes, int) else list(range(known)) if classes is None else list(classes)
-        return [chosen[place % len(chosen)] for place in range(count or len(chosen))] if chosen else []
+            raise UserError(f'class {wanted!r} is requested of a generator without classes', 'Leave classes out.')
+        if isinstance(wanted, str):
+            if wanted not in self.class_names:
+                there = f'It knows {listing(self.class_names)}.' if self.class_names else 'The run has no names of classes.'
+                raise UserError(
+                    f"the generator has no class '{wanted}'{nearest(wanted, self.class_names)}",
+                    f'{there} Numbers 0 to {known - 1} are taken, too.',
+                )
+            return self.class_names.index(wanted)
+        if not 0 <= int(wanted) < known:
+            raise UserError(f'class {wanted} is requested, and the generator has {known}', f'They are 0 to {known - 1}.')
+        return int(wanted)
 
     def __repr__(self) -> str:
         known = f'{self.generator.classes} classes' if self.generator.classes else 'unconditional'
+        height, width = self.intake.image_size
         return (
-            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.token_shape} tokens, on {self.device})'
+            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.token_shape} tokens, '
+            f'images of {height} x {width}, on {self.device})'
         )
 
 
@@ -114,7 +175,7 @@ def frozen_parts(module: nn.Module, run: Run) -> list[Pretrained]:
     return parts
 
 
-def load_generator(run: Run, weights: Weights, device: str | torch.device) -> LoadedGenerator:
+def load_generator(run: Run, weights: Weights, device: str | torch.device, intake: Intake) -> LoadedGenerator:
     """The generator of a run, with its tokenizer. The tokenizer is read from the files that the config names."""
     if 'generator' not in run.model:
         raise UserError(f'{run.weights} holds no generator', 'Give the run of a generator.')
@@ -122,4 +183,5 @@ def load_generator(run: Run, weights: Weights, device: str | torch.device) -> Lo
     for part in frozen_parts(task, run):
         part.load_pretrained()
     load_model_from(task, [run], weights=weights)
-    return LoadedGenerator(task, torch.device(device), str(run.weights))
+    names = getattr(run.spec, 'categories', None) or run.spec.trained_on.get('names') or ()
+    return LoadedGenerator(task, torch.device(device), str(run.weights), intake, names)
