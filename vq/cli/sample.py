@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vq.cli.sweep import sweep
 
         return sweep(argv, options)
-    from vq.assembly import building
+    from vq.assembly import building, telling
     from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
@@ -88,9 +88,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell_differences(options, config, context)
     building.load_weights(sampler.model, options.load_model_from, options.weights, context)
     sampler.description = {**how, **describe(sampler.model)}
+    told_of = telling.Passing('drawing', sampler, options.load_model_from, context)
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
+        told_of.end({'images': measured['folder']})
     return 0
 
 

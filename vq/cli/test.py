@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment
 from vq.core.errors import UserError
-
-logger = logging.getLogger('vq')
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -35,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
-    from vq.assembly import building
+    from vq.assembly import building, telling
     from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
@@ -61,6 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(validator.callbacks, ReconstructionsCallback())
     if options.samples:
         add(validator.callbacks, SamplesCallback())
+    told_of, places = (
+        telling.Passing('testing', validator, options.load_model_from, context),
+        {'results': folder / 'results.json'},
+    )
     try:
         validator.setup()
         measured = validator.evaluate()
@@ -69,9 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             writer = TokenWriter(validator.model, validator.dataset, validator.dataloader, validator.strategy)
             writer.limit = options.num_samples
             writer.bind(context)
-            logger.info('tokens: %s', writer.evaluate()['folder'])
+            places['tokens'] = Path(writer.evaluate()['folder'])
     finally:
         validator.close()
     if building.is_first_process():
         results.print_table({options.name: record})
+        told_of.end(places)
     return 0

@@ -50,9 +50,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options, parent = arguments.parse(make_parser(), argv), os.getppid()
     environment.prepare()
-    from vq.assembly import building, logs
+    from vq.assembly import building, free_memory, logs, telling
     from vq.assembly.compose import compose
-    from vq.assembly.free_memory import warn_of_memory
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import beginnings, restarts
     from vq.io import run_lock
@@ -90,7 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if building.is_first_process() and starts_over:
             context.begin = claim  # a config or weights that do not fit must not cost the earlier run
         if building.is_first_process():
-            warn_of_memory(config, trainer)
+            told_of = telling.Training(trainer, str(free_memory.estimate(config, trainer)))
+            context.announce = told_of.begin
         strict = loads_strictly(trainer)
         building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
@@ -102,6 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
+    if building.is_first_process():
+        told_of.end()
     return 0
 
 

@@ -50,7 +50,10 @@ def columns(stream: TextIO, otherwise: int = 80) -> int:
 
 
 def block(title: str, rows: Mapping[str, str], width: int) -> str:
-    """A title and indented rows of a name and a text, wrapped at ``width`` columns. Empty rows are left out."""
+    """A title and indented rows of a name and a text, wrapped at ``width`` columns. Empty rows are left out.
+
+    A command, made by ``unbroken``, stays on one line.
+    """
     kept = {name: text for name, text in rows.items() if text}
     indent = 2 + max(map(len, kept), default=0) + 2
     lines = [title]
@@ -63,7 +66,11 @@ def block(title: str, rows: Mapping[str, str], width: int) -> str:
             break_long_words=False,
             break_on_hyphens=False,
         )
-    return '\n'.join(lines)
+    return '\n'.join(lines).replace('\xa0', ' ')
+
+
+def unbroken(text: str) -> str:
+    return text.replace(' ', '\xa0')  # textwrap breaks at ASCII blanks only
 
 
 class LastingStream:

@@ -16,13 +16,15 @@ import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console, Group
+from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 logger = logging.getLogger('vq')
 
 LONGEST_BAR, SHORTEST_BAR = 40, 5  # columns
+FULL, EMPTY = '━', '─'
+PLAIN = str.maketrans({FULL: '#', EMPTY: '-'})  # for a terminal without these characters
 
 
 def row(width: int, what: str, done: int, total: int, said: str = '', rate: str = '', left: float | None = None) -> str:
@@ -38,7 +40,7 @@ def row(width: int, what: str, done: int, total: int, said: str = '', rate: str 
     if bar < SHORTEST_BAR or 'what' not in parts:
         return ' '.join(parts.values())[: max(width - 1, 0)]
     filled = bar * min(done, total) // max(total, 1)
-    parts['what'] += ' ' + '━' * filled + '─' * (bar - filled)
+    parts['what'] += ' ' + FULL * filled + EMPTY * (bar - filled)
     return ' '.join(parts.values())
 
 
@@ -76,10 +78,10 @@ class _Display:
     def draw(self) -> None:
         if self.live is not None:
             width = self.live.console.width
-            rows = [Text(bar.row(width), no_wrap=True, overflow='crop', end='') for bar in self.bars]
-            for text in rows:
-                text.highlight_regex('━+', 'cyan')
-            self.live.update(Group(*rows), refresh=True)
+            text = '\n'.join(bar.row(width) for bar in self.bars)
+            rows = Text(text if self.live.console.encoding.startswith('utf') else text.translate(PLAIN), no_wrap=True)
+            rows.highlight_regex(f'{FULL}+', 'cyan')
+            self.live.update(rows, refresh=True)
 
 
 _display = _Display()
