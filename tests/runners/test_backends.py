@@ -200,7 +200,14 @@ def test_a_wandb_that_cannot_start_ends_the_command_before_the_first_step(
 ) -> None:
     wandb.refuses = True
     said = said_by(
-        capsys, train.main, *RUN, '--config-options', 'iters:4', '--override', '.trainer.callbacks.backends.wandb::mine', code=2
+        capsys,
+        train.main,
+        *RUN,
+        '--config-options',
+        'iters:4',
+        '--override',
+        '.trainer.callbacks.backends.wandb::mine',
+        code=2,
     )
     assert 'Weights & Biases cannot be started: api_key not configured' in said and 'WANDB_MODE=offline' in said
     assert not (here / 'work_dirs/run/checkpoints').exists()
