@@ -63,7 +63,7 @@ def names(config: PyConfig) -> list[str]:
 
 # defaults, names, order
 
-DEFAULTS = ['log', 'progress', 'git', 'preemption', 'checkpoint']
+DEFAULTS = ['log', 'backends', 'progress', 'git', 'preemption', 'checkpoint']
 
 
 def test_a_trainer_that_says_nothing_has_the_defaults(make: Compose) -> None:
@@ -81,7 +81,7 @@ def test_what_a_config_says_is_merged_over_the_defaults_and_sorted_by_phase(make
         )"""
     )
     assert names(config) == [
-        *('second', 'first', 'early', 'ema', 'log', 'progress'),
+        *('second', 'first', 'early', 'ema', 'log', 'backends', 'progress'),
         *('preemption', 'mine', 'git', 'unknown', 'evaluate', 'checkpoint'),
     ]  # within a phase as written; what is switched off has none
     callbacks = config.trainer.callbacks
@@ -97,7 +97,7 @@ def test_the_tiny_form_is_merged_by_name(make: Compose) -> None:
     assert full.trainer.callbacks.log.interval == 50 and 'mine' not in full.trainer.callbacks
     assert tiny.trainer.callbacks.log.interval == 2 and tiny.trainer.callbacks.ema is None
     assert [callback.type for callback in tiny.trainer.callbacks] == [
-        *('LogCallback', 'ProgressCallback', 'GitCallback', 'CodebookAlarmCallback'),
+        *('LogCallback', 'BackendsCallback', 'ProgressCallback', 'GitCallback', 'CodebookAlarmCallback'),
         *('PreemptionCallback', 'OfATestCallback', 'CheckpointCallback'),
     ]
 
@@ -134,7 +134,7 @@ def test_overrides_count_in_the_final_order_also_behind_one_that_adds(make: Comp
 
 def test_a_whole_set_by_override_is_merged_over_the_defaults_too_and_a_list_is_not(make: Compose) -> None:
     some = make('', overrides={'.trainer.callbacks': dict(ema=dict(type='EMACallback'), git=None)})
-    assert names(some) == ['ema', 'log', 'progress', 'preemption', 'git', 'checkpoint']
+    assert names(some) == ['ema', 'log', 'backends', 'progress', 'preemption', 'git', 'checkpoint']
     assert make('', overrides={'.trainer.callbacks': [dict(type='EMACallback')]}).trainer.callbacks == [
         {'type': 'EMACallback'}
     ]
@@ -206,7 +206,7 @@ def test_a_users_file_changes_named_parts_as_it_changed_the_list(make: Compose, 
     """
     parts = "log=dict(type='LogCallback'), checkpoint=dict(type='CheckpointCallback')"
     named = make(f'callbacks=dict({parts})', text)
-    assert names(named) == ['early_of_a_test', 'log', 'progress', 'git', 'preemption', 'of_a_test', 'checkpoint']
+    assert names(named) == ['early_of_a_test', 'log', 'backends', 'progress', 'git', 'preemption', 'of_a_test', 'checkpoint']
     assert named.trainer.callbacks.log.interval == named.trainer.callbacks.checkpoint.interval == 5
     listed = make("callbacks=[dict(type='LogCallback'), dict(type='CheckpointCallback')]", text)
     assert [(part.type, part.get('interval')) for part in listed.trainer.callbacks] == [

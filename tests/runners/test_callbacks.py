@@ -140,18 +140,6 @@ def test_the_repository_is_described(tmp_path: Path) -> None:
     assert text.startswith(('commit ', 'vq '))
 
 
-def test_tensorboard_gets_scalars_and_pictures(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    backends = dict(type='BackendsCallback', backends=[dict(type='TensorboardVisBackend')])
-    run(tmp_path, backends, dict(type='LogCallback', interval=2), dict(type='ImageGridCallback', interval=4, count=2))
-    events = EventAccumulator(str(tmp_path / 'run/backends/tensorboard'))
-    events.Reload()
-    assert [event.step for event in events.Scalars('train/total')] == [2, 4]
-    assert events.Scalars('train/total')[-1].value == pytest.approx(read(tmp_path / 'run/log.jsonl', 'train')[-1]['total'])
-    assert events.Tags()['images'] == ['reconstruction']
-
-
 def test_an_unknown_back_end_is_said_before_training(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="back end 'NoSuchVisBackend' cannot be started"):
         run(tmp_path, dict(type='BackendsCallback', backends=[dict(type='NoSuchVisBackend')]))
@@ -198,36 +186,6 @@ def test_an_error_reaches_every_callback_and_the_strategy_stops(tmp_path: Path) 
     with pytest.raises(ValueError, match='broken'):
         trainer.run()
     assert [str(error) for error in told] == ['broken']
-
-
-def test_a_resumed_run_goes_on_in_the_same_curve_of_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from types import SimpleNamespace
-
-    from mmengine.registry import VISBACKENDS
-
-    from vq.runners.callbacks.backends import BackendsCallback
-
-    asked: list[dict[str, Any]] = []
-
-    def build(settings: dict[str, Any]) -> Any:
-        asked.append(settings)
-        return SimpleNamespace(experiment=SimpleNamespace(run=SimpleNamespace(id='abc')), close=lambda: None)
-
-    monkeypatch.setattr(VISBACKENDS, 'build', build)
-    runner = SimpleNamespace(work_dir=tmp_path, journal=Journal(tmp_path / 'log.jsonl'))
-    state: dict[str, Any] = {}
-    for _ in range(2):
-        callback = BackendsCallback([dict(type='WandbVisBackend', init_kwargs=dict(project='vq'))])
-        callback.bind(runner)
-        if state:
-            callback.load_state_dict(state)
-        callback.before_run()
-        state = callback.state_dict()
-    assert state == {'wandb_id': 'abc'}
-    assert [settings['init_kwargs'] for settings in asked] == [
-        {'project': 'vq'},
-        {'project': 'vq', 'id': 'abc', 'resume': 'must'},
-    ]
 
 
 def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Pretrained, Strategy, Task, Tokenizer
+from vq.io.run_folder import make_folder
 from vq.io.spec import preprocessing_of
 from vq.io.weights import Misfit, compare, load_model_from, state_hash
 from vq.registries import VQRunnerRegistry, VQTaskRegistry
@@ -45,15 +46,6 @@ def runs_folder(work_dir: str | None) -> Path:
 
 def is_first_process() -> bool:
     return int(os.environ.get('RANK', '0') or 0) == 0
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f'the folder {folder} cannot be made: {error.strerror}', 'Choose another place with --work-dir.'
-        ) from error
 
 
 def config_name(config: str) -> str:
@@ -97,17 +89,14 @@ def open_runner(
     runner = build_runner(config, which, options.seed)
     if not isinstance(runner, kind):
         raise UserError(f'{which} is a {type(runner).__name__}, which {prog} cannot run', f"Set {which}.type to '{name}'.")
-    model: nn.Module = runner.model  # type: ignore[attr-defined]
-    check_sizes(config, which, model)
-    only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # no perceptual network is used
-    load_frozen(model.tokenizer if only_tokens else model, context)  # type: ignore[arg-type]
-    if not only_tokens:
-        load_frozen(getattr(runner, 'networks', nn.ModuleDict()), context)
+    check_sizes(config, which, runner.model)  # type: ignore[attr-defined]
+    for part in runner.needs_loaded():  # type: ignore[attr-defined]
+        load_frozen(part, context)
     if which == 'trainer' and 'validator' in config:
         context.validation = functools.partial(build_validation, config, context)
         # also of a run without evaluation: what does not fit would be found by vq.val, after the training
         if 'model' not in config['validator']:
-            check_bound(VQRunnerRegistry, {**checked(config, 'validator'), 'model': model}, 'validator')
+            check_bound(VQRunnerRegistry, {**checked(config, 'validator'), 'model': runner.model}, 'validator')  # type: ignore[attr-defined]
     runner.bind(context)  # type: ignore[attr-defined]
     return runner, context
 

@@ -1,7 +1,8 @@
-"""A warning before a training that probably needs more memory than there is: a killed process says nothing."""
+"""The memory of a step against that of the machine, before a training: a killed process says nothing."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,33 +20,54 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger('vq')
 
-WORTH_ESTIMATING = 5_000_000  # parameters; the estimate takes seconds, and smaller models fit
-WORTH_PIXELS = 2**21  # of a batch; small models with fewer fit
+# the estimate takes up to seconds, and smaller steps fit
+WORTH_ESTIMATING = 5_000_000  # parameters
+WORTH_PIXELS = 2**20  # pixels of the images of a rank in a micro-batch
 TRIES = 4  # estimates of a smaller batch
 
 
-def warn_of_memory(config: PyConfig, trainer: Trainer) -> None:
-    """Compare the estimate of ``vq.config --memory`` with the free memory of the device of this process."""
-    ranks, size = environment.number('WORLD_SIZE', 1), size_of(config['trainer'].get('dataset') or {})
-    images = trainer.dataloader.batch_size // (ranks if trainer.dataloader.batch_size_in_total else 1)
-    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    if parameters < WORTH_ESTIMATING and images * size**2 < WORTH_PIXELS:
-        return
-    try:
-        found = estimate(config, ranks, trainer.strategy.name)
-    except UserError as error:
-        logger.info('the memory of a step is not estimated: %s', error.message)
-        return
-    needed, free = None if found is None else found.total, free_bytes(trainer)
-    if found is None or needed is None or free is None or needed <= free:
-        return
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes that a step needs, by the estimate of ``vq.config --memory``, and that are free; None if unknown."""
+
+    needed: int | None
+    free: int | None
+
+    def __str__(self) -> str:
+        free = '' if self.free is None else f'{self.free / 2**30:.1f} GiB free'
+        if self.needed is None:
+            return free and f'{free}; the step is too small to need an estimate'
+        return f'about {self.needed / 2**30:.2f} GiB in a step' + (free and f', {free}')
+
+
+def look(config: PyConfig, trainer: Trainer) -> Memory:
+    """On the device of this process. Warns if a step probably needs more than is free."""
+    ranks = environment.number('WORLD_SIZE', 1)
+    factor = ranks if trainer.dataloader.batch_size_in_total else 1
+    found, free = _footprint(config, trainer, ranks, factor), free_bytes(trainer)
+    memory = Memory(None if found is None else found.total, free)
+    if found is None or memory.needed is None or free is None or memory.needed <= free:
+        return memory
     logger.warning(
         'a step needs about %.1f GiB of memory and %.1f GiB are free: the system may kill the process. %s; '
         'python -m vq.config CONFIG --memory shows the parts.',
-        needed / 2**30,
+        memory.needed / 2**30,
         free / 2**30,
-        advice(config, found, free, ranks if trainer.dataloader.batch_size_in_total else 1),
+        advice(config, found, free, factor),
     )
+    return memory
+
+
+def _footprint(config: PyConfig, trainer: Trainer, ranks: int, factor: int) -> Footprint | None:
+    images, sides = trainer.dataloader.batch_size // factor, size_of(config['trainer'].get('dataset') or {})
+    parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
+    if parameters < WORTH_ESTIMATING and images * sides**2 < WORTH_PIXELS:
+        return None
+    try:
+        return estimate(config, ranks, trainer.strategy.name)
+    except UserError as error:
+        logger.info('the memory of a step is not estimated: %s', error.message)
+        return None
 
 
 def estimate(config: PyConfig, ranks: int, strategy: str, images: int | None = None) -> Footprint | None:

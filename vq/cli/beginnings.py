@@ -105,7 +105,7 @@ def claim(start: Beginning) -> list[str]:
     if start.checkpoint is None:
         if not (folder / LOG).exists():
             return []
-        run_folder.set_aside([folder / LOG], room)
+        run_folder.set_logs_aside(folder, room)
         return [f'no checkpoint of {folder} was written yet: training begins at step 0, and the earlier log is in {room}']
     damaged = history.list_damaged(folder / 'checkpoints')
     newer = [(path, why) for path, why in damaged if history.step_of(path) > start.step]

@@ -111,4 +111,5 @@ def say(message: str, hint: str, code: int = 1) -> None:
     """Print an error, hint last, and write it to the run's log. ``code`` is the exit code that the process will have."""
     leave(message, hint, code)
     to_log_file(logging.ERROR, f'{message} {hint}')
-    print(f'error: {message}', *([hint] if hint else []), sep='\n', file=sys.stderr, flush=True)
+    word = output.paint('error:', 'red') if output.takes_colours(sys.stderr) else 'error:'
+    print(f'{word} {message}', *([hint] if hint else []), sep='\n', file=sys.stderr, flush=True)

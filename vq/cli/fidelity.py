@@ -58,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.assembly import building, logs
     from vq.cli import results
     from vq.io import atomic
+    from vq.io.run_folder import make_folder
 
     package = torch_fidelity()
     folder = (
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record, validator = found.record, found.validator
         ours: dict[str, Any] = record['results']
     else:
-        building.make_folder(folder)
+        make_folder(folder)
         logs.start(folder)
         record, validator, ours = {}, build(options, choices), {}
     theirs = measure(package, options, validator, file)

@@ -54,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.interfaces import Tokenizer
     from vq.io import atomic
     from vq.io.pictures import grid, save_png, token_map
+    from vq.io.run_folder import make_folder
     from vq.io.spec import size_of
     from vq.runners.context import RunContext
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     validator = building.build_runner(config, 'validator', 0)
     folder = Path(options.output)
-    building.make_folder(folder)
+    make_folder(folder)
     context = RunContext('inference', folder, full=building.full_form(options, 'validator'))
     tokenizer = getattr(validator.model, 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer):

@@ -172,14 +172,15 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
     """Convert LlamaGen's codes to shards. The tokenizer, on the meta device, gives the codebook size and token shape."""
     import torch
 
-    from vq.assembly import building, logs
+    from vq.assembly import logs
     from vq.assembly.compose import checked
     from vq.interfaces import Tokenizer
     from vq.io import llamagen_codes
+    from vq.io.run_folder import make_folder
     from vq.io.spec import size_of
     from vq.registries import VQTaskRegistry
 
-    building.make_folder(folder)
+    make_folder(folder)
     logs.start(folder)
     runner = checked(config, 'validator')
     with torch.device('meta'):

@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vq.cli.sweep import sweep
 
         return sweep(argv, options)
-    from vq.assembly import building
+    from vq.assembly import building, telling
     from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
@@ -93,9 +93,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell_differences(options, config, context)
     building.load_weights(sampler.model, options.load_model_from, options.weights, context)
     sampler.description = {**how, **describe(sampler.model)}
+    told_of = telling.Passing('drawing', sampler, options.load_model_from, context)
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
+        told_of.end({'images': measured['folder']})
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0

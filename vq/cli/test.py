@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from collections.abc import Sequence
+from pathlib import Path
 
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
-
-logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
@@ -44,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
-    from vq.assembly import building
+    from vq.assembly import building, telling
     from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
@@ -71,6 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(validator.callbacks, ReconstructionsCallback())
     if options.samples:
         add(validator.callbacks, SamplesCallback())
+    told_of, places = (
+        telling.Passing('testing', validator, options.load_model_from, context),
+        {'results': folder / 'results.json'},
+    )
     try:
         validator.setup()
         measured = validator.evaluate()
@@ -79,11 +81,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             writer = TokenWriter(validator.model, validator.dataset, validator.dataloader, validator.strategy)
             writer.limit = options.num_samples
             writer.bind(context)
-            logger.info('tokens: %s', writer.evaluate()['folder'])
+            places['tokens'] = Path(writer.evaluate()['folder'])
     finally:
         validator.close()
     if building.is_first_process():
         results.print_table({options.name: record})
+        told_of.end(places)
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('test', options.load_model_from[-1], options.work_dir)
     return 0

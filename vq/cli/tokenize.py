@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
-    from vq.assembly import building
+    from vq.assembly import building, telling
     from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
@@ -64,9 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     tell_differences(options, config, context)
     building.load_weights(writer.model, options.load_model_from, options.weights, context)
     building.note_hashes(config, writer.model, context)
+    told_of = telling.Passing('tokenising', writer, options.load_model_from, context)
     measured = writer.run()
     if building.is_first_process():
         results.print_table({name: {'results': measured}})
+        told_of.end({'tokens': measured['folder']})
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('tokenize', options.load_model_from[-1], options.work_dir)
     return 0

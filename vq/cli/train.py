@@ -72,9 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def train(options: argparse.Namespace, argv: Sequence[str] | None, called: str = '') -> Trainer:
     """The training that ``options`` describe; returns its runner after the last step. ``called``: the call in place of the
     command line, for the records of the run."""
-    from vq.assembly import building, logs
+    from vq.assembly import building, free_memory, logs, telling
     from vq.assembly.compose import compose
-    from vq.assembly.free_memory import warn_of_memory
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import beginnings, restarts
     from vq.io import run_lock
@@ -112,11 +111,14 @@ def train(options: argparse.Namespace, argv: Sequence[str] | None, called: str =
         if building.is_first_process() and starts_over:
             context.begin = claim  # a config or weights that do not fit must not cost the earlier run
         if building.is_first_process():
-            warn_of_memory(config, trainer)
+            told_of = telling.Training(trainer, str(free_memory.look(config, trainer)))
+            context.announce = told_of.begin
         strict = loads_strictly(trainer)
         building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
         trainer.run()
+        if building.is_first_process() and not trainer.stop_requested:
+            told_of.end()
     return trainer
 
 

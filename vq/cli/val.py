@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
-    from vq.assembly import building
+    from vq.assembly import building, telling
     from vq.assembly.against_run import tell_differences
     from vq.assembly.compose import compose, config_of
     from vq.assembly.frozen_weights import take_tokenizer
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.warning('not validated: %s', history.describe_damaged(damaged))
     tell_differences(options, config, context)
     found: dict[str, dict[str, Any]] = {}
+    told_of = telling.Passing('validating', validator, [*targets], context)
     try:
         validator.setup()
         for label, files in targets.items():
@@ -86,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         validator.close()
     if building.is_first_process():
         results.print_table(found)
+        told_of.end({'results': folder / 'val' / (next(iter(found)) if len(found) == 1 else '*') / 'results.json'})
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('val', [options.name, *options.load_model_from][-1], options.work_dir)
     return 0

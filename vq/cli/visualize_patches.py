@@ -57,11 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f'--{name} is {lowest} or more')
     environment.need_one_process('vq.tools.visualize_patches')
     environment.prepare()
-    from vq.assembly import building, logs
+    from vq.assembly import logs
     from vq.assembly.compose import compose
     from vq.data.datasets.tokens import TokenDataset
     from vq.io import atomic
     from vq.io.pictures import save_png
+    from vq.io.run_folder import make_folder
     from vq.report import patch_pages
     from vq.report.patches import TokenView, choose_codes, choose_places, cut_all
 
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     patches = cut_all(places, source.read, tokens.grid, options.context)
 
     folder = Path(options.output) if options.output else shards.folder.resolve().parent / 'visualize_patches'
-    building.make_folder(folder)
+    make_folder(folder)
     name = 'patches' if tokens.codebook is None else f'patches_codebook{tokens.codebook}'
     dataset = source.dataset
     about = f'of {len(shards):,} images of {dataset.name} ({dataset.split})'

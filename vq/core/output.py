@@ -10,7 +10,8 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 LOST: collections.Counter[tuple[str, str]] = collections.Counter()  # (name of the output, reason) -> lines
@@ -24,6 +25,52 @@ def count_lost(name: str, error: Exception | None) -> None:
 def lost() -> str:
     """What was lost in this process, as a sentence; empty if nothing was."""
     return ', '.join(f'{count} line{"s" * (count > 1)} of {name} ({reason})' for (name, reason), count in LOST.items())
+
+
+# colours and columns of a terminal
+
+_COLOURS = {'red': '31', 'yellow': '33'}
+
+
+def takes_colours(stream: TextIO) -> bool:
+    """Whether it is a terminal, and the user has not switched colours off (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get('NO_COLOR') and os.environ.get('TERM') not in ('dumb', 'unknown')
+
+
+def paint(text: str, colour: str) -> str:
+    return f'\x1b[1;{_COLOURS[colour]}m{text}\x1b[0m'
+
+
+def columns(stream: TextIO, otherwise: int = 80) -> int:
+    """The width of a terminal; ``otherwise`` of anything else."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or otherwise
+    except (OSError, ValueError, AttributeError, TypeError):  # no terminal, closed, or without a descriptor
+        return otherwise
+
+
+def block(title: str, rows: Mapping[str, str], width: int) -> str:
+    """A title and indented rows of a name and a text, wrapped at ``width`` columns. Empty rows are left out.
+
+    A command, made by ``unbroken``, stays on one line.
+    """
+    kept = {name: text for name, text in rows.items() if text}
+    indent = 2 + max(map(len, kept), default=0) + 2
+    lines = [title]
+    for name, text in kept.items():
+        lines += textwrap.wrap(
+            text,
+            max(width - 1, indent + 20),
+            initial_indent=f'  {name}'.ljust(indent),
+            subsequent_indent=' ' * indent,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    return '\n'.join(lines).replace('\xa0', ' ')
+
+
+def unbroken(text: str) -> str:
+    return text.replace(' ', '\xa0')  # textwrap breaks at ASCII blanks only
 
 
 class LastingStream:

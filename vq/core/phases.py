@@ -62,6 +62,7 @@ MOVED_SETTINGS = {
 # type of a runner -> its default callbacks, which a config can change; other classes declare ``default_callbacks``
 TRAINER_CALLBACKS: dict[str, dict[str, Any]] = {
     'log': {'type': 'LogCallback'},
+    'backends': {'type': 'BackendsCallback'},
     'progress': {'type': 'ProgressCallback'},
     'git': {'type': 'GitCallback'},
     'preemption': {'type': 'PreemptionCallback'},

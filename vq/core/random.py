@@ -17,8 +17,13 @@ def derive_seed(*parts: int | str) -> int:
     Each part is written with its type and length, so that ``(1, 23)``, ``(12, 3)`` and ``('1', 23)`` differ. Integers of
     NumPy and torch give the same seed as Python integers.
     """
-    plain = [part if isinstance(part, str) else operator.index(part) for part in parts]
-    text = ''.join(f'{"str" if isinstance(part, str) else "int"}:{len(str(part))}:{part};' for part in plain)
+    text = ''  # a loop: this is called twice for every sample of a training
+    for part in parts:
+        if isinstance(part, str):
+            text += f'str:{len(part)}:{part};'
+        else:
+            digits = str(operator.index(part))
+            text += f'int:{len(digits)}:{digits};'
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), 'little') >> 1
 
 

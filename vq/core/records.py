@@ -121,21 +121,26 @@ class Losses:
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
     notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
     gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
+    _total: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)  # until a term is added
 
     def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
         if name in self.values:
             raise KeyError(f"two losses are called '{name}'")
         self.values[name] = value
         self.weights[name] = weight
+        self._total = None
 
     def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
         """Make backward add ``gradient`` at ``tensor``. For values added detached, with a gradient computed by the caller."""
         self.gradient_terms.append(_GradientTerm.apply(tensor, gradient))  # type: ignore[no-untyped-call]
+        self._total = None
 
     @property
     def total(self) -> Tensor:
-        weighted = ((self.values[name] * self.weights[name]).float() for name in self.values)
-        return torch.stack([*weighted, *self.gradient_terms]).sum()
+        if self._total is None:  # the log and backward both ask for it
+            weighted = ((self.values[name] * self.weights[name]).float() for name in self.values)
+            self._total = torch.stack([*weighted, *self.gradient_terms]).sum()
+        return self._total
 
 
 class _GradientTerm(torch.autograd.Function):

@@ -96,7 +96,7 @@ def pixels_of(image: Image.Image, name: str = '<image>') -> np.ndarray:
         raise BadImage(name, f'has {image.width} x {image.height} pixels, over the limit of {PIXEL_LIMIT}')
     if getattr(image, 'format', None) != 'MPO' and getattr(image, 'is_animated', False):
         raise BadImage(name, 'holds more than one frame (animated or several pages)')
-    return _upright(_with_pillow(image, name), _orientation(image))
+    return _upright(_with_pillow(image, name), orientation_of(image))
 
 
 def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:

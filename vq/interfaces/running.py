@@ -198,5 +198,10 @@ class Runner:
 
     work_dir: Path
 
+    def needs_loaded(self) -> list[nn.Module]:
+        """The modules whose pretrained files this runner uses."""
+        model = getattr(self, 'model', None)
+        return [] if model is None else [model]
+
     def run(self) -> Any:
         raise NotImplementedError

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from vq.core.errors import UserError
+from vq.core.figures import direction
 from vq.core.reading import read_json
 
 OF_FEATURES = r'(fid|sfid|inception_score|inception_score_std|kid|kid_std|precision|recall|density|coverage|cmmd)'
-LOWER = r'(.*_)?(fid|sfid|kid|cmmd|l1|l2|mse)|lpips.*'
-HIGHER = r'(.*_)?(inception_score|precision|recall|density|coverage|psnr|ssim|ssim_uniform)|(top|accuracy).*'
 NO_FIGURES = ('seconds', 'skipped')
 
 Conditions = dict[str, Any]  # what a figure depends on -> its value
@@ -139,7 +138,7 @@ def best(name: str, values: Mapping[str, Any]) -> set[str]:
         for label, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
     }
-    if len(numbers) < 2 or not (re.fullmatch(LOWER, name) or re.fullmatch(HIGHER, name)):
+    if len(numbers) < 2 or not direction(name):
         return set()
-    wanted = (min if re.fullmatch(LOWER, name) else max)(numbers.values())
+    wanted = (min if direction(name) < 0 else max)(numbers.values())
     return {label for label, number in numbers.items() if number == wanted}

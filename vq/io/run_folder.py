@@ -1,7 +1,8 @@
 """Starting a NAME over: what an earlier run wrote is deleted or set aside, and nothing else in its folder is touched.
 
-Deleted: intact checkpoints, evaluations, pictures, tokens. Set aside in ``NAME/old_<time>/``: damaged checkpoints and
-``log.jsonl``. Everything is recognised by the names that a run gives it, so a folder of the user among them stays.
+Deleted: intact checkpoints, evaluations, pictures, tokens. Set aside in ``NAME/old_<time>/``: damaged checkpoints,
+``log.jsonl``, and TensorBoard's event files. Everything is recognised by the names that a run gives it, so a folder of the
+user among them stays.
 """
 
 from __future__ import annotations
@@ -13,14 +14,25 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from vq.core.errors import UserError
 from vq.core.reading import read_json
 from vq.io import atomic, history, manifest
 
 LOG = 'log.jsonl'
+EVENTS = 'tensorboard'  # folder of event files
 _STEP = re.compile(r'iter_\d+')
 _PICTURE = re.compile(r'iter_\d+_.*\.png')
 _MEASURED = re.compile(r'iter_\d+|given')  # folders of ``vq.val``
 _TOKENS = ('tokens/train/tokens', 'tokens/train', 'tokens')
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f'the folder {folder} cannot be made: {error.strerror}', 'Choose another place with --work-dir.'
+        ) from error
 
 
 def has_run(folder: Path) -> bool:
@@ -33,7 +45,8 @@ def start_over(folder: Path) -> Path | None:
     """Make room for a new run. Returns the folder where things were set aside, if there were any."""
     room = aside_of(folder)
     damaged = [path for path, _ in history.list_damaged(folder / 'checkpoints')]
-    set_aside([*damaged, folder / LOG], room)
+    set_aside(damaged, room)
+    set_logs_aside(folder, room)
     for path in [*written_by_a_run(folder)]:
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
@@ -63,13 +76,22 @@ def set_aside(paths: list[Path], room: Path) -> None:
             atomic.move(path, room / path.name)
 
 
+def set_logs_aside(folder: Path, room: Path) -> None:
+    """Move ``log.jsonl`` and the event files of TensorBoard, which would show the old run beside the new one."""
+    set_aside([folder / LOG], room)
+    events = [path for path in _entries(folder / EVENTS) if path.name.startswith('events.out.tfevents.')]
+    set_aside(events, room / EVENTS)
+    if events and not any((folder / EVENTS).iterdir()):
+        (folder / EVENTS).rmdir()
+
+
 def written_by_a_run(folder: Path) -> Iterator[Path]:
     """What ``start_over`` deletes."""
     yield from (path for _, path in history.list_complete(folder / 'checkpoints'))
     yield from _present(folder / 'checkpoints' / history.LATEST)
     yield from (path for path in _entries(folder / 'eval') if _STEP.fullmatch(path.name))
     yield from (path for path in _entries(folder / 'pictures') if _PICTURE.fullmatch(path.name))
-    yield from _entries(folder / 'backends')  # TensorBoard would show the old run beside the new one
+    yield from _entries(folder / 'backends')  # of mmengine's back ends
     measured = [path for path in _entries(folder / 'val') if _MEASURED.fullmatch(path.name) and path.is_dir()]
     yield from measured
     if measured:

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from vq.core import config_json
+from vq.core import config_json, figures
 from vq.core.errors import UserError
 from vq.core.reading import open_regular, parse_json, read_json
-from vq.io import comparable, history, run_lock, spec
+from vq.io import history, run_lock, spec
 from vq.io.run_folder import LOG
 from vq.io.runs import CONFIG
 
@@ -23,8 +23,8 @@ State = Literal['running', 'done', 'stopped', 'damaged', 'never checkpointed']
 TAIL = 1 << 24  # bytes at the end of a journal that are searched for evaluations
 DEEPEST = 8  # levels of folders below that of all runs
 # within one run losses can be compared too
-LOWER = re.compile(rf'{comparable.LOWER}|(.*_)?token_loss|loss/.*')
-HIGHER = re.compile(comparable.HIGHER)
+LOWER = re.compile(rf'{figures.LOWER}|(.*_)?token_loss|loss/.*')
+HIGHER = re.compile(figures.HIGHER)
 FIRST = ('fid', 'generate_fid', 'reconstruct_fid', 'rfid', 'psnr', 'top1', 'loss/cross_entropy', 'loss/total')  # to show
 NOT_CONFIGS = ('lock.json', 'manifest.json')
 

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from vq.core.errors import UserError
+from vq.io.run_folder import make_folder
 from vq.io.writer import disk_errors
 
 FILE = 'lock.json'
@@ -203,12 +204,7 @@ def _make(folder: Path) -> list[Path]:
         if place.exists():
             break
         made.append(place)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f'the folder {folder} cannot be made: {error.strerror}', 'Choose another place with --work-dir.'
-        ) from error
+    make_folder(folder)
     return made
 
 

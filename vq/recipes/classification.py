@@ -6,13 +6,13 @@ from typing import Annotated, Any
 
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.frozen import Frozen, frozen_tokenizer
-from vq.recipes.parts import data, strategy, tiny_data, watching
+from vq.recipes.parts import data, other_logs, strategy, tiny_data, watching
 
 IMAGES: dict[str, Any] = dict(dataset='digits', image_size=32, augmentation=None, num_classes=10)
 LOADING: dict[str, Any] = dict(batch_size=64, val_batch_size=60, num_workers=0)
 
 
-@recipe(frozen_tokenizer, data, strategy)
+@recipe(frozen_tokenizer, data, strategy, other_logs)
 def linear_probe(
     given: Given,
     *,
@@ -39,7 +39,8 @@ def linear_probe(
     lars = dict(type='LARS', lr=lr, momentum=0.9, weight_decay=0.0, trust=0.001)
     stepped = dict(optimizer or lars, schedule=dict(type='CosineSchedule'))
     whole, small = watching(ema=ema, log=50, checkpoint=dict(interval=save_every, keep_last=3))
-    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(classifier=stepped), callbacks=whole)
+    callbacks = {**whole, **other_logs(given)}
+    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(classifier=stepped), callbacks=callbacks)
     validator = dict(type='Validator', metrics=dict(accuracy=dict(type='AccuracyMetric', top=[1, 5])))
     tiny = merge(tiny_data(given), dict(trainer=dict(model=dict(backbone=probed.tiny), callbacks=small)))
     return merge(

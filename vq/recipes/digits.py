@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
-from vq.recipes.parts import TINY_SCHEDULE, by_name, chosen, code_sizes, data, of_types, sized, strategy, watching
+from vq.recipes.parts import (
+    TINY_SCHEDULE,
+    by_name,
+    chosen,
+    code_sizes,
+    data,
+    of_types,
+    other_logs,
+    sized,
+    strategy,
+    watching,
+)
 
 EMA = dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1))
 EMA_CODEBOOK = dict(type='VectorQuantizer', commitment_weight=0.25, update=EMA)
@@ -13,7 +24,7 @@ SETTLING = dict(type='CosineSchedule', warmup=50, final=0.02)
 OF_CODES = ('quantizer', 'codebook_size', 'embedding_dim')
 
 
-@recipe(data, strategy, code_sizes)
+@recipe(data, strategy, code_sizes, other_logs)
 def digits_tokenizer(
     given: Given,
     *,
@@ -53,7 +64,7 @@ def digits_tokenizer(
     optimizers = dict(tokenizer=dict(optimizer or adam, clip=1.0, schedule=schedule))
     pictures, saved = dict(interval=350, count=10), dict(interval=save_every, **chosen(keep_last=keep_last))
     whole, small = watching(ema=0.99, log=log_every, pictures=pictures, alarm=alarm_every, evaluate=evaluate, checkpoint=saved)
-    callbacks, tiny_callbacks = {**by_name(callbacks), **whole}, {**by_name(tiny_callbacks), **small}
+    callbacks, tiny_callbacks = {**by_name(callbacks), **whole, **other_logs(given)}, {**by_name(tiny_callbacks), **small}
     narrow = dict(tokenizer=dict(encoder=dict(width=8, out_channels=16), decoder=dict(width=8)))
     tiny = dict(iters=8, model=narrow, optimizers=dict(tokenizer=dict(schedule=TINY_SCHEDULE)), callbacks=tiny_callbacks)
     return merge(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.classification import IMAGES, LOADING, digits_features
 from vq.recipes.frozen import frozen_tokenizer
-from vq.recipes.parts import TINY_SCHEDULE, chosen, data, of_types, strategy, tiny_data, watching
+from vq.recipes.parts import TINY_SCHEDULE, chosen, data, of_types, other_logs, strategy, tiny_data, watching
 
 # LlamaGen's dim, depth and heads: B, L and XL from its published files, XXL and 3B from its paper
 SIZES = {'B': (768, 12, 12), 'L': (1024, 24, 16), 'XL': (1280, 36, 20), 'XXL': (1536, 48, 24), '3B': (3200, 24, 32)}
@@ -118,7 +118,7 @@ def generator_part(
     return dict(build(given, shape, dropout), classes=num_classes, label_drop=label_drop)
 
 
-@recipe(frozen_tokenizer, generator_part, data, strategy)
+@recipe(frozen_tokenizer, generator_part, data, strategy, other_logs)
 def token_generator(
     given: Given,
     *,
@@ -142,7 +142,6 @@ def token_generator(
     evaluate_limit: Annotated[int | None, 'images in such an evaluation; None: all'] = 10_000,
     pictures_every: Annotated[int, 'steps between pictures of generated images'] = 5000,
     save_every: Annotated[int, 'steps between checkpoints'] = 10_000,
-    log_backend: Annotated[str | None, 'type of a logging back end; None: none'] = 'TensorboardVisBackend',
     features: Annotated[Part | None, 'feature network of FID and related figures; None: no such figures'] = INCEPTION,
     figures: Annotated[tuple[str, ...], 'figures computed on generated images'] = ('fid', 'inception_score'),
     reference: Annotated[str | None, 'name of cached statistics for FID; None: the images themselves'] = None,
@@ -168,14 +167,14 @@ def token_generator(
     model = dict(type='SequenceModeling', generator=whole, tokenizer=frozen.part, label_smoothing=label_smoothing, **drawing)
     adam = dict(type='AdamW', lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decay='matrices')
     optimizers = dict(generator=dict(adam, clip=1.0, schedule=schedule))
-    backends = None if log_backend is None else dict(backends=[dict(type=log_backend)])
     evaluated = evaluate and dict(interval=evaluate, limit=evaluate_limit)
-    looks: dict[str, Any] = dict(log=50, backends=backends, generations=pictures_every, evaluate=evaluated)
+    looks: dict[str, Any] = dict(log=50, generations=pictures_every, evaluate=evaluated)
     saved = dict(interval=save_every, keep_last=3, keep_every=10 * save_every)
     changed: dict[str, Part] = dict(tokens=dict(variants=variants), evaluate=dict(limit=8))
     callbacks, tiny_callbacks = watching(changed, tokens=written, ema=ema, **looks, checkpoint=saved)
+    callbacks |= other_logs(given)
     tiny = dict(dataset=dict(_delete_=True, **digits), model=dict(generator=small, tokenizer=frozen.tiny))
-    tiny |= dict(optimizers=dict(generator=dict(schedule=TINY_SCHEDULE)), callbacks={**tiny_callbacks, 'backends': None})
+    tiny |= dict(optimizers=dict(generator=dict(schedule=TINY_SCHEDULE)), callbacks=tiny_callbacks)
     without = dict(metrics=dict(reconstructed=None, generated=None))
     return merge(
         images,
@@ -211,5 +210,5 @@ def digits_generator(
     sampler, guidance = dict(type='Multinomial', temperature=0.6), dict(type='ConstantGuidance', scale=2.0)
     features = None if features_run is None else digits_features(given, features_run=features_run)
     measured = dict(sampler=sampler, guidance=guidance, features=features, figures=('fid', 'precision_recall'))
-    watched = dict(save_every=300, pictures_every=300, evaluate=200, evaluate_limit=None, log_backend=None)
+    watched = dict(save_every=300, pictures_every=300, evaluate=200, evaluate_limit=None)
     return token_generator(given, **IMAGES, **LOADING, **tokens, **training, **measured, **watched)

@@ -126,11 +126,26 @@ def kind_of(part: Part) -> str:
 
 # callbacks: the runner adds those for progress, git and preemption itself
 
+
+@recipe()
+def other_logs(
+    given: Given,
+    *,
+    log_backend: Annotated[str | None, 'TensorBoard, Wandb, or a back end of mmengine; None: none'] = 'TensorBoard',
+    wandb: Annotated[str | None, 'project of Weights & Biases to log to, too; None: none'] = None,
+) -> Config:
+    """The callback for other logs than the run's own. Nothing if they are the runner's default."""
+    if log_backend is None and wandb is None:
+        return dict(backends=None)
+    kinds = None if log_backend == 'TensorBoard' else [] if log_backend is None else [dict(type=log_backend)]
+    settings = chosen(backends=kinds, wandb=wandb)
+    return dict(backends=dict(type='BackendsCallback', **settings)) if settings else {}
+
+
 WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tiny form
     'tokens': ('TokensCallback', dict(batch_size=60)),
     'ema': ('EMACallback', dict(decay=0.9)),
     'log': ('LogCallback', dict(interval=2)),
-    'backends': ('BackendsCallback', dict(backends=[dict(type='LocalVisBackend')])),
     'pictures': ('ImageGridCallback', dict(interval=4)),
     'generations': ('GenerationsCallback', dict(interval=8, each=1)),
     'alarm': ('CodebookAlarmCallback', dict(interval=4)),
@@ -246,7 +261,7 @@ TINY_SCHEDULE = dict(_delete_=True, type='CosineSchedule', warmup=2)
 # trainer and validator of tokenizers of photographs
 
 
-@recipe(strategy)
+@recipe(strategy, other_logs)
 def photo_runner(
     given: Given,
     model: Part,
@@ -261,13 +276,10 @@ def photo_runner(
     reference: Annotated[str | None, 'name of cached statistics for FID; None: the images themselves'] = None,
 ) -> Config:
     """Trainer and validator of tokenizers of photographs. ``tiny``: further overrides of the trainer in the tiny form."""
-    tensorboard = dict(backends=[dict(type='TensorboardVisBackend')])
     evaluated = evaluate and dict(interval=evaluate, limit=10_000)
     # the last 12 are validated by the published command, --load-from iter_{15..26}0000
     saved = dict(interval=10_000, keep_last=12, keep_every=50_000, keep_state=2)
-    whole, small = watching(
-        ema=ema, log=50, backends=tensorboard, pictures=1000, alarm=500, evaluate=evaluated, checkpoint=saved
-    )
+    whole, small = watching(ema=ema, log=50, pictures=1000, alarm=500, evaluate=evaluated, checkpoint=saved)
     pixels = of_types(l1='L1Metric', l2='L2Metric', mse='MSEMetric', psnr='PSNRMetric', ssim='SSIMMetric')
     network, figures = dict(type='FIDInception'), ('fid', 'sfid', 'inception_score')
     networks = dict(
@@ -277,7 +289,13 @@ def photo_runner(
     codes = of_types(codebook='CodebookMetric', window='WindowedCodebookMetric')
     metrics = {**pixels, **of_types(ssim_uniform='UniformSSIMMetric'), **networks, **codes}
     stepped = {name: {**part, **step_settings(optimize, name)} for name, part in optimizers.items()}
-    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=stepped, callbacks={**by_name(callbacks), **whole})
+    trainer = dict(
+        type='Trainer',
+        iters=iters,
+        model=model,
+        optimizers=stepped,
+        callbacks={**by_name(callbacks), **whole, **other_logs(given)},
+    )
     # the networks of these metrics take longer than the rest of a tiny run
     fast = dict(features=None, lpips=None, window=None)
     checked = dict(metrics=fast, callbacks=of_types(reconstructions='ReconstructionsCallback'))

@@ -26,6 +26,7 @@ class RunContext:
     random_weights: bool = False  # a dry run replaced pretrained files by seeded noise
     meta: dict[str, Any] = dataclasses.field(default_factory=dict)
     begin: Callable[[], None] | None = None  # of the first rank: makes room for the run, once its parts are ready
+    announce: Callable[[], None] | None = None  # of the first rank: says what is about to begin, once all is set up
     preflight: bool = False  # check data, metrics and a checkpoint before the first step
     validation: Callable[[Task, Strategy], Any] | None = None  # builds the config's validator around a model in training
     full: Callable[[], Task] | None = None  # in a dry run: builds the model of the full form on the meta device

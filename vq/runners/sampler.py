@@ -68,6 +68,10 @@ class ImageSampler(Validator):
         self.samples, self.batch_size, self.classes, self.format = samples, batch_size, classes, format
         self.description: dict[str, Any] = {}  # how images are drawn: a restart continues only shards with the same one
 
+    def about(self) -> dict[str, str]:
+        classes = '' if self.classes is None else f', of the classes {", ".join(map(str, self.classes))} in turn'
+        return {'images': f'{self.samples:,} to draw, in batches of {self.batch_size}{classes}', 'format': self.format}
+
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
         """Draw the missing images. The results count all images, and those drawn now."""

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from vq.core import collectives
 from vq.core.errors import ConfigError, RunFailure, UserError
@@ -47,6 +48,11 @@ class TokenWriter(Validator):
         super().__init__(model, dataset, dataloader, strategy, metrics, callbacks)
         check_views(tuple(variants), crop_size)
         self.shard_size, self.variants, self.crop_size = shard_size, tuple(variants), crop_size
+
+    def needs_loaded(self) -> list[nn.Module]:
+        """The tokenizer alone: no perceptual network and no metric is used."""
+        tokenizer = getattr(self.model, 'tokenizer', None)
+        return super().needs_loaded() if tokenizer is None else [tokenizer]
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:

@@ -155,6 +155,8 @@ class Trainer(Runner):
             self._call('before_run')
             if self.context.preflight:
                 preflight(self)
+            if self.context.announce is not None:
+                self.context.announce()
             self.context.keep_config()  # only now: a refused resume leaves the config of the run as it is
             with self.open_loader() as self.loader:
                 self.batches = iter(self.loader)

@@ -50,6 +50,9 @@ class Validator(Runner):
         )
         self.limit: int | None = None  # evaluate only this many samples, the first of the split
 
+    def needs_loaded(self) -> list[nn.Module]:
+        return [self.model, self.networks]
+
     @property
     def total(self) -> int:
         return len(self.dataset) if self.limit is None else min(self.limit, len(self.dataset))
@@ -65,6 +68,12 @@ class Validator(Runner):
         seed_everything(self.context.seed, self.strategy.rank)
         for callback in self.callbacks.values():
             callback.bind(self)
+        if self.context.announce is not None:
+            self.context.announce()
+
+    def about(self) -> dict[str, str]:
+        """What a command says of this runner before its work, besides data and model: name -> text."""
+        return {}
 
     def place_networks(self) -> None:
         for network in self.networks.values():
