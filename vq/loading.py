@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vq.core.errors import UserError
 from vq.core.records import to_float, to_uint8
+from vq.core.specs import size_of
 from vq.core.trust import import_modules
 from vq.interfaces import Task, Tokenizer
 from vq.io.runs import Run, Weights, find
@@ -22,7 +23,7 @@ from vq.tasks.sequence_modeling.loaded import frozen_parts, load_generator
 class LoadedTokenizer:
     """A tokenizer in eval mode on one device. Images are uint8 (B, 3, H, W), or float in [-1, 1]."""
 
-    def __init__(self, tokenizer: Tokenizer, device: torch.device, image_size: int, source: str) -> None:
+    def __init__(self, tokenizer: Tokenizer, device: torch.device, image_size: tuple[int, ...], source: str) -> None:
         self.model = tokenizer.to(device).eval()
         self.device, self.image_size, self.source = device, image_size, source
 
@@ -33,12 +34,12 @@ class LoadedTokenizer:
     @property
     def continuous(self) -> bool:
         """Whether the tokenizer has latents and no tokens."""
-        return self.model.codebook_size == 0
+        return not self.model.can_tokenize
 
     @property
     def token_shape(self) -> tuple[int, ...]:
         """The shape of the tokens of an image of ``image_size``."""
-        return self.model.token_shape(self.image_size)
+        return self.model.token_spec(self.image_size).shape
 
     def _float(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
@@ -107,7 +108,7 @@ def load(
     # only the tokenizer: losses and discriminators are not needed, and can require files of their own
     tokenizer = VQModelRegistry.build(run.model['tokenizer'], 'model.tokenizer')
     fill(tokenizer, run, weights)
-    image_size = 256 if run.spec.image is None else run.spec.image[0]
+    image_size = run.spec.image or (256, 256)
     return LoadedTokenizer(tokenizer, torch.device(device), image_size, str(run.weights))
 
 
@@ -118,7 +119,7 @@ def check_converted(run: Run) -> None:
     about = run.about
     on_meta = fit(about.tokenizer, about.shapes, str(run.weights))
     try:
-        (on_meta.token_shape if on_meta.codebook_size else on_meta.latent_shape)(about.image_size)
+        on_meta.spec(size_of(about.image_size))
     except UserError as error:
         raise damaged(run.weights, error.message) from error
 

@@ -35,7 +35,7 @@ def network_of(vocabulary: int, positions: int, seed: int = 0) -> LlamaNetwork:
 
 def model_of(kind: str = 'prefix', **options) -> Autoregressive:
     """A model: ``prefix``, ``joint``, ``free`` (no classes) or ``deep`` (three codebooks of different sizes)."""
-    settings = dict(token_shape=SHAPE, codebook_size=CODES, classes=CLASSES, vocabulary='prefix')
+    settings = dict(cells=SHAPE, codebooks=(CODES,), classes=CLASSES, vocabulary='prefix')
     vocabulary = CODES
     if kind == 'joint':
         settings['vocabulary'] = 'joint'
@@ -43,7 +43,7 @@ def model_of(kind: str = 'prefix', **options) -> Autoregressive:
     if kind == 'free':
         settings['classes'] = 0
     if kind == 'deep':
-        settings.update(token_shape=(2, 2, 3), codebook_sizes=(6, 13, 4))
+        settings.update(cells=(2, 2), codebooks=(6, 13, 4))
         vocabulary = 23
     settings |= options
     torch.manual_seed(1)
@@ -60,8 +60,8 @@ def request_of(model: Autoregressive, ids: list[int], **fields) -> SampleRequest
 
 def logits_of(model: Autoregressive, tokens: Tensor, label: Tensor | None, position: int) -> Tensor:
     """Logits over the segment of ``position``, recomputed by hand without a cache."""
-    n = max(len(model.codebook_sizes), 1)
-    sizes = model.codebook_sizes or (model.codebook_size,)
+    n = len(model.tokens.codebooks)
+    sizes = model.tokens.codebooks
     offset = 0
     if model.joint:
         offset = model.classes + (model.label_drop > 0)
@@ -93,7 +93,7 @@ def by_hand(model: Autoregressive, request: SampleRequest, sampler, guidance) ->
             unconditional = logits_of(model, tokens, null, t)
             logits = unconditional + scale * (logits - unconditional)
         tokens[:, t] = sampler(logits, numbers[:, t])
-    return tokens.view(rows, *model.token_shape)
+    return tokens.view(rows, *model.tokens.shape)
 
 
 KINDS = ['prefix', 'joint', 'free', 'deep']
@@ -112,7 +112,7 @@ def test_cached_generation_is_full_recomputation(kind, sampler):
     model = model_of(kind)
     request = request_of(model, [3, 0, 12, 5])
     tokens = model.generate(request, sampler, NONE)
-    assert tokens.shape == (4, *model.token_shape) and tokens.dtype == torch.int64 and not tokens.is_inference()
+    assert tokens.shape == (4, *model.tokens.shape) and tokens.dtype == torch.int64 and not tokens.is_inference()
     assert torch.equal(tokens, by_hand(model, request, sampler, NONE))
     assert len(tokens.unique()) > 3
 
@@ -189,7 +189,7 @@ def test_half_an_image_is_completed(kind, guidance, monkeypatch):
     """The given half is kept, is a prefill of one step, and the rest equals that of two passes without a cache."""
     model = model_of(kind)
     half = model.positions // 2
-    keep = (torch.arange(model.positions) < half).view(model.token_shape)
+    keep = (torch.arange(model.positions) < half).view(model.tokens.shape)
     other = model.generate(request_of(model, [40, 41]), multinomial, NONE)
     given = torch.where(keep, other, -1)  # tokens that are not kept are not read
     request = request_of(model, [2, 5], given=given, keep=keep)
@@ -235,7 +235,7 @@ def test_all_or_nothing_kept():
 def test_no_token_leaves_the_segment_of_its_position(kind):
     """A network that prefers ids outside of the segment."""
     model = model_of(kind)
-    sizes = model.codebook_sizes or (CODES,)
+    sizes = model.tokens.codebooks
 
     class Contrary(CausalNetwork):
         def __init__(self) -> None:
@@ -275,12 +275,12 @@ def test_no_token_leaves_the_segment_of_its_position(kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_forward_shows_each_position_what_stands_before_it(kind):
     model = model_of(kind)
-    sizes = model.codebook_sizes or (CODES,)
+    sizes = model.tokens.codebooks
     generator = torch.Generator().manual_seed(5)
     columns = [torch.randint(sizes[t % len(sizes)], (3,), generator=generator) for t in range(model.positions)]
     flat = torch.stack(columns, 1)
     label = torch.tensor([0, 3, 1]) if model.classes else None
-    predicted = model(flat.view(3, *model.token_shape), label)
+    predicted = model(flat.view(3, *model.tokens.shape), label)
     assert predicted.mask is None and predicted.targets.shape == flat.shape
     for t in range(model.positions):
         expected = logits_of(model, flat, label, t).log_softmax(-1).gather(1, flat[:, t : t + 1])
@@ -294,7 +294,7 @@ def test_forward_shows_each_position_what_stands_before_it(kind):
 
 
 def test_equal_codebooks_have_logits_of_one_codebook():
-    model = Autoregressive(network_of(18, 12), (2, 2, 3), 6, 2, codebook_sizes=(6, 6, 6)).eval()
+    model = Autoregressive(network_of(18, 12), (2, 2), (6, 6, 6), 2).eval()
     tokens = torch.randint(6, (2, 2, 2, 3), generator=torch.Generator().manual_seed(0))
     predicted = model(tokens, torch.tensor([0, 1]))
     assert predicted.logits.shape == (2, 12, 6) and torch.equal(predicted.targets, tokens.flatten(1))
@@ -381,7 +381,7 @@ def test_bf16_runs_and_stays_inside(kind):
     model = model_of(kind).to(torch.bfloat16)
     guidance = STRONG if model.classes else NONE
     tokens = model.generate(request_of(model, [0, 1, 2]), partial(multinomial, top_k=4), guidance)
-    assert tokens.shape == (3, *model.token_shape) and (tokens >= 0).all() and (tokens < CODES).all()
+    assert tokens.shape == (3, *model.tokens.shape) and (tokens >= 0).all() and (tokens < CODES).all()
     with torch.autocast('cpu', torch.bfloat16):
         tokens = model_of(kind).generate(request_of(model, [0, 1, 2]), multinomial, guidance)
     assert (tokens >= 0).all() and (tokens < CODES).all()
@@ -393,8 +393,8 @@ def test_an_empty_batch_has_no_tokens():
 
 def test_it_builds_on_the_meta_device_and_starts_anew_after_it():
     with torch.device('meta'):
-        model = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, CODES, CLASSES)
-        free = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, CODES)
+        model = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, (CODES,), CLASSES)
+        free = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, (CODES,))
     assert model.class_embedding.weight.shape == (CLASSES + 1, 16) and free.start.shape == (16,)
     model.to_empty(device='cpu').reset_parameters()
     assert 0.01 < model.class_embedding.weight.std() < 0.03
@@ -438,18 +438,17 @@ def test_what_cannot_be_drawn_is_refused():
     [
         ({}, CODES + 1, 'a vocabulary of 13 and at least 15 positions'),
         ({}, CODES - 1, 'a vocabulary of 13 and at least 15 positions'),
-        (dict(token_shape=(4, 4)), CODES, 'at least 16 positions'),
+        (dict(cells=(4, 4)), CODES, 'at least 16 positions'),
         (dict(vocabulary='joint'), CODES + CLASSES, 'a vocabulary of 18'),
         (dict(vocabulary='joint', label_drop=0.0), CODES + CLASSES + 1, 'a vocabulary of 17'),
         (dict(vocabulary='joint', classes=0), CODES, 'needs classes'),
         (dict(vocabulary='both'), CODES, "'both'"),
         (dict(predicts='all'), CODES, "'all'"),
         (dict(label_drop=1.0), CODES, 'label_drop'),
-        (dict(codebook_sizes=(CODES, CODES)), 2 * CODES, 'codebook_sizes'),
-        (dict(token_shape=(5, 3), codebook_sizes=(4, 4, 4)), 12, 'codebook_sizes'),
+        (dict(cells=(5,), codebooks=(4, 4, 4, 4)), 16, 'at least 20 positions'),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(options, vocabulary, message):
-    settings = dict(token_shape=SHAPE, codebook_size=CODES, classes=CLASSES) | options
+    settings = dict(cells=SHAPE, codebooks=(CODES,), classes=CLASSES) | options
     with pytest.raises(ConfigError, match=message):
         Autoregressive(network_of(vocabulary, 15), **settings)

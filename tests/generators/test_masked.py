@@ -22,7 +22,7 @@ CODES, CLASSES = 13, 4
 def make(seed=0, spread=20.0, **settings):
     """A small generator in eval mode, with weights large enough that all outputs depend on all inputs."""
     torch.manual_seed(seed)
-    given = dict(token_shape=(3, 5), codebook_size=CODES, classes=CLASSES, dim=16, depth=2, heads=2, steps=4)
+    given = dict(cells=(3, 5), codebooks=(CODES,), classes=CLASSES, dim=16, depth=2, heads=2, steps=4)
     model = MaskedGenerator(**{**given, **settings})
     with torch.no_grad():
         for parameter in model.parameters():
@@ -56,7 +56,7 @@ def draw(model, ids=(0, 1, 2), scale=1.0, sampler=inverse, seed=5, **more):
 # the network
 
 
-@pytest.mark.parametrize('settings', [{}, {'positions': 'grid'}, {'tied': False}, {'token_shape': (15,)}])
+@pytest.mark.parametrize('settings', [{}, {'positions': 'grid'}, {'tied': False}, {'cells': (15,)}])
 def test_every_position_sees_all_visible_tokens_and_no_hidden_one(settings):
     network = make(**settings).network
     tokens, category = draw_tokens(1, (15,)), torch.tensor([2])
@@ -87,7 +87,7 @@ def test_positions_and_the_mask_tell_tokens_apart():
         moved = network(tokens[:, order], hidden[:, order], None) - network(tokens, hidden, None)[:, order]
         assert (moved.abs().max() < 1e-9) == zero
     with pytest.raises(ConfigError, match='grid'):
-        make(positions='grid', token_shape=(15,))
+        make(positions='grid', cells=(15,))
 
 
 def test_grid_positions_are_rows_plus_columns():
@@ -112,7 +112,7 @@ def test_categories_end_where_they_should():
 
 
 def test_builds_on_the_meta_device_and_from_a_config():
-    config = dict(type='MaskedGenerator', token_shape=[16, 16], codebook_size=1024, classes=1000, dim=768, depth=24, heads=16)
+    config = dict(type='MaskedGenerator', cells=[16, 16], codebooks=[1024], classes=1000, dim=768, depth=24, heads=16)
     with torch.device('meta'):
         model = VQGeneratorRegistry.build(config)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -160,7 +160,7 @@ def test_training_hides_and_drops_what_was_drawn():
 
 
 def test_cosine_training_hides_two_pi_th_of_the_tokens():
-    model = make(token_shape=(64,)).train()
+    model = make(cells=(64,)).train()
     hidden = model(draw_tokens(3000, (64,)), torch.zeros(3000, dtype=torch.int64)).mask
     assert abs(hidden.double().mean() - 2 / math.pi - 0.5 / 64) < 0.015
     assert hidden.sum(1).min() >= 1
@@ -183,7 +183,7 @@ def test_evaluation_hides_the_same_in_any_batch_and_draws_nothing():
 def test_targets_do_not_reach_the_logits_that_learn():
     """Logits of hidden positions have gradients at the embeddings of visible tokens, and none at those of hidden ones."""
     tokens = torch.arange(5)[None]
-    model = make(tied=False, token_shape=(5,)).train()
+    model = make(tied=False, cells=(5,)).train()
     predicted = model(tokens, torch.tensor([0]))
     predicted.logits[predicted.mask].square().sum().backward()
     moved = model.network.tokens.weight.grad.abs().sum(1)
@@ -193,7 +193,7 @@ def test_targets_do_not_reach_the_logits_that_learn():
 
 @pytest.mark.parametrize('shape', [(3, 5), (7,), (1, 4)])
 def test_bfloat16_gives_logits_gradients_and_codes(shape):
-    model = make(token_shape=shape, spread=1.0).float().train()
+    model = make(cells=shape, spread=1.0).float().train()
     with torch.autocast('cpu', torch.bfloat16):
         predicted = model(draw_tokens(3, shape), torch.tensor([0, 1, 3]))
         F.cross_entropy(predicted.logits[predicted.mask], predicted.targets[predicted.mask]).backward()
@@ -235,7 +235,7 @@ def by_loops(model, request, scale, counts):
                 left = 1 - (step + 1) / len(counts)
                 scores[place] = math.log(probabilities[code]) + model.choice_temperature * left * gumbel
             if model.order == 'halton':
-                best = [place for place in halton_order(model.token_shape) if place in hidden]
+                best = [place for place in halton_order(model.tokens.shape) if place in hidden]
             else:
                 best = sorted(hidden, key=lambda place: -scores[place])
             for place in best[: len(hidden) - after]:
@@ -243,16 +243,16 @@ def by_loops(model, request, scale, counts):
                 hidden.remove(place)
         assert not hidden
         images.append(tokens)
-    return torch.tensor(images).view(-1, *model.token_shape)
+    return torch.tensor(images).view(-1, *model.tokens.shape)
 
 
 @pytest.mark.parametrize('scale', [1.0, 2.5])
 @pytest.mark.parametrize('inside', [False, True])
-@pytest.mark.parametrize('settings', [{}, {'order': 'halton'}, {'schedule': 'linear', 'token_shape': (7,), 'steps': 3}])
+@pytest.mark.parametrize('settings', [{}, {'order': 'halton'}, {'schedule': 'linear', 'cells': (7,), 'steps': 3}])
 @torch.no_grad()
 def test_decoding_is_the_plain_loop(settings, inside, scale):
     model = make(spread=5.0, **settings)
-    shape = model.token_shape
+    shape = model.tokens.shape
     more = {'category': torch.tensor([0, 3, 1])}
     if inside:
         keep = torch.zeros(shape, dtype=torch.bool)
@@ -325,7 +325,7 @@ def test_kept_tokens_stay_and_the_rest_follows_from_them(order):
 
 
 def test_no_token_leaves_the_codebook_even_with_the_last_number_before_one():
-    model = make(token_shape=(4, 4))
+    model = make(cells=(4, 4))
     for number in (0.0, 1 - 2**-24):
         tokens = draw(model, range(40), sampler=lambda logits, uniform, n=number: inverse(logits, torch.full_like(uniform, n)))
         assert tokens.min() >= 0 and tokens.max() < CODES
@@ -347,7 +347,7 @@ def test_a_generator_without_classes():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'token_shape': (4, 4, 2)}, 'several codes per cell'),
+        ({'cells': (4, 4, 2)}, 'several codes per cell'),
         ({'steps': 0}, 'steps'),
         ({'schedule': 'mage'}, 'schedule'),
         ({'mask_ratio': 'sine'}, 'mask_ratio'),
@@ -404,7 +404,7 @@ def test_logits_that_are_no_distribution_end_the_run():
 def test_a_tiny_network_learns_eight_images_by_their_classes(order):
     torch.manual_seed(0)
     images = torch.randint(16, (8, 4, 4))
-    model = MaskedGenerator((4, 4), 16, 8, dim=64, depth=2, heads=4, steps=5, order=order, choice_temperature=0.0)
+    model = MaskedGenerator((4, 4), (16,), 8, dim=64, depth=2, heads=4, steps=5, order=order, choice_temperature=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, 150)
     category = torch.arange(8).repeat(4)

@@ -37,7 +37,7 @@ def llamagen_model(peer: Golden) -> Autoregressive:
     network = LlamaNetwork(
         config['vocab_size'], config['dim'], config['n_layer'], config['n_head'], grid=(4, 4), prefix=1, multiple_of=16
     )
-    model = Autoregressive(network, (4, 4), config['vocab_size'], config['num_classes'], label_drop=0.1).eval()
+    model = Autoregressive(network, (4, 4), (config['vocab_size'],), config['num_classes'], label_drop=0.1).eval()
     parts = {'attention.wqkv': 'qkv', 'attention.wo': 'out', 'feed_forward.w2': 'down'}
     parts |= {'attention_norm': 'attention_norm', 'ffn_norm': 'ffn_norm'}
     ours = {

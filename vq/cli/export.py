@@ -92,7 +92,7 @@ def export(generator: Any, folder: Path) -> dict[str, Any]:
     first, vocabulary = segments.starts[0], segments.end + (0 if extra is None else len(extra))
     offset = 0 if generator.joint else segments.end  # the id of class 0
     about = {
-        'token_shape': list(generator.token_shape),
+        'token_shape': list(generator.tokens.shape),
         'positions': generator.positions,
         'vocabulary': vocabulary,
         'first': first,

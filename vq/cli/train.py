@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if building.is_first_process():
             warn_of_memory(config, trainer)
         strict = loads_strictly(trainer)
-        building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
+        building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict, statistics=False)
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
         trainer.run()
     if trainer.stop_requested:

@@ -32,7 +32,7 @@ class Batch:
     boxes: Tensor | None = None
     mask: Tensor | None = None
     path: list[str] | None = None
-    tokens: Tensor | None = None  # (B, *token_shape) int64, from datasets of tokens, where ``image`` is empty
+    tokens: Tensor | None = None  # (B, *tokens.shape) int64, from datasets of tokens, where ``image`` is empty
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Quantized:
     """The output of a quantizer: code vectors (straight-through in training), tokens, named losses."""
 
     z: Tensor  # quantizers: (..., C); tokenizers: (B, C, h, w)
-    tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *token_shape)
+    tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *tokens.shape)
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -109,8 +109,8 @@ class SampleRequest:
     ids: list[int]  # one per image, B in all
     seed: int
     category: Tensor | None = None  # (B,) int64, on the device
-    given: Tensor | None = None  # (B, *token_shape) int64: tokens to keep where ``keep`` is True
-    keep: Tensor | None = None  # (*token_shape) bool
+    given: Tensor | None = None  # (B, *tokens.shape) int64: tokens to keep where ``keep`` is True
+    keep: Tensor | None = None  # (*tokens.shape) bool
 
 
 @dataclasses.dataclass
@@ -158,7 +158,7 @@ class Outputs:
     """The results of one validation step, for metrics and pictures."""
 
     reconstruction: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
-    tokens: Tensor | None = None  # (B, *token_shape) int64
+    tokens: Tensor | None = None  # (B, *tokens.shape) int64
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
     logits: Tensor | None = None  # (B, classes)
     predicted: Predicted | None = None  # for the tokens of the images

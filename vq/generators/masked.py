@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.records import Predicted, SampleRequest
+from vq.core.specs import TokenSpec
 from vq.generators.networks.bidirectional import BidirectionalNetwork
 from vq.interfaces import Generator
 from vq.registries import VQGeneratorRegistry
@@ -56,8 +56,8 @@ class MaskedGenerator(Generator):
 
     def __init__(
         self,
-        token_shape: tuple[int, ...],
-        codebook_size: int,
+        cells: tuple[int, ...],
+        codebooks: tuple[int, ...],
         classes: int,
         dim: int,
         depth: int,
@@ -74,9 +74,10 @@ class MaskedGenerator(Generator):
         choice_temperature: float = 4.5,
     ) -> None:
         super().__init__()
-        if len(token_shape) not in (1, 2):
+        self.tokens = TokenSpec(tuple(cells), tuple(codebooks))
+        if len(self.tokens.shape) not in (1, 2) or len(self.tokens.codebooks) > 1:
             raise ConfigError(
-                f'masked generation of tokens of the shape {tuple(token_shape)}: there are several codes per cell',
+                f'masked generation of tokens of the shape {self.tokens.shape}: there are several codes per cell',
                 'Use a tokenizer with one code per cell, or an autoregressive generator.',
             )
         if mask_ratio not in (*SCHEDULES, 'mage'):
@@ -91,17 +92,16 @@ class MaskedGenerator(Generator):
             raise ConfigError(f'label_drop is {label_drop}', 'Choose a share between 0 and 1; 0.1 is usual.')
         if choice_temperature < 0:
             raise ConfigError(f'choice_temperature is {choice_temperature}', 'Choose 0 (no noise) or more; 4.5 is usual.')
-        self.token_shape = tuple(token_shape)
-        self.codebook_size, self.classes = codebook_size, classes
+        self.classes = classes
         self.label_drop = label_drop
         self.mask_ratio: MaskRatio = mask_ratio
         self.steps = steps
         self.schedule: MaskSchedule = schedule
         self.order = order
         self.choice_temperature = choice_temperature
-        self.length = math.prod(self.token_shape)
+        self.length = self.tokens.count
         self.network = BidirectionalNetwork(
-            self.token_shape, codebook_size, classes, dim, depth, heads, mlp_ratio, dropout, positions, tied
+            self.tokens.cells, self.tokens.codebook_size, classes, dim, depth, heads, mlp_ratio, dropout, positions, tied
         )
 
     def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
@@ -136,7 +136,7 @@ class MaskedGenerator(Generator):
         tokens, hidden, free = self._start(request, device)
         counts = hidden_counts(len(free), self.steps, self.schedule)
         if not counts or not request.ids:
-            return tokens.view(len(tokens), *self.token_shape)
+            return tokens.view(len(tokens), *self.tokens.shape)
         noise = self._uniforms(request, len(counts), 'tokens', device)
         choose = self._chosen_by_order(free, counts, device) if self.order == 'halton' else None
         luck = self._uniforms(request, len(counts), 'confidence', device) if choose is None else noise
@@ -158,7 +158,7 @@ class MaskedGenerator(Generator):
                 'the network gave logits with NaN or infinity, so no token could be drawn',
                 'Check the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
             )
-        return tokens.view(len(tokens), *self.token_shape)
+        return tokens.view(len(tokens), *self.tokens.shape)
 
     def _known(self, category: Tensor | None) -> Tensor | None:
         """The category for the network: None if the generator has no classes."""
@@ -180,21 +180,21 @@ class MaskedGenerator(Generator):
         if (given is None) != (keep is None):
             raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
         if keep is None or given is None:
-            keep = torch.zeros(self.token_shape, dtype=torch.bool, device=device)
-            given = torch.zeros(rows, *self.token_shape, dtype=torch.int64, device=device)
+            keep = torch.zeros(self.tokens.shape, dtype=torch.bool, device=device)
+            given = torch.zeros(rows, *self.tokens.shape, dtype=torch.int64, device=device)
         for name, value, shape in (
             ('category', category, (rows,)),
-            ('given', given, (rows, *self.token_shape)),
-            ('keep', keep, self.token_shape),
+            ('given', given, (rows, *self.tokens.shape)),
+            ('keep', keep, self.tokens.shape),
         ):
             if value is not None and tuple(value.shape) != shape:
                 raise UserError(f'{name} has the shape {tuple(value.shape)}', f'For these images it is {shape}.')
         keep = keep.flatten().to(device, torch.bool)
         tokens = given.flatten(1).to(device).masked_fill(~keep, 0)
-        bad = torch.stack([outside(tokens, self.codebook_size), outside(category, self.classes).to(device)])
+        bad = torch.stack([outside(tokens, self.tokens.codebook_size), outside(category, self.classes).to(device)])
         *kept, bad_token, bad_category = torch.cat([keep, bad]).tolist()
         if bad_token:
-            raise UserError('a given token is not in the codebook', f'Tokens are 0 to {self.codebook_size - 1}.')
+            raise UserError('a given token is not in the codebook', f'Tokens are 0 to {self.tokens.codebook_size - 1}.')
         if bad_category:
             raise UserError(f'a category is not among the {self.classes} classes', f'They are 0 to {self.classes - 1}.')
         return tokens, (~keep).expand(rows, -1), [position for position, stays in enumerate(kept) if not stays]
@@ -206,7 +206,7 @@ class MaskedGenerator(Generator):
     def _chosen_by_order(self, free: list[int], counts: list[int], device: torch.device) -> Iterator[Tensor]:
         """bool (L,) for each step: the positions that the step fixes."""
         wanted = set(free)
-        order = [position for position in halton_order(self.token_shape) if position in wanted]
+        order = [position for position in halton_order(self.tokens.shape) if position in wanted]
         fixed_at = steps_of_order(order, self.length, counts).to(device)
         return (fixed_at == step for step in range(len(counts)))
 

@@ -7,7 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vq.core.errors import ConfigError
 from vq.core.records import Predicted, SampleRequest
+from vq.core.specs import TokenSpec
+
+LEAVE_OUT = 'Leave the old setting out of the config: it follows from the tokenizer.'
 
 
 class CausalNetwork(nn.Module):
@@ -34,12 +38,29 @@ class CausalNetwork(nn.Module):
 
 
 class Generator(nn.Module):
-    """Learns the tokens (B, *token_shape) of images of a category, and samples new tokens."""
+    """Learns the tokens (B, *tokens.shape) of images of a category, and samples new tokens."""
 
-    token_shape: tuple[int, ...]
-    codebook_size: int  # tokens are below it
+    tokens: TokenSpec
     classes: int  # categories are below it; 0: unconditional
     network: nn.Module  # the transformer; training calls its ``forward``
+
+    @staticmethod
+    def build_pre_hook(config: Any, registry: Any, item: Any) -> Any:
+        """Read the settings of runs and converted files of older versions: ``token_shape``, ``codebook_size`` and
+        ``codebook_sizes`` in place of ``cells`` and ``codebooks``."""
+        shape, size, sizes = (config.pop(name, None) for name in ('token_shape', 'codebook_size', 'codebook_sizes'))
+        if sizes or size is not None:
+            found = tuple(sizes) if sizes else (size,)
+            if max(config.setdefault('codebooks', found)) != max(found):
+                raise ConfigError(f'codebook_size is {max(found)}, and codebooks are {config["codebooks"]}', LEAVE_OUT)
+        if isinstance(config.get('codebooks'), int):
+            config['codebooks'] = (config['codebooks'],)
+        if shape is not None:
+            several = len(config.get('codebooks', ())) > 1
+            cells = config.setdefault('cells', tuple(shape[:-1] if several else shape))
+            if tuple(cells) != tuple(shape[: len(cells)]):
+                raise ConfigError(f'token_shape is {tuple(shape)}, and cells are {tuple(cells)}', LEAVE_OUT)
+        return config
 
     def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
         """In training, random choices (labels to drop, positions to mask) are drawn from torch's global generator."""
@@ -52,5 +73,5 @@ class Generator(nn.Module):
     def generate(
         self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
     ) -> Tensor:
-        """New tokens (B, *token_shape) int64. See also ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
+        """New tokens (B, *tokens.shape) int64. See also ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
         raise NotImplementedError

@@ -176,7 +176,7 @@ class ImageSampler(Validator):
         if ready is not None:
             ready.synchronize()
         count = len(part)
-        narrow = np.uint16 if self.task.codebook_size <= 1 << 16 else np.uint32
+        narrow = np.uint16 if self.task.generator.tokens.codebook_size <= 1 << 16 else np.uint32
         columns: dict[str, Any] = {'tokens': tokens[:count].cpu().numpy().astype(narrow)}
         if request.category is not None:
             columns['category'] = request.category[:count].cpu().numpy()

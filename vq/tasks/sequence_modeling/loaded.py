@@ -43,7 +43,7 @@ class LoadedGenerator:
         keep: Tensor | None = None,
         **settings: float,
     ) -> Tensor:
-        """Tokens int64 (B, *token_shape); see ``sample``. Where ``keep`` (*token_shape) is set: from ``given``."""
+        """Tokens int64 (B, *tokens.shape); see ``sample``. Where ``keep`` (*tokens.shape) is set: from ``given``."""
         labels = self._labels(classes, count if given is None else len(given))
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         category = None if labels is None else torch.tensor(labels, device=self.device)
@@ -74,14 +74,14 @@ class LoadedGenerator:
     def complete(
         self, images: Tensor, classes: int | Sequence[int] | None = None, keep: Tensor | None = None, **how: Any
     ) -> Tensor:
-        """Images uint8 or float (B, 3, H, W), redrawn except in the cells of ``keep`` (*token_shape), or of the first half.
+        """Images uint8 or float (B, 3, H, W), redrawn except in the cells of ``keep`` (*tokens.shape), or of the first half.
 
         The tokens of kept cells do not change. Their pixels can change next to redrawn cells, because the decoder's receptive
         field covers more than one cell.
         """
         with torch.no_grad():
             given = self.tokenizer.tokenize(to_float(images.to(self.device)) if images.dtype == torch.uint8 else images)
-        held = first_half(self.generator.token_shape, self.device) if keep is None else keep
+        held = first_half(self.generator.tokens.shape, self.device) if keep is None else keep
         return self.detokenize(self.sample_tokens(classes, None, given=given, keep=held, **how))
 
     @torch.no_grad()
@@ -103,7 +103,7 @@ class LoadedGenerator:
     def __repr__(self) -> str:
         known = f'{self.generator.classes} classes' if self.generator.classes else 'unconditional'
         return (
-            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.token_shape} tokens, on {self.device})'
+            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.tokens.shape} tokens, on {self.device})'
         )
 
 

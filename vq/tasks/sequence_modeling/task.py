@@ -13,6 +13,7 @@ from vq.core.bindings import Bound, Source
 from vq.core.errors import ConfigError
 from vq.core.random import key_of
 from vq.core.records import Batch, Losses, Outputs, Predicted, SampleRequest, to_float
+from vq.core.specs import in_words
 from vq.encoders.frozen_tokenizer import FrozenTokenizer, besides_digests
 from vq.interfaces import Encoder, Generator, Task, Tokenizer
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
@@ -39,15 +40,13 @@ class SequenceModeling(Task):
       'teacher_forced': each token is drawn from the logits of one forward on the true tokens. Labels are those of the
       validation split, with its balance of classes; ``vq.sample`` balances classes itself.
 
-    ``token_shape``, ``codebook_size`` and ``codebook_sizes`` of the generator are taken from the tokenizer and its
-    ``image_size``.
+    ``cells`` and ``codebooks`` of the generator are taken from the tokenizer and its ``image_size``.
     """
 
     kind: ClassVar[str] = 'generator'  # written into the spec of its runs
     binds: ClassVar[dict[str, Source]] = {
-        'generator.token_shape': 'tokenizer.token_shape',
-        'generator.codebook_size': 'tokenizer.codebook_size',
-        'generator.codebook_sizes': 'tokenizer.codebook_sizes',
+        'generator.cells': 'tokenizer.tokens.cells',
+        'generator.codebooks': 'tokenizer.tokens.codebooks',
     }
 
     def __init__(
@@ -70,11 +69,11 @@ class SequenceModeling(Task):
                 f'draws is {tuple(draws)} and label_smoothing {label_smoothing}',
                 f'Draw any of {", ".join(PICTURES)}; smoothing is at least 0 and below 1.',
             )
-        codes = tokenizer.tokenizer.codebook_size
-        if codes != generator.codebook_size:
+        codes, learned = tokenizer.tokens.codebooks, generator.tokens.codebooks
+        if codes != learned:
             raise ConfigError(
-                f'the tokenizer has {codes} codes, and the generator learns {generator.codebook_size}',
-                f'Set codebook_size of the generator to {codes} (and the vocabulary of its network).',
+                f'the tokenizer has {in_words(codes)} codes, and the generator learns {in_words(learned)}',
+                f'Set codebooks of the generator to {codes} (and the vocabulary of its network).',
             )
         self.generator, self.tokenizer = generator, tokenizer
         self.sampler, self.guidance, self.label_smoothing, self.draws = sampler, guidance, label_smoothing, tuple(draws)
@@ -87,12 +86,8 @@ class SequenceModeling(Task):
         return self.tokenizer.tokenizer
 
     @property
-    def codebook_size(self) -> int:
-        return self.codes.codebook_size
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return self.codes.codebook_sizes
+    def codebooks(self) -> tuple[int, ...]:
+        return self.codes.codebooks
 
     @property
     def counted_codes(self) -> Bound:
@@ -103,13 +98,13 @@ class SequenceModeling(Task):
         return dict(self._roots)
 
     def tokens_of(self, batch: Batch) -> Tensor:
-        """The tokens of a batch, (B, *token_shape): its own, or those of its images."""
+        """The tokens of a batch, (B, *tokens.shape): its own, or those of its images."""
         tokens = self.codes.tokenize(to_float(batch.image)) if batch.tokens is None else batch.tokens
-        if tuple(tokens.shape[1:]) != self.generator.token_shape:
+        if tuple(tokens.shape[1:]) != self.generator.tokens.shape:
             raise ConfigError(
                 f'images have tokens of the shape {tuple(tokens.shape[1:])}, and the generator learns '
-                f'{self.generator.token_shape}',
-                "Set the generator's token_shape, or the size of the images.",
+                f'{self.generator.tokens.shape}',
+                "Set the generator's cells, or the size of the images.",
             )
         return tokens
 
@@ -162,7 +157,7 @@ class SequenceModeling(Task):
         if name == 'generated':
             return self.generate(request)
         if name == 'half_generated':
-            request.given, request.keep = tokens, first_half(self.generator.token_shape, tokens.device)
+            request.given, request.keep = tokens, first_half(self.generator.tokens.shape, tokens.device)
             return self.generate(request)
         numbers = uniforms(request.seed, request.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
         drawn = self.sampler(self.generator.drawable(predicted).float(), numbers).view_as(predicted.targets)
@@ -172,12 +167,12 @@ class SequenceModeling(Task):
 
     @torch.no_grad()
     def generate(self, request: SampleRequest) -> Tensor:
-        """Tokens (B, *token_shape)."""
+        """Tokens (B, *tokens.shape)."""
         return self.generator.generate(request, self.sampler, self.guidance)
 
     def forward_once(self, batch: Batch) -> None:
         """One pass over all positions. Tokens are zeros: the tokenizer does not run."""
-        tokens = torch.zeros((len(batch), *self.generator.token_shape), dtype=torch.int64, device=batch.image.device)
+        tokens = torch.zeros((len(batch), *self.generator.tokens.shape), dtype=torch.int64, device=batch.image.device)
         category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
         self.generator(tokens, category if self.generator.classes else None)
 
