@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -111,6 +112,12 @@ class Tokenizer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.statistics = LatentStatistics()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        own = [key for key in state_dict if key.startswith(prefix)]
+        if own and not any(key.startswith(f'{prefix}statistics.') for key in own):
+            self.statistics.clear()  # weights of this tokenizer, without statistics
+        super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
 
     def spec(self, size: Size) -> CodecSpec:
         """The tokens and the latent of an image of ``size``, such as (height, width)."""

@@ -18,7 +18,7 @@ class LatentStatistics(nn.Module):
     """n(z) = (z - mean) / deviation, with one mean and deviation per channel (C,), or per element (C, *cells).
 
     The buffers exist only once they are computed, so weights of before have no keys for them. Without buffers n is the
-    identity. Weights that have none make n the identity, whatever it was before.
+    identity. A tokenizer whose weights are loaded from a file without them clears its own.
     """
 
     mean: Tensor
@@ -72,8 +72,6 @@ class LatentStatistics(nn.Module):
             self.put(*(value.clone() for value in given))
         elif given:
             raise UserError('latents have a mean or a deviation, and not both', 'Compute their statistics again.')
-        elif any(key.startswith(_owner(prefix)) for key in state_dict):
-            self.clear()  # weights of this tokenizer, without statistics
         super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
 
     def _check(self, mean: Tensor, deviation: Tensor) -> None:
@@ -82,12 +80,6 @@ class LatentStatistics(nn.Module):
                 'statistics of latents hold numbers that are not finite, or deviations that are not positive',
                 'The file is damaged: compute the statistics again.',
             )
-
-
-def _owner(prefix: str) -> str:
-    """The prefix of the keys of the tokenizer that has the statistics with this prefix."""
-    owner = prefix.removesuffix('.').rpartition('.')[0]
-    return f'{owner}.' if owner else ''
 
 
 def optional_keys(module: nn.Module) -> tuple[str, ...]:

@@ -168,7 +168,7 @@ def compare(
     }
     report.loaded = list(matching)
     report.unexpected = [key for key in merged if key not in target and key not in optional]
-    tied = {_place(target[key]) for key in matching if target[key].numel()}
+    tied = {_place(target[key]) for key in matching if key in target and target[key].numel()}
     for key in target:
         if key in matching or key in optional:
             continue

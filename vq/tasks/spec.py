@@ -10,7 +10,7 @@ from torch import nn
 
 from vq.core.errors import UserError
 from vq.core.random import python_stream
-from vq.core.specs import CodecSpec
+from vq.core.specs import CodecSpec, size_of
 from vq.data.decode import BadImage
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Dataset, Generator, Tokenizer
@@ -37,9 +37,10 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
     return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent)
 
 
-def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int) -> Spec:
+def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int | tuple[int, ...]) -> Spec:
     """The spec of a tokenizer alone, for converted files."""
-    image = (image_size, image_size)
+    height, width = size_of(image_size)
+    image = (height, width)
     tokens, latent = codes_of(tokenizer, image)
     return Spec('tokenizer', image, {'range': list(RANGE), 'transform': None}, {}, tokens, latent)
 
