@@ -79,13 +79,18 @@ class Quantized:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass
-class Prediction:
-    """The output of a denoiser. ``kind`` says what ``value`` is an estimate of."""
+PredictionKind = Literal['epsilon', 'x0', 'v', 'velocity', 'score']
 
-    value: Tensor
-    kind: Literal['epsilon', 'x0', 'v', 'velocity', 'score']
-    variance: Tensor | None = None
+
+class Prediction(NamedTuple):
+    """The output of a denoiser. ``kind`` says what ``value`` is an estimate of: see vq/sampling/predictions.py.
+
+    A tuple, because DDP and FSDP search the output of ``forward`` for tensors and do not look into custom classes.
+    """
+
+    value: Tensor  # the shape of z
+    kind: PredictionKind
+    variance: Tensor | None = None  # the shape of z: of a learned reverse process
 
 
 class Predicted(NamedTuple):

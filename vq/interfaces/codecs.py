@@ -19,6 +19,7 @@ class Encoder(nn.Module):
 
     out_channels: int
     downsampling: int  # H / h
+    compiles = 'forward'  # the method that a strategy with ``compile`` compiles by default; '' for none
 
 
 class Connector(nn.Module):
@@ -35,6 +36,7 @@ class Decoder(nn.Module):
     """
 
     in_channels: int
+    compiles = 'features'  # the last layer is one convolution
 
     def features(self, z: Tensor) -> Tensor:
         """The input of the last layer."""
@@ -64,6 +66,7 @@ class Quantizer(nn.Module):
     codebook_size: int  # tokens are below it
     updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
     loss_weights: Mapping[str, float] = {}  # of the losses in Quantized.losses; 1 for names that are missing
+    compiles = 'forward'
 
     @property
     def codebooks(self) -> tuple[int, ...]:

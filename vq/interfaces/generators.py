@@ -20,6 +20,7 @@ class CausalNetwork(nn.Module):
     dim: int
     vocabulary: int  # number of ids that can be embedded, and of logits
     length: int  # largest number of positions
+    compiles = 'forward'
 
     def embed(self, ids: Tensor) -> Tensor:
         """ids (B, T) -> (B, T, dim). Apart from ``forward``: a sequence can begin with a class, which is not a token."""

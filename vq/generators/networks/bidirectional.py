@@ -54,6 +54,8 @@ class BidirectionalNetwork(nn.Module):
     The vector for "no category" is not a row of the class embeddings either. With ``classes=0`` there are none.
     """
 
+    compiles = 'forward'
+
     def __init__(
         self,
         cells: tuple[int, ...],
