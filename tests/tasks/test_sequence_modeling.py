@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vq.core.conditions import Condition
 from vq.core.errors import ConfigError
 from vq.core.random import key_of
 from vq.core.records import Batch, Predicted
@@ -62,7 +63,7 @@ def test_the_loss_is_the_cross_entropy_of_what_is_learned(masked):
     found = task(masked)
     samples = batch()
     ((name, losses),) = found.training_step(samples, found.roots(), 1)
-    predicted = found.generator(samples.tokens, samples.category)
+    predicted = found.generator(samples.tokens, Condition(samples.category))
     terms = -predicted.logits.double().log_softmax(-1).gather(2, predicted.targets[..., None])[..., 0]
     expected = terms.mean() if predicted.mask is None else terms[predicted.mask].mean()
     assert name == 'generator'

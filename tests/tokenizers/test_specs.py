@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vq.core.drawing import Wanted
 from vq.core.errors import UserError
-from vq.core.records import Latent, Quantized, SampleRequest
+from vq.core.records import Latent, Quantized
 from vq.core.specs import CodecSpec, LatentSpec, Size, TokenSpec
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.generators.autoregressive import Autoregressive
@@ -161,7 +162,7 @@ def test_tokens_go_through_shards_into_a_generator(kind: str, name: str, tmp_pat
     model = Autoregressive(network, spec.cells, spec.codebooks).eval()
     assert model.tokens == spec
     assert model(read, None).targets.shape == (5, spec.count)
-    drawn = model.generate(SampleRequest([0, 1, 2], 5), lambda logits, numbers: logits.argmax(-1), lambda *_: 1.0)
+    drawn = model.generate(Wanted([0, 1, 2], 5), lambda logits, numbers: logits.argmax(-1), lambda *_: 1.0)
     assert drawn.shape == (3, *spec.shape)
     assert tokenizer.detokenize(drawn).shape[1:] == images(size).shape[1:]
 

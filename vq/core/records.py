@@ -105,20 +105,6 @@ class Predicted(NamedTuple):
 
 
 @dataclasses.dataclass
-class SampleRequest:
-    """The images to sample: their ids, the seed, and the conditions (a category, given tokens).
-
-    Every image has random streams of its own, derived from ``seed`` and its id: see sampling/.
-    """
-
-    ids: list[int]  # one per image, B in all
-    seed: int
-    category: Tensor | None = None  # (B,) int64, on the device
-    given: Tensor | None = None  # (B, *tokens.shape) int64: tokens to keep where ``keep`` is True
-    keep: Tensor | None = None  # (*tokens.shape) bool
-
-
-@dataclasses.dataclass
 class Losses:
     """Named scalar losses with their weights. ``total`` is their weighted sum."""
 

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.bindings import Bound, Source
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Predicted, SampleRequest
+from vq.core.records import Predicted
 from vq.core.specs import TokenSpec
 from vq.generators.decoding import Decoding
 from vq.generators.segments import Segments
@@ -124,10 +126,10 @@ class Autoregressive(Generator):
 
     # training
 
-    def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
+    def forward(self, tokens: Tensor, condition: Condition | None) -> Predicted:
         flat = tokens.flatten(1)  # (B, L)
         ids = self.segments.ids(flat)
-        start = self.start_of(self.dropped(category, len(flat), flat.device))
+        start = self.start_of(self.dropped(condition, len(flat), flat.device))
         logits = self.network(torch.cat([start, self.network.embed(ids[:, :-1])], 1))  # (B, L, vocabulary)
         if self.predicts == 'vocabulary':
             return Predicted(logits, ids)
@@ -136,12 +138,15 @@ class Autoregressive(Generator):
     def drawable(self, predicted: Predicted) -> Tensor:
         return self.segments.select(predicted.logits) if self.predicts == 'vocabulary' else predicted.logits
 
-    def dropped(self, category: Tensor | None, rows: int, device: torch.device) -> Tensor:
-        """Labels (B,); in training, some are replaced by the null class."""
+    def dropped(self, condition: Condition | None, rows: int, device: torch.device) -> Tensor:
+        """Labels (B,); rows without a condition, and in training some others, get the null class."""
         if not self.classes:
             return torch.zeros(rows, dtype=torch.int64, device=device)
-        if category is None:
+        category = None if condition is None else condition.category
+        if condition is None or category is None:
             return self.null(rows, device)
+        if condition.null is not None:
+            category = torch.where(condition.null, self.null(rows, device), category)
         if self.training and self.has_null:
             return torch.where(torch.rand(rows, device=device) < self.label_drop, self.classes, category)
         return category
@@ -168,9 +173,7 @@ class Autoregressive(Generator):
 
     # drawing
 
-    def generate(
-        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
-    ) -> Tensor:
+    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
         """One step of the network per drawn token. Kept tokens enter with the step of the next drawn token.
 
         The two predictions of guidance come from one batch of twice the rows, [class; null]. The null half is dropped at the
@@ -178,23 +181,21 @@ class Autoregressive(Generator):
         are drawn with the null class.
         """
         with torch.inference_mode():
-            tokens = self._generate(request, sampler, guidance)
+            tokens = self._generate(wanted, sampler, guidance)
         return tokens.clone()  # a normal tensor: autograd refuses inference tensors
 
-    def _generate(
-        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
-    ) -> Tensor:
-        rows, device = len(request.ids), next(self.network.parameters()).device
+    def _generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
+        rows, device = len(wanted.ids), next(self.network.parameters()).device
         scales = [float(guidance(position, self.positions)) for position in range(self.positions)]
-        drawn = self._drawn(request)
+        drawn = self._drawn(wanted)
         tokens = torch.zeros(rows, self.positions, dtype=torch.int64, device=device)
-        if request.given is not None and len(drawn) < self.positions:
-            tokens.copy_(request.given.flatten(1))
+        if wanted.given is not None and len(drawn) < self.positions:
+            tokens.copy_(wanted.given.flatten(1))
         if not drawn or not rows:
             return tokens.view(rows, *self.tokens.shape)
-        numbers = uniforms(request.seed, request.ids, self.positions).t().contiguous().to(device, non_blocking=True)  # (L, B)
+        numbers = uniforms(wanted.seed, wanted.ids, self.positions).t().contiguous().to(device, non_blocking=True)  # (L, B)
         guided_until = max((position + 1 for position in drawn if scales[position] != 1), default=0)
-        label, outside = self._labels(request.category, rows, device)
+        label, outside = self._labels(wanted, rows, device)
         if guided_until:
             label = torch.cat([label, self.null(rows, device)])
         decoding = Decoding(self.network, self.start_of(label), drawn[-1] + 1)
@@ -210,31 +211,32 @@ class Autoregressive(Generator):
         self._check(tokens, outside)
         return tokens.view(rows, *self.tokens.shape)
 
-    def _drawn(self, request: SampleRequest) -> list[int]:
+    def _drawn(self, wanted: Wanted) -> list[int]:
         """The positions that are drawn, in order."""
-        if (request.given is None) != (request.keep is None):
+        if (wanted.given is None) != (wanted.keep is None):
             raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
-        if request.keep is None or request.given is None:
+        if wanted.keep is None or wanted.given is None:
             return list(range(self.positions))
-        shapes = tuple(request.given.shape), tuple(request.keep.shape)
-        if shapes != ((len(request.ids), *self.tokens.shape), self.tokens.shape):
+        shapes = tuple(wanted.given.shape), tuple(wanted.keep.shape)
+        if shapes != ((len(wanted.ids), *self.tokens.shape), self.tokens.shape):
             raise UserError(
                 f'given has shape {shapes[0]} and keep {shapes[1]}',
-                f'For these images they are {(len(request.ids), *self.tokens.shape)} and {self.tokens.shape}.',
+                f'For these images they are {(len(wanted.ids), *self.tokens.shape)} and {self.tokens.shape}.',
             )
-        if self._out_of_range(request.given, request.keep):
+        if self._out_of_range(wanted.given, wanted.keep):
             raise UserError(
                 'a given token is not in the codebook', 'Tokens are at least 0 and below the size of their codebook.'
             )
-        return [position for position, kept in enumerate(request.keep.flatten().tolist()) if not kept]
+        return [position for position, kept in enumerate(wanted.keep.flatten().tolist()) if not kept]
 
     def _out_of_range(self, given: Tensor, keep: Tensor) -> bool:
         sizes = torch.tensor(self.segments.sizes, device=given.device)
         wrong = ((given.reshape(len(given), -1, len(sizes)) >= sizes).flatten(1)) | (given.flatten(1) < 0)
         return bool((wrong & keep.flatten().to(given.device)).any())
 
-    def _labels(self, category: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def _labels(self, wanted: Wanted, rows: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Labels (B,), clamped so that they can be embedded, and whether any label is out of range (bool on the device)."""
+        category, empty = wanted.category, None if wanted.condition is None else wanted.condition.null
         if not self.classes:
             if category is not None:
                 raise UserError('images of a class are requested, and this generator has no classes', 'Leave category out.')
@@ -243,7 +245,9 @@ class Autoregressive(Generator):
             return self.null(rows, device), None
         if category.shape != (rows,):
             raise UserError(f'{rows} images and categories of shape {tuple(category.shape)}', 'Give one category per image.')
-        return category.clamp(0, self.classes - 1), ((category < 0) | (category >= self.classes)).any()
+        outside = (category < 0) | (category >= self.classes)
+        label = category.clamp(0, self.classes - 1)
+        return label if empty is None else torch.where(empty, self.null(rows, device), label), outside.any()
 
     def _check(self, tokens: Tensor, outside: Tensor | None) -> None:
         """Raise for bad labels and logits. This is the only host sync, after the last token."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError
-from vq.core.records import Predicted, SampleRequest
+from vq.core.records import Predicted
 from vq.core.specs import TokenSpec
 
 LEAVE_OUT = 'Leave the old setting out of the config: it follows from the tokenizer.'
@@ -63,7 +65,7 @@ class Generator(nn.Module):
                 raise ConfigError(f'token_shape is {tuple(shape)}, and cells are {tuple(cells)}', LEAVE_OUT)
         return config
 
-    def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
+    def forward(self, tokens: Tensor, condition: Condition | None) -> Predicted:
         """In training, random choices (labels to drop, positions to mask) are drawn from torch's global generator."""
         raise NotImplementedError
 
@@ -71,8 +73,6 @@ class Generator(nn.Module):
         """The logits of the tokens that each position can take, (B, L, K)."""
         return predicted.logits
 
-    def generate(
-        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
-    ) -> Tensor:
+    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
         """New tokens (B, *tokens.shape) int64. See also ``vq/sampling/tokens.py`` and ``vq/sampling/guidance.py``."""
         raise NotImplementedError

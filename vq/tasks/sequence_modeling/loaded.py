@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import UserError
-from vq.core.records import SampleRequest, to_float, to_uint8
+from vq.core.records import to_float, to_uint8
 from vq.interfaces import Generator, Pretrained, Tokenizer
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
@@ -48,7 +50,9 @@ class LoadedGenerator:
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         category = None if labels is None else torch.tensor(labels, device=self.device)
         kept = None if keep is None else keep.to(self.device)
-        request = SampleRequest(list(range(rows)), seed, category, None if given is None else given.to(self.device), kept)
+        condition = None if category is None else Condition(category)
+        held = None if given is None else given.to(self.device)
+        request = Wanted(list(range(rows)), seed, condition, held, kept)
         sampler, scale = self.task.sampler, self.task.guidance
         if settings:
             sampler = VQSamplerRegistry.build({'type': 'Multinomial', **settings}, 'sample')
