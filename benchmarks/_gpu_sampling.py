@@ -18,7 +18,8 @@ from _gpu_clock import copy_rate, peak_mib, release, timed
 from _gpu_running import Aim, Record
 from torch import Tensor, nn
 
-from vq.core.records import SampleRequest
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.networks.llama import LlamaNetwork
 
@@ -31,7 +32,7 @@ REGRET = 0.2  # standard deviations of the logits: bf16 changes them by 0.04 in 
 def ours(network: LlamaNetwork, tokens: int, codes: int, rows: int) -> partial[Tensor]:
     """Samples (rows, tokens) greedily by ``generate``."""
     model = Autoregressive(network, (tokens,), codes, peers.CLASSES, vocabulary='joint').eval()
-    request = SampleRequest(list(range(rows)), 0, labels(network, rows))
+    request = Wanted(list(range(rows)), 0, Condition(labels(network, rows)))
     return partial(model.generate, request, peers.greedy, peers.constant)
 
 

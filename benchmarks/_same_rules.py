@@ -31,6 +31,8 @@ BOUND = (  # paths of values that follow from the model when it is built
     '*.model.generator.token_shape',
     '*.model.generator.codebook_size',
     '*.model.generator.codebook_sizes',
+    '*.model.generator.cells',
+    '*.model.generator.codebooks',
     '*.model.generator.network.vocabulary',
     '*.model.generator.network.length',
     '*.model.generator.network.grid',

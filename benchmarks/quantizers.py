@@ -112,7 +112,7 @@ def run_and_measure(name: str, iters: int, seed: int, work_dir: Path, digits: Te
     if tokenizer.continuous:
         return Measured(results, made, [], None)
     tokens = tokenizer.tokenize(digits)
-    sizes = tokenizer.model.codebook_sizes or (tokenizer.codebook_size,)
+    sizes = tokenizer.model.codebooks
     counts = torch.bincount(number_codes(tokens, sizes).flatten(), minlength=sum(sizes))
     per_position = tokenizer.model.quantizer.bits / len(sizes)
     return Measured(results, made, sorted(counts.tolist(), reverse=True), per_position * tokens[0].numel())

@@ -46,7 +46,8 @@ from transformers import (  # noqa: E402
     LogitsProcessorList,
 )
 
-from vq.core.records import SampleRequest  # noqa: E402
+from vq.core.conditions import Condition  # noqa: E402
+from vq.core.drawing import Wanted  # noqa: E402
 from vq.generators.autoregressive import Autoregressive  # noqa: E402
 from vq.generators.networks.llama import LlamaNetwork  # noqa: E402
 from vq.nn.packed import product_of  # noqa: E402
@@ -189,7 +190,7 @@ def measure(model: Autoregressive, rows: int, guided: bool) -> tuple[str, dict[s
     network, tokens = model.network, model.positions
     label = torch.arange(rows, device=network.head.weight.device) % CLASSES
     guidance = partial(constant, scale=SCALE if guided else 1.0)
-    request = SampleRequest(list(range(rows)), 0, label)
+    request = Wanted(list(range(rows)), 0, Condition(label))
     sides: dict[str, Callable[[], Any]] = {OURS: lambda: model.generate(request, greedy, guidance)}
     sides |= their_sides(their_model(network), label, tokens, guided)
     expected = sides[OURS]()
@@ -209,7 +210,7 @@ def recomputation(depth: int, codes: int, tokens: int) -> dict[str, Any]:
     """Batch 1 with and without a KV cache."""
     model = our_model(depth, 384, 6, codes, tokens)
     label = torch.zeros(1, dtype=torch.int64)
-    request = SampleRequest([0], 0, label)
+    request = Wanted([0], 0, Condition(label))
     sides = {OURS: lambda: model.generate(request, greedy, constant), UNCACHED: lambda: without_cache(model, label)}
     must_be_equal('ours with a cache and without', torch.equal(sides[OURS](), sides[UNCACHED]()), f'{tokens} greedy tokens')
     times = in_turns(sides, 7, warmup=0)

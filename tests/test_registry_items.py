@@ -12,6 +12,7 @@ from vq.registries import VQRegistry
 # items that commands create, so that no config needs to name them
 BY_COMMAND = {
     'VQITRunnerRegistry.Tokenizer': 'vq.tasks.image_tokenization.tokenize',
+    'VQITRunnerRegistry.LatentStatistics': 'vq.tools.latents',
     'VQSMRunnerRegistry.Sampler': 'vq.sample',
     'VQCallbackRegistry.ReconstructionsCallback': 'vq.test --visual',
     'VQCallbackRegistry.SamplesCallback': 'vq.test --samples',

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from vq.core.errors import UserError
 from vq.core.records import to_uint8
+from vq.core.specs import plain_size, size_of
 from vq.core.trust import import_modules
 from vq.data.inputs import Form, Images, Intake, ValueRange, check_form, give, take_tokens
 from vq.interfaces import Task, Tokenizer
@@ -39,9 +40,9 @@ class LoadedTokenizer:
         self.device, self.source, self.intake = device, source, intake
 
     @property
-    def image_size(self) -> int:
-        """Height of the images that it was trained on."""
-        return self.intake.image_size[0]
+    def image_size(self) -> int | tuple[int, ...]:
+        """The size of the images that it was trained on: a number for squares, else (height, width)."""
+        return plain_size(self.intake.image_size)
 
     @property
     def codebook_size(self) -> int:
@@ -50,12 +51,12 @@ class LoadedTokenizer:
     @property
     def continuous(self) -> bool:
         """Whether the tokenizer has latents and no tokens."""
-        return self.model.codebook_size == 0
+        return not self.model.can_tokenize
 
     @property
     def token_shape(self) -> tuple[int, ...]:
         """The shape of the tokens of an image of ``image_size``."""
-        return self.model.token_shape(self.image_size)
+        return self.model.token_spec(self.intake.image_size).shape
 
     @torch.no_grad()
     def prepare(self, images: Images, value_range: ValueRange | None = None, to: Form = 'tensor') -> Any:
@@ -169,7 +170,7 @@ def check_converted(run: Run) -> None:
     about = run.about
     on_meta = fit(about.tokenizer, about.shapes, str(run.weights))
     try:
-        (on_meta.token_shape if on_meta.codebook_size else on_meta.latent_shape)(about.image_size)
+        on_meta.spec(size_of(about.image_size))
     except UserError as error:
         raise damaged(run.weights, error.message) from error
 

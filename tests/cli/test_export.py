@@ -25,7 +25,7 @@ def generator_of(vocabulary: str, classes: int, label_drop: float, kv_heads: int
     joint = classes + (label_drop > 0) if vocabulary == 'joint' else 0
     settings = dict(dim=24, depth=2, heads=3, kv_heads=kv_heads, ffn_dim=40, length=COUNT + 1, **network)
     generator = Autoregressive(
-        LlamaNetwork(CODES + joint, **settings), SHAPE, CODES, classes, vocabulary, label_drop=label_drop
+        LlamaNetwork(CODES + joint, **settings), SHAPE, (CODES,), classes, vocabulary, label_drop=label_drop
     )
     with torch.no_grad():
         for parameter in generator.parameters():
@@ -93,13 +93,13 @@ def test_generate_draws_image_tokens_only(vocabulary, tmp_path):
 
 
 def test_what_has_no_llama_layout_is_refused(tmp_path):
-    grid = Autoregressive(LlamaNetwork(CODES, 24, 1, 3, grid=SHAPE, prefix=1), SHAPE, CODES, CLASSES)
+    grid = Autoregressive(LlamaNetwork(CODES, 24, 1, 3, grid=SHAPE, prefix=1), SHAPE, (CODES,), CLASSES)
     with pytest.raises(UserError, match='has two-dimensional positions') as caught:
         export(grid, tmp_path / 'out')
     assert 'grid=None' in caught.value.hint
     with pytest.raises(UserError, match='a prefix without positions'):
         export(generator_of('prefix', CLASSES, 0.1, None, prefix=1), tmp_path / 'out')
-    other = Autoregressive(GPT2Network(CODES, 24, 1, 3, COUNT), SHAPE, CODES, CLASSES)
+    other = Autoregressive(GPT2Network(CODES, 24, 1, 3, COUNT), SHAPE, (CODES,), CLASSES)
     with pytest.raises(UserError, match='GPT2Network has no Hugging Face Llama layout'):
         export(other, tmp_path / 'out')
     assert not list(tmp_path.iterdir())

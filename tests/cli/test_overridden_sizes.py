@@ -88,9 +88,9 @@ def test_another_codebook_size_of_a_metric_is_refused(refused: Callable[..., str
 @pytest.mark.parametrize(
     ('entry', 'override', 'words'),
     [
-        ('ar', '.trainer.model.generator.codebook_size:99', 'codebook_size is 99 in the config'),
+        ('ar', '.trainer.model.generator.codebooks:(99,)', 'codebooks is (99,) in the config'),
         ('ar', '.trainer.model.generator.network.vocabulary:99', 'network.vocabulary is 99 in the config'),
-        ('maskgit', '.trainer.model.generator.token_shape:(3,3)', 'token_shape is (3, 3) in the config'),
+        ('maskgit', '.trainer.model.generator.cells:(3,3)', 'cells is (3, 3) in the config'),
         ('ar', '.trainer.model.generator.classes:7', 'has 10 classes and the model 7'),
         ('probe', '.trainer.model.classes:7', 'has 10 classes and the model 7'),
         ('ar', '.trainer.model.tokenizer.image_size:64', 'tokens of the shape (4, 4), and the generator learns (8, 8)'),

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from vq.cli import visualize_patches
+from vq.core.specs import CodecSpec, Size, TokenSpec
 from vq.data.datasets.folder import FolderDataset
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Task, Tokenizer
@@ -120,10 +121,10 @@ def test_patches_are_the_pixels_of_their_cells(
 class Brightness(Tokenizer):
     """The code of a cell is the mean of its pixels, in steps of 16."""
 
-    codebook_size, can_decode = 16, False
+    codebooks, can_tokenize, can_decode = (16,), True, False
 
-    def token_shape(self, image_size: int) -> tuple[int, ...]:
-        return image_size // CELL, image_size // CELL
+    def spec(self, size: Size) -> CodecSpec:
+        return CodecSpec(TokenSpec((size[0] // CELL, size[1] // CELL), self.codebooks), None)
 
     def tokenize(self, image: Tensor) -> Tensor:
         return codes_of(((image + 1) * 127.5).double())

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import SampleRequest
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.decoding import Decoding
 from vq.generators.networks.llama import LlamaNetwork
@@ -35,7 +36,7 @@ def network_of(vocabulary: int, positions: int, seed: int = 0) -> LlamaNetwork:
 
 def model_of(kind: str = 'prefix', **options) -> Autoregressive:
     """A model: ``prefix``, ``joint``, ``free`` (no classes) or ``deep`` (three codebooks of different sizes)."""
-    settings = dict(token_shape=SHAPE, codebook_size=CODES, classes=CLASSES, vocabulary='prefix')
+    settings = dict(cells=SHAPE, codebooks=(CODES,), classes=CLASSES, vocabulary='prefix')
     vocabulary = CODES
     if kind == 'joint':
         settings['vocabulary'] = 'joint'
@@ -43,7 +44,7 @@ def model_of(kind: str = 'prefix', **options) -> Autoregressive:
     if kind == 'free':
         settings['classes'] = 0
     if kind == 'deep':
-        settings.update(token_shape=(2, 2, 3), codebook_sizes=(6, 13, 4))
+        settings.update(cells=(2, 2), codebooks=(6, 13, 4))
         vocabulary = 23
     settings |= options
     torch.manual_seed(1)
@@ -53,15 +54,19 @@ def model_of(kind: str = 'prefix', **options) -> Autoregressive:
     return model
 
 
-def request_of(model: Autoregressive, ids: list[int], **fields) -> SampleRequest:
+def condition_of(label: Tensor | None) -> Condition | None:
+    return None if label is None else Condition(label)
+
+
+def request_of(model: Autoregressive, ids: list[int], **fields) -> Wanted:
     category = torch.tensor([sample % model.classes for sample in ids]) if model.classes else None
-    return SampleRequest(ids, 7, category, **fields)
+    return Wanted(ids, 7, None if category is None else Condition(category), **fields)
 
 
 def logits_of(model: Autoregressive, tokens: Tensor, label: Tensor | None, position: int) -> Tensor:
     """Logits over the segment of ``position``, recomputed by hand without a cache."""
-    n = max(len(model.codebook_sizes), 1)
-    sizes = model.codebook_sizes or (model.codebook_size,)
+    n = len(model.tokens.codebooks)
+    sizes = model.tokens.codebooks
     offset = 0
     if model.joint:
         offset = model.classes + (model.label_drop > 0)
@@ -77,7 +82,7 @@ def logits_of(model: Autoregressive, tokens: Tensor, label: Tensor | None, posit
 
 
 @torch.no_grad()
-def by_hand(model: Autoregressive, request: SampleRequest, sampler, guidance) -> Tensor:
+def by_hand(model: Autoregressive, request: Wanted, sampler, guidance) -> Tensor:
     """Two passes from scratch per token."""
     rows, length = len(request.ids), model.positions
     numbers = uniforms(request.seed, request.ids, length)
@@ -93,7 +98,7 @@ def by_hand(model: Autoregressive, request: SampleRequest, sampler, guidance) ->
             unconditional = logits_of(model, tokens, null, t)
             logits = unconditional + scale * (logits - unconditional)
         tokens[:, t] = sampler(logits, numbers[:, t])
-    return tokens.view(rows, *model.token_shape)
+    return tokens.view(rows, *model.tokens.shape)
 
 
 KINDS = ['prefix', 'joint', 'free', 'deep']
@@ -112,7 +117,7 @@ def test_cached_generation_is_full_recomputation(kind, sampler):
     model = model_of(kind)
     request = request_of(model, [3, 0, 12, 5])
     tokens = model.generate(request, sampler, NONE)
-    assert tokens.shape == (4, *model.token_shape) and tokens.dtype == torch.int64 and not tokens.is_inference()
+    assert tokens.shape == (4, *model.tokens.shape) and tokens.dtype == torch.int64 and not tokens.is_inference()
     assert torch.equal(tokens, by_hand(model, request, sampler, NONE))
     assert len(tokens.unique()) > 3
 
@@ -189,7 +194,7 @@ def test_half_an_image_is_completed(kind, guidance, monkeypatch):
     """The given half is kept, is a prefill of one step, and the rest equals that of two passes without a cache."""
     model = model_of(kind)
     half = model.positions // 2
-    keep = (torch.arange(model.positions) < half).view(model.token_shape)
+    keep = (torch.arange(model.positions) < half).view(model.tokens.shape)
     other = model.generate(request_of(model, [40, 41]), multinomial, NONE)
     given = torch.where(keep, other, -1)  # tokens that are not kept are not read
     request = request_of(model, [2, 5], given=given, keep=keep)
@@ -235,7 +240,7 @@ def test_all_or_nothing_kept():
 def test_no_token_leaves_the_segment_of_its_position(kind):
     """A network that prefers ids outside of the segment."""
     model = model_of(kind)
-    sizes = model.codebook_sizes or (CODES,)
+    sizes = model.tokens.codebooks
 
     class Contrary(CausalNetwork):
         def __init__(self) -> None:
@@ -275,12 +280,12 @@ def test_no_token_leaves_the_segment_of_its_position(kind):
 @pytest.mark.parametrize('kind', KINDS)
 def test_forward_shows_each_position_what_stands_before_it(kind):
     model = model_of(kind)
-    sizes = model.codebook_sizes or (CODES,)
+    sizes = model.tokens.codebooks
     generator = torch.Generator().manual_seed(5)
     columns = [torch.randint(sizes[t % len(sizes)], (3,), generator=generator) for t in range(model.positions)]
     flat = torch.stack(columns, 1)
     label = torch.tensor([0, 3, 1]) if model.classes else None
-    predicted = model(flat.view(3, *model.token_shape), label)
+    predicted = model(flat.view(3, *model.tokens.shape), condition_of(label))
     assert predicted.mask is None and predicted.targets.shape == flat.shape
     for t in range(model.positions):
         expected = logits_of(model, flat, label, t).log_softmax(-1).gather(1, flat[:, t : t + 1])
@@ -294,9 +299,9 @@ def test_forward_shows_each_position_what_stands_before_it(kind):
 
 
 def test_equal_codebooks_have_logits_of_one_codebook():
-    model = Autoregressive(network_of(18, 12), (2, 2, 3), 6, 2, codebook_sizes=(6, 6, 6)).eval()
+    model = Autoregressive(network_of(18, 12), (2, 2), (6, 6, 6), 2).eval()
     tokens = torch.randint(6, (2, 2, 2, 3), generator=torch.Generator().manual_seed(0))
-    predicted = model(tokens, torch.tensor([0, 1]))
+    predicted = model(tokens, Condition(torch.tensor([0, 1])))
     assert predicted.logits.shape == (2, 12, 6) and torch.equal(predicted.targets, tokens.flatten(1))
     for t in range(12):
         torch.testing.assert_close(predicted.logits[:, t], logits_of(model, tokens.flatten(1), torch.tensor([0, 1]), t))
@@ -306,12 +311,12 @@ def test_a_joint_vocabulary_can_be_learned_as_a_language():
     """The loss of Hugging Face over the whole sequence, labels = inputs, with logits of all ids."""
     model = model_of('joint', predicts='vocabulary')
     tokens, label = torch.randint(CODES, (3, *SHAPE), generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3, 1])
-    predicted = model(tokens, label)
+    predicted = model(tokens, condition_of(label))
     ids = torch.cat([label[:, None], tokens.flatten(1) + CLASSES + 1], 1)
     logits = model.network(model.network.embed(ids[:, :-1]))
     expected = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
     torch.testing.assert_close(F.cross_entropy(predicted.logits.flatten(0, 1), predicted.targets.flatten()), expected)
-    restricted = model_of('joint')(tokens, label)
+    restricted = model_of('joint')(tokens, condition_of(label))
     torch.testing.assert_close(restricted.logits, logits[..., CLASSES + 1 :])
 
 
@@ -324,10 +329,10 @@ def test_labels_are_dropped_in_training_at_their_rate(kind, rate, monkeypatch):
     label = torch.arange(2000) % CLASSES
     tokens = torch.zeros(2000, *SHAPE, dtype=torch.int64)
     torch.manual_seed(0)
-    model.train()(tokens, label)
+    model.train()(tokens, Condition(label))
     torch.manual_seed(0)
-    model.train()(tokens, label)
-    model.eval()(tokens, label)
+    model.train()(tokens, Condition(label))
+    model.eval()(tokens, Condition(label))
     dropped = given[0] == CLASSES
     assert torch.equal(given[0][~dropped], label[~dropped]) and torch.equal(given[0], given[1])
     assert abs(dropped.float().mean() - rate) < 0.03  # three standard deviations
@@ -342,7 +347,7 @@ def test_ids_of_a_joint_vocabulary():
         seen = []
         model.network.embed = lambda ids, seen=seen, embed=model.network.embed: seen.append(ids) or embed(ids)
         tokens = torch.tensor([0, CODES - 1] * 7 + [0]).view(1, *SHAPE)
-        model(tokens, torch.tensor([CLASSES - 1]))
+        model(tokens, Condition(torch.tensor([CLASSES - 1])))
         start, ids = seen
         assert start.tolist() == [[CLASSES - 1]]
         assert ids.tolist() == [[first + token for token in tokens.flatten().tolist()[:-1]]]
@@ -362,7 +367,7 @@ def test_ids_of_several_codebooks():
 def test_the_null_class_learns_when_labels_are_dropped_and_only_it():
     model = model_of(label_drop=0.999).train()
     torch.manual_seed(0)
-    predicted = model(torch.zeros(6, *SHAPE, dtype=torch.int64), torch.arange(6) % CLASSES)
+    predicted = model(torch.zeros(6, *SHAPE, dtype=torch.int64), Condition(torch.arange(6) % CLASSES))
     F.cross_entropy(predicted.logits.flatten(0, 1), predicted.targets.flatten()).backward()
     assert (model.class_embedding.weight.grad.abs().sum(1) > 0).tolist() == [False] * CLASSES + [True]
 
@@ -372,8 +377,8 @@ def test_the_null_class_learns_when_labels_are_dropped_and_only_it():
 
 def test_images_of_no_class_are_those_of_the_null_class():
     model = model_of()
-    null = SampleRequest([1, 2], 7, torch.tensor([CLASSES] * 2))
-    assert torch.equal(model.generate(SampleRequest([1, 2], 7), greedy, NONE), by_hand(model, null, greedy, NONE))
+    null = Wanted([1, 2], 7, Condition(torch.tensor([CLASSES] * 2)))
+    assert torch.equal(model.generate(Wanted([1, 2], 7), greedy, NONE), by_hand(model, null, greedy, NONE))
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -381,20 +386,23 @@ def test_bf16_runs_and_stays_inside(kind):
     model = model_of(kind).to(torch.bfloat16)
     guidance = STRONG if model.classes else NONE
     tokens = model.generate(request_of(model, [0, 1, 2]), partial(multinomial, top_k=4), guidance)
-    assert tokens.shape == (3, *model.token_shape) and (tokens >= 0).all() and (tokens < CODES).all()
+    assert tokens.shape == (3, *model.tokens.shape) and (tokens >= 0).all() and (tokens < CODES).all()
     with torch.autocast('cpu', torch.bfloat16):
         tokens = model_of(kind).generate(request_of(model, [0, 1, 2]), multinomial, guidance)
     assert (tokens >= 0).all() and (tokens < CODES).all()
 
 
 def test_an_empty_batch_has_no_tokens():
-    assert model_of().generate(SampleRequest([], 0, torch.zeros(0, dtype=torch.int64)), greedy, STRONG).shape == (0, *SHAPE)
+    assert model_of().generate(Wanted([], 0, Condition(torch.zeros(0, dtype=torch.int64))), greedy, STRONG).shape == (
+        0,
+        *SHAPE,
+    )
 
 
 def test_it_builds_on_the_meta_device_and_starts_anew_after_it():
     with torch.device('meta'):
-        model = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, CODES, CLASSES)
-        free = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, CODES)
+        model = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, (CODES,), CLASSES)
+        free = Autoregressive(LlamaNetwork(CODES, 16, 1, 2, length=15), SHAPE, (CODES,))
     assert model.class_embedding.weight.shape == (CLASSES + 1, 16) and free.start.shape == (16,)
     model.to_empty(device='cpu').reset_parameters()
     assert 0.01 < model.class_embedding.weight.std() < 0.03
@@ -414,9 +422,9 @@ def test_what_cannot_be_drawn_is_refused():
     model = model_of()
     for category in ([0, CLASSES], [-1, 0]):
         with pytest.raises(UserError, match='among the 4 classes'):
-            model.generate(SampleRequest([0, 1], 0, torch.tensor(category)), greedy, NONE)
+            model.generate(Wanted([0, 1], 0, Condition(torch.tensor(category))), greedy, NONE)
     with pytest.raises(UserError, match='one category per image'):
-        model.generate(SampleRequest([0, 1], 0, torch.tensor([0])), greedy, NONE)
+        model.generate(Wanted([0, 1], 0, Condition(torch.tensor([0]))), greedy, NONE)
     with pytest.raises(UserError, match='both'):
         model.generate(request_of(model, [0, 1], given=tokens), greedy, NONE)
     with pytest.raises(UserError, match='shape'):
@@ -428,9 +436,9 @@ def test_what_cannot_be_drawn_is_refused():
         model_of(label_drop=0.0).generate(request_of(model, [0, 1]), greedy, STRONG)
     free = model_of('free')
     with pytest.raises(UserError, match='guidance needs classes'):
-        free.generate(SampleRequest([0], 0), greedy, STRONG)
+        free.generate(Wanted([0], 0), greedy, STRONG)
     with pytest.raises(UserError, match='has no classes'):
-        free.generate(SampleRequest([0], 0, torch.tensor([0])), greedy, NONE)
+        free.generate(Wanted([0], 0, Condition(torch.tensor([0]))), greedy, NONE)
 
 
 @pytest.mark.parametrize(
@@ -438,18 +446,17 @@ def test_what_cannot_be_drawn_is_refused():
     [
         ({}, CODES + 1, 'a vocabulary of 13 and at least 15 positions'),
         ({}, CODES - 1, 'a vocabulary of 13 and at least 15 positions'),
-        (dict(token_shape=(4, 4)), CODES, 'at least 16 positions'),
+        (dict(cells=(4, 4)), CODES, 'at least 16 positions'),
         (dict(vocabulary='joint'), CODES + CLASSES, 'a vocabulary of 18'),
         (dict(vocabulary='joint', label_drop=0.0), CODES + CLASSES + 1, 'a vocabulary of 17'),
         (dict(vocabulary='joint', classes=0), CODES, 'needs classes'),
         (dict(vocabulary='both'), CODES, "'both'"),
         (dict(predicts='all'), CODES, "'all'"),
         (dict(label_drop=1.0), CODES, 'label_drop'),
-        (dict(codebook_sizes=(CODES, CODES)), 2 * CODES, 'codebook_sizes'),
-        (dict(token_shape=(5, 3), codebook_sizes=(4, 4, 4)), 12, 'codebook_sizes'),
+        (dict(cells=(5,), codebooks=(4, 4, 4, 4)), 16, 'at least 20 positions'),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(options, vocabulary, message):
-    settings = dict(token_shape=SHAPE, codebook_size=CODES, classes=CLASSES) | options
+    settings = dict(cells=SHAPE, codebooks=(CODES,), classes=CLASSES) | options
     with pytest.raises(ConfigError, match=message):
         Autoregressive(network_of(vocabulary, 15), **settings)

@@ -14,13 +14,14 @@ from vq.core.check import check_config, find_problems
 from vq.core.config import plain
 from vq.core.errors import ConfigError, UserError
 from vq.core.meta import on_meta
+from vq.core.specs import TokenSpec
 from vq.generators.networks.llama import LlamaNetwork
 from vq.registries import VQTaskRegistry
 
 GENERATORS = [
     name for name in entries() if name.split('/')[0] in ('ar', 'maskgit', 'llamagen') or '/ar' in name or 'maskgit' in name
 ]
-NUMBERS = ('token_shape', 'codebook_size', 'codebook_sizes')
+NUMBERS = ('cells', 'codebooks')
 TOKENIZER = dict(
     type='VQGAN',
     encoder=dict(type='ConvEncoder', width=8, multipliers=(1, 1), attention_levels=(), norm_groups=4, out_channels=8),
@@ -57,14 +58,13 @@ def bare(model):
 def explicit(model):
     """The config with all these settings, set by hand."""
     model = bare(model)
-    codes, sizes, shape = token_facts(model['tokenizer'])
-    generator = model['generator']
-    generator.update(token_shape=shape, codebook_size=codes)
+    tokens = token_facts(model['tokenizer'])
+    generator, shape = model['generator'], tokens.shape
+    generator.update(cells=tokens.cells, codebooks=tokens.codebooks)
     if generator['type'] == 'Autoregressive':
-        generator['codebook_sizes'] = sizes
         network, joint = generator['network'], generator.get('vocabulary') == 'joint'
         ids = generator['classes'] + (generator['label_drop'] > 0) if joint else 0
-        network['vocabulary'] = ids + (sum(sizes) if sizes else codes)
+        network['vocabulary'] = ids + sum(tokens.codebooks)
         if network.pop('rope', None) == 'grid' and len(shape) == 2:
             network.update(grid=shape, prefix=1)
         else:
@@ -145,7 +145,7 @@ def generator_of(network=LLAMA, **options):
 )
 def test_vocabularies(options, vocabulary):
     generator = build(sequence(generator_of(**options))).generator
-    assert generator.network.vocabulary == vocabulary and generator.token_shape == (4, 4)
+    assert generator.network.vocabulary == vocabulary and generator.tokens == TokenSpec((4, 4), (13,))
 
 
 def test_each_of_several_codebooks_is_in_the_vocabulary():
@@ -154,7 +154,7 @@ def test_each_of_several_codebooks_is_in_the_vocabulary():
     )
     tokenizer = {**TOKENIZER, 'quantizer': quantizer}
     generator = build(sequence(generator_of(dict(LLAMA, rope='grid')), tokenizer)).generator
-    assert generator.token_shape == (4, 4, 3) and generator.codebook_sizes == (7, 7, 7)
+    assert generator.tokens == TokenSpec((4, 4), (7, 7, 7))
     assert generator.network.vocabulary == 21
     assert (generator.network.length, generator.network.grid) == (48, None), 'a grid has two axes: this is a line'
 
@@ -183,10 +183,10 @@ def test_places_that_the_config_gives_stay(more, found):
 @pytest.mark.parametrize(
     ('generator', 'message'),
     [
-        (generator_of(codebook_size=512), 'generator.codebook_size is 512 in the config, and trainer.model.tokenizer has 13'),
+        (generator_of(codebooks=(512,)), 'generator.codebooks is (512,) in the config, and trainer.model.tokenizer has (13,)'),
         (
-            generator_of(token_shape=(2, 2)),
-            'generator.token_shape is (2, 2) in the config, and trainer.model.tokenizer has (4, 4)',
+            generator_of(cells=(2, 2)),
+            'generator.cells is (2, 2) in the config, and trainer.model.tokenizer has (4, 4)',
         ),
         (
             generator_of(dict(LLAMA, vocabulary=14)),
@@ -198,12 +198,12 @@ def test_places_that_the_config_gives_stay(more, found):
             'and the other settings of trainer.model.generator require 16 or more',
         ),
         (
-            generator_of(dict(LLAMA, vocabulary=512, length=16), codebook_size=512, codebook_sizes=(), token_shape=(4, 4)),
-            'generator.codebook_size is 512 in the config, and trainer.model.tokenizer has 13',
+            generator_of(dict(LLAMA, vocabulary=512, length=16), codebooks=(512,), cells=(4, 4)),
+            'generator.codebooks is (512,) in the config, and trainer.model.tokenizer has (13,)',
         ),
         (
             dict(type='MaskedGenerator', classes=2, dim=16, depth=1, heads=2, codebook_size=12),
-            'generator.codebook_size is 12 in the config, and trainer.model.tokenizer has 13',
+            'generator: codebook_size is 12, and codebooks are (13,)',
         ),
     ],
 )
@@ -219,8 +219,8 @@ def test_a_continuous_tokenizer_gives_no_tokens():
     tokenizer['decoder'] = {**TOKENIZER['decoder'], 'in_channels': 8}
     with pytest.raises(UserError, match=r'^trainer\.model\.tokenizer: KLAutoencoder is continuous'):
         build(sequence(generator_of(), tokenizer))
-    numbers = dict(token_shape=(4, 4), codebook_size=13, codebook_sizes=())
-    with pytest.raises(UserError, match=r'^trainer\.model\.generator\.token_shape: KLAutoencoder is continuous'):
+    numbers = dict(cells=(4, 4), codebooks=(13,))
+    with pytest.raises(UserError, match=r'^trainer\.model\.generator\.cells: KLAutoencoder is continuous'):
         build(sequence(generator_of(**numbers), tokenizer))
 
 
@@ -230,7 +230,7 @@ def test_a_generator_without_a_tokenizer_needs_its_numbers():
     model = sequence(generator_of())
     del model['tokenizer']
     problems = [message for message, _ in find_problems(VQTaskRegistry, model, 'model')]
-    assert any("needs 'token_shape'" in message for message in problems) and any("'tokenizer'" in it for it in problems)
+    assert any("needs 'cells'" in message for message in problems) and any("'tokenizer'" in it for it in problems)
 
 
 def test_networks_say_what_rope_may_be():

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import truncnorm
 
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import SampleRequest
 from vq.generators.masked import MaskedGenerator
 from vq.registries import VQGeneratorRegistry
 from vq.sampling.masked import halton_order, hidden_counts
@@ -22,7 +23,7 @@ CODES, CLASSES = 13, 4
 def make(seed=0, spread=20.0, **settings):
     """A small generator in eval mode, with weights large enough that all outputs depend on all inputs."""
     torch.manual_seed(seed)
-    given = dict(token_shape=(3, 5), codebook_size=CODES, classes=CLASSES, dim=16, depth=2, heads=2, steps=4)
+    given = dict(cells=(3, 5), codebooks=(CODES,), classes=CLASSES, dim=16, depth=2, heads=2, steps=4)
     model = MaskedGenerator(**{**given, **settings})
     with torch.no_grad():
         for parameter in model.parameters():
@@ -48,15 +49,15 @@ def scale_of(scale):
     return lambda step, steps: scale
 
 
-def draw(model, ids=(0, 1, 2), scale=1.0, sampler=inverse, seed=5, **more):
-    request = SampleRequest(list(ids), seed, **more)
+def draw(model, ids=(0, 1, 2), scale=1.0, sampler=inverse, seed=5, category=None, **more):
+    request = Wanted(list(ids), seed, None if category is None else Condition(category), **more)
     return model.generate(request, sampler, scale_of(scale))
 
 
 # the network
 
 
-@pytest.mark.parametrize('settings', [{}, {'positions': 'grid'}, {'tied': False}, {'token_shape': (15,)}])
+@pytest.mark.parametrize('settings', [{}, {'positions': 'grid'}, {'tied': False}, {'cells': (15,)}])
 def test_every_position_sees_all_visible_tokens_and_no_hidden_one(settings):
     network = make(**settings).network
     tokens, category = draw_tokens(1, (15,)), torch.tensor([2])
@@ -87,7 +88,7 @@ def test_positions_and_the_mask_tell_tokens_apart():
         moved = network(tokens[:, order], hidden[:, order], None) - network(tokens, hidden, None)[:, order]
         assert (moved.abs().max() < 1e-9) == zero
     with pytest.raises(ConfigError, match='grid'):
-        make(positions='grid', token_shape=(15,))
+        make(positions='grid', cells=(15,))
 
 
 def test_grid_positions_are_rows_plus_columns():
@@ -112,7 +113,7 @@ def test_categories_end_where_they_should():
 
 
 def test_builds_on_the_meta_device_and_from_a_config():
-    config = dict(type='MaskedGenerator', token_shape=[16, 16], codebook_size=1024, classes=1000, dim=768, depth=24, heads=16)
+    config = dict(type='MaskedGenerator', cells=[16, 16], codebooks=[1024], classes=1000, dim=768, depth=24, heads=16)
     with torch.device('meta'):
         model = VQGeneratorRegistry.build(config)
     count = sum(parameter.numel() for parameter in model.parameters())
@@ -130,7 +131,7 @@ def test_recomputed_blocks_give_the_same_gradients():
         for block in model.network.blocks:
             block.recompute = recompute
         torch.manual_seed(3)
-        model(draw_tokens(4), torch.arange(4)).logits.square().mean().backward()
+        model(draw_tokens(4), Condition(torch.arange(4))).logits.square().mean().backward()
         gradients.append([parameter.grad for parameter in model.parameters() if parameter.grad is not None])
     assert all(torch.equal(first, second) for first, second in zip(*gradients, strict=True))
 
@@ -143,7 +144,7 @@ def test_training_hides_and_drops_what_was_drawn():
     tokens = draw_tokens(2000)
     seen = []
     model.network.register_forward_hook(lambda module, given, logits: seen.append(given))
-    predicted = model(tokens, torch.arange(2000) % CLASSES)
+    predicted = model(tokens, Condition(torch.arange(2000) % CLASSES))
     assert predicted.logits.shape == (2000, 15, CODES) and torch.equal(predicted.targets, tokens.flatten(1))
     (_, hidden, category, dropped) = seen[0]
     assert predicted.mask is hidden and torch.equal(category, torch.arange(2000) % CLASSES)
@@ -154,14 +155,14 @@ def test_training_hides_and_drops_what_was_drawn():
     mean = sum(count / 15 * (ratio.cdf(count / 15) - ratio.cdf((count - 1) / 15)) for count in range(1, 16))
     assert abs(share.mean() - mean) < 0.015  # five deviations
     model.label_drop = 0.0
-    model(tokens, torch.arange(2000) % CLASSES)
+    model(tokens, Condition(torch.arange(2000) % CLASSES))
     assert not seen[1][3].any()
     assert not torch.equal(seen[1][1], hidden)
 
 
 def test_cosine_training_hides_two_pi_th_of_the_tokens():
-    model = make(token_shape=(64,)).train()
-    hidden = model(draw_tokens(3000, (64,)), torch.zeros(3000, dtype=torch.int64)).mask
+    model = make(cells=(64,)).train()
+    hidden = model(draw_tokens(3000, (64,)), Condition(torch.zeros(3000, dtype=torch.int64))).mask
     assert abs(hidden.double().mean() - 2 / math.pi - 0.5 / 64) < 0.015
     assert hidden.sum(1).min() >= 1
 
@@ -170,10 +171,10 @@ def test_evaluation_hides_the_same_in_any_batch_and_draws_nothing():
     model = make()
     tokens, category = draw_tokens(9), torch.arange(9) % CLASSES
     before = torch.get_rng_state()
-    whole = model(tokens, category)
+    whole = model(tokens, Condition(category))
     assert torch.equal(torch.get_rng_state(), before)
     assert len({tuple(row) for row in whole.mask.tolist()}) > 5
-    part = model(tokens[4:6], category[4:6])
+    part = model(tokens[4:6], Condition(category[4:6]))
     assert torch.equal(part.mask, whole.mask[4:6])
     torch.testing.assert_close(part.logits, whole.logits[4:6])
     hidden = whole.mask
@@ -183,8 +184,8 @@ def test_evaluation_hides_the_same_in_any_batch_and_draws_nothing():
 def test_targets_do_not_reach_the_logits_that_learn():
     """Logits of hidden positions have gradients at the embeddings of visible tokens, and none at those of hidden ones."""
     tokens = torch.arange(5)[None]
-    model = make(tied=False, token_shape=(5,)).train()
-    predicted = model(tokens, torch.tensor([0]))
+    model = make(tied=False, cells=(5,)).train()
+    predicted = model(tokens, Condition(torch.tensor([0])))
     predicted.logits[predicted.mask].square().sum().backward()
     moved = model.network.tokens.weight.grad.abs().sum(1)
     for position in range(5):
@@ -193,9 +194,9 @@ def test_targets_do_not_reach_the_logits_that_learn():
 
 @pytest.mark.parametrize('shape', [(3, 5), (7,), (1, 4)])
 def test_bfloat16_gives_logits_gradients_and_codes(shape):
-    model = make(token_shape=shape, spread=1.0).float().train()
+    model = make(cells=shape, spread=1.0).float().train()
     with torch.autocast('cpu', torch.bfloat16):
-        predicted = model(draw_tokens(3, shape), torch.tensor([0, 1, 3]))
+        predicted = model(draw_tokens(3, shape), Condition(torch.tensor([0, 1, 3])))
         F.cross_entropy(predicted.logits[predicted.mask], predicted.targets[predicted.mask]).backward()
         tokens = draw(model.eval(), category=torch.tensor([0, 1, 3]), scale=2.0)
     assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
@@ -235,7 +236,7 @@ def by_loops(model, request, scale, counts):
                 left = 1 - (step + 1) / len(counts)
                 scores[place] = math.log(probabilities[code]) + model.choice_temperature * left * gumbel
             if model.order == 'halton':
-                best = [place for place in halton_order(model.token_shape) if place in hidden]
+                best = [place for place in halton_order(model.tokens.shape) if place in hidden]
             else:
                 best = sorted(hidden, key=lambda place: -scores[place])
             for place in best[: len(hidden) - after]:
@@ -243,22 +244,22 @@ def by_loops(model, request, scale, counts):
                 hidden.remove(place)
         assert not hidden
         images.append(tokens)
-    return torch.tensor(images).view(-1, *model.token_shape)
+    return torch.tensor(images).view(-1, *model.tokens.shape)
 
 
 @pytest.mark.parametrize('scale', [1.0, 2.5])
 @pytest.mark.parametrize('inside', [False, True])
-@pytest.mark.parametrize('settings', [{}, {'order': 'halton'}, {'schedule': 'linear', 'token_shape': (7,), 'steps': 3}])
+@pytest.mark.parametrize('settings', [{}, {'order': 'halton'}, {'schedule': 'linear', 'cells': (7,), 'steps': 3}])
 @torch.no_grad()
 def test_decoding_is_the_plain_loop(settings, inside, scale):
     model = make(spread=5.0, **settings)
-    shape = model.token_shape
-    more = {'category': torch.tensor([0, 3, 1])}
+    shape = model.tokens.shape
+    more = {'condition': Condition(torch.tensor([0, 3, 1]))}
     if inside:
         keep = torch.zeros(shape, dtype=torch.bool)
         keep.view(-1)[[1, 2, 6]] = True
         more |= {'given': draw_tokens(3, shape), 'keep': keep}
-    request = SampleRequest([4, 0, 11], 9, **more)
+    request = Wanted([4, 0, 11], 9, **more)
     free = model.length - (3 if inside else 0)
     found = model.generate(request, inverse, scale_of(scale))
     assert torch.equal(found, by_loops(model, request, scale, hidden_counts(free, model.steps, model.schedule)))
@@ -283,7 +284,7 @@ def test_counts_of_hidden_tokens_are_the_schedule(steps, order, schedule):
     model = make(steps=steps, order=order, schedule=schedule)
     met, asked = [], []
     model.network.register_forward_hook(lambda module, given, logits: met.append(given[:2]))
-    request = SampleRequest([0, 1], 3, category=torch.tensor([0, 1]))
+    request = Wanted([0, 1], 3, Condition(torch.tensor([0, 1])))
     last = model.generate(request, inverse, lambda step, steps: asked.append((step, steps)) or 1.0).flatten(1)
     counts = hidden_counts(15, steps, schedule)
     assert asked == [(step, len(counts)) for step in range(len(counts))]
@@ -298,7 +299,7 @@ def test_guidance_is_one_batch_of_twice_the_rows_and_one_is_none():
     model.network.register_forward_hook(lambda module, given, logits: rows.append(len(logits)))
     plain = draw(model, category=torch.tensor([0, 1, 2]))
     assert rows == [3] * 4
-    model.generate(SampleRequest([0, 1, 2], 5, torch.tensor([0, 1, 2])), inverse, lambda step, steps: 1.0 + step // 2)
+    model.generate(Wanted([0, 1, 2], 5, Condition(torch.tensor([0, 1, 2]))), inverse, lambda step, steps: 1.0 + step // 2)
     assert rows[4:] == [3, 3, 6, 6]
     none = draw(model, scale=0.0, category=torch.tensor([0, 1, 2]))
     assert torch.equal(none, draw(model))  # scale 0: as without a category
@@ -325,7 +326,7 @@ def test_kept_tokens_stay_and_the_rest_follows_from_them(order):
 
 
 def test_no_token_leaves_the_codebook_even_with_the_last_number_before_one():
-    model = make(token_shape=(4, 4))
+    model = make(cells=(4, 4))
     for number in (0.0, 1 - 2**-24):
         tokens = draw(model, range(40), sampler=lambda logits, uniform, n=number: inverse(logits, torch.full_like(uniform, n)))
         assert tokens.min() >= 0 and tokens.max() < CODES
@@ -335,7 +336,7 @@ def test_no_token_leaves_the_codebook_even_with_the_last_number_before_one():
 
 def test_a_generator_without_classes():
     model = make(classes=0).train()
-    assert model(draw_tokens(2), torch.tensor([0, 7])).logits.shape == (2, 15, CODES)
+    assert model(draw_tokens(2), Condition(torch.tensor([0, 7]))).logits.shape == (2, 15, CODES)
     assert torch.equal(draw(model.eval()), draw(model, scale=3.0))
     with pytest.raises(UserError, match='has no classes'):
         draw(model, category=torch.tensor([0, 1, 2]))
@@ -347,7 +348,7 @@ def test_a_generator_without_classes():
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'token_shape': (4, 4, 2)}, 'several codes per cell'),
+        ({'cells': (4, 4, 2)}, 'several codes per cell'),
         ({'steps': 0}, 'steps'),
         ({'schedule': 'mage'}, 'schedule'),
         ({'mask_ratio': 'sine'}, 'mask_ratio'),
@@ -404,12 +405,12 @@ def test_logits_that_are_no_distribution_end_the_run():
 def test_a_tiny_network_learns_eight_images_by_their_classes(order):
     torch.manual_seed(0)
     images = torch.randint(16, (8, 4, 4))
-    model = MaskedGenerator((4, 4), 16, 8, dim=64, depth=2, heads=4, steps=5, order=order, choice_temperature=0.0)
+    model = MaskedGenerator((4, 4), (16,), 8, dim=64, depth=2, heads=4, steps=5, order=order, choice_temperature=0.0)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, 150)
     category = torch.arange(8).repeat(4)
     for _ in range(150):
-        predicted = model.train()(images.repeat(4, 1, 1), category)
+        predicted = model.train()(images.repeat(4, 1, 1), Condition(category))
         F.cross_entropy(predicted.logits[predicted.mask], predicted.targets[predicted.mask]).backward()
         optimizer.step()
         optimizer.zero_grad()

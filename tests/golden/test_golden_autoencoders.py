@@ -158,7 +158,7 @@ def test_var_tokenizer(golden):
     scales = tuple(peer.meta['v_patch_nums'])
     model = built(var.convert(peer.state, scales=scales, residual=peer.meta['quant_resi']))
     tokens = torch.cat([peer[f'out/indices_scale{index}'] for index in range(len(scales))], dim=1)
-    assert model.token_shape(12) == tokens.shape[1:]
+    assert model.token_spec((12, 12)).shape == tokens.shape[1:]
 
     latent = model.encode(peer['in/image'])
     torch.testing.assert_close(latent.mean, peer['out/feature'], **CLOSE)
@@ -186,7 +186,7 @@ def test_open_magvit2(golden):
 def test_mar_kl_autoencoder(golden):
     peer = golden('mar_kl_vae')
     model = built(mar.convert(peer.state, image_size=16))
-    assert model.latent_shape(16) == peer['out/mean'].shape[1:]
+    assert model.spec((16, 16)).latent.shape == peer['out/mean'].shape[1:]
     latent = model.encode(peer['in/image'])
     torch.testing.assert_close(latent.mean, peer['out/mean'], **CLOSE)
     torch.testing.assert_close(latent.logvar, peer['out/logvar'], **CLOSE)

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from tests.published import Golden
-from vq.core.records import SampleRequest
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.networks.llama import LlamaNetwork
 from vq.sampling.guidance import constant, interval
@@ -37,7 +38,7 @@ def llamagen_model(peer: Golden) -> Autoregressive:
     network = LlamaNetwork(
         config['vocab_size'], config['dim'], config['n_layer'], config['n_head'], grid=(4, 4), prefix=1, multiple_of=16
     )
-    model = Autoregressive(network, (4, 4), config['vocab_size'], config['num_classes'], label_drop=0.1).eval()
+    model = Autoregressive(network, (4, 4), (config['vocab_size'],), config['num_classes'], label_drop=0.1).eval()
     parts = {'attention.wqkv': 'qkv', 'attention.wo': 'out', 'feed_forward.w2': 'down'}
     parts |= {'attention_norm': 'attention_norm', 'ffn_norm': 'ffn_norm'}
     ours = {
@@ -63,13 +64,13 @@ def test_llamagen_greedy_generation(golden, scale, last):
     peer = golden('llamagen_gpt_a')
     guidance = partial(constant, scale=scale) if last is None or scale == 1 else partial(interval, scale=scale, last=last + 1)
     name = f'out/greedy_cfg{scale}' + ('' if last is None or scale == 1 else f'_interval{last}')
-    tokens = llamagen_model(peer).generate(SampleRequest([0, 1, 2], 0, peer['in/generate_labels']), greedy, guidance)
+    tokens = llamagen_model(peer).generate(Wanted([0, 1, 2], 0, Condition(peer['in/generate_labels'])), greedy, guidance)
     assert torch.equal(tokens.flatten(1), peer[name])
 
 
 def test_llamagen_training_loss(golden):
     peer = golden('llamagen_gpt_a')
-    predicted = llamagen_model(peer)(peer['in/tokens'].view(-1, 4, 4), peer['in/labels'])
+    predicted = llamagen_model(peer)(peer['in/tokens'].view(-1, 4, 4), Condition(peer['in/labels']))
     torch.testing.assert_close(predicted.logits, peer['out/logits_train'], rtol=1e-4, atol=1e-5)
     loss = F.cross_entropy(predicted.logits.flatten(0, 1), predicted.targets.flatten())
     torch.testing.assert_close(loss, peer['out/loss_train'], rtol=1e-5, atol=1e-6)

@@ -89,7 +89,7 @@ def test_grouped_residual_against_vector_quantize_pytorch():
     quantized = ours(x)
     assert torch.equal(quantized.tokens, tokens.permute(1, 2, 0, 3).flatten(2))
     torch.testing.assert_close(quantized.z, expected, **CLOSE)
-    assert ours.codebook_sizes == (13,) * 6
+    assert ours.codebooks == (13,) * 6
     assert torch.equal(ours.lookup(quantized.tokens), quantized.z)
 
 
@@ -101,7 +101,7 @@ def test_grouped_is_each_group_alone():
         assert torch.equal(part(features).tokens, tokens)
     assert quantizer.embedding_dim == 7
     assert quantizer.codebook_size == 9
-    assert quantizer.codebook_sizes == (9, 5)
+    assert quantizer.codebooks == (9, 5)
 
 
 def test_copies_have_codes_of_their_own_and_shared_ones_are_saved_once():
@@ -111,8 +111,8 @@ def test_copies_have_codes_of_their_own_and_shared_ones_are_saved_once():
     assert not torch.equal(first, second) and not torch.equal(second, third)
     shared = build(type='ResidualQuantizer', quantizer=inner(), stages=3, shared=True)
     assert list(shared.state_dict()) == ['parts.0.codebook.weight']
-    assert shared.codebook_sizes == ()
-    assert shared.token_shape((5, 2)) == (5, 2, 3)
+    assert len(shared.codebooks) == 1
+    assert shared.token_spec((5, 2)).shape == (5, 2, 3)
 
 
 def test_a_shared_codebook_learns_from_all_its_uses_in_one_update():

@@ -42,7 +42,7 @@ def test_lookup_of_tokens_is_z(quantizer, training):
     quantizer.train(training)
     features = torch.randn(2, 5, 5, 3, requires_grad=True)
     quantized = quantizer(features)
-    assert quantized.tokens.shape == (2, *quantizer.token_shape((5, 5))) == (2, 1 + 4 + 9 + 25)
+    assert quantized.tokens.shape == (2, *quantizer.token_spec((5, 5)).shape) == (2, 1 + 4 + 9 + 25)
     assert quantized.tokens.dtype == torch.int64
     assert quantized.tokens.min() >= 0 and quantized.tokens.max() < quantizer.codebook_size
     assert torch.equal(quantizer.lookup(quantized.tokens), quantized.z)
@@ -195,7 +195,7 @@ def test_maps_and_tokens_of_another_size():
         with pytest.raises(UserError, match='features'):
             quantizer(torch.zeros(shape))
     with pytest.raises(ConfigError, match='need maps of 5 x 5'):
-        quantizer.token_shape((8, 8))
+        quantizer.token_spec((8, 8))
     for count in (0, 3, 40):
         with pytest.raises(UserError, match='not a whole number of the scales'):
             quantizer.lookup(torch.zeros(1, count, dtype=torch.int64))

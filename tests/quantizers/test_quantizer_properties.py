@@ -29,7 +29,7 @@ def trained(quantizer, steps=3):
 def test_lookup_of_tokens_is_z(name, make, shape):
     quantizer = trained(make(name))
     quantized = quantizer(torch.randn(*shape, quantizer.embedding_dim))
-    assert quantized.tokens.shape == quantizer.token_shape(shape)
+    assert quantized.tokens.shape == quantizer.token_spec(shape).shape
     assert quantized.tokens.dtype == torch.int64
     assert quantized.z.dtype == torch.float32
     assert torch.equal(quantizer.lookup(quantized.tokens), quantized.z)
@@ -55,7 +55,7 @@ def test_values_that_are_not_finite_give_tokens_in_range(name, make):
 
 def test_all_tokens_can_be_looked_up_and_found_again(name, make):
     quantizer = make(name).eval()
-    if quantizer.token_shape(()):
+    if quantizer.token_spec(()).shape:
         pytest.skip('features have several tokens: these are tried in the tests of the parts')
     tokens = torch.arange(quantizer.codebook_size)
     codes = quantizer.lookup(tokens)
@@ -127,16 +127,15 @@ def test_eval_issues_no_collective_and_observes_nothing(name, make, no_collectiv
     quantizer = make(name).eval()
     before = [buffer.clone() for buffer in quantizer.buffers()]
     quantizer(torch.randn(30, quantizer.embedding_dim))
-    quantizer.lookup(
-        torch.arange(5)[:, None].expand(5, *quantizer.token_shape(())) if quantizer.token_shape(()) else torch.arange(5)
-    )
+    shape = quantizer.token_spec(()).shape
+    quantizer.lookup(torch.arange(5)[:, None].expand(5, *shape) if shape else torch.arange(5))
     assert all(torch.equal(a, b) for a, b in zip(before, quantizer.buffers(), strict=True))
 
 
 def test_training_forward_issues_no_collective(name, make, no_collectives):
     quantizer = make(name).train()
     tokens = quantizer(torch.randn(30, quantizer.embedding_dim)).tokens  # a collective would raise
-    assert tokens.shape == quantizer.token_shape((30,))
+    assert tokens.shape == quantizer.token_spec((30,)).shape
 
 
 def test_meta_device(name, make):
@@ -144,7 +143,7 @@ def test_meta_device(name, make):
         quantizer = make(name).train()
         quantized = quantizer(torch.randn(2, 3, quantizer.embedding_dim))
     assert quantized.z.is_meta
-    assert quantized.tokens.shape == quantizer.token_shape((2, 3))
+    assert quantized.tokens.shape == quantizer.token_spec((2, 3)).shape
     assert {tensor.device.type for tensor in (*quantizer.parameters(), *quantizer.buffers())} <= {'meta'}
 
 
@@ -176,8 +175,8 @@ def test_config_check_knows_every_parameter(name, configs):
 
 def test_bits(name, make):
     quantizer = make(name)
-    tokens = math.prod(quantizer.token_shape(()))
-    sizes = quantizer.codebook_sizes or (quantizer.codebook_size,) * tokens
+    tokens = math.prod(quantizer.token_spec(()).shape)
+    sizes = quantizer.codebooks if len(quantizer.codebooks) > 1 else quantizer.codebooks * tokens
     assert len(sizes) == tokens
     assert max(sizes) == quantizer.codebook_size
     assert quantizer.bits == pytest.approx(math.log2(math.prod(sizes)), rel=1e-12)

@@ -115,7 +115,7 @@ def test_the_alarm_names_the_codebook_that_dies(caplog: pytest.LogCaptureFixture
 
     written: list[dict[str, float]] = []
     runner = SimpleNamespace(
-        model=SimpleNamespace(codebook_size=8, codebook_sizes=(8, 8)),
+        model=SimpleNamespace(codebooks=(8, 8)),
         strategy=SimpleNamespace(device=torch.device('cpu')),
         journal=SimpleNamespace(write=lambda step, kind, values: written.append(values)),
         step=4,

@@ -8,7 +8,6 @@ import torch
 from tests.shipped import composed
 from tests.strategies.speed_runs import assert_steps_agree, make_batch, one_step, outline, placed, shapes
 from vq.core.records import Batch
-from vq.generators.autoregressive import Autoregressive
 from vq.interfaces import Task
 from vq.registries import VQRunnerRegistry
 from vq.strategies.compiling import CompileSettings, usual_parts
@@ -32,9 +31,8 @@ def build(entry: str) -> Task:
 
 def make_tokens(task: SequenceModeling, count: int = 4) -> Batch:
     generator = task.generator
-    sizes = generator.codebook_sizes if isinstance(generator, Autoregressive) else ()
-    below = min(sizes, default=generator.codebook_size)
-    tokens = torch.randint(0, below, (count, *generator.token_shape), generator=torch.Generator().manual_seed(1))
+    below = min(generator.tokens.codebooks)
+    tokens = torch.randint(0, below, (count, *generator.tokens.shape), generator=torch.Generator().manual_seed(1))
     keys = torch.arange(count)
     return Batch(torch.zeros(count, 0), [str(key) for key in range(count)], keys, category=keys, tokens=tokens)
 

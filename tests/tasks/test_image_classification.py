@@ -120,7 +120,7 @@ def shipped_tokenizer(name: str) -> Any:
 @pytest.mark.parametrize('name', ['vq_ema', 'fsq', 'residual', 'grouped', 'multi_scale', 'lfq'])
 def test_codes_are_those_of_the_tokens(name: str) -> None:
     tokenizer = shipped_tokenizer(name)
-    backbone = FrozenTokenizer(tokenizer, image_size=64)
+    backbone = FrozenTokenizer(tokenizer, image_size=32)
     image = to_float(make_batch().image)
     codes = backbone(image)
     assert torch.equal(codes, tokenizer.lookup(tokenizer.tokenize(image)))

@@ -15,6 +15,7 @@ from tests.tasks.recipes import SHAPE, SmallDiscriminator, gradients, make_batch
 from vq.core.config import PyConfig
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import Latent, Quantized, to_float
+from vq.core.specs import CodecSpec, LatentSpec, Size, TokenSpec
 from vq.decoders.convolutional import ConvDecoder
 from vq.decoders.vit import ViTDecoder
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
@@ -59,7 +60,7 @@ def make_adversarial(weight: Any, seed: int = 0, **settings: Any) -> Adversarial
 class EncodeOnly(Tokenizer):
     """A tokenizer of brightness without decoder and quantizer module, like tokenizers that predict features."""
 
-    codebook_size, can_decode = 16, False
+    codebooks, can_tokenize, can_decode = (16,), True, False
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,11 +76,9 @@ class EncodeOnly(Tokenizer):
     def lookup(self, tokens: Tensor) -> Tensor:
         return self.table[tokens].permute(0, 3, 1, 2)
 
-    def token_shape(self, image_size: int) -> tuple[int, ...]:
-        return image_size // 2, image_size // 2
-
-    def latent_shape(self, image_size: int) -> tuple[int, ...]:
-        return 3, image_size // 2, image_size // 2
+    def spec(self, size: Size) -> CodecSpec:
+        cells = (size[0] // 2, size[1] // 2)
+        return CodecSpec(TokenSpec(cells, self.codebooks), LatentSpec(3, cells))
 
 
 def shipped(name: str) -> Any:
@@ -190,8 +189,8 @@ def test_tokens_are_those_of_the_frozen_tokenizer(name: str) -> None:
     image = to_float(make_batch(height=32, width=32).image)
     tokens = before.tokenize(image)
     assert torch.equal(whole.tokenize(image), tokens)
-    assert whole.token_shape(32) == before.token_shape(32) == tuple(tokens.shape[1:])
-    assert (whole.codebook_size, whole.codebook_sizes) == (before.codebook_size, before.codebook_sizes)
+    assert whole.token_spec((32, 32)).shape == before.token_spec((32, 32)).shape == tuple(tokens.shape[1:])
+    assert whole.codebooks == before.codebooks
     assert torch.equal(whole.lookup(tokens), before.lookup(tokens))
     torch.testing.assert_close(whole.detokenize(tokens), decoder(whole.pre_decode(before.lookup(tokens))))
 
@@ -213,7 +212,7 @@ def test_a_continuous_tokenizer_is_decoded_from_its_means() -> None:
     whole = task.tokenizer
     made = decoder(whole.pre_decode(tokenizer.eval().encode(to_float(batch.image)).mean))
     torch.testing.assert_close(losses.values['l1'], (made - to_float(batch.image)).abs().mean())
-    assert task.outputs.tokens is None and not losses.values.keys() & {'kl'} and whole.codebook_size == 0
+    assert task.outputs.tokens is None and not losses.values.keys() & {'kl'} and not whole.can_tokenize
 
 
 def test_the_decoder_it_had_is_let_go() -> None:
@@ -226,7 +225,7 @@ def test_the_decoder_it_had_is_let_go() -> None:
 def test_images_of_another_size_have_more_tokens() -> None:
     decoder = ViTDecoder(8, dim=12, depth=1, heads=2, patch=8, grid=4)
     whole = make_whole(shipped('vq_ema'), decoder)
-    assert whole.token_shape(48) == (6, 6) and whole.detokenize(torch.zeros(1, 6, 6, dtype=torch.int64)).shape == (
+    assert whole.token_spec((48, 48)).shape == (6, 6) and whole.detokenize(torch.zeros(1, 6, 6, dtype=torch.int64)).shape == (
         1,
         3,
         48,

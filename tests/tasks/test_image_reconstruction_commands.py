@@ -64,7 +64,7 @@ def test_pixel_transformers(choice: str, size: tuple[int, int, int]) -> None:
     with torch.device('meta'):
         trainer = VQRunnerRegistry.build(checked(config, 'trainer'), 'trainer')
     whole = trainer.model.tokenizer
-    assert whole.decoder.in_channels == 256 and whole.pre_decode is None and whole.token_shape(384) == (24, 24)
+    assert whole.decoder.in_channels == 256 and whole.pre_decode is None and whole.token_spec((384, 384)).shape == (24, 24)
     assert trainer.model.tokenizer.frozen.tokenizer.decoder is None
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vq.core.conditions import Condition
 from vq.core.errors import ConfigError
 from vq.core.random import key_of
 from vq.core.records import Batch, Predicted
@@ -37,11 +38,11 @@ def tokenizer() -> FrozenTokenizer:
 def task(masked: bool = False, draw=multinomial, **settings) -> SequenceModeling:
     torch.manual_seed(0)
     if masked:
-        generator = MaskedGenerator((4, 4), CODES, CLASSES, dim=16, depth=2, heads=2, steps=4)
+        generator = MaskedGenerator((4, 4), (CODES,), CLASSES, dim=16, depth=2, heads=2, steps=4)
     else:
         network = LlamaNetwork(CODES, 16, 2, 2, grid=(4, 4), prefix=1)
         torch.nn.init.normal_(network.head.weight, std=0.5)
-        generator = Autoregressive(network, (4, 4), CODES, CLASSES)
+        generator = Autoregressive(network, (4, 4), (CODES,), CLASSES)
     return SequenceModeling(generator, tokenizer(), draw, functools.partial(constant, scale=2.0), **settings).eval()
 
 
@@ -62,7 +63,7 @@ def test_the_loss_is_the_cross_entropy_of_what_is_learned(masked):
     found = task(masked)
     samples = batch()
     ((name, losses),) = found.training_step(samples, found.roots(), 1)
-    predicted = found.generator(samples.tokens, samples.category)
+    predicted = found.generator(samples.tokens, Condition(samples.category))
     terms = -predicted.logits.double().log_softmax(-1).gather(2, predicted.targets[..., None])[..., 0]
     expected = terms.mean() if predicted.mask is None else terms[predicted.mask].mean()
     assert name == 'generator'
@@ -143,7 +144,7 @@ def test_ids_of_classes_are_never_taken_for_tokens():
     network = LlamaNetwork(ids, 16, 1, 2, length=16)
     torch.nn.init.normal_(network.head.weight, std=0.5)
     network.head.weight.data[: CLASSES + 1] *= 50
-    generator = Autoregressive(network, (4, 4), CODES, CLASSES, 'joint', predicts='vocabulary')
+    generator = Autoregressive(network, (4, 4), (CODES,), CLASSES, 'joint', predicts='vocabulary')
     found = SequenceModeling(generator, tokenizer(), greedy, functools.partial(constant, scale=1.0)).eval()
     outputs = found.validation_step(batch())
     assert (outputs.predicted.logits.argmax(-1) <= CLASSES).any()
@@ -165,7 +166,7 @@ def test_half_is_the_first_cells_in_raster_order(shape, expected):
 def test_what_does_not_fit_is_refused():
     network = LlamaNetwork(9, 16, 1, 2, grid=(4, 4), prefix=1)
     with pytest.raises(ConfigError, match='the tokenizer has 32 codes, and the generator learns 9'):
-        SequenceModeling(Autoregressive(network, (4, 4), 9), tokenizer(), greedy, constant)
+        SequenceModeling(Autoregressive(network, (4, 4), (9,)), tokenizer(), greedy, constant)
     found = task()
     with pytest.raises(ConfigError, match=r'tokens of the shape \(2, 2\), and the generator learns \(4, 4\)'):
         found.tokens_of(Batch(batch().image, [], torch.empty(0), tokens=torch.zeros(3, 2, 2, dtype=torch.int64)))

@@ -48,7 +48,7 @@ def test_divergence_is_that_of_the_distributions():
 def test_training_decodes_samples_and_evaluation_means():
     model = build(config())
     latent = model.encode(images())
-    assert latent.mean.shape == latent.logvar.shape == (3, *model.latent_shape(8)) == (3, 3, 2, 2)
+    assert latent.mean.shape == latent.logvar.shape == (3, *model.spec((8, 8)).latent.shape) == (3, 3, 2, 2)
     z, tokens, losses = model.eval().code(latent)
     assert torch.equal(z, latent.mean)
     assert tokens is None
@@ -96,12 +96,12 @@ def test_what_it_has_not_is_said():
         lambda: model.tokenize(images()),
         lambda: model.quantize(latent),
         lambda: model.lookup(torch.zeros(1, 2, 2, dtype=torch.int64)),
-        lambda: model.token_shape(8),
+        lambda: model.token_spec((8, 8)),
     ):
         with pytest.raises(UserError, match='no tokens') as caught:
             ask()
         assert 'encode(image).mean' in caught.value.hint
-    for ask in (lambda: model.encode(torch.zeros(1, 3, 8, 10)), lambda: model.latent_shape(10)):
+    for ask in (lambda: model.encode(torch.zeros(1, 3, 8, 10)), lambda: model.spec((10, 10))):
         with pytest.raises(UserError, match='cells of 4 pixels'):
             ask()
 
@@ -144,7 +144,7 @@ def batch():
 def test_it_trains_in_the_tasks_of_tokenizers(kind):
     torch.manual_seed(0)
     task = VQTaskRegistry.build({**kind, **copy.deepcopy(TASK)}).train()
-    assert task.codebook_size == 0
+    assert task.codebooks == ()
     for step in (1, 2):
         for name, losses in task.training_step(batch(), task.roots(), step):
             losses.total.backward()

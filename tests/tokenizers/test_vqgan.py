@@ -85,9 +85,9 @@ INNER = dict(type='VectorQuantizer', codebook_size=11, embedding_dim=5, init='no
     ('quantizer', 'shape', 'sizes', 'bits'),
     [
         (dict(type='ResidualQuantizer', quantizer=INNER, stages=3), (3, 3, 3), (11, 11, 11), 3 * math.log2(11)),
-        (dict(type='ResidualQuantizer', quantizer=INNER, stages=3, shared=True), (3, 3, 3), (), 3 * math.log2(11)),
+        (dict(type='ResidualQuantizer', quantizer=INNER, stages=3, shared=True), (3, 3, 3), (11,), 3 * math.log2(11)),
         (dict(type='GroupedQuantizer', quantizer=INNER, groups=2), (3, 3, 2), (11, 11), 2 * math.log2(11)),
-        (dict(type='MultiScaleQuantizer', quantizer=INNER, scales=(1, 2, 3), convolutions=2), (14,), (), math.log2(11)),
+        (dict(type='MultiScaleQuantizer', quantizer=INNER, scales=(1, 2, 3), convolutions=2), (14,), (11,), math.log2(11)),
     ],
 )
 def test_tokens_of_other_shapes(quantizer, shape, sizes, bits):
@@ -95,14 +95,14 @@ def test_tokens_of_other_shapes(quantizer, shape, sizes, bits):
     settings['quantizer'] = quantizer
     model = build(settings).eval()
     image = torch.rand(2, 3, 12, 12) * 2 - 1
-    assert model.token_shape(12) == shape
+    assert model.token_spec((12, 12)).shape == shape
     tokens = model.tokenize(image)
     assert tokens.shape == (2, *shape)
     quantized = model.quantize(model.encode(image))
-    assert quantized.z.shape == (2, *model.latent_shape(12))
+    assert quantized.z.shape == (2, *model.spec((12, 12)).latent.shape)
     assert torch.equal(model.lookup(tokens), quantized.z)
     torch.testing.assert_close(model.detokenize(tokens), model(image)[0])
-    assert model.codebook_sizes == sizes
+    assert model.codebooks == sizes
     assert model.bits == pytest.approx(bits)
     model.train()
     reconstruction, quantized = model(image)
@@ -113,10 +113,10 @@ def test_tokens_of_other_shapes(quantizer, shape, sizes, bits):
 
 def test_token_shape_and_images_that_do_not_divide():
     model = build(config())
-    assert model.token_shape(32) == (8, 8)
+    assert model.token_spec((32, 32)).shape == (8, 8)
     for size in (30, 2, 0):
         with pytest.raises(UserError, match='multiple of 4'):
-            model.token_shape(size)
+            model.token_spec((size, size))
     with pytest.raises(UserError, match='8 x 10'):
         model.encode(torch.zeros(1, 3, 8, 10))
 

@@ -158,8 +158,11 @@ def load_small(load: Callable[[], None], check: Callable[[Task], None], what: st
         context.random_weights = True
 
 
-def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: RunContext, strict: bool = True) -> None:
-    """Load the files of ``--load-model-from``. Without ``strict``, keys that no file has keep their values."""
+def load_weights(
+    model: nn.Module, files: Sequence[str], weights: str, context: RunContext, strict: bool = True, statistics: bool = True
+) -> None:
+    """Load the files of ``--load-model-from``. Without ``strict``, keys that no file has keep their values. Training leaves
+    out ``statistics`` of latents: they do not hold for the weights that it makes."""
 
     def settings(module: nn.Module) -> dict[str, Any]:
         # published files have no digest of the tokenizer that they were trained on, so digests may be missing
@@ -168,7 +171,7 @@ def load_weights(model: nn.Module, files: Sequence[str], weights: str, context: 
         return {'strict': strict, 'weights': weights, 'new_prefixes': new}
 
     def load() -> None:
-        report = load_model_from(model, files, **settings(model))
+        report = load_model_from(model, files, **settings(model), statistics=statistics)
         logger.info('%s', report.summary())
         context.meta['loaded'] = report.summary()
 

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vq.core.meta import facts_of, on_meta
 from vq.core.records import Batch
+from vq.core.specs import TokenSpec
 from vq.interfaces import Task
 from vq.io.spec import size_of
 from vq.registries import VQEncoderRegistry, VQTaskRegistry
@@ -20,16 +21,13 @@ from vq.registries import VQEncoderRegistry, VQTaskRegistry
 logger = logging.getLogger('vq')
 
 Counts = dict[str, tuple[int, float | None]]
-TokenFacts = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-def token_facts(part: Mapping[str, Any]) -> TokenFacts:
-    """(codes, codes of each codebook, shape of the tokens) of a FrozenTokenizer's config, without reading its weights."""
-    names = ('codebook_size', 'codebook_sizes', 'token_shape')
+def token_facts(part: Mapping[str, Any]) -> TokenSpec:
+    """The tokens of a FrozenTokenizer's config, without reading its weights."""
     asked = {key: value for key, value in part.items() if key != 'weights'}
-    found = facts_of(VQEncoderRegistry, asked, names, 'tokenizer')
-    codes, sizes, shape = (found[name] for name in names)
-    return codes, tuple(sizes), tuple(shape)
+    found: TokenSpec = facts_of(VQEncoderRegistry, asked, ('tokens',), 'tokenizer')['tokens']
+    return found
 
 
 def count_model(runner: Mapping[str, Any]) -> Counts:

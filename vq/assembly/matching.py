@@ -14,6 +14,7 @@ import torch
 from vq.core.check import check_config
 from vq.core.errors import UserError
 from vq.interfaces import Tokenizer
+from vq.interfaces.latents import optional_keys
 from vq.registries import VQModelRegistry
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -39,6 +40,8 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{where} describes a {type(tokenizer).__name__}, which is not a tokenizer', _HINT)
     wanted = {key: tuple(value.shape) for key, value in tokenizer.state_dict().items()}
+    for key in optional_keys(tokenizer):
+        own.pop(key, None)  # checked when they are loaded
     problems = [
         *(f"'{key}' is missing" for key in wanted if key not in own),
         *(f"'{key}' is not part of it" for key in own if key not in wanted),

@@ -128,6 +128,7 @@ def _check_options(kind: str, convert: Callable[..., Any], options: Mapping[str,
 def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
     from vq.assembly.counting import count
     from vq.assembly.matching import PREFIX, fit
+    from vq.core.specs import in_words, size_of
     from vq.io.digest import read_digest
     from vq.io.published.converted import write_converted
     from vq.io.published.keymap import Converted
@@ -139,12 +140,12 @@ def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[s
     shapes = {key: tuple(value.shape) for key, value in converted.tensors.items()}
     tokenizer: Any = fit(converted.tokenizer, shapes, str(file))
     check_values(converted.tensors, {PREFIX + key: value for key, value in tokenizer.state_dict().items()}, file.name)
-    discrete = tokenizer.codebook_size > 0
-    shape = (tokenizer.token_shape if discrete else tokenizer.latent_shape)(converted.image_size)
+    found = tokenizer.spec(size_of(converted.image_size))
+    discrete = tokenizer.can_tokenize
     write_converted(output, converted, kind, file.name, read_digest(file), spec_of_tokenizer(tokenizer, converted.image_size))
     own = sum(key.startswith(PREFIX) for key in shapes)
     others = f', {len(shapes) - own} of the discriminator' if len(shapes) > own else ''
-    shown = f'{" x ".join(map(str, shape))} per image of {converted.image_size} pixels'
+    shown = f'{in_words((found.tokens if discrete else found.latent).shape)} per image of {converted.image_size} pixels'
     if discrete:
         codes, kind_of = (
             f'{tokenizer.codebook_size} of {tokenizer.quantizer.embedding_dim} channels',
@@ -169,6 +170,7 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
     import json
 
     from vq.assembly.counting import count
+    from vq.core.specs import in_words
     from vq.io import tensorfile
     from vq.io.atomic import atomic_file
     from vq.io.digest import read_digest
@@ -192,13 +194,13 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
     }
     with atomic_file(output, tensorfile.size_of(converted.tensors)) as writer:
         tensorfile.write_tensors(writer, converted.tensors, notes)
-    shape = ' x '.join(map(str, generator.token_shape))
+    shape = in_words(generator.tokens.shape)
     network = converted.generator['network']
     return [
         ('read', f'{file} ({kind})'),
         ('tensors', f'{len(converted.tensors)} of the generator'),
         *(('left out', f'{len(keys)}: {reason}') for reason, keys in converted.dropped.items()),
-        ('tokens', f'{shape} of {generator.codebook_size} codes, {generator.classes} classes'),
+        ('tokens', f'{shape} of {in_words(generator.tokens.codebooks)} codes, {generator.classes} classes'),
         ('network', f'{network["depth"]} layers of {network["dim"]} channels, {network["heads"]} heads'),
         ('parameters', f'{count(generator):,}'),
         ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),

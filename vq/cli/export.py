@@ -66,8 +66,7 @@ def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any,
     task = Task()  # only the generator: the tokenizer is not loaded
     tokens, config = run.spec.tokens, dict(run.model['generator'])
     if tokens is not None:  # a task fills these in from its tokenizer, which is not built here
-        sizes = tokens.codebooks
-        config = {'token_shape': tokens.cells, 'codebook_size': sizes[0] if len(sizes) == 1 else sizes, **config}
+        config = {'cells': tokens.cells, 'codebooks': tokens.codebooks, **config}
     generator = VQGeneratorRegistry.build(config, 'model.generator')
     task.generator = generator
     load_model_from(task, [run], weights=weights)
@@ -99,7 +98,7 @@ def export(generator: Any, folder: Path) -> dict[str, Any]:
     first, vocabulary = segments.starts[0], segments.end + (0 if extra is None else len(extra))
     offset = 0 if generator.joint else segments.end  # the id of class 0
     about = {
-        'token_shape': list(generator.token_shape),
+        'token_shape': list(generator.tokens.shape),
         'positions': generator.positions,
         'vocabulary': vocabulary,
         'first': first,

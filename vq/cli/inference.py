@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed += 1
             continue
         image = torch.from_numpy(numpy.array(pixels)).permute(2, 0, 1)[None].to(device)
-        if tokenizer.codebook_size:
+        if tokenizer.can_tokenize:
             tokens = tokenizer.tokenize(to_float(image))
             made = tokenizer.detokenize(tokens) if tokenizer.can_decode else None
             save_png(folder / f'{name[1]}_tokens.png', token_map(tokens[0], size))

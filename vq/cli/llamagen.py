@@ -132,7 +132,8 @@ def check_layout(writer: TokenWriter) -> None:
             f'the dataset {writer.dataset.name} ({writer.dataset.split}) has no classes, and LlamaGen needs one per image',
             'Sort the images into class folders, or write only shards: --format shards.',
         )
-    if writer.tokenizer.codebook_sizes or len(writer.tokenizer.token_shape(writer.crop_size or 0)) > 2:
+    tokens = writer.tokenizer.token_spec((writer.crop_size or 0,) * 2)
+    if len(tokens.codebooks) > 1 or len(tokens.shape) > 2:
         raise UserError(
             f'{type(writer.tokenizer).__name__} has several codes for each cell, and LlamaGen reads one',
             'Write only shards: --format shards.',
@@ -185,7 +186,7 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
     runner = checked(config, 'validator')
     with torch.device('meta'):
         tokenizer = getattr(VQTaskRegistry.build(runner['model'], 'model'), 'tokenizer', None)
-    if not isinstance(tokenizer, Tokenizer) or not tokenizer.codebook_size:
+    if not isinstance(tokenizer, Tokenizer) or not tokenizer.can_tokenize:
         raise UserError(f'{options.config} has no tokenizer with a codebook', 'Give the config of a discrete tokenizer.')
     size = options.image_size or size_of(runner['dataset'])
     source = Path(options.from_codes).expanduser()
@@ -194,7 +195,7 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
         folder / 'tokens',
         image_size=size,
         codebook_size=tokenizer.codebook_size,
-        token_shape=tokenizer.token_shape(size),
+        token_shape=tokenizer.token_spec((size, size)).shape,
         dataset='imagenet',
         split='train',
     )

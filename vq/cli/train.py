@@ -114,7 +114,7 @@ def train(options: argparse.Namespace, argv: Sequence[str] | None, called: str =
             told_of = telling.Training(trainer, str(free_memory.look(config, trainer)))
             context.announce = told_of.begin
         strict = loads_strictly(trainer)
-        building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict)
+        building.load_weights(trainer.model, options.load_model_from, options.weights, context, strict, statistics=False)
         trainer.resumed = None if start.checkpoint is None else open_checkpoint(start.checkpoint, strict)
         trainer.run()
         if building.is_first_process() and not trainer.stop_requested:

@@ -138,11 +138,11 @@ def codebook_of(options: argparse.Namespace, config: PyConfig, shards: ShardSet)
         )
     if len(shape) == 2:
         return None, size
-    return options.codebook, (codebook_sizes(config) or (size,) * shape[2])[options.codebook]
+    return options.codebook, codebooks_of(config, size, shape[2])[options.codebook]
 
 
-def codebook_sizes(config: PyConfig) -> tuple[int, ...]:
-    """The codebook sizes of the config's tokenizer, built on the meta device."""
+def codebooks_of(config: PyConfig, size: int, count: int) -> tuple[int, ...]:
+    """The size of the codebook of each of ``count`` tokens of a cell, from the config's tokenizer on the meta device."""
     import torch
 
     from vq.assembly.compose import checked
@@ -150,7 +150,8 @@ def codebook_sizes(config: PyConfig) -> tuple[int, ...]:
 
     with torch.device('meta'):
         model = VQTaskRegistry.build(checked(config, 'validator')['model'], 'model')
-    return tuple(getattr(getattr(model, 'tokenizer', None), 'codebook_sizes', ()))
+    found = tuple(getattr(getattr(model, 'tokenizer', None), 'codebooks', ()))
+    return found if len(found) == count else (size,) * count  # one codebook, used several times
 
 
 def build_dataset(options: argparse.Namespace, config: PyConfig, producer: dict[str, Any]) -> Dataset:

@@ -32,7 +32,7 @@ class Batch:
     boxes: Tensor | None = None
     mask: Tensor | None = None
     path: list[str] | None = None
-    tokens: Tensor | None = None  # (B, *token_shape) int64, from datasets of tokens, where ``image`` is empty
+    tokens: Tensor | None = None  # (B, *tokens.shape) int64, from datasets of tokens, where ``image`` is empty
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -74,18 +74,23 @@ class Quantized:
     """The output of a quantizer: code vectors (straight-through in training), tokens, named losses."""
 
     z: Tensor  # quantizers: (..., C); tokenizers: (B, C, h, w)
-    tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *token_shape)
+    tokens: Tensor  # int64 (...,) or (..., n); tokenizers: (B, *tokens.shape)
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass
-class Prediction:
-    """The output of a denoiser. ``kind`` says what ``value`` is an estimate of."""
+PredictionKind = Literal['epsilon', 'x0', 'v', 'velocity', 'score']
 
-    value: Tensor
-    kind: Literal['epsilon', 'x0', 'v', 'velocity', 'score']
-    variance: Tensor | None = None
+
+class Prediction(NamedTuple):
+    """The output of a denoiser. ``kind`` says what ``value`` is an estimate of: see vq/sampling/predictions.py.
+
+    A tuple, because DDP and FSDP search the output of ``forward`` for tensors and do not look into custom classes.
+    """
+
+    value: Tensor  # the shape of z
+    kind: PredictionKind
+    variance: Tensor | None = None  # the shape of z: of a learned reverse process
 
 
 class Predicted(NamedTuple):
@@ -97,20 +102,6 @@ class Predicted(NamedTuple):
     logits: Tensor  # (B, L, V)
     targets: Tensor  # (B, L) int64, below V
     mask: Tensor | None = None  # (B, L) bool: masked positions, those with a loss; None: all
-
-
-@dataclasses.dataclass
-class SampleRequest:
-    """The images to sample: their ids, the seed, and the conditions (a category, given tokens).
-
-    Every image has random streams of its own, derived from ``seed`` and its id: see sampling/.
-    """
-
-    ids: list[int]  # one per image, B in all
-    seed: int
-    category: Tensor | None = None  # (B,) int64, on the device
-    given: Tensor | None = None  # (B, *token_shape) int64: tokens to keep where ``keep`` is True
-    keep: Tensor | None = None  # (*token_shape) bool
 
 
 @dataclasses.dataclass
@@ -163,7 +154,7 @@ class Outputs:
     """The results of one validation step, for metrics and pictures."""
 
     reconstruction: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
-    tokens: Tensor | None = None  # (B, *token_shape) int64
+    tokens: Tensor | None = None  # (B, *tokens.shape) int64
     losses: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars, means over the batch
     logits: Tensor | None = None  # (B, classes)
     predicted: Predicted | None = None  # for the tokens of the images

@@ -314,6 +314,8 @@ def settings_of(config: Mapping[str, Any], owner: TreeMeta, item: Any, path: str
     try:
         converted: dict[str, Any] = plain(hook(Config(plain(values)), owner, item))
         return converted
+    except UserError as error:
+        raise ConfigError(f'{path}: {error.message}', error.hint) from error
     except Exception as error:
         raise ConfigError(
             f'{path}: the build_pre_hook fails: {type(error).__name__}: {error}',

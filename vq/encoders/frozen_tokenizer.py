@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
+from vq.core.specs import TokenSpec, size_of
 from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
 from vq.io.runs import Run, find, weight_files
 from vq.io.weights import compare, load_model_from
@@ -22,8 +23,11 @@ class FrozenTokenizer(Encoder, Pretrained):
     - ``weights``: a name that ``vq.load`` takes (see ``vq/io/runs.py``). Read by ``load_pretrained``.
     - ``gives``: 'codes' are the code vectors of the tokens, whatever the shape of the tokens (for continuous tokenizers the
       mean of the latent); 'features' are the input of the quantizer.
-    - ``image_size``: the size of the input images. ``token_shape`` is the shape of their tokens, ``downsampling`` the ratio
-      of image size to map size.
+    - ``image_size``: the size of the input images, a number or (height, width). ``tokens`` and ``latent`` describe their
+      tokens and latents, ``downsampling`` is the ratio of image size to map size.
+
+    Code vectors are normalized if the tokenizer has statistics of its latents. A decoder takes them as they were: see
+    ``Tokenizer.denormalize``.
 
     ``digest``, the SHA-256 of the file that was read, goes into checkpoints in place of the weights. Loading such a checkpoint
     with another tokenizer is an error: the parts trained on its codes would be useless.
@@ -36,38 +40,31 @@ class FrozenTokenizer(Encoder, Pretrained):
         tokenizer: Tokenizer,
         weights: str | None = None,
         gives: Literal['codes', 'features'] = 'codes',
-        image_size: int = 256,
+        image_size: int | tuple[int, int] = 256,
     ) -> None:
         super().__init__()
         if gives not in ('codes', 'features'):
             raise ConfigError(f"gives is '{gives}'", "Write 'codes' or 'features'.")
-        self.tokenizer, self.weights, self.gives, self.image_size = tokenizer, weights, gives, image_size
-        channels, height, _ = tokenizer.latent_shape(image_size)
+        self.tokenizer, self.weights, self.gives = tokenizer, weights, gives
+        self.image_size = size_of(image_size)
+        latent = tokenizer.spec(self.image_size).latent
+        if latent is None:
+            raise ConfigError(
+                f'{type(tokenizer).__name__} has no latents', 'Take a tokenizer whose codes are vectors: see Tokenizer.spec.'
+            )
+        self.latent = latent
         quantizer = getattr(tokenizer, 'quantizer', None)
         before = gives == 'features' and isinstance(quantizer, Quantizer)
-        self.out_channels = quantizer.feature_dim if before else channels  # type: ignore[union-attr]
-        self.downsampling = image_size // height
+        self.out_channels = quantizer.feature_dim if before else latent.channels  # type: ignore[union-attr]
+        self.downsampling = self.image_size[0] // latent.cells[0]
         self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
         self.requires_grad_(False)
         self.eval()
 
     @property
-    def codebook_size(self) -> int:
-        return self.tokenizer.codebook_size
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return self.tokenizer.codebook_sizes
-
-    @property
-    def token_shape(self) -> tuple[int, ...]:
-        """The shape of the tokens of an image of ``image_size``."""
-        if not self.codebook_size:
-            raise ConfigError(
-                f'{type(self.tokenizer).__name__} is continuous: it has latents, and no tokens',
-                'Take a tokenizer with a quantizer.',
-            )
-        return self.tokenizer.token_shape(self.image_size)
+    def tokens(self) -> TokenSpec:
+        """The tokens of an image of ``image_size``."""
+        return self.tokenizer.token_spec(self.image_size)
 
     def train(self, mode: bool = True) -> FrozenTokenizer:
         """Frozen: always in eval mode."""
@@ -77,7 +74,7 @@ class FrozenTokenizer(Encoder, Pretrained):
     @torch.no_grad()
     def forward(self, image: Tensor) -> Tensor:
         latent = self.tokenizer.encode(image)
-        return latent.mean if self.gives == 'features' else self.tokenizer.code(latent)[0]
+        return latent.mean if self.gives == 'features' else self.tokenizer.normalize(self.tokenizer.code(latent)[0])
 
     def forget_decoder(self) -> None:
         """Drop ``decoder`` and ``pre_decode``, for callers that have their own."""

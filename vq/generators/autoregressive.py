@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
@@ -10,8 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.bindings import Bound, Source
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Predicted, SampleRequest
+from vq.core.records import Predicted
+from vq.core.specs import TokenSpec
 from vq.generators.decoding import Decoding
 from vq.generators.segments import Segments
 from vq.interfaces import CausalNetwork, Generator
@@ -22,7 +24,7 @@ from vq.sampling.streams import uniforms
 
 def vocabulary_of(settings: Mapping[str, Any]) -> int:
     """The number of ids of the network: tokens of all codebooks, and classes in a joint vocabulary."""
-    tokens: int = sum(settings['codebook_sizes'] or (settings['codebook_size'],))
+    tokens: int = sum(settings['codebooks'])
     return tokens + (settings['classes'] + (settings['label_drop'] > 0) if settings['vocabulary'] == 'joint' else 0)
 
 
@@ -30,14 +32,15 @@ def length_of(settings: Mapping[str, Any]) -> Bound | None:
     """The number of positions of the network; None if its grid determines the number."""
     if settings['network'].get('grid') is not None or grid_of(settings) is not None:
         return None
-    positions = math.prod(settings['token_shape'])
+    positions = TokenSpec(settings['cells'], settings['codebooks']).count
     return Bound(positions, lambda given: given >= positions, f'{positions} or more')
 
 
 def grid_of(settings: Mapping[str, Any]) -> Bound | None:
     """The grid of rotary positions, if the config has ``rope='grid'`` and tokens have two axes."""
-    wanted = settings['network'].get('rope') == 'grid' and len(settings['token_shape']) == 2
-    return Bound(tuple(settings['token_shape']), lambda given: True) if wanted else None
+    one_each = len(settings['cells']) == 2 and len(settings['codebooks']) == 1
+    wanted = settings['network'].get('rope') == 'grid' and one_each
+    return Bound(tuple(settings['cells']), lambda given: True) if wanted else None
 
 
 def prefix_of(settings: Mapping[str, Any]) -> Bound | None:
@@ -54,7 +57,7 @@ class Autoregressive(Generator):
     - ``vocabulary='joint'``: the network's ids are classes first, then image tokens, and the network embeds both.
     - ``label_drop``: in training each label becomes the null class with this probability; guidance needs the null class. Its
       number is ``classes``. A joint vocabulary has it only if ``label_drop`` is above 0.
-    - ``codebook_sizes``: for tokens (..., n) of n codebooks; each has its own segment of the vocabulary.
+    - ``cells``, ``codebooks``: those of the tokens. Each codebook has its own segment of the vocabulary.
     - ``predicts='segment'``: logits are over the tokens that a position can hold. ``'vocabulary'``: logits are over all ids
       and targets are ids, so the loss also teaches which ids a position can hold, as in a language model.
 
@@ -75,16 +78,15 @@ class Autoregressive(Generator):
     def __init__(
         self,
         network: CausalNetwork,
-        token_shape: tuple[int, ...],
-        codebook_size: int,
+        cells: tuple[int, ...],
+        codebooks: tuple[int, ...],
         classes: int = 0,
         vocabulary: Literal['prefix', 'joint'] = 'prefix',
         label_drop: float = 0.1,
-        codebook_sizes: tuple[int, ...] = (),
         predicts: Literal['segment', 'vocabulary'] = 'segment',
     ) -> None:
         super().__init__()
-        sizes = tuple(codebook_sizes) or (codebook_size,)
+        self.tokens = TokenSpec(tuple(cells), tuple(codebooks))
         if vocabulary not in ('prefix', 'joint'):
             raise ConfigError(f"vocabulary is '{vocabulary}'", "It is 'prefix' or 'joint'.")
         if predicts not in ('segment', 'vocabulary'):
@@ -93,18 +95,11 @@ class Autoregressive(Generator):
             raise ConfigError(f'label_drop is {label_drop}', 'It is a probability below 1.')
         if vocabulary == 'joint' and not classes:
             raise ConfigError('a joint vocabulary needs classes', "Set classes=..., or vocabulary='prefix'.")
-        if codebook_sizes and (len(sizes) != token_shape[-1] or max(sizes) != codebook_size):
-            raise ConfigError(
-                f'codebook_sizes {sizes} do not fit token_shape {tuple(token_shape)} and codebook_size {codebook_size}',
-                'There is one for each token of the last axis, and the largest is codebook_size.',
-            )
-        self.token_shape = tuple(token_shape)
-        self.codebook_size, self.codebook_sizes = codebook_size, tuple(codebook_sizes)
         self.classes, self.label_drop, self.vocabulary, self.predicts = classes, label_drop, vocabulary, predicts
         self.joint = vocabulary == 'joint'
         self.has_null = classes > 0 and label_drop > 0
-        self.positions = math.prod(self.token_shape)
-        self.segments = Segments(sizes, classes + self.has_null if self.joint else 0)
+        self.positions = self.tokens.count
+        self.segments = Segments(self.tokens.codebooks, classes + self.has_null if self.joint else 0)
         if network.vocabulary != self.segments.end or network.length < self.positions:
             raise ConfigError(
                 f'{type(network).__name__} has a vocabulary of {network.vocabulary} and {network.length} positions; '
@@ -131,10 +126,10 @@ class Autoregressive(Generator):
 
     # training
 
-    def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
+    def forward(self, tokens: Tensor, condition: Condition | None) -> Predicted:
         flat = tokens.flatten(1)  # (B, L)
         ids = self.segments.ids(flat)
-        start = self.start_of(self.dropped(category, len(flat), flat.device))
+        start = self.start_of(self.dropped(condition, len(flat), flat.device))
         logits = self.network(torch.cat([start, self.network.embed(ids[:, :-1])], 1))  # (B, L, vocabulary)
         if self.predicts == 'vocabulary':
             return Predicted(logits, ids)
@@ -143,12 +138,15 @@ class Autoregressive(Generator):
     def drawable(self, predicted: Predicted) -> Tensor:
         return self.segments.select(predicted.logits) if self.predicts == 'vocabulary' else predicted.logits
 
-    def dropped(self, category: Tensor | None, rows: int, device: torch.device) -> Tensor:
-        """Labels (B,); in training, some are replaced by the null class."""
+    def dropped(self, condition: Condition | None, rows: int, device: torch.device) -> Tensor:
+        """Labels (B,); rows without a condition, and in training some others, get the null class."""
         if not self.classes:
             return torch.zeros(rows, dtype=torch.int64, device=device)
-        if category is None:
+        category = None if condition is None else condition.category
+        if condition is None or category is None:
             return self.null(rows, device)
+        if condition.null is not None:
+            category = torch.where(condition.null, self.null(rows, device), category)
         if self.training and self.has_null:
             return torch.where(torch.rand(rows, device=device) < self.label_drop, self.classes, category)
         return category
@@ -175,9 +173,7 @@ class Autoregressive(Generator):
 
     # drawing
 
-    def generate(
-        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
-    ) -> Tensor:
+    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
         """One step of the network per drawn token. Kept tokens enter with the step of the next drawn token.
 
         The two predictions of guidance come from one batch of twice the rows, [class; null]. The null half is dropped at the
@@ -185,23 +181,21 @@ class Autoregressive(Generator):
         are drawn with the null class.
         """
         with torch.inference_mode():
-            tokens = self._generate(request, sampler, guidance)
+            tokens = self._generate(wanted, sampler, guidance)
         return tokens.clone()  # a normal tensor: autograd refuses inference tensors
 
-    def _generate(
-        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
-    ) -> Tensor:
-        rows, device = len(request.ids), next(self.network.parameters()).device
+    def _generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
+        rows, device = len(wanted.ids), next(self.network.parameters()).device
         scales = [float(guidance(position, self.positions)) for position in range(self.positions)]
-        drawn = self._drawn(request)
+        drawn = self._drawn(wanted)
         tokens = torch.zeros(rows, self.positions, dtype=torch.int64, device=device)
-        if request.given is not None and len(drawn) < self.positions:
-            tokens.copy_(request.given.flatten(1))
+        if wanted.given is not None and len(drawn) < self.positions:
+            tokens.copy_(wanted.given.flatten(1))
         if not drawn or not rows:
-            return tokens.view(rows, *self.token_shape)
-        numbers = uniforms(request.seed, request.ids, self.positions).t().contiguous().to(device, non_blocking=True)  # (L, B)
+            return tokens.view(rows, *self.tokens.shape)
+        numbers = uniforms(wanted.seed, wanted.ids, self.positions).t().contiguous().to(device, non_blocking=True)  # (L, B)
         guided_until = max((position + 1 for position in drawn if scales[position] != 1), default=0)
-        label, outside = self._labels(request.category, rows, device)
+        label, outside = self._labels(wanted, rows, device)
         if guided_until:
             label = torch.cat([label, self.null(rows, device)])
         decoding = Decoding(self.network, self.start_of(label), drawn[-1] + 1)
@@ -215,31 +209,34 @@ class Autoregressive(Generator):
                 logits = guided(logits[:rows], logits[rows:], scales[position])
             tokens[:, position] = sampler(logits[:rows], numbers[position])
         self._check(tokens, outside)
-        return tokens.view(rows, *self.token_shape)
+        return tokens.view(rows, *self.tokens.shape)
 
-    def _drawn(self, request: SampleRequest) -> list[int]:
+    def _drawn(self, wanted: Wanted) -> list[int]:
         """The positions that are drawn, in order."""
-        if (request.given is None) != (request.keep is None):
+        if (wanted.given is None) != (wanted.keep is None):
             raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
-        if request.keep is None or request.given is None:
+        if wanted.keep is None or wanted.given is None:
             return list(range(self.positions))
-        shapes = tuple(request.given.shape), tuple(request.keep.shape)
-        if shapes != ((len(request.ids), *self.token_shape), self.token_shape):
+        shapes = tuple(wanted.given.shape), tuple(wanted.keep.shape)
+        if shapes != ((len(wanted.ids), *self.tokens.shape), self.tokens.shape):
             raise UserError(
                 f'given has shape {shapes[0]} and keep {shapes[1]}',
-                f'For these images they are {(len(request.ids), *self.token_shape)} and {self.token_shape}.',
+                f'For these images they are {(len(wanted.ids), *self.tokens.shape)} and {self.tokens.shape}.',
             )
-        if self._out_of_range(request.given, request.keep):
-            raise UserError('a given token is not in the codebook', 'Tokens are at least 0 and below codebook_size.')
-        return [position for position, kept in enumerate(request.keep.flatten().tolist()) if not kept]
+        if self._out_of_range(wanted.given, wanted.keep):
+            raise UserError(
+                'a given token is not in the codebook', 'Tokens are at least 0 and below the size of their codebook.'
+            )
+        return [position for position, kept in enumerate(wanted.keep.flatten().tolist()) if not kept]
 
     def _out_of_range(self, given: Tensor, keep: Tensor) -> bool:
         sizes = torch.tensor(self.segments.sizes, device=given.device)
         wrong = ((given.reshape(len(given), -1, len(sizes)) >= sizes).flatten(1)) | (given.flatten(1) < 0)
         return bool((wrong & keep.flatten().to(given.device)).any())
 
-    def _labels(self, category: Tensor | None, rows: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    def _labels(self, wanted: Wanted, rows: int, device: torch.device) -> tuple[Tensor, Tensor | None]:
         """Labels (B,), clamped so that they can be embedded, and whether any label is out of range (bool on the device)."""
+        category, empty = wanted.category, None if wanted.condition is None else wanted.condition.null
         if not self.classes:
             if category is not None:
                 raise UserError('images of a class are requested, and this generator has no classes', 'Leave category out.')
@@ -248,7 +245,9 @@ class Autoregressive(Generator):
             return self.null(rows, device), None
         if category.shape != (rows,):
             raise UserError(f'{rows} images and categories of shape {tuple(category.shape)}', 'Give one category per image.')
-        return category.clamp(0, self.classes - 1), ((category < 0) | (category >= self.classes)).any()
+        outside = (category < 0) | (category >= self.classes)
+        label = category.clamp(0, self.classes - 1)
+        return label if empty is None else torch.where(empty, self.null(rows, device), label), outside.any()
 
     def _check(self, tokens: Tensor, outside: Tensor | None) -> None:
         """Raise for bad labels and logits. This is the only host sync, after the last token."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, RunFailure, UserError
-from vq.core.records import Predicted, SampleRequest
+from vq.core.records import Predicted
+from vq.core.specs import TokenSpec
 from vq.generators.networks.bidirectional import BidirectionalNetwork
 from vq.interfaces import Generator
 from vq.registries import VQGeneratorRegistry
@@ -56,8 +58,8 @@ class MaskedGenerator(Generator):
 
     def __init__(
         self,
-        token_shape: tuple[int, ...],
-        codebook_size: int,
+        cells: tuple[int, ...],
+        codebooks: tuple[int, ...],
         classes: int,
         dim: int,
         depth: int,
@@ -74,9 +76,10 @@ class MaskedGenerator(Generator):
         choice_temperature: float = 4.5,
     ) -> None:
         super().__init__()
-        if len(token_shape) not in (1, 2):
+        self.tokens = TokenSpec(tuple(cells), tuple(codebooks))
+        if len(self.tokens.shape) not in (1, 2) or len(self.tokens.codebooks) > 1:
             raise ConfigError(
-                f'masked generation of tokens of the shape {tuple(token_shape)}: there are several codes per cell',
+                f'masked generation of tokens of the shape {self.tokens.shape}: there are several codes per cell',
                 'Use a tokenizer with one code per cell, or an autoregressive generator.',
             )
         if mask_ratio not in (*SCHEDULES, 'mage'):
@@ -91,27 +94,28 @@ class MaskedGenerator(Generator):
             raise ConfigError(f'label_drop is {label_drop}', 'Choose a share between 0 and 1; 0.1 is usual.')
         if choice_temperature < 0:
             raise ConfigError(f'choice_temperature is {choice_temperature}', 'Choose 0 (no noise) or more; 4.5 is usual.')
-        self.token_shape = tuple(token_shape)
-        self.codebook_size, self.classes = codebook_size, classes
+        self.classes = classes
         self.label_drop = label_drop
         self.mask_ratio: MaskRatio = mask_ratio
         self.steps = steps
         self.schedule: MaskSchedule = schedule
         self.order = order
         self.choice_temperature = choice_temperature
-        self.length = math.prod(self.token_shape)
+        self.length = self.tokens.count
         self.network = BidirectionalNetwork(
-            self.token_shape, codebook_size, classes, dim, depth, heads, mlp_ratio, dropout, positions, tied
+            self.tokens.cells, self.tokens.codebook_size, classes, dim, depth, heads, mlp_ratio, dropout, positions, tied
         )
 
-    def forward(self, tokens: Tensor, category: Tensor | None) -> Predicted:
+    def forward(self, tokens: Tensor, condition: Condition | None) -> Predicted:
         flat = tokens.flatten(1)  # (B, L)
-        category = self._known(category)
+        category = self._known(None if condition is None else condition.category)
         if self.training:
             drawn = torch.rand(len(flat), self.length + 1, device=flat.device)
             dropped = None if category is None else torch.rand(len(flat), device=flat.device) < self.label_drop
         else:
             drawn, dropped = uniforms_of_tokens(flat, self.length + 1), None
+        if condition is not None and condition.null is not None and category is not None:
+            dropped = condition.null if dropped is None else dropped | condition.null
         hidden = hide(self._ratio(drawn[:, 0]), drawn[:, 1:])
         return Predicted(self.network(flat, hidden, category, dropped), flat, hidden)
 
@@ -123,26 +127,25 @@ class MaskedGenerator(Generator):
     # drawing
 
     @torch.no_grad()
-    def generate(
-        self, request: SampleRequest, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]
-    ) -> Tensor:
+    def generate(self, wanted: Wanted, sampler: Callable[[Tensor, Tensor], Tensor], guidance: Callable[..., float]) -> Tensor:
         """``guidance`` is called for every decoding step. Without a category, images are drawn without a class.
 
         The two predictions of guidance come from one batch of twice the rows. There is one host sync before the first step
         and one after the last.
         """
         device = self.network.hidden_token.device
-        category = self._known(request.category)
-        tokens, hidden, free = self._start(request, device)
+        category = self._known(wanted.category)
+        empty = None if wanted.condition is None else wanted.condition.null
+        tokens, hidden, free = self._start(wanted, device)
         counts = hidden_counts(len(free), self.steps, self.schedule)
-        if not counts or not request.ids:
-            return tokens.view(len(tokens), *self.token_shape)
-        noise = self._uniforms(request, len(counts), 'tokens', device)
+        if not counts or not wanted.ids:
+            return tokens.view(len(tokens), *self.tokens.shape)
+        noise = self._uniforms(wanted, len(counts), 'tokens', device)
         choose = self._chosen_by_order(free, counts, device) if self.order == 'halton' else None
-        luck = self._uniforms(request, len(counts), 'confidence', device) if choose is None else noise
+        luck = self._uniforms(wanted, len(counts), 'confidence', device) if choose is None else noise
         before = len(free)
         for step, after in enumerate(counts):
-            logits = self._logits(tokens.clamp(min=0), hidden, category, float(guidance(step, len(counts))))
+            logits = self._logits(tokens.clamp(min=0), hidden, category, empty, float(guidance(step, len(counts))))
             drawn = sampler(logits, noise[:, step])  # -1 where logits have NaN or infinity
             if choose is not None:
                 fixed = next(choose)
@@ -158,7 +161,7 @@ class MaskedGenerator(Generator):
                 'the network gave logits with NaN or infinity, so no token could be drawn',
                 'Check the weights that were loaded; try precision fp32 or bf16 in place of fp16.',
             )
-        return tokens.view(len(tokens), *self.token_shape)
+        return tokens.view(len(tokens), *self.tokens.shape)
 
     def _known(self, category: Tensor | None) -> Tensor | None:
         """The category for the network: None if the generator has no classes."""
@@ -171,49 +174,49 @@ class MaskedGenerator(Generator):
             )
         return category
 
-    def _start(self, request: SampleRequest, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
+    def _start(self, wanted: Wanted, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
         """Tokens (B, L), zeros where they are hidden; bool (B, L), which are hidden; the positions to draw."""
-        rows = len(request.ids)
-        category, given, keep = request.category, request.given, request.keep
+        rows = len(wanted.ids)
+        category, given, keep = wanted.category, wanted.given, wanted.keep
         if category is not None and not self.classes:
             raise UserError('images of a class are requested, and this generator has no classes', 'Leave category out.')
         if (given is None) != (keep is None):
             raise UserError('only one of given and keep is set', 'Set both: given has tokens, keep says which are kept.')
         if keep is None or given is None:
-            keep = torch.zeros(self.token_shape, dtype=torch.bool, device=device)
-            given = torch.zeros(rows, *self.token_shape, dtype=torch.int64, device=device)
+            keep = torch.zeros(self.tokens.shape, dtype=torch.bool, device=device)
+            given = torch.zeros(rows, *self.tokens.shape, dtype=torch.int64, device=device)
         for name, value, shape in (
             ('category', category, (rows,)),
-            ('given', given, (rows, *self.token_shape)),
-            ('keep', keep, self.token_shape),
+            ('given', given, (rows, *self.tokens.shape)),
+            ('keep', keep, self.tokens.shape),
         ):
             if value is not None and tuple(value.shape) != shape:
                 raise UserError(f'{name} has the shape {tuple(value.shape)}', f'For these images it is {shape}.')
         keep = keep.flatten().to(device, torch.bool)
         tokens = given.flatten(1).to(device).masked_fill(~keep, 0)
-        bad = torch.stack([outside(tokens, self.codebook_size), outside(category, self.classes).to(device)])
+        bad = torch.stack([outside(tokens, self.tokens.codebook_size), outside(category, self.classes).to(device)])
         *kept, bad_token, bad_category = torch.cat([keep, bad]).tolist()
         if bad_token:
-            raise UserError('a given token is not in the codebook', f'Tokens are 0 to {self.codebook_size - 1}.')
+            raise UserError('a given token is not in the codebook', f'Tokens are 0 to {self.tokens.codebook_size - 1}.')
         if bad_category:
             raise UserError(f'a category is not among the {self.classes} classes', f'They are 0 to {self.classes - 1}.')
         return tokens, (~keep).expand(rows, -1), [position for position, stays in enumerate(kept) if not stays]
 
-    def _uniforms(self, request: SampleRequest, steps: int, purpose: str, device: torch.device) -> Tensor:
+    def _uniforms(self, wanted: Wanted, steps: int, purpose: str, device: torch.device) -> Tensor:
         """(B, steps, L): the random numbers of all steps in one copy, so that no step waits for one."""
-        return uniforms(request.seed, request.ids, steps, self.length, purpose=purpose).to(device)
+        return uniforms(wanted.seed, wanted.ids, steps, self.length, purpose=purpose).to(device)
 
     def _chosen_by_order(self, free: list[int], counts: list[int], device: torch.device) -> Iterator[Tensor]:
         """bool (L,) for each step: the positions that the step fixes."""
-        wanted = set(free)
-        order = [position for position in halton_order(self.token_shape) if position in wanted]
+        hidden = set(free)
+        order = [position for position in halton_order(self.tokens.shape) if position in hidden]
         fixed_at = steps_of_order(order, self.length, counts).to(device)
         return (fixed_at == step for step in range(len(counts)))
 
-    def _logits(self, tokens: Tensor, hidden: Tensor, category: Tensor | None, scale: float) -> Tensor:
+    def _logits(self, tokens: Tensor, hidden: Tensor, category: Tensor | None, empty: Tensor | None, scale: float) -> Tensor:
         """fp32 (B, L, K):  l = l_0 + scale (l_c - l_0),  l_0 without a category; one batch of twice the size gives both."""
         if category is None or scale == 1:
-            logits: Tensor = self.network(tokens, hidden, category)
+            logits: Tensor = self.network(tokens, hidden, category, empty)
             return logits.float()
         if not self.label_drop:
             raise UserError(
@@ -222,6 +225,8 @@ class MaskedGenerator(Generator):
             )
         rows = len(tokens)
         dropped = torch.arange(2 * rows, device=tokens.device) >= rows
+        if empty is not None:
+            dropped = dropped | empty.repeat(2)
         both = self.network(tokens.repeat(2, 1), hidden.repeat(2, 1), category.repeat(2), dropped).float()
         conditional, unconditional = both.chunk(2)
         return guided(conditional, unconditional, scale)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.interfaces.data import Dataset, Sample
+from vq.interfaces.denoisers import Denoiser
 from vq.interfaces.generators import CausalNetwork, Generator
 from vq.interfaces.losses import Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
 from vq.interfaces.metrics import FeatureNetwork, Features, Metric
@@ -17,6 +18,7 @@ __all__ = [
     'Connector',
     'Dataset',
     'Decoder',
+    'Denoiser',
     'Discriminator',
     'DiscriminatorPenalty',
     'Encoder',

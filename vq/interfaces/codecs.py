@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vq.core.errors import UserError
 from vq.core.records import Latent, Quantized
+from vq.core.specs import CodecSpec, Size, TokenSpec
+from vq.interfaces.latents import LatentStatistics
 
 
 class Encoder(nn.Module):
@@ -15,6 +19,7 @@ class Encoder(nn.Module):
 
     out_channels: int
     downsampling: int  # H / h
+    compiles = 'forward'  # the method that a strategy with ``compile`` compiles by default; '' for none
 
 
 class Connector(nn.Module):
@@ -31,6 +36,7 @@ class Decoder(nn.Module):
     """
 
     in_channels: int
+    compiles = 'features'  # the last layer is one convolution
 
     def features(self, z: Tensor) -> Tensor:
         """The input of the last layer."""
@@ -58,9 +64,14 @@ class Quantizer(nn.Module):
 
     embedding_dim: int
     codebook_size: int  # tokens are below it
-    codebook_sizes: tuple[int, ...] = ()  # if the last axis of tokens has several codebooks: the size of each
     updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
     loss_weights: Mapping[str, float] = {}  # of the losses in Quantized.losses; 1 for names that are missing
+    compiles = 'forward'
+
+    @property
+    def codebooks(self) -> tuple[int, ...]:
+        """The size of each codebook. Tokens of several have a last axis for them."""
+        return (self.codebook_size,)
 
     @property
     def feature_dim(self) -> int:
@@ -82,9 +93,9 @@ class Quantizer(nn.Module):
         """Bits per token; with several tokens per feature, the sum over them."""
         raise NotImplementedError
 
-    def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of the tokens of features (*cells, C)."""
-        return cells
+    def token_spec(self, cells: tuple[int, ...]) -> TokenSpec:
+        """The tokens of features (*cells, C)."""
+        return TokenSpec(cells, self.codebooks)
 
 
 class CodebookUpdate(nn.Module):
@@ -96,14 +107,43 @@ class CodebookUpdate(nn.Module):
 class Tokenizer(nn.Module):
     """image -> latent -> tokens -> image. Continuous tokenizers stop at the latent."""
 
-    codebook_size: int  # 0: continuous, without tokens
+    can_tokenize: bool  # False: continuous, without tokens
     can_decode: bool
     decoder: Decoder  # only if ``can_decode``
+    codebooks: tuple[int, ...]  # only if ``can_tokenize``: the size of each codebook
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.statistics = LatentStatistics()
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        own = [key for key in state_dict if key.startswith(prefix)]
+        if own and not any(key.startswith(f'{prefix}statistics.') for key in own):
+            self.statistics.clear()  # weights of this tokenizer, without statistics
+        super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
+
+    def spec(self, size: Size) -> CodecSpec:
+        """The tokens and the latent of an image of ``size``, such as (height, width)."""
+        raise NotImplementedError
+
+    def token_spec(self, size: Size) -> TokenSpec:
+        """The tokens of an image of ``size``."""
+        found = self.spec(size).tokens
+        if found is None:
+            raise self.has_no_tokens()
+        return found
 
     @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        """If the last axis of tokens has several codebooks: the size of each."""
-        return ()
+    def codebook_size(self) -> int:
+        """The size of the largest codebook: tokens are below it."""
+        return max(self.codebooks)
+
+    def has_no_tokens(self) -> UserError:
+        """The error for tokens that are asked of a continuous tokenizer."""
+        return UserError(
+            f'{type(self).__name__} is continuous: it has latents, and no tokens',
+            'Use encode(image).mean and decode(latents); for tokens take a tokenizer with a quantizer.',
+        )
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
@@ -130,22 +170,23 @@ class Tokenizer(nn.Module):
         raise NotImplementedError
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        """tokens (B, *token_shape) -> code vectors (B, C, h, w)."""
+        """tokens (B, *tokens.shape) -> code vectors (B, C, h, w)."""
         raise NotImplementedError
 
-    def token_shape(self, image_size: int) -> tuple[int, ...]:
-        raise NotImplementedError
+    def normalize(self, z: Tensor) -> Tensor:
+        """z of ``decode`` -> what second stages see: of unit variance if the tokenizer has statistics of its latents."""
+        return self.statistics.normalize(z)
 
-    def latent_shape(self, image_size: int) -> tuple[int, ...]:
-        """(C, h, w) of the input z of ``decode``."""
-        raise NotImplementedError
+    def denormalize(self, z: Tensor) -> Tensor:
+        """The reverse of ``normalize``."""
+        return self.statistics.denormalize(z)
 
     def update(self, ok: Tensor | None = None) -> None:
         """Called once per optimizer step: updates codebooks."""
 
     @torch.no_grad()
     def tokenize(self, image: Tensor) -> Tensor:
-        """image (B, 3, H, W) float in [-1, 1] -> tokens int64 (B, *token_shape)."""
+        """image (B, 3, H, W) float in [-1, 1] -> tokens int64 (B, *tokens.shape)."""
         return self.quantize(self.encode(image)).tokens
 
     @torch.no_grad()

@@ -20,6 +20,8 @@ class Discriminator(nn.Module):
     """image (B, 3, H, W) float in [-1, 1] -> logits, one per image or per patch: high for real images. Real and
     reconstructed images are passed in separate calls, so that the two batches do not influence each other."""
 
+    compiles = 'forward'  # the method that a strategy with ``compile`` compiles by default; '' for none
+
 
 class DiscriminatorPenalty(nn.Module):
     """A regulariser of the discriminator, added every ``interval`` steps with its weight multiplied by the interval."""

@@ -3,7 +3,7 @@
     {"version": 1, "kind": "tokenizer", "image": [256, 256],
      "preprocessing": {"range": [-1.0, 1.0], "transform": {"type": "VQTransformRegistry.none", "image_size": 256}},
      "trained_on": {"dataset": "imagenet", "split": "train", "images": 1281167, "classes": 1000},
-     "tokens": {"cells": [16, 16], "codebooks": [8192]}, "latent": {"channels": 256, "cells": [16, 16]}}
+     "tokens": {"cells": [16, 16], "codebooks": [8192]}, "latent": {"channels": 256, "cells": [16, 16], "normalized": null}}
 
 A field that does not apply is null. Later versions of vq can add fields; a field keeps its meaning within a version.
 """
@@ -19,6 +19,7 @@ from typing import Any
 from vq.core.config import plain
 from vq.core.errors import UserError
 from vq.core.reading import parse_json, read_bytes
+from vq.core.specs import LatentSpec, TokenSpec, in_words
 
 FILE = 'spec.json'
 VERSION = 1
@@ -26,23 +27,8 @@ LONGEST = 1_000_000  # characters; a thousand class names take some ten thousand
 KINDS = ('tokenizer', 'decoder', 'generator', 'classifier', 'model')
 _LARGEST = {'image': 2**16, 'cells': 2**24, 'codebooks': 2**63, 'channels': 2**20}
 _MOST = {'image': 2, 'cells': 8, 'codebooks': 4096}  # numbers in each list
+STATISTICS = ('channel', 'element')
 RANGE = (-1.0, 1.0)  # of the images that models take
-
-
-@dataclasses.dataclass(frozen=True)
-class TokenSpec:
-    """The tokens of one image: one code of each codebook in every cell."""
-
-    cells: tuple[int, ...]
-    codebooks: tuple[int, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class LatentSpec:
-    """The latent of one image: a vector in every cell."""
-
-    channels: int
-    cells: tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,16 +49,12 @@ class Spec:
 
     def __str__(self) -> str:
         """A short description: ``32 x 32 pixels, 4 x 4 tokens of 256 codes``."""
-        said = [] if self.image is None else [f'{_times(self.image)} pixels']
+        said = [] if self.image is None else [f'{in_words(self.image)} pixels']
         if self.tokens is not None:
-            said.append(f'{_times(self.tokens.cells)} tokens of {_times(self.tokens.codebooks)} codes')
+            said.append(f'{in_words(self.tokens.cells)} tokens of {in_words(self.tokens.codebooks)} codes')
         elif self.latent is not None:
-            said.append(f'latents of {self.latent.channels} channels in {_times(self.latent.cells)} cells')
+            said.append(f'latents of {self.latent.channels} channels in {in_words(self.latent.cells)} cells')
         return ', '.join(said) or 'of unknown sizes'
-
-
-def _times(numbers: tuple[int, ...]) -> str:
-    return ' x '.join(map(str, numbers))
 
 
 def jsonable(value: Any) -> Any:
@@ -123,13 +105,16 @@ def _from_json(content: Mapping[str, Any]) -> Spec:
     channels = None if latent is None else latent.get('channels')
     if latent is not None and not _is_size(channels, 'channels'):
         raise ValueError(f'channels is {channels!r:.40}')
+    normalized = None if latent is None else latent.get('normalized')
+    if normalized not in (None, *STATISTICS):
+        raise ValueError(f'normalized is {normalized!r:.40}')
     return Spec(
         kind,
         None if image is None else (image[0], image[1]),
         _part(content, 'preprocessing') or {},
         _part(content, 'trained_on') or {},
         None if tokens is None else TokenSpec(_sizes(tokens, 'cells'), _sizes(tokens, 'codebooks')),
-        None if latent is None else LatentSpec(int(latent['channels']), _sizes(latent, 'cells')),
+        None if latent is None else LatentSpec(int(latent['channels']), _sizes(latent, 'cells'), normalized),
     )
 
 

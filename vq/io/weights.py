@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError, listing, nearest
+from vq.interfaces.latents import optional_keys
 from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
 from vq.io.pretrained import DIGESTS, recorded_digest
@@ -123,17 +124,22 @@ def load_model_from(
     strict: bool = True,
     weights: Weights = 'auto',
     new_prefixes: Iterable[str] = (),
+    statistics: bool = True,
 ) -> LoadReport:
     """Load one or several files into a module; if several files have a key, the last one wins.
 
     With ``strict`` it is an error if no file has a key of the module, unless the key has one of the prefixes in
     ``module.frozen_prefixes()`` or ``new_prefixes``. A tensor of another shape is always an error, unless its key has one of
     ``new_prefixes``. Keys of the files that the module does not have are only reported.
+
+    Statistics of latents are taken if the files have them, and dropped if not; without ``statistics`` always dropped.
     """
     if any(value.is_meta for value in module.state_dict().values()):
         raise ValueError('the module is on the meta device: allocate it (to_empty) before loading weights')
     report, matching = compare(module, paths, strict, weights, new_prefixes)
-    check_values(matching, module.state_dict(), ', '.join(str(source.path) for source in report.sources))
+    if not statistics:
+        matching = {key: value for key, value in matching.items() if key not in optional_keys(module)}
+    check_values(matching, {**matching, **module.state_dict()}, ', '.join(str(source.path) for source in report.sources))
     module.load_state_dict(matching, strict=False)
     return report
 
@@ -148,7 +154,7 @@ def compare(
     """The report of ``load_model_from``, and the tensors to load. The module is not changed; it can be on the meta device."""
     target: dict[str, Tensor] = module.state_dict()
     frozen = checkpoints.frozen_prefixes(module)
-    fresh = tuple(new_prefixes)
+    fresh, optional = tuple(new_prefixes), optional_keys(module)
     report = LoadReport([], [], [], [], [])
     merged: dict[str, Tensor] = {}
     for path in paths:
@@ -157,12 +163,14 @@ def compare(
         report.sources.append(source)
         report.collisions += [key for key in tensors if key in merged]
         merged.update(tensors)
-    matching = {key: value for key, value in merged.items() if key in target and value.shape == target[key].shape}
+    matching = {
+        key: value for key, value in merged.items() if key in optional or (key in target and value.shape == target[key].shape)
+    }
     report.loaded = list(matching)
-    report.unexpected = [key for key in merged if key not in target]
-    tied = {_place(target[key]) for key in matching if target[key].numel()}
+    report.unexpected = [key for key in merged if key not in target and key not in optional]
+    tied = {_place(target[key]) for key in matching if key in target and target[key].numel()}
     for key in target:
-        if key in matching:
+        if key in matching or key in optional:
             continue
         if key in merged:
             shapes = f'{key}: {tuple(merged[key].shape)} in the file, {tuple(target[key].shape)} in the model'

@@ -47,6 +47,8 @@ class LPIPSLoss(Loss, Pretrained):
     shift: Tensor  # (1, 3, 1, 1), as is scale
     scale: Tensor
 
+    compiles = 'forward'
+
     def __init__(
         self,
         weight: float = 1.0,

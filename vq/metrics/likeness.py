@@ -21,7 +21,7 @@ def within_class_distance(images: Tensor, category: Tensor) -> float:
 
 
 def nearest_by_tokens(tokens: Tensor, others: Tensor, count: int = 1) -> tuple[Tensor, Tensor]:
-    """For each of ``tokens`` (N, *token_shape) the ``count`` nearest of ``others`` (M, *token_shape), by equal tokens.
+    """For each of ``tokens`` (N, *tokens.shape) the ``count`` nearest of ``others`` (M, *tokens.shape), by equal tokens.
 
     Returns the share of positions with equal tokens (N, count), in [0, 1], highest first, and the rows of ``others``
     (N, count). Equal shares are sorted by row.

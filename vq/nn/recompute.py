@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 
 class Recomputed(nn.Module):
-    """A block x -> ``compute(x)`` that saves only x for backward if ``recompute`` is on, in training only.
+    """A block that saves only its inputs for backward if ``recompute`` is on, in training only.
+
+    ``compute`` has any signature: DiT blocks take a condition beside x, others give several tensors.
 
     A strategy turns it on (``checkpoint_activations``). The same operations run twice on the same numbers, so gradients are
     bitwise equal; ``random`` blocks (dropout) restore the state of the random generator first. ``compute`` must have no side
@@ -18,11 +22,10 @@ class Recomputed(nn.Module):
     recompute: bool = False
     random: bool = False
 
-    def compute(self, x: Tensor) -> Tensor:
+    def compute(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         if self.recompute and self.training and torch.is_grad_enabled():
-            y: Tensor = checkpoint(self.compute, x, use_reentrant=False, preserve_rng_state=self.random)
-            return y
-        return self.compute(x)
+            return checkpoint(self.compute, *inputs, use_reentrant=False, preserve_rng_state=self.random, **options)
+        return self.compute(*inputs, **options)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
 from vq.core.records import Quantized
+from vq.core.specs import TokenSpec
 from vq.interfaces import Quantizer
 
 
@@ -47,10 +48,10 @@ class Composite(Quantizer):
                 'Use parts whose feature_dim and embedding_dim are equal.',
             )
         self.widths = [_width(part) for part in self.used()]
-        sizes = [size for part in self.used() for size in part.codebook_sizes or (part.codebook_size,) * _width(part)]
+        sizes = [size for part in self.used() for size in _each(part)]
         self.codebook_size = max(sizes)
-        one_book = shared and not given[0].codebook_sizes
-        self.codebook_sizes = () if one_book else tuple(sizes)
+        one_book = shared and len(given[0].codebooks) == 1
+        self._codebooks = tuple(sizes[:1] if one_book else sizes)
         self.updates_in_forward = any(part.updates_in_forward for part in self.used())
 
     def used(self) -> Iterator[Quantizer]:
@@ -74,8 +75,13 @@ class Composite(Quantizer):
         """Bits per feature, over all its tokens."""
         return math.fsum(part.bits for part in self.used())
 
-    def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
-        return *cells, sum(self.widths)
+    @property
+    def codebooks(self) -> tuple[int, ...]:
+        return self._codebooks
+
+    def token_spec(self, cells: tuple[int, ...]) -> TokenSpec:
+        """Uses of a single codebook are cells."""
+        return TokenSpec(cells if len(self.codebooks) > 1 else (*cells, sum(self.widths)), self.codebooks)
 
     def reset_parameters(self) -> None:
         """New random codes in all parts; also called after a move off the meta device."""
@@ -95,14 +101,14 @@ class Composite(Quantizer):
             if start == tokens.shape[-1]:
                 break
             piece = tokens[..., start : start + width]
-            pieces.append(piece if part.token_shape(()) else piece.squeeze(-1))
+            pieces.append(piece if part.token_spec(()).shape else piece.squeeze(-1))
             start += width
         return pieces
 
     def join(self, found: Sequence[Quantized], z: Tensor) -> Quantized:
         """One ``Quantized`` of ``z`` and the tokens and losses of all parts."""
         tokens = [
-            quantized.tokens if part.token_shape(()) else quantized.tokens.unsqueeze(-1)
+            quantized.tokens if part.token_spec(()).shape else quantized.tokens.unsqueeze(-1)
             for part, quantized in zip(self.used(), found, strict=True)
         ]
         losses = {
@@ -122,4 +128,9 @@ def _fresh_copy(quantizer: Quantizer) -> Quantizer:
 
 def _width(quantizer: Quantizer) -> int:
     """The number of tokens per feature."""
-    return math.prod(quantizer.token_shape(()))
+    return quantizer.token_spec(()).count
+
+
+def _each(quantizer: Quantizer) -> tuple[int, ...]:
+    """The size of the codebook of each token of a feature."""
+    return quantizer.codebooks if len(quantizer.codebooks) > 1 else quantizer.codebooks * _width(quantizer)

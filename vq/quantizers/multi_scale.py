@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import Quantized
+from vq.core.specs import TokenSpec
 from vq.interfaces import Quantizer
 from vq.nn.precision import no_autocast
 from vq.registries import VQQuantizerRegistry
@@ -48,7 +49,7 @@ class MultiScaleQuantizer(Quantizer):
         super().__init__()
         if not scales or scales[0] < 1 or any(before >= after for before, after in pairwise(scales)):
             raise ConfigError(f'scales are {tuple(scales)}', 'Give growing whole numbers from 1 on, for example (1, 2, 4, 8).')
-        if quantizer.token_shape(()) != ():
+        if quantizer.token_spec(()).shape:
             raise ConfigError(
                 f'{type(quantizer).__name__} has several tokens per cell', 'Use a quantizer with one token per cell.'
             )
@@ -91,14 +92,14 @@ class MultiScaleQuantizer(Quantizer):
         """Rows and columns of the map."""
         return self.scales[-1]
 
-    def token_shape(self, cells: tuple[int, ...]) -> tuple[int, ...]:
+    def token_spec(self, cells: tuple[int, ...]) -> TokenSpec:
         if cells != (self.size, self.size):
             raise ConfigError(
                 f'features come as {" x ".join(map(str, cells)) or "single vectors"}, and scales {self.scales} need maps of '
                 f'{self.size} x {self.size}',
                 f'Choose image_size so that the encoder gives {self.size} x {self.size} cells, or other scales.',
             )
-        return (sum(scale * scale for scale in self.scales),)
+        return TokenSpec((sum(scale * scale for scale in self.scales),), self.codebooks)
 
     def reset_parameters(self) -> None:
         """New random codes and convolutions; also called after a move off the meta device."""

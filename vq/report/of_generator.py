@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -113,9 +112,9 @@ class Learned:
 
 
 def training_tokens(opened: Opened) -> tuple[Learned | None, Tensor, Images | None]:
-    """The training images to look up, tokens of theirs (M, *token_shape), and images to measure if there is a classifier."""
+    """The training images to look up, tokens of theirs (M, *tokens.shape), and images to measure if there is a classifier."""
     loaded: LoadedGenerator = opened.model
-    shape = tuple(loaded.generator.token_shape)
+    shape = loaded.generator.tokens.shape
     nothing, dataset = torch.zeros(0, *shape, dtype=torch.int64), opened.split('trainer')
     images = None
     if dataset is not None:
@@ -154,7 +153,7 @@ def classes_of(loaded: LoadedGenerator) -> list[int]:
 def draw_all(opened: Opened, reference: Reference, unseen: Seen | None) -> tuple[dict[str, Drawn], Tensor]:
     """The images of every way of drawing, and the tokens of the first."""
     loaded: LoadedGenerator = opened.model
-    classes, tokens = classes_of(loaded), math.prod(loaded.generator.token_shape)
+    classes, tokens = classes_of(loaded), loaded.generator.tokens.count
     wanted = max(len(classes), 1) * (MEASURED_OF_EACH if opened.network is not None else EACH)
     able = able_to(opened, 8.0 * count(loaded.generator) * tokens + 2.0 * count(loaded.tokenizer) * 64)
     total = max(min(wanted, able), max(len(classes), 1), min(opened.asked.images, CLASSES))
@@ -179,7 +178,7 @@ def draw_all(opened: Opened, reference: Reference, unseen: Seen | None) -> tuple
 
 
 def draw(loaded: LoadedGenerator, classes: Sequence[int], total: int, seed: int, **how: float) -> Tensor:
-    """Tokens (total, *token_shape): image i is of class i mod n, whatever the batch size."""
+    """Tokens (total, *tokens.shape): image i is of class i mod n, whatever the batch size."""
     parts = []
     for start in range(0, total, BATCH):
         chosen = [classes[row % len(classes)] for row in range(start, min(start + BATCH, total))] if classes else None
@@ -193,7 +192,7 @@ def of_random_codes(
     loaded: LoadedGenerator, network: FeatureNetwork | None, reference: Reference, unseen: Seen, total: int
 ) -> Results:
     """Figures of the decoder on uniformly random codes: what a generator that learned nothing would draw."""
-    sizes, shape = sizes_of(loaded.tokenizer), tuple(loaded.generator.token_shape)
+    sizes, shape = sizes_of(loaded.tokenizer), loaded.generator.tokens.shape
     stream = torch.Generator().manual_seed(0)
     each = [sizes] if isinstance(sizes, int) else list(sizes)
     parts = [
@@ -261,7 +260,7 @@ def completions_of(opened: Opened, held_out: Images | None, names: Sequence[str]
     loaded: LoadedGenerator = opened.model
     if held_out is None:
         return None
-    if len(loaded.generator.token_shape) < 2:
+    if len(loaded.generator.tokens.shape) < 2:
         opened.leave_out('completions', 'the tokens of an image are no map, which has no half')
         return None
     if loaded.generator.classes and held_out.category is None:

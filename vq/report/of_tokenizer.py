@@ -34,12 +34,12 @@ def gather(opened: Opened) -> TokenizerFacts:
         classifier=opened.classifier,
         samples=None,
         counts={},
-        codes=int(tokenizer.codebook_size),
+        codes=0 if tokenizer.continuous else tokenizer.codebook_size,
         code_pictures=None,
         baseline_pictures=None,
         train_images=0 if train is None else train.total,
         parameters=count(tokenizer.model),
-        image_size=tokenizer.image_size,
+        image_size=tokenizer.intake.image_size[0],
         bits=bits_of(tokenizer, sizes),
         tokens=tokens,
         seconds=seconds_of_training(opened.origin.training),
@@ -179,13 +179,15 @@ def show_decoded(opened: Opened, facts: TokenizerFacts) -> None:
     """Each code alone, decoded: this needs no images."""
     tokenizer: LoadedTokenizer = opened.model
     shape = () if tokenizer.continuous else tokenizer.token_shape
-    if len(shape) != 2 or not tokenizer.model.can_decode or tokenizer.model.codebook_sizes:
+    if len(shape) != 2 or not tokenizer.model.can_decode or len(tokenizer.model.codebooks) > 1:
         return
     codes = facts.shown_codes or list(range(min(facts.codes, codebook.MOST)))
     one = torch.zeros(1, *shape, dtype=torch.int64)
     if affordable(tokenizer.detokenize, one, opened.asked, 0, len(codes)) < len(codes):
         return
-    facts.decoded = codebook.decode_alone(tokenizer.detokenize, codes, (shape[0], shape[1]), tokenizer.image_size // shape[0])
+    facts.decoded = codebook.decode_alone(
+        tokenizer.detokenize, codes, (shape[0], shape[1]), tokenizer.intake.image_size[0] // shape[0]
+    )
 
 
 def sentence(facts: TokenizerFacts) -> str:

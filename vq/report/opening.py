@@ -133,4 +133,4 @@ def in_batches(work: Callable[[Tensor], Tensor], rows: Tensor, size: int = 50) -
 
 def sizes_of(tokenizer: Any) -> int | Sequence[int]:
     """The sizes of a tokenizer's codebooks, in the form that metrics take."""
-    return list(tokenizer.codebook_sizes) or int(tokenizer.codebook_size)
+    return list(tokenizer.codebooks) if len(tokenizer.codebooks) > 1 else int(tokenizer.codebook_size)

@@ -45,9 +45,9 @@ def vector_quantizers(task: Task, asker: str) -> dict[str, VectorQuantizer]:
 
 
 def codebook_owners(quantizer: Quantizer) -> list[tuple[int, Quantizer]]:
-    """Size and quantizer of each codebook of the tokens, in the order of ``codebook_sizes``."""
+    """Size and quantizer of each codebook of the tokens, in the order of ``codebooks``."""
     owners = _owners(quantizer)
-    sizes = quantizer.codebook_sizes or (quantizer.codebook_size,)
+    sizes = quantizer.codebooks
     return list(zip(sizes, owners if len(sizes) > 1 else owners[:1], strict=True))
 
 

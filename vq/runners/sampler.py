@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from vq.core import collectives
+from vq.core.drawing import Drawn, Wanted
 from vq.core.errors import ConfigError, UserError
-from vq.core.records import SampleRequest, to_uint8
+from vq.core.records import to_uint8
 from vq.data.decode import BadImage, decode_image
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Dataset, Metric, Strategy, Task
+from vq.interfaces.conditions import Asked
+from vq.interfaces.drawing import Draws
 from vq.io import atomic
 from vq.io.adm import write_samples
 from vq.io.pictures import grid, png_bytes, save_png
@@ -29,7 +32,6 @@ from vq.runners.named import Callbacks
 from vq.runners.progress import ProgressBar
 from vq.runners.protocol import ValidatorLike
 from vq.runners.validator import Validator
-from vq.tasks.sequence_modeling.task import SequenceModeling
 
 WRITERS = 4  # threads that compress PNG files while the next batch is drawn
 
@@ -65,28 +67,31 @@ class ImageSampler(Validator):
                 f'samples is {samples}, batch_size {batch_size}, format {format!r}',
                 "Draw 1 or more, in batches of 1 or more, as 'png' or 'npz'.",
             )
-        self.samples, self.batch_size, self.classes, self.format = samples, batch_size, classes, format
+        self.samples, self.batch_size, self.format = samples, batch_size, format
+        self.asked = Asked(classes)
         self.description: dict[str, Any] = {}  # how images are drawn: a restart continues only shards with the same one
 
     def about(self) -> dict[str, str]:
-        classes = '' if self.classes is None else f', of the classes {", ".join(map(str, self.classes))} in turn'
+        chosen = self.asked.classes
+        classes = '' if chosen is None else f', of the classes {", ".join(map(str, chosen))} in turn'
         return {'images': f'{self.samples:,} to draw, in batches of {self.batch_size}{classes}', 'format': self.format}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, Any]:
         """Draw the missing images. The results count all images, and those drawn now."""
         self.model.eval()
-        if not isinstance(self.model, SequenceModeling):
+        if not isinstance(self.model, Draws):
             raise UserError(
                 f'{type(self.model).__name__} draws no images', 'Give the config of a generator, such as configs/digits/ar.py.'
             )
-        self.task, started = self.model, time.perf_counter()
+        self.task: Draws = self.model
+        started = time.perf_counter()
         writer = ShardWriter(
             self.work_dir / 'shards',
             kind='samples',
             total=self.samples,
             shard_size=self.batch_size,
-            producer={**self.description, 'classes': self._classes(), 'seed': self.context.seed, 'format': self.format},
+            producer={**self.description, **self._asked(), 'seed': self.context.seed, 'format': self.format},
         )
         pending = self._pending(writer)
         count = sum(map(len, pending))
@@ -116,62 +121,70 @@ class ImageSampler(Validator):
                     pending[part.index] = part
         return [pending[index] for index in sorted(pending)]
 
-    def _classes(self) -> list[int] | None:
-        """The classes that images take in turn."""
-        known = self.task.generator.classes
-        if self.classes is None:
-            return [*range(known)] if known else None
-        wrong = [number for number in self.classes if not 0 <= number < known]
-        if wrong or not self.classes:
-            raise UserError(
-                f'classes {wrong or "()"} are requested, and the generator has {known}',
-                f'They are 0 to {known - 1}.' if known else 'It is unconditional: leave --classes out.',
-            )
-        return list(self.classes)
+    def _asked(self) -> dict[str, Any]:
+        """What images are asked for, as the manifest records it: a restart continues only shards of the same."""
+        self.task.condition(self.asked, [0], torch.device('cpu'))  # an error before the first batch
+        known = self.task.classes
+        chosen = ([*range(known)] if known else None) if self.asked.classes is None else [*self.asked.classes]
+        more: dict[str, Any] = {} if self.asked.text is None else {'text': [*self.asked.text]}
+        layout = self.asked.layout
+        if layout is not None and layout.boxes is not None and layout.box_categories is not None:
+            more['layout'] = [layout.boxes.tolist(), layout.box_categories.tolist()]
+        return {'classes': chosen, **more}
 
-    def _request(self, part: ShardRange) -> SampleRequest:
+    def _wanted(self, part: ShardRange) -> Wanted:
         """The whole batch, even if fewer images are left to draw."""
         ids = [part.index * self.batch_size + place for place in range(self.batch_size)]
-        classes = self._classes()
-        category = None if classes is None else torch.tensor([classes[number % len(classes)] for number in ids])
-        return SampleRequest(ids, self.context.seed, None if category is None else category.to(self.strategy.device))
+        return Wanted(ids, self.context.seed, self.task.condition(self.asked, ids, self.strategy.device))
 
     def _draw_all(self, writer: ShardWriter, pending: list[ShardRange], bar: ProgressBar) -> None:
         """While a batch is drawn, threads write the previous batch. On a GPU the previous batch is also decoded meanwhile."""
         with ThreadPoolExecutor(WRITERS) as pool, ThreadPoolExecutor(1) as keeper:
             last: Future[None] | None = None
             for part in pending:
-                request = self._request(part)
+                wanted = self._wanted(part)
                 with self.strategy.autocast():
-                    tokens = self.task.generate(request)
+                    drawn = self.task.draw(wanted)
                 if last is not None:
                     last.result()  # at most one batch is being written; its errors are raised here
-                image, ready = self._decode(tokens)
-                last = keeper.submit(self._keep, writer, part, request, tokens, image, ready, pool)
+                image, ready = self._decode(drawn)
+                last = keeper.submit(self._keep, writer, part, wanted, drawn, image, ready, pool)
                 bar.advance(len(part))
             if last is not None:
                 last.result()
 
-    def _decode(self, tokens: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+    def _decode(self, drawn: Drawn) -> tuple[Tensor, torch.cuda.Event | None]:
         """uint8 images (B, 3, H, W). On CUDA, a side stream decodes them, and the event tells when they are on the host."""
-        if tokens.device.type != 'cuda':
+        device = self.strategy.device
+        if device.type != 'cuda':
             with self.strategy.autocast():
-                return to_uint8(self.task.codes.detokenize(tokens)), None
-        side = torch.cuda.Stream(tokens.device)  # type: ignore[no-untyped-call]
-        side.wait_stream(torch.cuda.current_stream(tokens.device))
+                return to_uint8(self._images(drawn)), None
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(side), self.strategy.autocast():
-            image = to_uint8(self.task.codes.detokenize(tokens)).to('cpu', non_blocking=True)
+            image = to_uint8(self._images(drawn)).to('cpu', non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(side)  # type: ignore[no-untyped-call]
-        tokens.record_stream(side)
+        for value in (drawn.tokens, drawn.latents):
+            if value is not None:
+                value.record_stream(side)
         return image, done
+
+    def _images(self, drawn: Drawn) -> Tensor:
+        found = drawn.images()
+        if found is None:
+            raise UserError(
+                f'{type(self.model).__name__} draws no pixels: its tokenizer has no decoder',
+                'Train a decoder for the tokenizer: see docs/reconstruction.md.',
+            )
+        return found
 
     def _keep(
         self,
         writer: ShardWriter,
         part: ShardRange,
-        request: SampleRequest,
-        tokens: Tensor,
+        wanted: Wanted,
+        drawn: Drawn,
         image: Tensor,
         ready: torch.cuda.Event | None,
         pool: ThreadPoolExecutor,
@@ -180,20 +193,24 @@ class ImageSampler(Validator):
         if ready is not None:
             ready.synchronize()
         count = len(part)
-        narrow = np.uint16 if self.task.codebook_size <= 1 << 16 else np.uint32
-        columns: dict[str, Any] = {'tokens': tokens[:count].cpu().numpy().astype(narrow)}
-        if request.category is not None:
-            columns['category'] = request.category[:count].cpu().numpy()
+        columns: dict[str, Any] = {}
+        if drawn.tokens is not None:
+            narrow = np.uint16 if max(self.task.codebooks) <= 1 << 16 else np.uint32
+            columns['tokens'] = drawn.tokens[:count].cpu().numpy().astype(narrow)
+        if drawn.latents is not None:
+            columns['latent'] = drawn.latents[:count].float().cpu().numpy()
+        if wanted.category is not None:
+            columns['category'] = wanted.category[:count].cpu().numpy()
         pictures = image[:count].cpu()
         if self.format == 'png':
             folder = self.work_dir / 'samples'
             folder.mkdir(parents=True, exist_ok=True)
-            places = [folder / name_of(number) for number in request.ids[:count]]
+            places = [folder / name_of(number) for number in wanted.ids[:count]]
             for done in [pool.submit(_write_png, place, picture) for place, picture in zip(places, pictures, strict=True)]:
                 done.result()
         else:
             columns['image'] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
-        writer.write(part, columns, [str(number) for number in request.ids[:count]])
+        writer.write(part, columns, [str(number) for number in wanted.ids[:count]])
 
     def _finish(self, writer: ShardWriter) -> None:
         writer.finish()

@@ -12,11 +12,13 @@ from vq.core import collectives
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import python_stream
 from vq.core.records import to_float
+from vq.core.specs import plain_size, size_of
 from vq.data.crops import check_views, view
 from vq.data.loading import Loader, LoaderSettings
 from vq.interfaces import Dataset, Metric, Strategy, Task, Tokenizer
 from vq.io.ranks import run_on_all_ranks
 from vq.io.shards import ShardRange, ShardWriter
+from vq.io.spec import jsonable
 from vq.registries import VQITRunnerRegistry
 from vq.runners.named import Callbacks
 from vq.runners.progress import ProgressBar
@@ -89,7 +91,7 @@ class TokenWriter(Validator):
                 f'{type(self.model).__name__} has no tokenizer to write tokens with',
                 'Give the config of an image tokenization task.',
             )
-        if not tokenizer.codebook_size:
+        if not tokenizer.can_tokenize:
             raise UserError(
                 f'{type(tokenizer).__name__} is continuous: it has no tokens to write',
                 'Give the config of a discrete tokenizer.',
@@ -101,19 +103,20 @@ class TokenWriter(Validator):
                 f'crops of {self.crop_size} pixels do not fit into samples of {width} x {height}',
                 'Give the dataset a transform to a larger image_size, or the writer a smaller crop_size.',
             )
-        image_size = self.crop_size or height
+        size = size_of(self.crop_size or (height, width))
+        tokens = tokenizer.token_spec(size)
         return {
             'tokenizer_config_hash': self.context.meta.get('tokenizer_config_hash', ''),
             'weights_hash': self.context.meta.get('tokens_hash', ''),
-            'codebook_size': tokenizer.codebook_size,
-            'token_shape': list(tokenizer.token_shape(image_size)),
-            'image_size': image_size,
+            'codebook_size': tokens.codebook_size,
+            'token_shape': list(tokens.shape),
+            'image_size': jsonable(plain_size(size)),
             'dataset': self.dataset.name,
             'split': self.dataset.split,
             'dataset_fingerprint': self.dataset.fingerprint(),
             'variants': list(self.variants),
             'random_weights': self.context.random_weights,
-            **({} if self.crop_size is None else {'cropped_from': height}),
+            **({} if self.crop_size is None else {'cropped_from': jsonable(plain_size((height, width)))}),
         }
 
     def _write(self, writer: ShardWriter, part: ShardRange, bar: ProgressBar) -> int:
@@ -129,7 +132,7 @@ class TokenWriter(Validator):
                 image = to_float(batch.image)
                 with self.strategy.autocast():
                     found = [self.tokenizer.tokenize(view(image, variant, self.crop_size)) for variant in self.variants]
-                tokens.append(torch.stack(found, dim=1))  # (B, variants, *token_shape), on the device: copied once per shard
+                tokens.append(torch.stack(found, dim=1))  # (B, variants, *tokens.shape), on the device: copied once per shard
                 categories.append(torch.full((len(batch),), -1) if host_batch.category is None else host_batch.category)
                 ids += batch.id
                 bar.advance(len(batch))

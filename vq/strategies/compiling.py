@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from vq.core.errors import ConfigError, listing, nearest
-from vq.interfaces import Decoder, Discriminator, Encoder, Generator, Loss, Pretrained, Quantizer, Task, Tokenizer
+from vq.interfaces import Task, Tokenizer
 
 Mode = Literal['default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs']
-BY_DEFAULT = (Encoder, Quantizer, Decoder, Discriminator)  # and networks of generators, and losses with a frozen network
 
 
 @dataclasses.dataclass
@@ -85,15 +84,10 @@ def find_parts(task: Task, names: tuple[str, ...], option: str) -> tuple[dict[st
 
 
 def usual_parts(task: Task) -> dict[str, nn.Module]:
-    """The outermost networks of a task, by path."""
+    """The outermost networks of a task, by path: modules whose class names a method in ``compiles``."""
     found: dict[str, nn.Module] = {}
-    generators = [module for module in task.modules() if isinstance(module, Generator)]
     for name, module in task.named_modules():
-        network = (
-            isinstance(module, BY_DEFAULT)
-            or (isinstance(module, Loss) and isinstance(module, Pretrained))
-            or any(module is generator.network for generator in generators)
-        )
+        network = bool(getattr(module, 'compiles', ''))
         # of a frozen tokenizer used as an encoder, the networks inside are compiled
         holder = any(isinstance(child, Tokenizer) for child in module.children())
         if network and not holder and not any(name.startswith(f'{outer}.') for outer in found):
@@ -102,14 +96,15 @@ def usual_parts(task: Task) -> dict[str, nn.Module]:
 
 
 def compile_part(module: Any, settings: CompileSettings) -> None:
-    """Compile in place. Of a decoder the body is compiled (``features``); its last layer is one convolution."""
+    """Compile in place the method that the class names in ``compiles``; ``forward`` of a class that names none."""
     how: dict[str, Any] = {'backend': settings.backend, 'fullgraph': settings.fullgraph, 'dynamic': settings.dynamic}
     if settings.backend == 'inductor':
         how['mode'] = settings.mode
-    if isinstance(module, Decoder):
-        setattr(module, 'features', CompiledMethod(module, 'features', how))  # noqa: B010
-    else:
+    method = getattr(module, 'compiles', '') or 'forward'
+    if method == 'forward':
         module.compile(**how)
+    else:
+        setattr(module, method, CompiledMethod(module, method, how))
 
 
 class CompiledMethod:

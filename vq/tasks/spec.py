@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from vq.core.errors import UserError
 from vq.core.random import python_stream
+from vq.core.specs import CodecSpec, size_of
 from vq.data.decode import BadImage
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Dataset, Generator, Tokenizer
-from vq.io.spec import RANGE, LatentSpec, Spec, TokenSpec
+from vq.io.spec import RANGE, Spec
 
 _TRIED = 16  # samples to try for the image shape: damaged ones are skipped
 
@@ -24,7 +25,7 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
     part = getattr(model, 'tokenizer', None)
     image = None if dataset is None else image_shape(dataset)
     if isinstance(part, FrozenTokenizer):
-        image = image or (part.image_size, part.image_size)
+        image = image or (part.image_size[0], part.image_size[1])
         part = part.tokenizer
     trained_on = {} if dataset is None else describe_dataset(dataset)
     if isinstance(classes := getattr(model, 'classes', None), int):
@@ -32,13 +33,14 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
         trained_on['names'] = None if dataset is None or dataset.categories is None else list(dataset.categories)
     tokens, latent = (None, None) if not isinstance(part, Tokenizer) or image is None else codes_of(part, image)
     if isinstance(generator := getattr(model, 'generator', None), Generator):
-        tokens, latent = tokens_of(generator), None
+        tokens, latent = generator.tokens, None
     return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent)
 
 
-def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int) -> Spec:
+def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int | tuple[int, ...]) -> Spec:
     """The spec of a tokenizer alone, for converted files."""
-    image = (image_size, image_size)
+    height, width = size_of(image_size)
+    image = (height, width)
     tokens, latent = codes_of(tokenizer, image)
     return Spec('tokenizer', image, {'range': list(RANGE), 'transform': None}, {}, tokens, latent)
 
@@ -46,34 +48,16 @@ def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int) -> Spec:
 def spec_of_generator(generator: Generator, image_size: int) -> Spec:
     """The spec of a generator alone, for converted files."""
     image = (image_size, image_size)
-    return Spec('generator', image, {'range': list(RANGE), 'transform': None}, {}, tokens_of(generator))
+    return Spec('generator', image, {'range': list(RANGE), 'transform': None}, {}, generator.tokens)
 
 
-def tokens_of(generator: Generator) -> TokenSpec:
-    """The tokens that a generator draws."""
-    shape, sizes = tuple(generator.token_shape), tuple(getattr(generator, 'codebook_sizes', ()))
-    return TokenSpec(shape[:-1], sizes) if sizes else TokenSpec(shape, (generator.codebook_size,))
-
-
-def codes_of(tokenizer: Tokenizer, image: tuple[int, int]) -> tuple[TokenSpec | None, LatentSpec | None]:
-    """The tokens and the latent of an image of this size; None for each that the tokenizer does not have."""
-    height, width = image
-    if height != width:
-        return None, None
-    latent = _shape(tokenizer.latent_shape, height)
-    shape = _shape(tokenizer.token_shape, height) if tokenizer.codebook_size else ()
-    sizes = tokenizer.codebook_sizes  # one per entry of the tokens' last axis, if a cell has several tokens
-    tokens = TokenSpec(shape[:-1], sizes) if sizes else TokenSpec(shape, (tokenizer.codebook_size,))
-    return tokens if shape else None, LatentSpec(latent[0], latent[1:]) if latent else None
-
-
-def _shape(ask: Callable[[int], tuple[int, ...]], size: int) -> tuple[int, ...]:
-    """The shape for square images of ``size``. () if the tokenizer has none, or if ``size`` is no multiple of its cells:
-    training then raises the error."""
+def codes_of(tokenizer: Tokenizer, image: tuple[int, int]) -> CodecSpec:
+    """The tokens and the latent of an image of this size; None for each that the tokenizer does not have, or cannot make of
+    this size: training then raises the error."""
     try:
-        return tuple(ask(size))
+        return tokenizer.spec(image)
     except (UserError, NotImplementedError):
-        return ()
+        return CodecSpec(None, None)
 
 
 def image_shape(dataset: Dataset) -> tuple[int, int] | None:

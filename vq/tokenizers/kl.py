@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NoReturn
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from vq.core.errors import ConfigError, UserError
+from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
+from vq.core.specs import CodecSpec, LatentSpec, Size
 from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
 from vq.nn.precision import no_autocast
 from vq.registries import VQModelRegistry
-from vq.tokenizers.sizes import check_image_size
+from vq.tokenizers.sizes import cells_of, check_image_size
 
 LOGVAR = (-30.0, 20.0)
 
@@ -29,11 +30,11 @@ class KLAutoencoder(Tokenizer):
     means, for which the same balance is 1e-6 / (3 H W). Larger weights give smoother latents and blurred images.
 
     By default connectors keep the width: ``post_encode`` that of the encoder, twice the latent's, and ``pre_decode`` that of
-    the decoder. ``codebook_size`` is 0: codebook metrics refuse this model.
+    the decoder. Codebook metrics refuse this model.
     """
 
+    can_tokenize = False
     can_decode = True
-    codebook_size = 0
     wires: ClassVar[dict[str, str]] = {
         'post_encode.in_channels': 'encoder.out_channels',
         'post_encode.out_channels': 'encoder.out_channels',
@@ -78,9 +79,9 @@ class KLAutoencoder(Tokenizer):
         """Reads ``kl_weight``, which a schedule can change at any time."""
         return {'kl': self.kl_weight}
 
-    def latent_shape(self, image_size: int) -> tuple[int, ...]:
-        check_image_size(image_size, image_size, self.downsampling)
-        return self.latent_channels, image_size // self.downsampling, image_size // self.downsampling
+    def spec(self, size: Size) -> CodecSpec:
+        cells = cells_of(size, self.downsampling)
+        return CodecSpec(None, LatentSpec(self.latent_channels, cells, self.statistics.kind))
 
     def encode(self, image: Tensor) -> Latent:
         check_image_size(image.shape[-2], image.shape[-1], self.downsampling)
@@ -118,19 +119,10 @@ class KLAutoencoder(Tokenizer):
     # not available without tokens
 
     def quantize(self, latent: Latent) -> Quantized:
-        self._refuse()
+        raise self.has_no_tokens()
 
     def lookup(self, tokens: Tensor) -> Tensor:
-        self._refuse()
-
-    def token_shape(self, image_size: int) -> tuple[int, ...]:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        raise UserError(
-            f'{type(self).__name__} is continuous: it has latents, and no tokens',
-            'Use encode(image).mean and decode(latents); for tokens take a tokenizer with a quantizer.',
-        )
+        raise self.has_no_tokens()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Latent]:
         """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the Gaussian of the latent."""

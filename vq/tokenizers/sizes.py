@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from vq.core.errors import UserError
+from vq.core.specs import Size, in_words
+
+
+def cells_of(size: Size, downsampling: int) -> tuple[int, int]:
+    """The cells (h, w) of an image of ``size`` (H, W)."""
+    if len(size) != 2:
+        raise UserError(f'images of {in_words(size)}', 'This tokenizer takes images: a size is (height, width).')
+    check_image_size(size[0], size[1], downsampling)
+    return size[0] // downsampling, size[1] // downsampling
 
 
 def check_image_size(height: int, width: int, downsampling: int, where: str = '') -> None:

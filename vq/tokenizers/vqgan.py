@@ -8,9 +8,10 @@ from torch import Tensor
 
 from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
+from vq.core.specs import CodecSpec, LatentSpec, Size
 from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.registries import VQModelRegistry
-from vq.tokenizers.sizes import check_image_size
+from vq.tokenizers.sizes import cells_of, check_image_size
 from vq.tokenizers.width_check import check_join
 
 
@@ -24,6 +25,7 @@ class VQGAN(Tokenizer):
     the quantizer, which is by default its ``embedding_dim``.
     """
 
+    can_tokenize = True
     can_decode = True
     # parts are built in the order of the signature, and a wire can only start at a part that is already built
     wires: ClassVar[dict[str, str]] = {
@@ -60,12 +62,8 @@ class VQGAN(Tokenizer):
             )
 
     @property
-    def codebook_size(self) -> int:  # type: ignore[override]
-        return self.quantizer.codebook_size
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return self.quantizer.codebook_sizes
+    def codebooks(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.quantizer.codebooks
 
     @property
     def bits(self) -> float:
@@ -78,13 +76,11 @@ class VQGAN(Tokenizer):
         weights: dict[str, float] = getattr(self.quantizer, 'loss_weights', {})
         return weights
 
-    def token_shape(self, image_size: int) -> tuple[int, ...]:
-        check_image_size(image_size, image_size, self.downsampling)
-        return self.quantizer.token_shape((image_size // self.downsampling, image_size // self.downsampling))
-
-    def latent_shape(self, image_size: int) -> tuple[int, ...]:
-        check_image_size(image_size, image_size, self.downsampling)
-        return self.quantizer.embedding_dim, image_size // self.downsampling, image_size // self.downsampling
+    def spec(self, size: Size) -> CodecSpec:
+        cells = cells_of(size, self.downsampling)
+        return CodecSpec(
+            self.quantizer.token_spec(cells), LatentSpec(self.quantizer.embedding_dim, cells, self.statistics.kind)
+        )
 
     def encode(self, image: Tensor) -> Latent:
         check_image_size(image.shape[-2], image.shape[-1], self.downsampling)

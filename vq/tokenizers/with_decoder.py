@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
+from vq.core.specs import CodecSpec, Size
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
 from vq.registries import VQModelRegistry
@@ -61,23 +62,26 @@ class TokenizerWithDecoder(Tokenizer):
     # the frozen part
 
     @property
-    def codebook_size(self) -> int:  # type: ignore[override]
-        return self.frozen.tokenizer.codebook_size
+    def can_tokenize(self) -> bool:  # type: ignore[override]
+        return self.frozen.tokenizer.can_tokenize
 
     @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return self.frozen.tokenizer.codebook_sizes
+    def codebooks(self) -> tuple[int, ...]:  # type: ignore[override]
+        return self.frozen.tokenizer.codebooks
 
     @property
     def loss_weights(self) -> Mapping[str, float]:
         """Empty: a frozen quantizer has no losses."""
         return {}
 
-    def token_shape(self, image_size: int) -> tuple[int, ...]:
-        return self.frozen.tokenizer.token_shape(image_size)
+    def spec(self, size: Size) -> CodecSpec:
+        return self.frozen.tokenizer.spec(size)
 
-    def latent_shape(self, image_size: int) -> tuple[int, ...]:
-        return self.frozen.tokenizer.latent_shape(image_size)
+    def normalize(self, z: Tensor) -> Tensor:
+        return self.frozen.tokenizer.normalize(z)
+
+    def denormalize(self, z: Tensor) -> Tensor:
+        return self.frozen.tokenizer.denormalize(z)
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Latent:

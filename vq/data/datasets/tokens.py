@@ -21,7 +21,7 @@ NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 @VQDatasetRegistry.register_()
 class TokenDataset(Dataset):
-    """The samples of token shards: tokens (*token_shape), category, id; the image is empty.
+    """The samples of token shards: tokens (*tokens.shape), category, id; the image is empty.
 
     - ``source``: the image dataset. If the shards do not exist yet, TokensCallback writes them from it before training.
     - ``folder``: the folder of the shards, or the output of ``vq.tasks.image_tokenization.tokenize``, which contains tokens/.
@@ -85,7 +85,7 @@ class TokenDataset(Dataset):
 
     def load(self, index: int, stream: random.Random) -> Sample:
         row = self.shards[index]
-        tokens = row['tokens']  # (variants, *token_shape)
+        tokens = row['tokens']  # (variants, *tokens.shape)
         variant = int(stream.random() * len(tokens)) if self.random_variant and len(tokens) > 1 else 0
         category = int(row['category'])
         return Sample(image=NO_IMAGE, id=row['id'], tokens=tokens[variant], category=None if category < 0 else category)

@@ -41,7 +41,7 @@ class BidirectionalBlock(Recomputed):
 
 
 class BidirectionalNetwork(nn.Module):
-    """Tokens (B, *token_shape), hidden where the mask says so, and a category -> logits (B, L, K) of all L tokens.
+    """Tokens (B, *cells), hidden where the mask says so, and a category -> logits (B, L, K) of all L tokens.
 
     x = [class, e_1 + p_1, ..., e_L + p_L] -> blocks -> norm -> head, after Chang et al. 2022 (MaskGIT) with norms before
     attention and MLP.  e_i is the embedding of token i, or one learned vector for all hidden tokens, so that these cannot be
@@ -54,9 +54,11 @@ class BidirectionalNetwork(nn.Module):
     The vector for "no category" is not a row of the class embeddings either. With ``classes=0`` there are none.
     """
 
+    compiles = 'forward'
+
     def __init__(
         self,
-        token_shape: tuple[int, ...],
+        cells: tuple[int, ...],
         codebook_size: int,
         classes: int,
         dim: int,
@@ -72,17 +74,15 @@ class BidirectionalNetwork(nn.Module):
             raise ConfigError(f'{heads} heads cannot share {dim} channels', 'Choose dim as a multiple of heads.')
         if positions not in ('flat', 'grid'):
             raise ConfigError(f"positions is '{positions}'", "Write 'flat' or 'grid'.")
-        if positions == 'grid' and len(token_shape) != 2:
-            raise ConfigError(
-                f"positions='grid' needs tokens (h, w), and these are {tuple(token_shape)}", "Use positions='flat'."
-            )
-        self.length = math.prod(token_shape)
+        if positions == 'grid' and len(cells) != 2:
+            raise ConfigError(f"positions='grid' needs tokens (h, w), and these are {tuple(cells)}", "Use positions='flat'.")
+        self.length = math.prod(cells)
         self.dim = dim
         self.tokens = nn.Embedding(codebook_size, dim)
         self.hidden_token = nn.Parameter(torch.empty(dim))
         self.categories = nn.Embedding(classes, dim) if classes else None
         self.no_category = nn.Parameter(torch.empty(dim))
-        sizes = token_shape if positions == 'grid' else (self.length,)
+        sizes = cells if positions == 'grid' else (self.length,)
         self.positions = nn.ParameterList(torch.empty(size, dim) for size in sizes)
         self.blocks = nn.ModuleList(BidirectionalBlock(dim, heads, round(mlp_ratio * dim), dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6)

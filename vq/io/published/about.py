@@ -8,6 +8,7 @@ from typing import Any
 
 from vq.core.errors import UserError
 from vq.core.reading import parse_json
+from vq.core.specs import size_of
 from vq.io import tensorfile
 from vq.io.sniff import sniff
 from vq.io.spec import RANGE, Spec
@@ -18,6 +19,14 @@ FORMAT_VERSION = 1
 LONGEST = 200_000  # characters of a config; ours take about a thousand
 
 
+def _image_size(given: Any) -> int | tuple[int, ...]:
+    """A number of pixels, or [height, width]."""
+    sides = given if isinstance(given, list) and len(given) == 2 else [given]
+    if not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError('it has no image size')
+    return sides[0] if len(sides) == 1 else tuple(sides)
+
+
 @dataclasses.dataclass(frozen=True)
 class About:
     """The metadata of a converted file. It is untrusted: its config must be checked before it is built."""
@@ -25,7 +34,7 @@ class About:
     path: Path
     kind: str
     tokenizer: dict[str, Any]
-    image_size: int
+    image_size: int | tuple[int, ...]  # a number is that of a square
     source: str  # name of the file it was made from
     source_sha256: str
     shapes: dict[str, tuple[int, ...]]  # of all its tensors
@@ -53,19 +62,18 @@ def read_about(path: Path) -> About:
         )
     try:
         text, size = notes['vq.tokenizer'], notes['vq.image_size']
-        if len(text) > LONGEST or len(size) > 9:
+        if len(text) > LONGEST or len(size) > 20:
             raise ValueError('it is too long')
-        config, image_size = parse_json(text), int(size)
-        if not isinstance(config, dict) or image_size < 1:
+        config, sides = parse_json(text), size_of(image_size := _image_size(parse_json(size)))
+        if not isinstance(config, dict):
             raise ValueError('it is not a config')
     except (ValueError, KeyError) as error:
         raise tensorfile.damaged(path, f'its description of the tokenizer cannot be read ({error})') from error
-    square = (image_size, image_size)
-    found = Spec('tokenizer', square, {'range': list(RANGE), 'transform': None})
+    found = Spec('tokenizer', (sides[0], sides[1]), {'range': list(RANGE), 'transform': None})
     if 'vq.spec' in notes:  # older converted files have no spec
         found = read_spec(notes['vq.spec'], str(path))
-        if found.image != square:
-            raise tensorfile.damaged(path, f'its images are {found.image} in one place and {square} in another')
+        if found.image != sides:
+            raise tensorfile.damaged(path, f'its images are {found.image} in one place and {sides} in another')
     return About(
         path,
         notes.get('vq.kind', ''),

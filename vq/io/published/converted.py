@@ -21,7 +21,7 @@ def write_converted(path: Path, converted: Converted, kind: str, source: str, so
         'vq.format_version': str(FORMAT_VERSION),
         'vq.kind': kind,
         'vq.tokenizer': json.dumps(converted.tokenizer, sort_keys=True),
-        'vq.image_size': str(converted.image_size),
+        'vq.image_size': json.dumps(converted.image_size),
         'vq.spec': json.dumps(spec.as_json()),
         'vq.source': source,
         'vq.source_sha256': source_sha256,

@@ -28,7 +28,7 @@ class Converted:
 
     tokenizer: dict[str, Any]  # its config, for the model registry
     tensors: dict[str, Tensor]  # with the keys of a task: tokenizer.*, discriminator.*
-    image_size: int
+    image_size: int | tuple[int, ...]  # a number is that of a square
     dropped: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # reason -> keys of the file
 
 

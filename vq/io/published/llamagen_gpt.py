@@ -82,8 +82,8 @@ def _config(mapped: Mapping[str, Tensor], image_size: int, heads: int | None, la
     rows = mapped['network.blocks.0.qkv.weight'].shape[0]
     return {
         'type': 'Autoregressive',
-        'token_shape': (side, side),
-        'codebook_size': codes,
+        'cells': (side, side),
+        'codebooks': (codes,),
         'classes': len(mapped['class_embedding.weight']) - 1,
         'label_drop': label_drop,
         'network': {

@@ -41,9 +41,8 @@ class CodebookAlarmCallback(Callback[TrainerLike]):
 
     def bind(self, runner: TrainerLike) -> None:
         super().bind(runner)
-        codes = int(getattr(runner.model, 'codebook_size', 0))
-        self.sizes = list(getattr(runner.model, 'codebook_sizes', ())) or [codes]
-        self.counts = torch.zeros(sum(self.sizes), dtype=torch.int64, device=runner.strategy.device) if codes else None
+        self.sizes = list(getattr(runner.model, 'codebooks', ()))
+        self.counts = torch.zeros(sum(self.sizes), dtype=torch.int64, device=runner.strategy.device) if self.sizes else None
 
     def after_batch(self, batch: Batch, outputs: Outputs) -> None:
         if self.counts is not None and outputs.tokens is not None:

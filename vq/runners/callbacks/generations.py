@@ -8,15 +8,16 @@ from typing import Any
 import torch
 
 from vq.core import collectives
+from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError
-from vq.core.records import SampleRequest
 from vq.interfaces import Callback
+from vq.interfaces.conditions import Asked
+from vq.interfaces.drawing import Draws
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
 from vq.runners.callbacks.ema import EMACallback
 from vq.runners.evaluating import evaluating
 from vq.runners.protocol import TrainerLike
-from vq.tasks.sequence_modeling.task import SequenceModeling
 
 
 @VQCallbackRegistry.register_()
@@ -38,10 +39,10 @@ class GenerationsCallback(Callback[TrainerLike]):
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
-        if not isinstance(runner.model, SequenceModeling):
+        if not isinstance(runner.model, Draws):
             raise ConfigError(
                 f'{type(runner.model).__name__} draws nothing',
-                'GenerationsCallback is for generators of tokens: leave it out of the callbacks.',
+                'GenerationsCallback is for generators: leave it out of the callbacks.',
             )
 
     @torch.no_grad()
@@ -50,23 +51,24 @@ class GenerationsCallback(Callback[TrainerLike]):
         if runner.step % self.interval and runner.step != runner.iters:
             return
         model = runner.model
-        assert isinstance(model, SequenceModeling)  # checked in bind
+        assert isinstance(model, Draws)  # checked in bind
         average = next((callback for callback in runner.callbacks.values() if isinstance(callback, EMACallback)), None)
         applied = contextlib.nullcontext() if average is None else average.applied()
         with evaluating(model), applied, runner.strategy.whole():
             self._draw(model)
 
-    def _draw(self, model: SequenceModeling) -> None:
+    def _draw(self, model: Draws) -> None:
         """All ranks draw the same images, because a sharded network needs all ranks. The main rank writes the file."""
-        strategy, known = self.runner.strategy, model.generator.classes
+        strategy, known = self.runner.strategy, model.classes
         rows = min(known, self.classes) or 1
-        category = torch.arange(rows, device=strategy.device).repeat_interleave(self.each) if known else None
-        request = SampleRequest(list(range(rows * self.each)), self.runner.context.seed, category)
+        ids = list(range(rows * self.each))
+        asked = Asked([number // self.each for number in ids]) if known else Asked()
+        wanted = Wanted(ids, self.runner.context.seed, model.condition(asked, ids, strategy.device))
         with strategy.autocast():
-            tokens = model.generate(request)
-            if not model.codes.can_decode:
-                return
-            images = model.codes.detokenize(tokens).float()
+            found = model.draw(wanted).images()
+        if found is None:
+            return
+        images = found.float()
         if collectives.is_main():
             picture = grid(images, columns=self.each)
             save_png(self.runner.work_dir / 'pictures' / f'iter_{self.runner.step}_generated.png', picture)

@@ -20,7 +20,7 @@ class AutoEncoderOutput(NamedTuple):
     """The outputs of one forward of an autoencoder."""
 
     reconstruction: Tensor  # (B, 3, H, W)
-    tokens: Tensor | None  # (B, *token_shape); None for a continuous tokenizer
+    tokens: Tensor | None  # (B, *tokens.shape); None for a continuous tokenizer
     losses: dict[str, Tensor]  # of the quantizer, unweighted
     features: Tensor | None  # the input of the decoder's last layer, if the task needs it
 
@@ -68,12 +68,9 @@ class ImageTokenization(Task):
         return coded
 
     @property
-    def codebook_size(self) -> int:
-        return self.tokenizer.codebook_size
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return self.tokenizer.codebook_sizes
+    def codebooks(self) -> tuple[int, ...]:
+        """The sizes of the codebooks; empty for a continuous tokenizer."""
+        return self.tokenizer.codebooks if self.tokenizer.can_tokenize else ()
 
     @property
     def counted_codes(self) -> Bound:

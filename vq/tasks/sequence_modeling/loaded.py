@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import Any, TypeAlias
@@ -10,8 +9,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from vq.core.conditions import Condition
+from vq.core.drawing import Wanted
 from vq.core.errors import UserError, listing, nearest
-from vq.core.records import SampleRequest, to_uint8
+from vq.core.records import to_uint8
 from vq.data.inputs import Form, Images, Intake, ValueRange, check_form, give, take_tokens
 from vq.interfaces import Generator, Pretrained, Tokenizer
 from vq.io.runs import Run, Weights
@@ -55,9 +56,9 @@ class LoadedGenerator:
         keep: Tensor | None = None,
         **settings: float,
     ) -> Tensor:
-        """Tokens int64 (B, *token_shape); see ``sample``. Where ``keep`` (*token_shape) is set: from ``given``."""
+        """Tokens int64 (B, *tokens.shape); see ``sample``. Where ``keep`` (*tokens.shape) is set: from ``given``."""
         if given is not None:
-            given = take_tokens(given, self.tokenizer.codebook_size, self.generator.token_shape).to(self.device)
+            given = take_tokens(given, self.tokenizer.codebook_size, self.generator.tokens.shape).to(self.device)
         labels = self._labels(classes, count if given is None else len(given))
         rows = len(labels) if labels is not None else (count or 1) if given is None else len(given)
         if rows < 1 or (count is not None and count < 1):
@@ -69,17 +70,12 @@ class LoadedGenerator:
             sampler = VQSamplerRegistry.build({'type': 'Multinomial', **settings}, 'sample')
         if guidance is not None:
             scale = VQGuidanceRegistry.build({'type': 'ConstantGuidance', 'scale': guidance}, 'sample')
-        at_once, drawn = self.intake.batch_size or max(1, TOKENS // math.prod(self.generator.token_shape)), []
+        at_once, drawn = self.intake.batch_size or max(1, TOKENS // self.generator.tokens.count), []
         for start in range(0, rows, at_once):
             part = slice(start, min(start + at_once, rows))
-            request = SampleRequest(
-                [*range(part.start, part.stop)],
-                seed,
-                None if category is None else category[part],
-                None if given is None else given[part],
-                kept,
-            )
-            drawn.append(self.generator.generate(request, sampler, scale))
+            condition = None if category is None else Condition(category[part])
+            wanted = Wanted([*range(part.start, part.stop)], seed, condition, None if given is None else given[part], kept)
+            drawn.append(self.generator.generate(wanted, sampler, scale))
         return torch.cat(drawn)
 
     def sample(
@@ -109,7 +105,7 @@ class LoadedGenerator:
         to: Form = 'tensor',
         **how: Any,
     ) -> Any:
-        """Images, redrawn except in the cells of ``keep`` (*token_shape), or of the first half.
+        """Images, redrawn except in the cells of ``keep`` (*tokens.shape), or of the first half.
 
         The tokens of kept cells do not change. Their pixels can change next to redrawn cells, because the decoder's receptive
         field covers more than one cell.
@@ -118,7 +114,7 @@ class LoadedGenerator:
         with torch.no_grad():
             batches = self.intake.batches(images, self.device, value_range)
             given = torch.cat([self.tokenizer.tokenize(batch) for batch in batches])
-        held = first_half(self.generator.token_shape, self.device) if keep is None else keep
+        held = first_half(self.generator.tokens.shape, self.device) if keep is None else keep
         return self.detokenize(self.sample_tokens(classes, None, given=given, keep=held, **how), to)
 
     @torch.no_grad()
@@ -129,7 +125,7 @@ class LoadedGenerator:
             raise UserError(
                 f'{type(self.tokenizer).__name__} makes no pixels', 'Train a decoder for it: see docs/reconstruction.md.'
             )
-        found = take_tokens(tokens, self.tokenizer.codebook_size, self.generator.token_shape)
+        found = take_tokens(tokens, self.tokenizer.codebook_size, self.generator.tokens.shape)
         parts = torch.split(found, self.intake.rows(*self.intake.image_size))
         return give(torch.cat([to_uint8(self.tokenizer.detokenize(part.to(self.device))) for part in parts]), to)
 
@@ -163,7 +159,7 @@ class LoadedGenerator:
         known = f'{self.generator.classes} classes' if self.generator.classes else 'unconditional'
         height, width = self.intake.image_size
         return (
-            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.token_shape} tokens, '
+            f'{type(self.generator).__name__}({self.source}, {known}, {self.generator.tokens.shape} tokens, '
             f'images of {height} x {width}, on {self.device})'
         )
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, ClassVar
+import copy
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.bindings import Bound, Source
-from vq.core.errors import ConfigError
+from vq.core.conditions import Condition
+from vq.core.config import plain
+from vq.core.drawing import Drawn, Wanted
+from vq.core.errors import ConfigError, UserError, listing
 from vq.core.random import key_of
-from vq.core.records import Batch, Losses, Outputs, Predicted, SampleRequest, to_float
+from vq.core.records import Batch, Losses, Outputs, Predicted, to_float
+from vq.core.specs import in_words
 from vq.encoders.frozen_tokenizer import FrozenTokenizer, besides_digests
 from vq.interfaces import Encoder, Generator, Task, Tokenizer
+from vq.interfaces.conditions import Asked, Kind
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.sampling.streams import uniforms
+from vq.tasks.asked import condition_of_classes
 from vq.tasks.counted import counted_codes
 
 Sampler = Annotated[Callable[[Tensor, Tensor], Tensor], VQSamplerRegistry]
@@ -39,15 +47,13 @@ class SequenceModeling(Task):
       'teacher_forced': each token is drawn from the logits of one forward on the true tokens. Labels are those of the
       validation split, with its balance of classes; ``vq.sample`` balances classes itself.
 
-    ``token_shape``, ``codebook_size`` and ``codebook_sizes`` of the generator are taken from the tokenizer and its
-    ``image_size``.
+    ``cells`` and ``codebooks`` of the generator are taken from the tokenizer and its ``image_size``.
     """
 
     kind: ClassVar[str] = 'generator'  # written into the spec of its runs
     binds: ClassVar[dict[str, Source]] = {
-        'generator.token_shape': 'tokenizer.token_shape',
-        'generator.codebook_size': 'tokenizer.codebook_size',
-        'generator.codebook_sizes': 'tokenizer.codebook_sizes',
+        'generator.cells': 'tokenizer.tokens.cells',
+        'generator.codebooks': 'tokenizer.tokens.codebooks',
     }
 
     def __init__(
@@ -70,11 +76,11 @@ class SequenceModeling(Task):
                 f'draws is {tuple(draws)} and label_smoothing {label_smoothing}',
                 f'Draw any of {", ".join(PICTURES)}; smoothing is at least 0 and below 1.',
             )
-        codes = tokenizer.tokenizer.codebook_size
-        if codes != generator.codebook_size:
+        codes, learned = tokenizer.tokens.codebooks, generator.tokens.codebooks
+        if codes != learned:
             raise ConfigError(
-                f'the tokenizer has {codes} codes, and the generator learns {generator.codebook_size}',
-                f'Set codebook_size of the generator to {codes} (and the vocabulary of its network).',
+                f'the tokenizer has {in_words(codes)} codes, and the generator learns {in_words(learned)}',
+                f'Set codebooks of the generator to {codes} (and the vocabulary of its network).',
             )
         self.generator, self.tokenizer = generator, tokenizer
         self.sampler, self.guidance, self.label_smoothing, self.draws = sampler, guidance, label_smoothing, tuple(draws)
@@ -87,12 +93,8 @@ class SequenceModeling(Task):
         return self.tokenizer.tokenizer
 
     @property
-    def codebook_size(self) -> int:
-        return self.codes.codebook_size
-
-    @property
-    def codebook_sizes(self) -> tuple[int, ...]:
-        return self.codes.codebook_sizes
+    def codebooks(self) -> tuple[int, ...]:
+        return self.codes.codebooks
 
     @property
     def counted_codes(self) -> Bound:
@@ -103,19 +105,19 @@ class SequenceModeling(Task):
         return dict(self._roots)
 
     def tokens_of(self, batch: Batch) -> Tensor:
-        """The tokens of a batch, (B, *token_shape): its own, or those of its images."""
+        """The tokens of a batch, (B, *tokens.shape): its own, or those of its images."""
         tokens = self.codes.tokenize(to_float(batch.image)) if batch.tokens is None else batch.tokens
-        if tuple(tokens.shape[1:]) != self.generator.token_shape:
+        if tuple(tokens.shape[1:]) != self.generator.tokens.shape:
             raise ConfigError(
                 f'images have tokens of the shape {tuple(tokens.shape[1:])}, and the generator learns '
-                f'{self.generator.token_shape}',
-                "Set the generator's token_shape, or the size of the images.",
+                f'{self.generator.tokens.shape}',
+                "Set the generator's cells, or the size of the images.",
             )
         return tokens
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
         tokens = self.tokens_of(batch)
-        predicted: Predicted = roots['generator'](tokens, self._category(batch))
+        predicted: Predicted = roots['generator'](tokens, self._condition(batch))
         self.outputs = Outputs(tokens=tokens)
         losses = Losses()
         losses.add('cross_entropy', self.loss(predicted))
@@ -135,7 +137,7 @@ class SequenceModeling(Task):
         mask = predicted.mask.flatten().to(flat.dtype)
         return (flat * mask).sum() / mask.sum().clamp(min=1)
 
-    def _category(self, batch: Batch) -> Tensor | None:
+    def _condition(self, batch: Batch) -> Condition | None:
         if not self.generator.classes:
             return None
         if batch.category is None:
@@ -143,46 +145,107 @@ class SequenceModeling(Task):
                 f'the generator learns {self.generator.classes} classes, and this dataset gives none',
                 'Take a dataset with classes, or set classes of the generator to 0.',
             )
-        return batch.category
+        return Condition(batch.category)
 
     @torch.no_grad()
     def validation_step(self, batch: Batch) -> Outputs:
-        tokens, category = self.tokens_of(batch), self._category(batch)
-        predicted: Predicted = self._roots['generator'](tokens, category)
+        tokens, condition = self.tokens_of(batch), self._condition(batch)
+        predicted: Predicted = self._roots['generator'](tokens, condition)
         found = Outputs(tokens=tokens, predicted=predicted, losses={'cross_entropy': self.loss(predicted)})
         ids = [key_of(name) for name in batch.id]
         if self.codes.can_decode:
             found.reconstruction = self.codes.detokenize(tokens)
             for name in self.draws:
-                drawn = self._draw(name, tokens, predicted, SampleRequest(ids, SEED, category))
+                drawn = self._draw(name, tokens, predicted, Wanted(ids, SEED, condition))
                 found.pictures[name] = self.codes.detokenize(drawn)
         return found
 
-    def _draw(self, name: str, tokens: Tensor, predicted: Predicted, request: SampleRequest) -> Tensor:
+    def _draw(self, name: str, tokens: Tensor, predicted: Predicted, wanted: Wanted) -> Tensor:
         if name == 'generated':
-            return self.generate(request)
+            return self.generate(wanted)
         if name == 'half_generated':
-            request.given, request.keep = tokens, first_half(self.generator.token_shape, tokens.device)
-            return self.generate(request)
-        numbers = uniforms(request.seed, request.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
+            wanted.given, wanted.keep = tokens, first_half(self.generator.tokens.shape, tokens.device)
+            return self.generate(wanted)
+        numbers = uniforms(wanted.seed, wanted.ids, predicted.targets.shape[1], purpose='teacher').to(tokens.device)
         drawn = self.sampler(self.generator.drawable(predicted).float(), numbers).view_as(predicted.targets)
         if predicted.mask is not None:  # keep the tokens that were not masked
             drawn = torch.where(predicted.mask, drawn, predicted.targets)
         return drawn.clamp(min=0).view_as(tokens)
 
+    # drawing: see vq/interfaces/drawing.py
+
+    @property
+    def asks(self) -> Kind | None:
+        return 'classes' if self.generator.classes else None
+
+    @property
+    def classes(self) -> int:
+        return self.generator.classes
+
+    def draw(self, wanted: Wanted) -> Drawn:
+        tokens = self.generate(wanted)
+        return Drawn(tokens, decode=functools.partial(self.codes.detokenize, tokens) if self.codes.can_decode else None)
+
+    def condition(self, asked: Asked, places: Sequence[int], device: torch.device) -> Condition | None:
+        return condition_of_classes(asked, self.classes, places, device)
+
+    @classmethod
+    def set_drawing(cls, config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+        sampler, scale = _with_settings(config['sampler'], settings), settings.get('guidance')
+        if scale not in (None, 1) and config['generator'].get('classes') == 0:
+            raise UserError(
+                f'the guidance is {scale:g}, and the generator has no classes to be guided by',
+                'Leave it out. Guidance needs a generator of images with classes: one folder for each.',
+            )
+        config['sampler'] = sampler
+        if scale is not None:
+            config['guidance'] = {'type': 'ConstantGuidance', 'scale': scale}
+        return {'sampler': plain(config['sampler']), 'guidance': plain(config['guidance'])}
+
+    def drawing(self, settings: Mapping[str, Any]) -> Self:
+        changed = copy.copy(self)
+        if settings.keys() - {'guidance'}:
+            changed.sampler = VQSamplerRegistry.build(_with_settings({}, settings), 'sampler')
+        if settings.get('guidance') is not None:
+            changed.guidance = VQGuidanceRegistry.build(
+                {'type': 'ConstantGuidance', 'scale': settings['guidance']}, 'guidance'
+            )
+        return changed
+
     @torch.no_grad()
-    def generate(self, request: SampleRequest) -> Tensor:
-        """Tokens (B, *token_shape)."""
-        return self.generator.generate(request, self.sampler, self.guidance)
+    def generate(self, wanted: Wanted) -> Tensor:
+        """Tokens (B, *tokens.shape)."""
+        return self.generator.generate(wanted, self.sampler, self.guidance)
 
     def forward_once(self, batch: Batch) -> None:
         """One pass over all positions. Tokens are zeros: the tokenizer does not run."""
-        tokens = torch.zeros((len(batch), *self.generator.token_shape), dtype=torch.int64, device=batch.image.device)
+        tokens = torch.zeros((len(batch), *self.generator.tokens.shape), dtype=torch.int64, device=batch.image.device)
         category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
-        self.generator(tokens, category if self.generator.classes else None)
+        self.generator(tokens, Condition(category) if self.generator.classes else None)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         return besides_digests(self, super().frozen_prefixes())
+
+
+SETTINGS = ('temperature', 'top_k', 'top_p', 'min_p')  # of the sampler
+
+
+def _with_settings(sampler: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a sampler with other settings."""
+    unknown = [name for name in settings if name not in (*SETTINGS, 'greedy', 'guidance')]
+    if unknown:
+        raise UserError(
+            f"generators of tokens have no setting '{unknown[0]}'", f'They have: {listing((*SETTINGS, "greedy", "guidance"))}.'
+        )
+    given = {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
+    if settings.get('greedy'):
+        if given:
+            raise UserError(f'greedy drawing does not use {", ".join(given)}', 'Leave one of the two out.')
+        return {'type': 'Greedy'}
+    if not given and sampler:
+        return dict(sampler)
+    before = sampler if str(sampler.get('type', '')).split('.')[-1] == 'Multinomial' else {}
+    return {**before, 'type': 'Multinomial', **given}
 
 
 def first_half(shape: tuple[int, ...], device: torch.device) -> Tensor:

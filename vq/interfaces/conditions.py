@@ -1,0 +1,51 @@
+"""Conditioners: from what is wanted of an image to what a network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vq.core.conditions import Condition
+
+Kind = Literal['classes', 'text', 'layout']
+
+
+class Conditioned(NamedTuple):
+    """What networks take. A tuple: see ``Predicted``."""
+
+    vector: Tensor | None = None  # (B, D), for modulation
+    sequence: Tensor | None = None  # (B, L, D), for attention
+    sequence_mask: Tensor | None = None  # (B, L) bool: the entries that are there
+    maps: Tensor | None = None  # (B, D, h, w), added to the latent or concatenated with it
+
+
+class Conditioner(nn.Module):
+    """A condition -> vectors, sequences, or maps. It owns what rows without a condition get, and how often training drops
+    the condition of a row.
+
+    ``kind``: what ``vq.sample`` asks for: --classes, --text, or --layout FILE.
+    """
+
+    kind: ClassVar[Kind]
+    drop: float = 0.0  # share of rows that training learns without a condition
+
+    def forward(self, condition: Condition | None, rows: int) -> Conditioned:
+        """Rows without a condition, all if ``condition`` is None, get the null of this conditioner."""
+        raise NotImplementedError
+
+    def dropped(self, condition: Condition | None, rows: int, device: torch.device) -> Condition | None:
+        """In training, some rows lose their condition; drawn from torch's global generator."""
+        if condition is None or not self.training or not self.drop:
+            return condition
+        return condition.without(torch.rand(rows, device=device) < self.drop)
+
+
+class Asked(NamedTuple):
+    """What a user asks images of, to be taken in turn: image i takes entry i mod n. None: the model's own choice."""
+
+    classes: Sequence[int] | None = None
+    text: Sequence[str] | None = None
+    layout: Condition | None = None  # boxes and their categories, a row per layout
