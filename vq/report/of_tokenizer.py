@@ -185,7 +185,8 @@ def show_decoded(opened: Opened, facts: TokenizerFacts) -> None:
     one = torch.zeros(1, *shape, dtype=torch.int64)
     if affordable(tokenizer.detokenize, one, opened.asked, 0, len(codes)) < len(codes):
         return
-    facts.decoded = codebook.decode_alone(
+    pixels = tokenizer.intake.image_size[0] // shape[0]  # of a cell
+    facts.decoded = codebook.decode_alone(tokenizer.detokenize, codes, (shape[0], shape[1]), pixels)
         tokenizer.detokenize, codes, (shape[0], shape[1]), tokenizer.intake.image_size[0] // shape[0]
     )
 
