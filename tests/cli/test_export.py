@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from vq.cli.export import export
+from vq.core.conditions import Condition
 from vq.core.errors import UserError
 from vq.generators.autoregressive import Autoregressive
 from vq.generators.networks.gpt2 import GPT2Network
@@ -53,7 +54,7 @@ def test_logits_are_those_of_the_generator(vocabulary, classes, label_drop, kv_h
     category = torch.tensor([0, CLASSES - 1, 2, 1]) if classes else None
     start = category + about['classes'][0] if classes else torch.full((4,), about['start'])
     with torch.no_grad():
-        ours = generator(tokens, category).logits
+        ours = generator(tokens, None if category is None else Condition(category)).logits
         ids = torch.cat([start[:, None], about['first'] + tokens.flatten(1)[:, :-1]], dim=1)
         logits = theirs(ids).logits
     assert logits.shape == (4, COUNT, about['vocabulary'])
@@ -87,7 +88,7 @@ def test_generate_draws_image_tokens_only(vocabulary, tmp_path):
     tokens = torch.zeros(CLASSES, COUNT, dtype=torch.int64)
     with torch.no_grad():
         for position in range(COUNT):
-            logits = generator(tokens.view(-1, *SHAPE), torch.arange(CLASSES)).logits
+            logits = generator(tokens.view(-1, *SHAPE), Condition(torch.arange(CLASSES))).logits
             tokens[:, position] = logits[:, position].argmax(-1)
     assert torch.equal(greedy, tokens)
 

@@ -187,8 +187,6 @@ def show_decoded(opened: Opened, facts: TokenizerFacts) -> None:
         return
     pixels = tokenizer.intake.image_size[0] // shape[0]  # of a cell
     facts.decoded = codebook.decode_alone(tokenizer.detokenize, codes, (shape[0], shape[1]), pixels)
-        tokenizer.detokenize, codes, (shape[0], shape[1]), tokenizer.intake.image_size[0] // shape[0]
-    )
 
 
 def sentence(facts: TokenizerFacts) -> str:
