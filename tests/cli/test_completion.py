@@ -77,6 +77,8 @@ def test_a_config_of_ones_own_is_read_and_not_executed(tmp_path, monkeypatch):
     assert offered('train', 'tok', 'mine.py', 'cod') == []
     (tmp_path / 'mine.py').write_text("_base_ = ['mine.py']")  # a circle
     assert offered('train', 'tok', 'mine.py', 'cod') == []
+    (tmp_path / 'mine.py').write_text('_base_ = []\n_base_ = [*_base_, *more]\nmore = _base_')
+    assert offered('train', 'tok', 'mine.py', 'cod') == []
 
 
 def test_commands_and_options_of_the_launcher():

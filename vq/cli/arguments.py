@@ -45,6 +45,8 @@ def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     Words ``key=value`` after CONFIG are options of the config, words ``.path=value`` are overrides.
     """
     words = [*(sys.argv[1:] if argv is None else argv)]
+    if any(isinstance(action, argparse._SubParsersAction) for action in target._actions):  # each has flags of its own
+        return target.parse_args(words)
     foreign.refuse(target, words)
     takes_pairs = '--config-options' in target._option_string_actions
     options = target.parse_intermixed_args(key_values.with_flags(target, words) if takes_pairs else words)
