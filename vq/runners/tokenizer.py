@@ -51,6 +51,9 @@ class TokenWriter(Validator):
         check_views(tuple(variants), crop_size)
         self.shard_size, self.variants, self.crop_size = shard_size, tuple(variants), crop_size
 
+    def about(self) -> dict[str, str]:
+        return {'metrics': ''}  # none is computed
+
     def needs_loaded(self) -> list[nn.Module]:
         """The tokenizer alone: no perceptual network and no metric is used."""
         tokenizer = getattr(self.model, 'tokenizer', None)
