@@ -110,4 +110,5 @@ def test_the_page_has_every_part_and_every_parameter() -> None:
         assert entry, name
         if len([one for one in own_parts() if one[1] == name]) == 1:
             assert all(f'`{parameter}: ' in entry for parameter in parameters_of(part)), name
+        assert part.__doc__ and api_pages.first_line(part), f'{name} has no docstring'
     assert ' at 0x' not in text

@@ -136,6 +136,17 @@ def load(
     """
     run = find(name, work_dir, trust)
     import_modules(run.custom_imports)
+    return load_run(run, device, weights, value_range, batch_size)
+
+
+def load_run(
+    run: Run,
+    device: str | torch.device = 'cpu',
+    weights: Weights = 'auto',
+    value_range: ValueRange | None = None,
+    batch_size: int | None = None,
+) -> Any:
+    """What ``load`` gives for a run that was found. Its custom imports are imported already."""
     intake = Intake(run.spec.image or (256, 256), run.spec.preprocessing, value_range, batch_size)
     if run.spec.kind == 'generator':
         return load_generator(run, weights, device, intake)
