@@ -110,7 +110,7 @@ def adam_w(
     weight_decay: float = 0.01,
     decay: Literal['all', 'matrices'] = 'all',
 ) -> Optimizer:
-    """torch.optim.AdamW. ``decay='matrices'``: weight decay of kernels and matrices only, not of norms, biases and tables of codes."""
+    """torch.optim.AdamW. ``decay='matrices'``: of kernels and matrices only, not of norms, biases and tables of codes."""
     groups = parameters if decay == 'all' else split_by_decay(parameters, weight_decay)
     return portable(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
 
