@@ -56,6 +56,7 @@ assert L1Loss.__name__ == 'L1Loss'
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_any_package_may_be_the_first() -> None:
     """No circles: its parts are asked for in a process where no other package of parts is loaded."""
     code = f"""
