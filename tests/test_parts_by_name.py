@@ -56,6 +56,7 @@ assert L1Loss.__name__ == 'L1Loss'
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_any_package_may_be_the_first() -> None:
     """No circles: its parts are asked for in a process where no other package of parts is loaded."""
     code = f"""
@@ -110,4 +111,5 @@ def test_the_page_has_every_part_and_every_parameter() -> None:
         assert entry, name
         if len([one for one in own_parts() if one[1] == name]) == 1:
             assert all(f'`{parameter}: ' in entry for parameter in parameters_of(part)), name
+        assert part.__doc__ and api_pages.first_line(part), f'{name} has no docstring'
     assert ' at 0x' not in text

@@ -95,6 +95,7 @@ def adam(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
 ) -> Optimizer:
+    """torch.optim.Adam: weight decay is a part of the gradient."""
     return portable(torch.optim.Adam(parameters, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
 
 
@@ -109,7 +110,7 @@ def adam_w(
     weight_decay: float = 0.01,
     decay: Literal['all', 'matrices'] = 'all',
 ) -> Optimizer:
-    """``decay='matrices'``: weight decay of kernels and matrices only, not of norms, biases and tables of codes."""
+    """torch.optim.AdamW. ``decay='matrices'``: of kernels and matrices only, not of norms, biases and tables of codes."""
     groups = parameters if decay == 'all' else split_by_decay(parameters, weight_decay)
     return portable(torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=fused))
 
@@ -124,6 +125,7 @@ def sgd(
     weight_decay: float = 0.0,
     nesterov: bool = False,
 ) -> Optimizer:
+    """torch.optim.SGD."""
     return portable(
         torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov, fused=fused)
     )
