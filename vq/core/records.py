@@ -117,7 +117,7 @@ class SampleRequest:
 class Losses:
     """Named scalar losses with their weights. ``total`` is their weighted sum."""
 
-    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # without weights
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
     notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
     gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
@@ -133,9 +133,13 @@ class Losses:
         self.gradient_terms.append(_GradientTerm.apply(tensor, gradient))  # type: ignore[no-untyped-call]
 
     @property
+    def weighted(self) -> dict[str, Tensor]:
+        """The terms of ``total``, fp32: these are logged, and add up."""
+        return {name: (value * self.weights[name]).float() for name, value in self.values.items()}
+
+    @property
     def total(self) -> Tensor:
-        weighted = ((self.values[name] * self.weights[name]).float() for name in self.values)
-        return torch.stack([*weighted, *self.gradient_terms]).sum()
+        return torch.stack([*self.weighted.values(), *self.gradient_terms]).sum()
 
 
 class _GradientTerm(torch.autograd.Function):

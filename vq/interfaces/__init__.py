@@ -5,12 +5,13 @@ from __future__ import annotations
 from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
 from vq.interfaces.data import Dataset, Sample
 from vq.interfaces.generators import CausalNetwork, Generator
-from vq.interfaces.losses import Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
+from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
 from vq.interfaces.metrics import FeatureNetwork, Features, Metric
 from vq.interfaces.pretrained import Pretrained
 from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
 
 __all__ = [
+    'ActsOn',
     'Callback',
     'CausalNetwork',
     'CodebookUpdate',

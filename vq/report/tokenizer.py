@@ -157,7 +157,9 @@ def training(facts: Facts, page: Page) -> None:
     psnr = Series('tokenizer', checked, [found['psnr'] for _, found in facts.validations])
     baseline = next(iter(facts.held_out.values()))[1]
     charts = [
-        line_chart('Training losses', losses, 'step', log=True, note='Means between two log lines, without loss weights.'),
+        line_chart(
+            'Training losses', losses, 'step', log=True, note='Means between two log lines, with the weights of the losses.'
+        ),
         line_chart(
             'PSNR on held-out images, dB',
             [psnr],
