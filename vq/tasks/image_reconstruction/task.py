@@ -7,7 +7,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
-from vq.encoders.frozen_tokenizer import besides_digests
 from vq.interfaces import ActsOn
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
@@ -51,9 +50,6 @@ class OnFrozenTokenizer(ImageTokenization):
         z, tokens, losses = self.tokenizer.code(self.tokenizer.encode(image))
         reconstruction, features = root(z)
         return AutoEncoderOutput(reconstruction, tokens, losses, features)
-
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        return besides_digests(self, super().frozen_prefixes())
 
 
 @VQTaskRegistry.register_()

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from vq.core.errors import UserError
 from vq.core.records import SampleRequest, to_float, to_uint8
-from vq.interfaces import Generator, Pretrained, Tokenizer
+from vq.interfaces import Generator, Tokenizer
+from vq.interfaces.pretrained import frozen_parts
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
@@ -107,11 +108,12 @@ class LoadedGenerator:
         )
 
 
-def frozen_parts(module: nn.Module, run: Run) -> list[Pretrained]:
-    """The frozen parts that read files of their own; an error if a file is not the one that the run was trained with."""
-    parts: list[Pretrained] = [part for part in module.modules() if isinstance(part, Pretrained) and part.frozen]
+def load_frozen(module: nn.Module, run: Run) -> None:
+    """Frozen parts read their files. An error if a file is not the one that the run was trained with."""
+    parts = frozen_parts(module).values()
     run.check_frozen(file for part in parts for file in part.pretrained_files())
-    return parts
+    for part in parts:
+        part.load_pretrained()
 
 
 def load_generator(run: Run, weights: Weights, device: str | torch.device) -> LoadedGenerator:
@@ -119,7 +121,6 @@ def load_generator(run: Run, weights: Weights, device: str | torch.device) -> Lo
     if 'generator' not in run.model:
         raise UserError(f'{run.weights} holds no generator', 'Give the run of a generator.')
     task = VQTaskRegistry.build(run.model, 'model')
-    for part in frozen_parts(task, run):
-        part.load_pretrained()
+    load_frozen(task, run)
     load_model_from(task, [run], weights=weights)
     return LoadedGenerator(task, torch.device(device), str(run.weights))

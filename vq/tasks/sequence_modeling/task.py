@@ -13,7 +13,7 @@ from vq.core.bindings import Bound, Source
 from vq.core.errors import ConfigError
 from vq.core.random import key_of
 from vq.core.records import Batch, Losses, Outputs, Predicted, SampleRequest, to_float
-from vq.encoders.frozen_tokenizer import FrozenTokenizer, besides_digests
+from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Encoder, Generator, Task, Tokenizer
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.sampling.streams import uniforms
@@ -180,9 +180,6 @@ class SequenceModeling(Task):
         tokens = torch.zeros((len(batch), *self.generator.token_shape), dtype=torch.int64, device=batch.image.device)
         category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
         self.generator(tokens, category if self.generator.classes else None)
-
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        return besides_digests(self, super().frozen_prefixes())
 
 
 def first_half(shape: tuple[int, ...], device: torch.device) -> Tensor:
