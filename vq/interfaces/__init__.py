@@ -9,6 +9,7 @@ from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, Ge
 from vq.interfaces.metrics import FeatureNetwork, Features, Metric
 from vq.interfaces.pretrained import Pretrained
 from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
+from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
 
 __all__ = [
     'ActsOn',
@@ -25,6 +26,7 @@ __all__ = [
     'Features',
     'Generator',
     'GeneratorWeight',
+    'Layers',
     'Loss',
     'Metric',
     'Pretrained',
@@ -34,5 +36,7 @@ __all__ = [
     'Schedule',
     'Strategy',
     'Task',
+    'Teacher',
+    'TeacherFeatures',
     'Tokenizer',
 ]
