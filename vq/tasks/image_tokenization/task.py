@@ -144,7 +144,8 @@ class ImageTokenization(Task):
         image = to_float(batch.image)
         coded = self._code(self._roots['tokenizer'], image)
         losses = self._collect(image, coded)
-        return Outputs(coded.reconstruction, coded.tokens, {**losses.weighted, TOTAL: losses.total})
+        # without weights: results of runs with different weights stay comparable, and ``total`` is what training minimizes
+        return Outputs(coded.reconstruction, coded.tokens, {**losses.values, TOTAL: losses.total})
 
     def update(self, ok: Tensor | None = None) -> None:
         self.tokenizer.update(ok)
