@@ -25,7 +25,7 @@ from vq.io.runs import Run, Weights, find
 from vq.io.tensorfile import damaged
 from vq.io.weights import load_model_from
 from vq.registries import VQModelRegistry
-from vq.tasks.sequence_modeling.loaded import frozen_parts, load_generator
+from vq.tasks.sequence_modeling.loaded import load_frozen, load_generator
 
 
 class LoadedTokenizer:
@@ -180,5 +180,4 @@ def fill(tokenizer: Tokenizer, run: Run, weights: Weights = 'auto') -> None:
     task = Task()
     task.tokenizer = tokenizer
     load_model_from(task, [run], weights=weights)
-    for part in frozen_parts(tokenizer, run):
-        part.load_pretrained()
+    load_frozen(tokenizer, run)

@@ -144,6 +144,13 @@ class VQFeatureNetworkRegistry(VQRegistry):
     interface = 'vq.interfaces:FeatureNetwork'
 
 
+class VQTeacherRegistry(VQRegistry):
+    """Frozen models that understand images."""
+
+    package = 'vq.teachers'
+    interface = 'vq.interfaces:Teacher'
+
+
 class VQMetricRegistry(VQRegistry):
     package = 'vq.metrics'
     interface = 'vq.interfaces:Metric'

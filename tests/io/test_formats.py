@@ -76,7 +76,7 @@ def test_a_run_goes_on_from_an_old_checkpoint_to_the_same_bits(tmp_path: Path, a
     make_old(path)
     old = checkpoints.load(path, rank=0)
     assert list(old.training['callbacks']) == list(old.per_rank['callbacks']) == list(straight.callbacks)
-    assert old.per_rank['callbacks']['log']['open'] and 'counts' in old.per_rank['callbacks']['alarm']
+    assert old.per_rank['callbacks']['log']['weighted'] and 'counts' in old.per_rank['callbacks']['alarm']
     second.resumed = Resume(path, old)
     second.run()
     ours, expected = (everything(trainer.work_dir / 'checkpoints/iter_8') for trainer in (second, straight))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from vq.core import collectives
-from vq.core.records import Batch, Losses, Outputs
+from vq.core.records import Batch, Latent, Losses, Outputs
 from vq.interfaces import Callback, Loss
 from vq.registries import VQCallbackRegistry, VQLossRegistry
 
@@ -68,3 +68,43 @@ class FailingLoss(Loss):
         loss = torch.nn.functional.mse_loss(prediction.float(), target)
         here = self.rank is None or self.rank == collectives.rank()
         return loss * self.value if self.calls == self.call and here and self.training else loss
+
+
+@VQLossRegistry.register_()
+class LatentNorm(Loss):
+    """Mean square of the latent and of the input of the decoder."""
+
+    acts_on = 'latent'
+
+    def __init__(self, weight: float = 0.2) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, latent: Latent, z: Tensor) -> Tensor:
+        return latent.mean.float().square().mean() + z.float().square().mean()
+
+
+@VQLossRegistry.register_()
+class ParameterNorm(Loss):
+    """Sum of squares of all trained parameters."""
+
+    acts_on = 'parameters'
+
+    def __init__(self, weight: float = 1e-3) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def forward(self, module: torch.nn.Module) -> Tensor:
+        squares = [value.float().square().sum() for value in module.parameters() if value.requires_grad]
+        return sum(squares[1:], squares[0])
+
+
+@VQLossRegistry.register_()
+class FeatureDistance(Loss):
+    """1 - cosine of two maps (B, C, h, w), per cell."""
+
+    acts_on = 'features'
+    weight = 1.0
+
+    def forward(self, prediction: Tensor, features: Tensor) -> Tensor:
+        return 1 - torch.cosine_similarity(prediction.float(), features.float(), dim=1).mean()

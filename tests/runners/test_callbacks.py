@@ -46,6 +46,9 @@ def test_logged_losses_are_means_over_the_interval(tmp_path: Path) -> None:
     assert [line['step'] for line in lines] == [2, 4, 5]
     means = [sum(values.totals[0:2]) / 2, sum(values.totals[2:4]) / 2, values.totals[4]]
     assert [line['total'] for line in lines] == pytest.approx(means, rel=1e-6)
+    terms = [[line[name] for name in ('l2', 'codebook', 'commitment') if name in line] for line in lines]
+    assert [sum(found) for found in terms] == pytest.approx(means, rel=1e-6) and len(terms[0]) > 1
+    assert lines[0]['weights'] == {'commitment': 0.25}
     assert lines[-1]['samples'] == 40
     assert 0 <= lines[-1]['timing']['data_wait'] <= 1
     assert lines[-1]['timing']['images_per_second'] > 0
@@ -55,30 +58,32 @@ def test_several_optimizers_are_told_apart() -> None:
     callback = LogCallback(interval=1)
     callback.runner = SimpleNamespace(optimizers={'generator': None, 'discriminator': None}, strategy=BaseStrategy('cpu'))
     callback.after_losses('generator', Losses({'hinge': torch.tensor(5.0)}, {'hinge': 2.0}))
-    assert callback._means() == {'generator/hinge': 5.0, 'generator/total': 10.0}  # named so before the other one starts
+    assert callback._means() == {'generator/hinge': 10.0, 'generator/total': 10.0}  # named so before the other one starts
     for name, value in (('generator', 1.0), ('discriminator', 3.0)):
         callback.after_losses(name, Losses({'hinge': torch.tensor(value)}, {'hinge': 2.0}, {'weight': torch.tensor(7.0)}))
     assert callback._means() == {
-        'generator/hinge': 1.0,
+        'generator/hinge': 2.0,
         'generator/total': 2.0,
         'generator/weight': 7.0,
-        'discriminator/hinge': 3.0,
+        'discriminator/hinge': 6.0,
         'discriminator/total': 6.0,
         'discriminator/weight': 7.0,
     }
 
 
-def test_a_term_that_some_steps_lack_is_averaged_over_those_that_have_it() -> None:
+def test_a_term_that_some_steps_lack_counts_as_zero_there() -> None:
     callback = LogCallback(interval=1)
     callback.runner = SimpleNamespace(optimizers={'discriminator': None}, strategy=BaseStrategy('cpu'))
+    """So that terms add up to the total. A note is averaged over the steps that have it."""
     hinge = Losses({'hinge': torch.tensor(1.0)}, {'hinge': 1.0})
-    lazy = Losses({'hinge': torch.tensor(4.0), 'r1': torch.tensor(6.0)}, {'hinge': 1.0, 'r1': 0.5})
+    values = {'hinge': torch.tensor(4.0), 'r1': torch.tensor(6.0)}
+    lazy = Losses(values, {'hinge': 1.0, 'r1': 0.5}, {'logits': torch.tensor(9.0)})
     for losses in (hinge, lazy, hinge):
         callback.after_losses('discriminator', losses)
     after_restart = LogCallback(interval=1)
     after_restart.runner = callback.runner
     after_restart.load_rank_state_dict(callback.rank_state_dict())
-    assert callback._means() == after_restart._means() == {'hinge': 2.0, 'r1': 6.0, 'total': 3.0}
+    assert callback._means() == after_restart._means() == {'hinge': 2.0, 'r1': 1.0, 'total': 3.0, 'logits': 9.0}
 
 
 def test_grids_are_pictures_of_the_batch(tmp_path: Path) -> None:

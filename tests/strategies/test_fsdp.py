@@ -17,6 +17,7 @@ from tests.strategies.fsdp_runs import (
     train_gan,
     write_fsdp_config,
 )
+from vq.core.errors import ConfigError
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +46,7 @@ def assert_close(found: dict[str, Any], expected: dict[str, Any], rtol: float = 
 # without batch norm: it makes a flipped token, or a hundredth of a weight, of the last bit's difference in ten steps
 BLOCKWISE = dict(type='BlockwisePatchGAN', norm='none')
 STYLE = dict(type='StyleGAN2Discriminator', image_size=16, channel_base=128)
+WITH_LATENT = dict(l1=dict(type='L1Loss'), small=dict(type='LatentNorm'))
 PLAIN = dict(type='PatchGAN', width=8, depth=1, norm='none')
 
 
@@ -59,10 +61,11 @@ PLAIN = dict(type='PatchGAN', width=8, depth=1, norm='none')
         (dict(discriminator=BLOCKWISE), dict()),  # a penalty's double backward through blocks
         (dict(discriminator=BLOCKWISE, penalties=dict(lecam=dict(type='LeCamPenalty'))), dict()),
         (dict(accumulate=2, batch_size=4, discriminator=PLAIN), dict()),
+        (dict(discriminator=PLAIN, losses=WITH_LATENT), dict()),
         (dict(quantizer=dict(type='GumbelQuantizer'), discriminator=STYLE), dict(checkpoint_activations=True)),
         (dict(precision='fp16', quantizer=dict(type='GumbelQuantizer'), discriminator=STYLE), dict()),
     ],
-    ids=['ema', 'gradient', 'blocks', 'first-order', 'accumulated', 'recomputed', 'fp16'],
+    ids=['ema', 'gradient', 'blocks', 'first-order', 'accumulated', 'latent', 'recomputed', 'fp16'],
 )
 def test_fsdp_equals_ddp(folder: str, gloo_pool: GlooPool, options: dict[str, Any], strategy: dict[str, Any]) -> None:
     """10 adversarial steps with an adaptive weight and R1 every second one: weights, average, norms, clipping."""
@@ -80,6 +83,14 @@ def test_fsdp_equals_ddp(folder: str, gloo_pool: GlooPool, options: dict[str, An
     assert found['parts']['tokenizer.quantizer.codebook.weight'] == (32, 8)
     if 'discriminator.head.weight' in found['parts']:
         assert [answer['parts']['discriminator.head.weight'][0] for answer in (found, other)] == [1, 0]
+
+
+def test_losses_on_parameters_are_refused(folder: str) -> None:
+    losses = dict(l1=dict(type='L1Loss'), decay=dict(type='ParameterNorm'))
+    options = dict(iters=4, start=0, warmup=0, discriminator=PLAIN, losses=losses)
+    with pytest.raises(ConfigError, match=r'losses on parameters \(decay\) need whole parameters'):
+        train_gan(folder, dict(options, strategy='fsdp'))
+    assert train_gan(folder, dict(options, strategy='ddp'))['weights']
 
 
 def test_bf16_is_that_of_ddp_and_stays_near_fp32(folder: str, gloo_pool: GlooPool) -> None:

@@ -7,13 +7,16 @@ from typing import ClassVar
 import pytest
 import torch
 
+from tests.runners.parts import LatentNorm
 from tests.tasks.recipes import gradients, make_batch, make_task, two_forward_losses
 from vq.core.errors import ConfigError
-from vq.core.records import Losses, to_float
+from vq.core.records import to_float
+from vq.interfaces import Loss
 from vq.losses.adversarial import hinge_discriminator, non_saturating_generator, vanilla_discriminator
 from vq.losses.generator_weight import AdaptiveWeight, FixedWeight
 from vq.losses.penalties import LeCamPenalty, R1Penalty
-from vq.tasks.image_tokenization.adversarial import AdversarialTokenization, gradient_at, gradient_ends
+from vq.losses.reconstruction import L1Loss
+from vq.tasks.image_tokenization.adversarial import gradient_at, gradient_ends
 
 ADAPTIVE = AdaptiveWeight(gain=0.75)
 PERCEPTUAL = AdaptiveWeight(gain=0.8, eps=1e-8, losses=('slanted',))
@@ -60,62 +63,77 @@ def test_loss_and_gradients_equal_the_two_forward_recipe(weight, numerator, gene
         torch.testing.assert_close(found[key], expected, rtol=1e-3, atol=1e-5 * float(expected.abs().max()), msg=key)
 
 
-class Regularised(AdversarialTokenization):
-    """Adds terms on weights of the encoder to the pixel losses; 'mixed' depends on the image too."""
+class EncoderWeights(Loss):
+    """On the first convolution of the encoder."""
 
-    extra: ClassVar[tuple[str, ...]] = ()
+    acts_on = 'parameters'
+    weight = 0.3
 
-    def _add_pixel_losses(self, losses, reconstruction, image):
-        super()._add_pixel_losses(losses, reconstruction, image)
-        weight = next(parameter for parameter in self.tokenizer.encoder.parameters() if parameter.ndim == 4)
-        terms = {'weights': weight.square().sum(), 'mixed': (reconstruction * weight.mean()).abs().mean()}
-        terms['bare'] = torch.ones(())  # does not depend on trained parameters
-        for name in self.extra:
-            losses.add(name, terms[name], 0.3)
+    def forward(self, module):
+        return first_convolution(module.tokenizer).square().sum()
 
 
-@pytest.mark.parametrize('extra', [('weights',), ('mixed',), ('weights', 'mixed', 'bare')])
-@pytest.mark.parametrize('compared', [None, ('slanted',), ('slanted', 'mixed', 'weights')])
-def test_terms_that_do_not_come_through_the_image_reach_what_they_depend_on(extra, compared, monkeypatch):
-    monkeypatch.setattr(Regularised, 'extra', extra)
-    torch.manual_seed(0)
-    plain = make_task()
-    losses = {name: plain.losses[name] for name in plain.losses}
-    weight = AdaptiveWeight(gain=0.75)
-    arguments = dict(
-        discriminator=plain.discriminator,
-        generator_loss=plain.generator_loss,
-        discriminator_loss=plain.discriminator_loss,
-        weight=weight,
-    )
-    task, batch = Regularised(plain.tokenizer, losses, **arguments), make_batch()
-    weight.losses = compared
+class Mixed(Loss):
+    """Says that it acts on the image, and also depends on a trained tensor."""
+
+    weight = 0.3
+    trained: ClassVar[tuple[torch.Tensor, ...]] = ()
+
+    def forward(self, prediction, target):
+        return (prediction * self.trained[0].mean()).abs().mean()
+
+
+def first_convolution(tokenizer):
+    return next(parameter for parameter in tokenizer.encoder.parameters() if parameter.ndim == 4)
+
+
+@pytest.mark.parametrize('compared', [None, ('slanted',)])
+@pytest.mark.parametrize('extra', [('weights',), ('latent',), ('weights', 'latent')])
+def test_terms_that_do_not_come_through_the_image_reach_what_they_depend_on(extra, compared):
+    """They do not change the adaptive weight, and all parameters get the gradient of the whole total."""
+    others = {'weights': EncoderWeights(), 'latent': LatentNorm(0.4)}
+    weight = AdaptiveWeight(gain=0.75, losses=compared)
+    plain, batch = make_task(weight=weight), make_batch()
+    losses = dict(plain.losses.items()) | {name: others[name] for name in extra}
+    task = make_task(weight=weight, losses=losses)
     _, found = next(steps(task, batch))
     found.total.backward()
     gradient = gradients(task.tokenizer)
     adaptive = found.notes['generator_weight']
+    assert adaptive == next(steps(plain, batch))[1].notes['generator_weight']
 
     task.zero_grad(set_to_none=True)  # entirely by autograd, with the computed weight
     image = to_float(batch.image)
-    quantized = task.tokenizer.quantize(task.tokenizer.encode(image))
+    latent = task.tokenizer.encode(image)
+    quantized = task.tokenizer.quantize(latent)
     reconstruction = task.tokenizer.decode(quantized.z)
-    expected = Losses()
-    task._add_pixel_losses(expected, reconstruction, image)
-    balanced = [name for name in expected.values if compared is None or name in compared]
-    terms = {name: value * expected.weights[name] for name, value in expected.values.items()}
-    last = task.tokenizer.decoder.conv_out.weight
-    adversarial = task.generator_loss(task.discriminator(reconstruction))
-    numerator = sum(terms[name] for name in balanced)
-    (pixels,) = torch.autograd.grad(numerator, last, retain_graph=True)
-    (adversarial_gradient,) = torch.autograd.grad(adversarial, last, retain_graph=True)
-    torch.testing.assert_close(adaptive, 0.75 * pixels.norm() / (adversarial_gradient.norm() + weight.eps), rtol=1e-4, atol=0)
-    codebook = sum(task.tokenizer.loss_weights[name] * value for name, value in quantized.losses.items())
-    total = sum(terms.values()) + codebook + adaptive * adversarial
+    total = sum(loss.weight * loss(reconstruction, image) for name, loss in task.losses.items() if name in ALL)
+    total = total + sum(task.tokenizer.loss_weights[name] * value for name, value in quantized.losses.items())
+    total = total + adaptive * task.generator_loss(task.discriminator(reconstruction))
+    if 'weights' in extra:
+        total = total + 0.3 * first_convolution(task.tokenizer).square().sum()
+    if 'latent' in extra:
+        total = total + 0.4 * (latent.mean.square().mean() + quantized.z.square().mean())
     total.backward()
     torch.testing.assert_close(found.total, total, rtol=1e-5, atol=1e-6)
     for key, value in gradients(task.tokenizer).items():
-        if value is not None:
-            torch.testing.assert_close(gradient[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()), msg=key)
+        torch.testing.assert_close(gradient[key], value, rtol=1e-4, atol=1e-5 * float(value.abs().max()), msg=key)
+
+
+@pytest.mark.parametrize('start', [0, 5])
+def test_a_loss_on_the_image_whose_gradient_would_be_lost_is_refused(start, monkeypatch):
+    """In the first step, also if the discriminator starts later. With a fixed weight nothing is lost."""
+    task = make_task(losses={'l1': L1Loss(), 'mixed': Mixed()}, discriminator_start=start)
+    monkeypatch.setattr(Mixed, 'trained', (first_convolution(task.tokenizer),))
+    with pytest.raises(ConfigError, match='also depend on other trained tensors: mixed; their gradient there would be lost'):
+        next(steps(task, make_batch()))
+    task.eval().validation_step(make_batch())  # no gradient, nothing to lose
+    fixed = make_task(losses={'l1': L1Loss(), 'mixed': Mixed()}, weight=FixedWeight(0.5))
+    weight = first_convolution(fixed.tokenizer)
+    monkeypatch.setattr(Mixed, 'trained', (weight,))
+    _, losses = next(steps(fixed, make_batch()))
+    (expected,) = torch.autograd.grad(losses.values['mixed'], weight, retain_graph=True)
+    assert expected.abs().sum() > 0
 
 
 def test_pixel_losses_run_backward_once_where_no_term_needs_more():
@@ -129,20 +147,15 @@ def test_pixel_losses_run_backward_once_where_no_term_needs_more():
     assert not any(losses.values[name].requires_grad for name in ALL)
 
 
-def test_an_adaptive_weight_needs_a_term_that_depends_on_the_image(monkeypatch):
-    monkeypatch.setattr(Regularised, 'extra', ('weights',))
-    plain = make_task()
-    weight = AdaptiveWeight()
-    task = Regularised(
-        plain.tokenizer,
-        {'l1': plain.losses['l1']},
-        plain.discriminator,
-        plain.generator_loss,
-        plain.discriminator_loss,
-        weight,
-    )
-    weight.losses = ('weights',)
-    with pytest.raises(ConfigError, match='compares with weights, and none of these depends on the image'):
+def test_an_adaptive_weight_needs_a_term_that_depends_on_the_image():
+    class Constant(Loss):
+        weight = 1.0
+
+        def forward(self, prediction, target):
+            return target.square().mean()
+
+    task = make_task(losses={'l1': L1Loss(), 'constant': Constant()}, weight=AdaptiveWeight(losses=('constant',)))
+    with pytest.raises(ConfigError, match='compares with constant, and none of these depends on the image'):
         next(steps(task, make_batch()))
 
 
@@ -156,6 +169,9 @@ def test_where_gradients_end(leaf_alone):
     assert gradient_ends(weight, leaf, network) == (False, True)
     assert gradient_ends(network(leaf).sum(), leaf, network) == (True, False)
     assert gradient_ends(torch.ones(()), leaf, network) == (False, False)
+    image = leaf * weight  # the output of a network: what lies behind it does not count
+    assert gradient_ends(image.sum(), image, network) == (True, False)
+    assert gradient_ends((image * weight).sum(), image, network) == (True, True)
 
 
 def test_the_limit_clamps_before_the_gain():
@@ -270,7 +286,7 @@ def test_evaluation_needs_no_discriminator():
     [
         (dict(discriminator_start=-1), 'discriminator_start is -1'),
         (dict(weight=AdaptiveWeight(losses=('lpips',))), "names the losses \\['lpips'\\]"),
-        (dict(losses={}), 'needs a pixel loss'),
+        (dict(losses={}), 'needs a loss on the image'),
     ],
 )
 def test_bad_settings_say_what_is_wrong(settings, words):

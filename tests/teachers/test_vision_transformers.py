@@ -40,7 +40,7 @@ def published_dinov2(config) -> tuple[dict[str, Tensor], torch.nn.Module]:
     """Weights in the layout of the published file, and transformers' model with the same weights."""
     transformers = pytest.importorskip('transformers')
     own = build(config)
-    weights = random_like(own.transformer.state_dict())
+    weights = random_like(own.network.state_dict())
     peer = transformers.Dinov2Model(
         transformers.Dinov2Config(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14)
     ).eval()
@@ -90,7 +90,7 @@ def test_dinov2_equals_transformers():
     assert (network.prepare(batch) - given).abs().max() < 1.01 / 255 / 0.224
     with torch.no_grad():
         expected = peer(given).pooler_output
-        torch.testing.assert_close(network.transformer(given), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network.run(given).pooled, expected, rtol=1e-4, atol=1e-5)
     assert (network(batch).pooled - expected).abs().max() < 0.02 * expected.abs().max()
     assert network.dimension == 32 and network(batch).logits is None
 
@@ -98,7 +98,7 @@ def test_dinov2_equals_transformers():
 def test_dinov2_takes_positions_of_another_grid():
     """Position embeddings are resized as in the published network, by the factor 2.1 / 3, and not 2 / 3."""
     positions = torch.randn(1, 10, 32, generator=torch.Generator().manual_seed(0))
-    found = resize_positions(positions, 2)
+    found = resize_positions(positions, 2, 2)
     assert found.shape == (1, 5, 32) and torch.equal(found[:, 0], positions[:, 0])
     a, taps = -0.75, []  # torch's cubic kernel
     for target in range(2):
@@ -114,9 +114,13 @@ def test_dinov2_takes_positions_of_another_grid():
     expected = torch.einsum('ip,jq,pqd->ijd', matrix, matrix, positions[0, 1:].view(3, 3, 32)).reshape(4, 32)
     torch.testing.assert_close(found[0, 1:], expected, rtol=1e-4, atol=1e-5)
     network = build(SMALL_DINO)
-    weights = random_like(network.transformer.state_dict())
+    weights = random_like(network.network.state_dict())
     network.fill({**weights, 'pos_embed': positions}, 'random')
-    assert torch.equal(network.transformer.pos_embed, found)
+    given = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(2))
+    small = build(SMALL_DINO)
+    small.fill({**weights, 'pos_embed': found}, 'random')
+    assert torch.equal(network.run(given).last, small.run(given).last)
+    assert torch.equal(network.network.pos_embed, positions), 'the positions of the file are kept'
 
 
 def test_clip_equals_transformers():
@@ -137,7 +141,7 @@ def test_clip_equals_transformers():
     with torch.no_grad():
         hidden = peer.vision_model(pixel_values=given).pooler_output
         expected = peer.visual_projection(hidden)
-        torch.testing.assert_close(network.encoder(pixel_values=given).image_embeds, expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network.run(given).pooled, expected, rtol=1e-4, atol=1e-5)
     assert (network(batch).pooled - expected).abs().max() < 0.02 * expected.abs().max()
     assert network.dimension == 12 and network(batch).logits is None
 
@@ -164,7 +168,7 @@ def test_files_are_looked_for_and_read(config, tmp_path, monkeypatch):
     network = build(config)
     with pytest.raises(UserError, match='prepare_checkpoints'):
         network.load_pretrained()
-    module = getattr(network, 'encoder', None) or network.transformer
+    module = network.network
     weights = random_like(module.state_dict())
     (file,) = network.pretrained_files()
     file.parent.mkdir(parents=True)

@@ -26,6 +26,7 @@ from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Pretrained, Strategy, Task, Tokenizer
+from vq.interfaces.pretrained import frozen_parts
 from vq.io.run_folder import make_folder
 from vq.io.spec import preprocessing_of
 from vq.io.weights import Misfit, compare, load_model_from, state_hash
@@ -166,8 +167,8 @@ def load_weights(
 
     def settings(module: nn.Module) -> dict[str, Any]:
         # published files have no digest of the tokenizer that they were trained on, so digests may be missing
-        digests = [f'{name}.digest' for name, part in module.named_modules() if isinstance(part, FrozenTokenizer)]
-        new = (*module.training_only_prefixes(), *digests)  # type: ignore[operator]
+        kept = [f'{name}.{tensor}' for name, part in frozen_parts(module).items() for tensor in part.kept]
+        new = (*module.training_only_prefixes(), *kept)  # type: ignore[operator]
         return {'strict': strict, 'weights': weights, 'new_prefixes': new}
 
     def load() -> None:

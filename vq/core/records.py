@@ -108,7 +108,7 @@ class Predicted(NamedTuple):
 class Losses:
     """Named scalar losses with their weights. ``total`` is their weighted sum."""
 
-    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    values: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # without weights
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
     notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
     gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
@@ -127,10 +127,14 @@ class Losses:
         self._total = None
 
     @property
+    def weighted(self) -> dict[str, Tensor]:
+        """The terms of ``total``, fp32: these are logged, and add up."""
+        return {name: (value * self.weights[name]).float() for name, value in self.values.items()}
+
+    @property
     def total(self) -> Tensor:
         if self._total is None:  # the log and backward both ask for it
-            weighted = ((self.values[name] * self.weights[name]).float() for name in self.values)
-            self._total = torch.stack([*weighted, *self.gradient_terms]).sum()
+            self._total = torch.stack([*self.weighted.values(), *self.gradient_terms]).sum()
         return self._total
 
 

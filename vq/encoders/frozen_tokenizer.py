@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ class FrozenTokenizer(Encoder, Pretrained):
     with another tokenizer is an error: the parts trained on its codes would be useless.
     """
 
+    kept: ClassVar[tuple[str, ...]] = ('digest',)
     digest: Tensor  # (32,) uint8; zeros: weights are random
 
     def __init__(
@@ -125,12 +126,6 @@ class FrozenTokenizer(Encoder, Pretrained):
         if isinstance(given, Tensor):
             self._compare(given, 'the loaded checkpoint')
         super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
-
-
-def besides_digests(task: nn.Module, prefixes: tuple[str, ...]) -> tuple[str, ...]:
-    """Key prefixes that stay out of a task's checkpoints: ``prefixes``, narrowed to save the digests of frozen tokenizers."""
-    held = {f'{name}.' for name, part in task.named_modules() if isinstance(part, FrozenTokenizer)}
-    return tuple(f'{prefix}tokenizer.' if prefix in held else prefix for prefix in prefixes)
 
 
 def _hexadecimal(digest: Tensor) -> str:

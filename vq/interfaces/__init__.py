@@ -6,12 +6,14 @@ from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Qu
 from vq.interfaces.data import Dataset, Sample
 from vq.interfaces.denoisers import Denoiser
 from vq.interfaces.generators import CausalNetwork, Generator
-from vq.interfaces.losses import Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
+from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
 from vq.interfaces.metrics import FeatureNetwork, Features, Metric
 from vq.interfaces.pretrained import Pretrained
 from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
+from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
 
 __all__ = [
+    'ActsOn',
     'Callback',
     'CausalNetwork',
     'CodebookUpdate',
@@ -26,6 +28,7 @@ __all__ = [
     'Features',
     'Generator',
     'GeneratorWeight',
+    'Layers',
     'Loss',
     'Metric',
     'Pretrained',
@@ -35,5 +38,7 @@ __all__ = [
     'Schedule',
     'Strategy',
     'Task',
+    'Teacher',
+    'TeacherFeatures',
     'Tokenizer',
 ]

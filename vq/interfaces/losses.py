@@ -3,17 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
+from vq.core.records import Latent
+
+ActsOn = Literal['image', 'latent', 'features', 'parameters']
+
+
+class ImageTerm(Protocol):
+    """Reconstruction and target, both (B, 3, H, W) float in [-1, 1] -> scalar. The reconstruction is all it depends on."""
+
+    def __call__(self, reconstruction: Tensor, target: Tensor, /) -> Tensor: ...
+
+
+class LatentTerm(Protocol):
+    """The output of the encoder, and z (B, C, h, w), the input of the decoder: codes, or a sample -> scalar."""
+
+    def __call__(self, latent: Latent, z: Tensor, /) -> Tensor: ...
+
+
+class FeatureTerm(Protocol):
+    """The model's estimate of a teacher's features, and these features, both of one shape -> scalar."""
+
+    def __call__(self, prediction: Tensor, features: Tensor, /) -> Tensor: ...
+
+
+class ParameterTerm(Protocol):
+    """The module that the optimizer of the term trains, with whole parameters: not under FSDP -> scalar."""
+
+    def __call__(self, module: nn.Module, /) -> Tensor: ...
+
+
+TERMS: dict[ActsOn, type] = {
+    'image': ImageTerm,
+    'latent': LatentTerm,
+    'features': FeatureTerm,
+    'parameters': ParameterTerm,
+}
+
 
 class Loss(nn.Module):
-    """A named term; its weight is applied by ``Losses``."""
+    """A named term. ``acts_on`` says where it acts, and so with which arguments a task calls ``forward``: see ``TERMS``.
+
+    ``Losses`` applies the weight. A task refuses, when it is built, terms that act where it has nothing to give.
+    """
 
     weight: float
-
-    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        raise NotImplementedError
+    acts_on: ActsOn = 'image'
 
 
 class Discriminator(nn.Module):
@@ -39,11 +77,11 @@ class DiscriminatorPenalty(nn.Module):
 
 
 class GeneratorWeight(nn.Module):
-    """The weight of the adversarial term relative to the pixel losses."""
+    """The weight of the adversarial term relative to the image losses."""
 
     by_gradients: bool = False  # whether ``forward`` needs gradients at the decoder's last layer
-    losses: Sequence[str] | None = None  # the pixel losses in the numerator, None for all
+    losses: Sequence[str] | None = None  # the image losses in the numerator, None for all
 
     def forward(self, gradients: Tensor | None) -> Tensor | float:
-        """``gradients`` (2, *weight.shape): of the pixel losses and of the adversarial term, averaged over ranks."""
+        """``gradients`` (2, *weight.shape): of the image losses and of the adversarial term, averaged over ranks."""
         raise NotImplementedError

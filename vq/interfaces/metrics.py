@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ class FeatureNetwork(nn.Module, Pretrained):
         """What metric values depend on besides the weights: the network, its preprocessing, its precision."""
         raise NotImplementedError
 
-    def train(self, mode: bool = True) -> FeatureNetwork:
+    def train(self, mode: bool = True) -> Self:
         return super().train(False)
 
     def forward(self, image: Tensor) -> Features:

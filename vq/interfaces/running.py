@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,16 @@ from torch.optim import Optimizer
 
 from vq.core.phases import MOVED_SETTINGS
 from vq.core.records import Batch, Losses, Outputs
-from vq.interfaces.pretrained import Pretrained
+from vq.interfaces.pretrained import Pretrained, freeze, frozen_parts, left_out
 
 R = TypeVar('R')  # the protocol by which a callback uses its runner, see vq/runners/protocol.py
 
 
 class Task(nn.Module):
     """The model that a runner trains: a training step per optimizer, a validation step, roots to optimize.
+
+    Parts that are ``frozen`` (see ``Pretrained``) stay so: in eval mode, without gradients, out of optimizers and
+    checkpoints. A subclass does nothing for it.
 
     ``outputs`` holds the detached outputs of the last training step, for callbacks that count tokens or save images.
     """
@@ -45,9 +48,28 @@ class Task(nn.Module):
     def update(self, ok: Tensor | None = None) -> None:
         """Called after all optimizers of a step: updates codebooks and other state without gradients."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if isinstance(value, nn.Module):
+            freeze(value)
+
+    def add_module(self, name: str, module: nn.Module | None) -> None:
+        super().add_module(name, module)
+        if module is not None:
+            freeze(module)
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        freeze(self)
+        return self
+
+    def frozen_parts(self) -> dict[str, Pretrained]:
+        """Name -> part that is not trained, at any depth."""
+        return frozen_parts(self)
+
     def frozen_prefixes(self) -> tuple[str, ...]:
-        """Key prefixes of parts that stay out of checkpoints (the hashes of their files are recorded instead)."""
-        return tuple(f'{name}.' for name, part in self.named_modules() if isinstance(part, Pretrained) and part.frozen)
+        """Key prefixes of tensors that stay out of checkpoints (the hashes of their files are recorded instead)."""
+        return tuple(prefix for name, part in self.frozen_parts().items() for prefix in left_out(name, part))
 
     def training_only_prefixes(self) -> tuple[str, ...]:
         """Key prefixes of parts that only training needs: left out of the EMA, and optional in files of weights."""

@@ -81,6 +81,7 @@ class Checkpoint:
     samples_seen: int = 0
     seed: int | None = None
     frozen: dict[str, str] = dataclasses.field(default_factory=dict)  # pretrained file of a frozen part -> SHA-256
+    frozen_parts: dict[str, list[str]] = dataclasses.field(default_factory=dict)  # name of a frozen part -> its files
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # any JSON values, such as a logger's run id
     world_size: int = 1
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
@@ -179,7 +180,7 @@ def _write_shards(aside: Path, final: Path, tensors: Mapping[str, Tensor]) -> Fi
 
 
 def _meta(checkpoint: Checkpoint) -> dict[str, Any]:
-    meta = {name: getattr(checkpoint, name) for name in _META}
+    meta = {name: getattr(checkpoint, name) for name in (*_META, 'frozen_parts')}
     meta['world_size'] = collectives.size()
     meta['versions'] = {'python': platform.python_version(), 'torch': str(torch.__version__), 'vq': vq.__version__}
     return {'format_version': FORMAT_VERSION, **meta}
@@ -225,7 +226,7 @@ def load(path: Path, verify: bool = True, rank: int | None = None) -> Checkpoint
             raise UserError(f'{path} has checkpoint format {step}, which is too old', 'Load it with the vq that wrote it.')
         contents = MIGRATIONS[step](contents)
     meta = contents.pop('meta')
-    checkpoint = Checkpoint(**contents, **{name: meta[name] for name in _META})
+    checkpoint = Checkpoint(**contents, **{name: meta[name] for name in _META}, frozen_parts=meta.get('frozen_parts', {}))
     if verify:
         runs.check_frozen(path, checkpoint.frozen)
     return checkpoint
@@ -271,8 +272,7 @@ def _check_meta(meta: Any) -> None:
     for name, holds in sound.items():
         if not holds:
             raise ValueError(f"'{name}' is {meta[name]!r:.60}")
-    if not all(isinstance(digest, str) and '\0' not in file for file, digest in meta['frozen'].items()):
-        raise ValueError("'frozen' does not map files to digests")
+    runs.frozen_entries(meta)
 
 
 def verify_files(place: Path, names: list[str]) -> dict[str, str]:

@@ -41,6 +41,8 @@ from vq.io.tensorfile import damaged
 
 RUNS = Path('work_dirs')
 CONFIG, OLD_CONFIG = 'config.json', 'config.py'  # of a checkpoint
+Files = dict[str, str]  # pretrained file -> SHA-256
+Parts = dict[str, list[str]]  # frozen part -> its files
 Weights = Literal['auto', 'model', 'ema']  # which weights of a checkpoint; auto: ema if it has them
 _OTHERS = ('.pth', '.pt', '.ckpt', '.bin')  # suffixes that are also tried as .safetensors
 
@@ -126,14 +128,21 @@ class Run:
 
     def check_frozen(self, files: Iterable[Path]) -> None:
         """Raise if one of these pretrained files exists and is not the file that the run was trained with."""
+        recorded, _ = self.frozen
+        check_frozen(
+            self.checkpoint or self.weights, {str(file): recorded[str(file)] for file in files if str(file) in recorded}
+        )
+
+    @functools.cached_property
+    def frozen(self) -> tuple[Files, Parts]:
+        """What the checkpoint records of its frozen parts; nothing for a file."""
         if self.checkpoint is None or 'meta.json' not in self.marker['files']:
-            return
+            return {}, {}
         file = self._recorded('meta.json')
         try:
-            recorded = dict(json.loads(file.read_bytes())['frozen'])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return frozen_entries(json.loads(file.read_bytes()))
+        except (OSError, ValueError, AttributeError) as error:
             raise damaged(file, f'{type(error).__name__}: {error}') from error
-        check_frozen(self.checkpoint, {str(file): recorded[str(file)] for file in files if str(file) in recorded})
 
     def describe(self) -> str:
         """A description in one line: ``tokenizer work_dirs/digits/checkpoints/iter_700: 32 x 32 pixels, ...``."""
@@ -148,6 +157,18 @@ def check_frozen(checkpoint: Path, recorded: Mapping[str, str]) -> None:
                 f'{checkpoint} was trained with another {file}: SHA-256 {digest:.12} then, {file_digest(file):.12} now',
                 'Put the earlier file back.',
             )
+
+
+def frozen_entries(meta: Mapping[str, Any]) -> tuple[Files, Parts]:
+    """The entries of ``meta.json`` about frozen parts, ValueError if they are damaged. The second is new in version 0.3."""
+    files, parts = meta.get('frozen'), meta.get('frozen_parts', {})
+    if not isinstance(files, dict) or not all(isinstance(digest, str) and '\0' not in file for file, digest in files.items()):
+        raise ValueError("'frozen' does not map files to digests")
+    if not isinstance(parts, dict) or not all(
+        isinstance(found, list) and all(isinstance(file, str) and file in files for file in found) for found in parts.values()
+    ):
+        raise ValueError("'frozen_parts' does not map parts to files of 'frozen'")
+    return files, parts
 
 
 def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> Run:

@@ -16,6 +16,7 @@ from vq.core.errors import UserError, listing, nearest
 from vq.interfaces.latents import optional_keys
 from vq.io import checkpoints, plain, tensorfile
 from vq.io.digest import file_digest, read_digest
+from vq.io.frozen import check_parts
 from vq.io.pretrained import DIGESTS, recorded_digest
 from vq.io.runs import Run, Weights, find
 from vq.io.sniff import sniff
@@ -130,7 +131,8 @@ def load_model_from(
 
     With ``strict`` it is an error if no file has a key of the module, unless the key has one of the prefixes in
     ``module.frozen_prefixes()`` or ``new_prefixes``. A tensor of another shape is always an error, unless its key has one of
-    ``new_prefixes``. Keys of the files that the module does not have are only reported.
+    ``new_prefixes``. Keys of the files that the module does not have are only reported. Frozen parts of the module must have
+    the weights of the training of each checkpoint: see ``vq/io/frozen.py``.
 
     Statistics of latents are taken if the files have them, and dropped if not; without ``statistics`` always dropped.
     """
@@ -140,6 +142,9 @@ def load_model_from(
     if not statistics:
         matching = {key: value for key, value in matching.items() if key not in optional_keys(module)}
     check_values(matching, {**matching, **module.state_dict()}, ', '.join(str(source.path) for source in report.sources))
+    for path in paths:
+        run = path if isinstance(path, Run) else find(path)
+        check_parts(run.weights, *run.frozen, module)
     module.load_state_dict(matching, strict=False)
     return report
 

@@ -1,4 +1,4 @@
-"""The weight of the adversarial term relative to the pixel losses."""
+"""The weight of the adversarial term relative to the image losses."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class FixedWeight(GeneratorWeight):
 
 @VQGeneratorWeightRegistry.register_()
 class AdaptiveWeight(GeneratorWeight):
-    """gain * min(|grad_W pixel losses| / (|grad_W adversarial| + eps), limit),  W the last layer of the decoder.
+    """gain * min(|grad_W image losses| / (|grad_W adversarial| + eps), limit),  W the last layer of the decoder.
 
     (Esser et al. 2021, eq. 7.) Both gradients are averaged over ranks first, so the weight is the same on every rank.
 
-    - ``losses``: names of the pixel losses in the numerator, e.g. ('lpips',); by default all of them.
+    - ``losses``: names of the image losses in the numerator, e.g. ('lpips',); by default all of them.
     """
 
     by_gradients = True
@@ -43,5 +43,5 @@ class AdaptiveWeight(GeneratorWeight):
 
     def forward(self, gradients: Tensor | None) -> Tensor | float:
         assert gradients is not None
-        pixels, adversarial = torch.linalg.vector_norm(gradients.float().flatten(1), dim=1)
-        return self.gain * torch.clamp(pixels / (adversarial + self.eps), 0.0, self.limit)
+        images, adversarial = torch.linalg.vector_norm(gradients.float().flatten(1), dim=1)
+        return self.gain * torch.clamp(images / (adversarial + self.eps), 0.0, self.limit)

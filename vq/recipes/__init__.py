@@ -6,7 +6,7 @@ torch is not imported here, so listing options and composing configs is fast.
 from __future__ import annotations
 
 from vq.core.recipe import Given, Part, alias, config_of, merge, recipe
-from vq.recipes.classification import digits_classifier, digits_features, digits_probe, linear_probe
+from vq.recipes.classification import digits_classifier, digits_features, digits_probe, linear_probe, teacher_probe
 from vq.recipes.decoder import pixel_decoder
 from vq.recipes.digits import (
     EMA,

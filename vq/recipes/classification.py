@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.frozen import Frozen, frozen_tokenizer
@@ -49,6 +49,21 @@ def linear_probe(
         strategy(given),
         dict(trainer=trainer, validator=validator, tiny=tiny),
     )
+
+
+@recipe(linear_probe)
+def teacher_probe(
+    given: Given,
+    *,
+    teacher: Annotated[Literal['clip', 'dinov2'], 'the network'] = 'dinov2',
+    layers: Annotated[str, "its layer: 'last', 'penultimate' or 'sum_of_last_K'"] = 'last',
+) -> Config:
+    """The linear probe of a frozen network that understands images, in place of a tokenizer."""
+    name, side = dict(clip=('CLIPTeacher', 336), dinov2=('DINOv2Teacher', 224))[teacher]
+    encoder = dict(type='TeacherEncoder', teacher=dict(type=name), layers=layers)
+    small = dict(dimension=32, depth=2, heads=4, image_size=28, **(dict(width=32) if teacher == 'clip' else {}))
+    tiny = dict(teacher=small, downsampling=8)
+    return linear_probe(given, backbone=encoder, tiny_backbone=tiny, image_size=side)
 
 
 @recipe(linear_probe)

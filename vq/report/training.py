@@ -30,7 +30,7 @@ def charts_of(origin: Origin) -> list[str]:
     steps = [line['step'] for line in train]
     losses = [Series(name, steps, [number(line.get(name)) for line in train]) for name in names_of_losses(train)]
     log = all(value > 0 for line in losses for value in line.y if math.isfinite(value))
-    note = 'Means between two log lines, without loss weights.'
+    note = 'Means between two log lines, with the weights of the losses.'
     charts = [
         line_chart(
             'Training losses' if start == 0 else 'Further losses', losses[start : start + MOST], 'step', log=log, note=note

@@ -14,6 +14,7 @@ from vq.core import collectives
 from vq.core.errors import UserError, listing
 from vq.core.random import derive_seed, random_state, restore_random_state, seed_everything
 from vq.io.checkpoints import Checkpoint, model_state
+from vq.io.frozen import check_parts
 from vq.io.sharded import as_template
 from vq.io.tensorfile import damaged
 from vq.runners.averages import averages_of
@@ -61,6 +62,7 @@ def rank_state(trainer: Trainer) -> dict[str, Any]:
 def restore(trainer: Trainer, resume: Resume) -> None:
     """Load a checkpoint into a trainer whose parts are built and placed on the device."""
     checkpoint = resume.checkpoint
+    check_parts(resume.path, checkpoint.frozen, checkpoint.frozen_parts, trainer.model)
     _load_weights(trainer, resume)
     state = checkpoint.training
     check_state(resume.path, state)

@@ -100,6 +100,7 @@ class Trainer(Runner):
 
     def setup(self) -> None:
         """Everything before the first step: device, folder, optimizers, callbacks, state of a checkpoint to resume."""
+        self.model.train()
         if self.strategy.accumulate > 1 and any(
             getattr(module, 'updates_in_forward', False) and module.training for module in self.model.modules()
         ):

@@ -9,10 +9,10 @@ from typing import Any
 
 from vq.core import collectives
 from vq.core.errors import ConfigError, UserError
-from vq.interfaces import Callback, Pretrained
+from vq.interfaces import Callback
 from vq.io import checkpoints
 from vq.io.checkpoints import Checkpoint, Retention
-from vq.io.digest import file_digest
+from vq.io.frozen import recorded_of
 from vq.io.history import note_metrics
 from vq.io.ranks import run_on_all_ranks
 from vq.io.sharded import gathered
@@ -84,8 +84,7 @@ class CheckpointCallback(Callback[TrainerLike]):
         self.folder = runner.work_dir / 'checkpoints'
         main = collectives.is_main()  # only the main rank writes the spec
         self.spec = spec_of(runner.model, runner.dataset, runner.context.preprocessing).as_json() if main else None
-        files = {file for part in runner.model.modules() if isinstance(part, Pretrained) for file in part.pretrained_files()}
-        self.frozen = {str(file): file_digest(file) for file in sorted(files) if not runner.context.random_weights}
+        self.frozen, self.frozen_parts = ({}, {}) if runner.context.random_weights else recorded_of(runner.model)
 
     def before_run(self) -> None:
         self.written: Path | None = None  # the checkpoint of this step, until ``inspect`` has noted figures and pruned
@@ -132,6 +131,7 @@ class CheckpointCallback(Callback[TrainerLike]):
             seed=runner.context.seed,
             frozen=self.frozen,
             extra={'command': runner.context.command} if runner.context.command else {},
+            frozen_parts=self.frozen_parts,
         )
         return checkpoints.save(folder, checkpoint, shared_out)
 

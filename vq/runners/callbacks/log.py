@@ -18,6 +18,7 @@ from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 from vq.runners.optimizers import rate_of
 from vq.runners.protocol import TrainerLike
+from vq.tasks.terms import TOTAL
 
 logger = logging.getLogger('vq')
 
@@ -28,8 +29,9 @@ Key = tuple[str, tuple[str, ...]]
 class LogCallback(Callback[TrainerLike]):
     """Means of all losses over the interval and over ranks, learning rates, speed, wait for data, memory, time left.
 
-    Losses are summed on the device. One host sync per interval reads them and the guard. A term that some steps lack is
-    averaged over the steps that have it.
+    Losses are logged with their weights, and averaged over all steps of their optimizer, so that they add up to ``total``.
+    ``weights`` are those that are numbers other than 1. A note that some steps lack is averaged over the steps that have it.
+    Losses are summed on the device. One host sync per interval reads them and the guard.
     """
 
     phase = 'log'
@@ -39,6 +41,7 @@ class LogCallback(Callback[TrainerLike]):
         # (optimizer, terms) -> sum per term over the interval so far, and over how many micro-batches
         self.sums: dict[Key, Tensor] = {}
         self.counts: dict[Key, int] = {}
+        self.weights: dict[str, dict[str, float]] = {}  # optimizer -> weights of its terms in this interval
 
     def before_run(self) -> None:
         self._start_interval()
@@ -47,7 +50,10 @@ class LogCallback(Callback[TrainerLike]):
         self.started, self.first_step, self.waited = time.perf_counter(), self.runner.step, self.runner.data_seconds
 
     def after_losses(self, name: str, losses: Losses) -> None:
-        terms = {**losses.values, 'total': losses.total, **losses.notes}
+        terms = {**losses.weighted, TOTAL: losses.total, **losses.notes}
+        self.weights.setdefault(name, {}).update(
+            {term: weight for term, weight in losses.weights.items() if not isinstance(weight, Tensor)}
+        )
         values = torch.stack([value.detach().float() for value in terms.values()])
         key = name, tuple(terms)
         if key not in self.sums:  # zeros made on the device would be another graph to compile than sums
@@ -67,6 +73,8 @@ class LogCallback(Callback[TrainerLike]):
         if norms:
             joined = runner.strategy.joined([runner.gradient_norms[name].float().reshape(1) for name in norms])
             values['gradient_norm'] = dict(zip(norms, joined.tolist(), strict=True))
+        if weights := self._weights():
+            values['weights'] = weights
         values['lr'] = {name: rate_of(optimizer.param_groups[0]) for name, optimizer in runner.optimizers.items()}
         values['timing'] = timing = self._timing()
         runner.journal.write(runner.step, 'train', values)
@@ -79,20 +87,34 @@ class LogCallback(Callback[TrainerLike]):
             return {}
         joined = self.runner.strategy.joined([*self.sums.values()])
         sums = (collectives.all_reduce(joined) / collectives.size()).tolist()
-        several = len(self.runner.optimizers) > 1  # also before the second optimizer takes its first step
         totals: dict[str, float] = {}
         counts: dict[str, int] = {}
-        for (optimizer, term), value, count in zip(
-            ((optimizer, term) for optimizer, terms in self.sums for term in terms),
+        for (optimizer, term, whole), value, count in zip(
+            (
+                (optimizer, term, place <= terms.index(TOTAL))
+                for optimizer, terms in self.sums
+                for place, term in enumerate(terms)
+            ),
             sums,
             (self.counts[key] for key in self.sums for _ in key[1]),
             strict=True,
         ):
-            name = f'{optimizer}/{term}' if several else term
-            totals[name], counts[name] = totals.get(name, 0.0) + value, counts.get(name, 0) + count
+            name = self._name(optimizer, term)
+            of_optimizer = sum(number for (other, _), number in self.counts.items() if other == optimizer)
+            totals[name] = totals.get(name, 0.0) + value
+            counts[name] = of_optimizer if whole else counts.get(name, 0) + count
         self.sums.clear()
         self.counts.clear()
         return {name: totals[name] / counts[name] for name in totals}
+
+    def _name(self, optimizer: str, term: str) -> str:
+        """With several optimizers, also before the second one takes its first step, with the optimizer's name."""
+        return f'{optimizer}/{term}' if len(self.runner.optimizers) > 1 else term
+
+    def _weights(self) -> dict[str, float]:
+        found = {self._name(name, term): value for name, terms in self.weights.items() for term, value in terms.items()}
+        self.weights.clear()
+        return {name: value for name, value in found.items() if value != 1}
 
     def _timing(self) -> dict[str, float]:
         runner = self.runner
@@ -125,9 +147,11 @@ class LogCallback(Callback[TrainerLike]):
 
     def rank_state_dict(self) -> dict[str, Any]:
         """The sums of the interval that is not over, so that a resumed run logs the same means."""
-        return {'open': [[*key, value.cpu(), self.counts[key]] for key, value in self.sums.items()]}
+        sums = [[*key, value.cpu(), self.counts[key]] for key, value in self.sums.items()]
+        return {'weighted': sums, 'weights': {name: dict(terms) for name, terms in self.weights.items()}}
 
     def load_rank_state_dict(self, state: Mapping[str, Any]) -> None:
-        device = self.runner.strategy.device
-        self.sums = {(name, tuple(terms)): value.to(device) for name, terms, value, _ in state['open']}
-        self.counts = {(name, tuple(terms)): count for name, terms, _, count in state['open']}
+        device, found = self.runner.strategy.device, state.get('weighted', [])  # older versions kept sums without weights
+        self.sums = {(name, tuple(terms)): value.to(device) for name, terms, value, _ in found}
+        self.counts = {(name, tuple(terms)): count for name, terms, _, count in found}
+        self.weights = {name: dict(terms) for name, terms in state.get('weights', {}).items()}

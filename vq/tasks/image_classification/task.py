@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
 from vq.core.records import Batch, Losses, Outputs, to_float
-from vq.encoders.frozen_tokenizer import besides_digests
 from vq.interfaces import Encoder, Task
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_classification.head import LinearHead
@@ -98,6 +97,3 @@ class ImageClassification(Task):
                 f'the dataset has more categories than the {self.classes} classes of the model ({error})',
                 'Set model.classes to the number of categories.',
             ) from error
-
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        return besides_digests(self, super().frozen_prefixes())

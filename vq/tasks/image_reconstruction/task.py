@@ -1,4 +1,4 @@
-"""Train a pixel decoder for a frozen tokenizer, with pixel losses alone or also with a discriminator."""
+"""Train a pixel decoder for a frozen tokenizer, with losses on the image alone or also with a discriminator."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
-from vq.encoders.frozen_tokenizer import besides_digests
+from vq.interfaces import ActsOn
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
 from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
@@ -35,6 +35,7 @@ class OnFrozenTokenizer(ImageTokenization):
     """Base of the two tasks below: the frozen tokenizer runs outside the trained root."""
 
     kind: ClassVar[str] = 'decoder'
+    takes: ClassVar[tuple[ActsOn, ...]] = ('image', 'parameters')  # the latent is frozen
 
     def _make_root(self, with_features: bool = False) -> nn.Module:
         if not isinstance(self.tokenizer, TokenizerWithDecoder):
@@ -50,13 +51,10 @@ class OnFrozenTokenizer(ImageTokenization):
         reconstruction, features = root(z)
         return AutoEncoderOutput(reconstruction, tokens, losses, features)
 
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        return besides_digests(self, super().frozen_prefixes())
-
 
 @VQTaskRegistry.register_()
 class ImageReconstruction(OnFrozenTokenizer):
-    """total = sum of weighted pixel losses of D(z_q(x)) and x. One optimizer, ``tokenizer``, owns decoder and connector.
+    """total = sum of weighted losses of D(z_q(x)) and x. One optimizer, ``tokenizer``, owns decoder and connector.
 
     ``tokenizer`` is a ``TokenizerWithDecoder``. Outside of training it works like any tokenizer: its tokens come from the
     frozen tokenizer, its images from the new decoder.
@@ -67,7 +65,7 @@ class ImageReconstruction(OnFrozenTokenizer):
 class AdversarialReconstruction(OnFrozenTokenizer, AdversarialTokenization):
     """``AdversarialTokenization`` with the encoder side frozen. Optimizers: ``tokenizer``, ``discriminator``.
 
-    decoder, connector:  pixel losses + weight * generator_loss(D(x'))
+    decoder, connector:  image losses + weight * generator_loss(D(x'))
     discriminator:       as in ``AdversarialTokenization``
     """
 

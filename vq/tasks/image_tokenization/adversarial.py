@@ -17,9 +17,11 @@ from vq.nn.precision import no_autocast
 from vq.nn.running_statistics import join_running_statistics, unjoined_norms
 from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
 from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
+from vq.tasks.terms import check_names
 
 GeneratorLoss = Annotated[Callable[[Tensor], Tensor], VQGeneratorLossRegistry]
 DiscriminatorLoss = Annotated[Callable[[Tensor, Tensor], Tensor], VQDiscriminatorLossRegistry]
+LOGITS = dict.fromkeys(('logits_real', 'logits_fake'), 'a mean of logits in the log')
 
 
 class Judgement(NamedTuple):
@@ -31,10 +33,10 @@ class Judgement(NamedTuple):
 
 
 class Ends(NamedTuple):
-    """Which trained tensors the gradient of a loss reaches."""
+    """Which tensors the gradient of a loss reaches."""
 
-    at_leaf: bool  # the reconstruction
-    elsewhere: bool  # any other tensor, such as weights of the encoder
+    at_image: bool  # the reconstruction
+    elsewhere: bool  # any trained tensor not through the reconstruction, such as weights of the encoder
 
 
 class Critic(nn.Module):
@@ -56,15 +58,16 @@ class Critic(nn.Module):
 class AdversarialTokenization(ImageTokenization):
     """Two optimizers, ``tokenizer`` and ``discriminator``.
 
-    tokenizer:      pixel losses + quantizer losses + weight * generator_loss(D(x'))
+    tokenizer:      image losses + weight * generator_loss(D(x')) + losses of the quantizer, on the latent, on parameters
     discriminator:  discriminator_weight * discriminator_loss(D(x), D(x')) + penalties
 
     The autoencoder runs forward once. The discriminator learns from the same reconstruction x', detached. Gradients of the
-    pixel losses and of the adversarial loss are computed at x' and added there. So the perceptual network and the
+    image losses and of the adversarial loss are computed at x' and added there. So the perceptual network and the
     discriminator run backward once, and the tokenizer's step leaves no gradients in the discriminator's parameters.
 
-    A pixel loss that also depends on other trained tensors (a regulariser of the encoder's weights, added by a subclass)
-    also runs backward with the total. The adaptive weight balances gradients at x' only.
+    An adaptive weight balances the image losses with the adversarial loss, at the weight of the decoder's last layer. All
+    other losses are carried through. An image loss that also depends on trained tensors other than x' is refused in the
+    first step: that part of its gradient would be lost.
 
     - ``discriminator_start``: number of first steps without the discriminator.
     - ``warmup``: steps after ``discriminator_start`` in which the discriminator trains and the adversarial loss is still off.
@@ -72,6 +75,7 @@ class AdversarialTokenization(ImageTokenization):
     """
 
     evaluated_as: ClassVar[str | None] = 'ImageTokenization'
+    own_terms: ClassVar[dict[str, str]] = {'generator': 'the adversarial loss', 'generator_weight': 'its weight in the log'}
 
     def __init__(
         self,
@@ -93,13 +97,17 @@ class AdversarialTokenization(ImageTokenization):
                 f'discriminator_start is {discriminator_start}, warmup {warmup}, ramp {ramp}',
                 'Give numbers of steps from 0 up.',
             )
-        unknown = sorted(set(weight.losses or ()) - set(losses))
+        unknown = sorted(set(weight.losses or ()) - set(self.terms['image']))
         if unknown:
-            raise ConfigError(f'the generator weight names the losses {unknown}', f'There are: {listing(losses) or "none"}.')
-        if weight.by_gradients and not losses:
             raise ConfigError(
-                'an adaptive weight needs a pixel loss to compare with', "Add one, or use dict(type='FixedWeight')."
+                f'the generator weight names the losses {unknown}',
+                f'Losses on the image are: {listing(self.terms["image"]) or "none"}.',
             )
+        if weight.by_gradients and not self.terms['image']:
+            raise ConfigError(
+                'an adaptive weight needs a loss on the image to compare with', "Add one, or use dict(type='FixedWeight')."
+            )
+        check_names(type(self).__name__, penalties or {}, {'discriminator': 'the loss of the discriminator', **LOGITS})
         self.discriminator, self.penalties = discriminator, nn.ModuleDict(penalties or {})
         self.generator_loss, self.discriminator_loss, self.weight = generator_loss, discriminator_loss, weight
         self.discriminator_weight, self.discriminator_start = discriminator_weight, discriminator_start
@@ -133,26 +141,28 @@ class AdversarialTokenization(ImageTokenization):
     # the tokenizer's step
 
     def _tokenizer_losses(self, image: Tensor, coded: AutoEncoderOutput, strength: float) -> Losses:
-        if strength == 0:
-            return self._collect(image, coded)
         losses = Losses()
+        if strength == 0:
+            self._add_image_terms(losses, coded.reconstruction, image)
+            self._at_image(losses, coded.reconstruction)  # refuses here what it would refuse when the discriminator starts
+            self._add_other_terms(losses, coded)
+            return losses
         # a leaf in place of the reconstruction: gradients stop here, and no parameter of a loss network gets one
         leaf = coded.reconstruction.detach().float().requires_grad_()
         adversarial = self.generator_loss(self._critic[0](leaf).fake)
-        self._add_pixel_losses(losses, leaf if self.weight.by_gradients else coded.reconstruction, image)
+        self._add_image_terms(losses, leaf if self.weight.by_gradients else coded.reconstruction, image)
         scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: unscaled they underflow in fp16
         adversarial_gradient = gradient_at(leaf, adversarial, scale)
         if self.weight.by_gradients:
-            ends = {name: gradient_ends(value, leaf, self.losses) for name, value in losses.values.items()}
-            weight, pixels = self._adaptive_weight(losses, leaf, ends, adversarial_gradient, coded, scale)
-            losses.values = {name: value if ends[name].elsewhere else value.detach() for name, value in losses.values.items()}
+            weight, image_gradient = self._adaptive_weight(losses, leaf, adversarial_gradient, coded, scale)
+            losses.values = {name: value.detach() for name, value in losses.values.items()}
         else:
-            weight, pixels = self.weight(None), torch.zeros((), device=leaf.device)
+            weight, image_gradient = self.weight(None), torch.zeros((), device=leaf.device)
         if self.ramp > 1:  # a tensor in every step, also at strength 1: a changing Python number makes compilers recompile
             weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
-        losses.add_gradient(coded.reconstruction, (pixels + weight * adversarial_gradient) / scale)
-        self._add_quantizer_losses(losses, coded)
+        losses.add_gradient(coded.reconstruction, (image_gradient + weight * adversarial_gradient) / scale)
+        self._add_other_terms(losses, coded)
         if isinstance(weight, Tensor):
             losses.notes['generator_weight'] = weight.detach()
         return losses
@@ -161,30 +171,42 @@ class AdversarialTokenization(ImageTokenization):
         self,
         losses: Losses,
         leaf: Tensor,
-        ends: Mapping[str, Ends],
         adversarial_gradient: Tensor,
         coded: AutoEncoderOutput,
         scale: float,
     ) -> tuple[Tensor | float, Tensor]:
-        """The weight, and the gradient of all pixel losses at the reconstruction (times ``scale``)."""
+        """The weight, and the gradient of all image losses at the reconstruction (times ``scale``)."""
         assert coded.features is not None
         balanced = set(losses.values if self.weight.losses is None else self.weight.losses)
-        terms = {name: value * losses.weights[name] for name, value in losses.values.items() if ends[name].at_leaf}
+        terms = {name: losses.values[name] * losses.weights[name] for name in self._at_image(losses, leaf)}
         compared = [terms[name] for name in terms if name in balanced]
         if not compared:
             raise ConfigError(
                 f'the adaptive weight compares with {listing(sorted(balanced))}, and none of these depends on the image',
-                "Name a pixel loss in the weight's losses, or use dict(type='FixedWeight').",
+                "Name another loss on the image in the weight's losses, or use dict(type='FixedWeight').",
             )
-        again = any(ends[name].elsewhere for name in terms)  # keep the graph: the total also runs backward through it
-        numerator = gradient_at(leaf, torch.stack(compared).sum(), scale, again)
+        numerator = gradient_at(leaf, torch.stack(compared).sum(), scale)
         others = [terms[name] for name in terms if name not in balanced]
-        pixels = numerator + gradient_at(leaf, torch.stack(others).sum(), scale, again) if others else numerator
+        image_gradient = numerator + gradient_at(leaf, torch.stack(others).sum(), scale) if others else numerator
         gradients = self.tokenizer.decoder.last_layer_gradients(
             coded.features.detach(), coded.reconstruction.detach(), torch.stack([numerator, adversarial_gradient])
         )
         averaged = collectives.all_reduce(gradients) / (collectives.size() * scale)
-        return self.weight(averaged), pixels
+        return self.weight(averaged), image_gradient
+
+    def _at_image(self, losses: Losses, reconstruction: Tensor) -> list[str]:
+        """The image losses that depend on ``reconstruction``. With an adaptive weight an error if one depends on more."""
+        if not self.weight.by_gradients:
+            return list(losses.values)
+        ends = {name: gradient_ends(value, reconstruction, self.losses) for name, value in losses.values.items()}
+        lost = [name for name, end in ends.items() if end.elsewhere]
+        if lost:
+            raise ConfigError(
+                f'{type(self).__name__}: losses on the image that also depend on other trained tensors: {listing(lost)}; '
+                'their gradient there would be lost',
+                "Move that part into a loss with acts_on = 'parameters' or 'latent', or use weight=dict(type='FixedWeight').",
+            )
+        return [name for name, end in ends.items() if end.at_image]
 
     # the discriminator's step
 
@@ -210,27 +232,30 @@ class AdversarialTokenization(ImageTokenization):
             penalty.update(ok)
 
 
-def gradient_at(leaf: Tensor, value: Tensor, scale: float, retain_graph: bool = False) -> Tensor:
+def gradient_at(leaf: Tensor, value: Tensor, scale: float) -> Tensor:
     """``scale`` times the gradient of the scalar ``value`` at ``leaf``."""
     with no_autocast(leaf.device):
-        (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale), retain_graph=retain_graph)
+        (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, scale))
     return gradient
 
 
-def gradient_ends(value: Tensor, leaf: Tensor, networks: nn.Module) -> Ends:
-    """Which tensors the gradient of ``value`` reaches, read from its graph. Parameters of ``networks`` do not count."""
-    at_leaf = elsewhere = False
+def gradient_ends(value: Tensor, image: Tensor, networks: nn.Module) -> Ends:
+    """Which tensors the gradient of ``value`` reaches, read from its graph down to ``image``, a leaf or the output of a
+    network. Parameters of ``networks`` do not count."""
+    at_image = elsewhere = False
+    end = torch.autograd.graph.get_gradient_edge(image).node
     nodes = [torch.autograd.graph.get_gradient_edge(value).node] if value.requires_grad else []
     seen = set(nodes)
-    while nodes and not (at_leaf and elsewhere):
+    while nodes and not (at_image and elsewhere):
         node = nodes.pop()
+        if node is end:
+            at_image = True
+            continue
         after = node.next_functions
         variable = None if after else getattr(node, 'variable', None)  # the leaf tensor of an AccumulateGrad node
-        if variable is leaf:
-            at_leaf = True
-        elif isinstance(variable, Tensor):
+        if isinstance(variable, Tensor):
             elsewhere = elsewhere or all(variable is not parameter for parameter in networks.parameters())
         new = [other for other, _ in after if other is not None and other not in seen]
         seen.update(new)
         nodes += new
-    return Ends(at_leaf, elsewhere)
+    return Ends(at_image, elsewhere)

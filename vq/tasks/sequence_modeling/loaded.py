@@ -14,7 +14,8 @@ from vq.core.drawing import Wanted
 from vq.core.errors import UserError, listing, nearest
 from vq.core.records import to_uint8
 from vq.data.inputs import Form, Images, Intake, ValueRange, check_form, give, take_tokens
-from vq.interfaces import Generator, Pretrained, Tokenizer
+from vq.interfaces import Generator, Tokenizer
+from vq.interfaces.pretrained import frozen_parts
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
@@ -164,11 +165,12 @@ class LoadedGenerator:
         )
 
 
-def frozen_parts(module: nn.Module, run: Run) -> list[Pretrained]:
-    """The frozen parts that read files of their own; an error if a file is not the one that the run was trained with."""
-    parts: list[Pretrained] = [part for part in module.modules() if isinstance(part, Pretrained) and part.frozen]
+def load_frozen(module: nn.Module, run: Run) -> None:
+    """Frozen parts read their files. An error if a file is not the one that the run was trained with."""
+    parts = frozen_parts(module).values()
     run.check_frozen(file for part in parts for file in part.pretrained_files())
-    return parts
+    for part in parts:
+        part.load_pretrained()
 
 
 def load_generator(run: Run, weights: Weights, device: str | torch.device, intake: Intake) -> LoadedGenerator:
@@ -176,8 +178,7 @@ def load_generator(run: Run, weights: Weights, device: str | torch.device, intak
     if 'generator' not in run.model:
         raise UserError(f'{run.weights} holds no generator', 'Give the run of a generator.')
     task = VQTaskRegistry.build(run.model, 'model')
-    for part in frozen_parts(task, run):
-        part.load_pretrained()
+    load_frozen(task, run)
     load_model_from(task, [run], weights=weights)
     names = getattr(run.spec, 'categories', None) or run.spec.trained_on.get('names') or ()
     return LoadedGenerator(task, torch.device(device), str(run.weights), intake, names)

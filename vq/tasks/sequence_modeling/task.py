@@ -19,7 +19,7 @@ from vq.core.errors import ConfigError, UserError, listing
 from vq.core.random import key_of
 from vq.core.records import Batch, Losses, Outputs, Predicted, to_float
 from vq.core.specs import in_words
-from vq.encoders.frozen_tokenizer import FrozenTokenizer, besides_digests
+from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Encoder, Generator, Task, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
@@ -222,9 +222,6 @@ class SequenceModeling(Task):
         tokens = torch.zeros((len(batch), *self.generator.tokens.shape), dtype=torch.int64, device=batch.image.device)
         category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
         self.generator(tokens, Condition(category) if self.generator.classes else None)
-
-    def frozen_prefixes(self) -> tuple[str, ...]:
-        return besides_digests(self, super().frozen_prefixes())
 
 
 SETTINGS = ('temperature', 'top_k', 'top_p', 'min_p')  # of the sampler
