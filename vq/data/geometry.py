@@ -143,9 +143,9 @@ class Geometry:
 
     def points(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(N, 2) -> the points, also those outside, and whether they are inside, (N,) bool."""
-        moved = self._places(points)
+        moved = self._places(points).astype(points.dtype)  # before the comparison: rounding can reach the edge
         inside: np.ndarray = np.all((moved >= 0) & (moved < [self.size[1], self.size[0]]), axis=1)
-        return moved.astype(points.dtype), inside
+        return moved, inside
 
     def _places(self, places: np.ndarray) -> np.ndarray:
         """(..., 2) x, y, in double precision."""

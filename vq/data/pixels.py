@@ -1,7 +1,7 @@
 """Resizing, cropping and mirroring of arrays.
 
-Resizing is antialiased bicubic, bit-identical to torchvision's with PIL images and Pillow up to 12. Labels take the nearest
-pixel, as Pillow's ``NEAREST`` and torch's 'nearest-exact' do.
+Resizing is antialiased bicubic, bit-identical to torchvision's with PIL images and Pillow up to 12. Labels take the pixel
+at the centre, as with Pillow's ``NEAREST`` and torch's 'nearest-exact', which round otherwise if the centre is between two.
 """
 
 from __future__ import annotations
