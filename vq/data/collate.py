@@ -13,7 +13,7 @@ from torch import Tensor
 from vq.core.errors import UserError
 from vq.core.random import key_of
 from vq.core.records import Batch
-from vq.data.fields import all_fields, check_rows, refuse_unknown, rows_in
+from vq.data.fields import NOTES, all_fields, check_rows, refuse_unknown, rows_in
 from vq.interfaces import Field, Sample
 
 Joined = dict[str, Any]  # field of the batch -> value
@@ -55,11 +55,9 @@ def collate(samples: Sequence[Sample], fields: Mapping[str, Field] | None = None
 
 def _names(samples: Sequence[Sample], known: Mapping[str, Field]) -> list[str]:
     """The fields of the samples, in the order of their declarations."""
-    present: set[str] = set()
-    for sample in samples:
-        if not sample.keys() <= present:
-            refuse_unknown(sample, known, sample['id'])
-            present.update(sample)
+    present = set().union(*samples)
+    for name in sorted(present.difference(known, NOTES)):
+        refuse_unknown(name, known, next(sample['id'] for sample in samples if name in sample))
     return [name for name in known if name in present]
 
 
@@ -100,6 +98,8 @@ def _images(name: str, field: Field, ids: list[str], column: list[Any]) -> Joine
 
 
 def _stack(name: str, field: Field, ids: list[str], column: list[Any]) -> Joined:
+    if all(isinstance(value, int | float | np.number) for value in column):
+        return {name: _tensor(name, np.asarray(column), field)}
     arrays = [np.asarray(value) for value in column]
     for sample, array in zip(ids, arrays, strict=True):
         if array.shape != arrays[0].shape:

@@ -5,8 +5,8 @@ A dataset declares further fields, which a batch has in ``extra``: ``fields = {'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -41,6 +41,7 @@ def with_results(fields: Mapping[str, Field]) -> dict[str, Field]:
 
 
 STANDARD = with_results(FIELDS)
+MOVING = frozenset(name for name, field in STANDARD.items() if field.moves is not None) - {'image'}
 
 
 def all_fields(declared: Mapping[str, Field]) -> Mapping[str, Field]:
@@ -59,15 +60,13 @@ def all_fields(declared: Mapping[str, Field]) -> Mapping[str, Field]:
     return found
 
 
-def refuse_unknown(names: Iterable[str], fields: Mapping[str, Field], sample: str) -> None:
-    """An error for a field without a declaration: it would be lost in a batch, and stay where it was in a crop."""
-    unknown = [name for name in names if name not in fields and name not in NOTES]
-    if unknown:
-        raise UserError(
-            f'the sample {sample} has the field {unknown[0]}, which is not declared',
-            f"Declare it in the class of the dataset: fields = {{'{unknown[0]}': Field('stack')}}. Known fields are: "
-            f'{listing(sorted(fields), 20)}.',
-        )
+def refuse_unknown(name: str, fields: Mapping[str, Field], sample: str) -> NoReturn:
+    """The error for a field without a declaration: it would be lost in a batch, and stay where it was in a crop."""
+    raise UserError(
+        f'the sample {sample} has the field {name}, which is not declared',
+        f"Declare it in the class of the dataset: fields = {{'{name}': Field('stack')}}. Known fields are: "
+        f'{listing(sorted(fields), 20)}.',
+    )
 
 
 def rows_in(name: str, field: Field, value: Any, sample: str) -> np.ndarray:

@@ -1,28 +1,26 @@
 """One geometry for all fields of a sample: steps that crop, resize and mirror.
 
-Images and masks go through the steps. Together, the steps are an affine map of each axis, x -> scale * x + offset, by which
-boxes and points move: an image of width W covers [0, W], so its mirror is x -> W - x.
+Images and masks go through the steps. Boxes and points move by the affine map of each axis, x -> scale * x + offset: an image
+of width W covers [0, W], so its mirror is x -> W - x.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from vq.core.errors import ConfigError, UserError
 from vq.data import pixels
 from vq.data.decode import PIXEL_LIMIT, BadImage
-from vq.data.fields import all_fields, check_rows, refuse_unknown, rows_in
+from vq.data.fields import NOTES, all_fields, check_rows, refuse_unknown, rows_in
 from vq.data.pixels import Box
 from vq.interfaces import Field, Sample
 
 Movable = TypeVar('Movable', Sample, np.ndarray)  # a sample, or an image (H, W, 3) alone
 Axis = tuple[float, float]  # scale, offset
-
-IDENTITY: Axis = (1.0, 0.0)
+Size = tuple[int, int]  # height, width
 
 
 def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
@@ -32,64 +30,66 @@ def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
     return int(size * height / width), size
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """One step on arrays: ``image`` on pixels, ``mask`` on labels."""
+class Crop(NamedTuple):
+    box: Box
 
-    image: Callable[[np.ndarray], np.ndarray]
-    mask: Callable[[np.ndarray], np.ndarray]
+    def axes(self) -> tuple[Axis, Axis]:
+        return (1.0, -self.box[1]), (1.0, -self.box[0])
 
 
-@dataclasses.dataclass(frozen=True)
-class Geometry:
+class Resize(NamedTuple):
+    before: Size
+    after: Size
+
+    def axes(self) -> tuple[Axis, Axis]:
+        return (self.after[1] / self.before[1], 0.0), (self.after[0] / self.before[0], 0.0)
+
+
+class Mirror(NamedTuple):
+    width: int
+
+    def axes(self) -> tuple[Axis, Axis]:
+        return (-1.0, self.width), (1.0, 0.0)
+
+
+class Geometry(NamedTuple):
     """Steps from an image of the size ``source`` to one of ``size``, both (height, width). Every method returns a new one."""
 
-    source: tuple[int, int]
-    size: tuple[int, int]
-    steps: tuple[Step, ...] = ()
-    x: Axis = IDENTITY
-    y: Axis = IDENTITY
+    source: Size
+    size: Size
+    steps: tuple[Crop | Resize | Mirror, ...] = ()
 
     @classmethod
-    def of(cls, sample: Sample | np.ndarray) -> Self:
+    def of(cls, sample: Sample | np.ndarray) -> Geometry:
         """The geometry that changes nothing."""
-        height, width = sample.size if isinstance(sample, Sample) else sample.shape[:2]
-        return cls((height, width), (height, width))
+        size = sample.shape[:2] if isinstance(sample, np.ndarray) else sample.size
+        return Geometry(size, size)
 
-    def crop(self, box: Box) -> Self:
+    def crop(self, box: Box) -> Geometry:
         """``box``: top, left, height, width, inside the image."""
         (top, left, height, width), (whole_height, whole_width) = box, self.size
-        if min(top, left) < 0 or min(height, width) < 1 or top + height > whole_height or left + width > whole_width:
+        if (height, width) == self.size and top == left == 0:
+            return self
+        if top < 0 or left < 0 or height < 1 or width < 1 or top + height > whole_height or left + width > whole_width:
             raise UserError(
                 f'a crop of {width} x {height} pixels at ({left}, {top}) is not inside one of {whole_width} x {whole_height}',
                 'Correct the transform.',
             )
+        return Geometry(self.source, (height, width), (*self.steps, Crop(box)))
 
-        def cut(array: np.ndarray) -> np.ndarray:
-            return pixels.crop(array, box)
+    def resize(self, height: int, width: int) -> Geometry:
+        after = height, width
+        return self if self.size == after else Geometry(self.source, after, (*self.steps, Resize(self.size, after)))
 
-        return self._then(Step(cut, cut), (height, width), (1.0, -left), (1.0, -top))
-
-    def resize(self, height: int, width: int) -> Self:
-        if self.size == (height, width):
-            return self
-        step = Step(lambda image: pixels.resize(image, height, width), lambda mask: pixels.resize_labels(mask, height, width))
-        return self._then(step, (height, width), (width / self.size[1], 0.0), (height / self.size[0], 0.0))
-
-    def resize_short_side(self, size: int) -> Self:
+    def resize_short_side(self, size: int) -> Geometry:
         height, width = short_side_size(*self.size, size)
         if height * width > PIXEL_LIMIT:  # a strip one pixel high is a small file, and gigabytes after resizing
             raise BadImage('', f'is {self.size[1]} x {self.size[0]}, too long and narrow for a short side of {size}')
         return self.resize(height, width)
 
-    def mirror(self) -> Self:
+    def mirror(self) -> Geometry:
         """Left becomes right."""
-        return self._then(Step(pixels.mirror, pixels.mirror), self.size, (-1.0, self.size[1]), IDENTITY)
-
-    def _then(self, step: Step, size: tuple[int, int], x: Axis, y: Axis) -> Self:
-        before = zip((self.x, self.y), (x, y), strict=True)
-        joined = [(scale * inner, scale * offset + outer) for (inner, offset), (scale, outer) in before]
-        return dataclasses.replace(self, size=size, steps=(*self.steps, step), x=joined[0], y=joined[1])
+        return Geometry(self.source, self.size, (*self.steps, Mirror(self.size[1])))
 
     def move(self, sample: Movable, min_visibility: float = 0.0) -> Movable:
         """The sample after the steps; or the image, where an image alone is given.
@@ -100,19 +100,22 @@ class Geometry:
         if isinstance(sample, np.ndarray):
             return self.image(sample)
         fields, name_of_sample = all_fields(sample.fields), str(sample.get('id', ''))
-        refuse_unknown(sample, fields, name_of_sample)
-        moving = {name: field for name, field in fields.items() if field.moves is not None and sample.get(name) is not None}
         moved: dict[str, Any] = {}
-        for name, field in moving.items():
-            if field.moves in ('image', 'mask'):
-                moved[name] = self._array(name, field, sample)
+        for name, value in sample.items():
+            if name in NOTES or value is None:
+                continue
+            field = fields.get(name) or refuse_unknown(name, fields, name_of_sample)
+            if field.moves == 'image':
+                moved[name] = self.image(self._checked(name, value, name_of_sample))
+            elif field.moves == 'mask':
+                moved[name] = self.mask(self._checked(name, value, name_of_sample))
             elif field.moves == 'boxes':
-                boxes = rows_in(name, field, sample[name], name_of_sample)
+                boxes = rows_in(name, field, value, name_of_sample)
                 moved[name], kept = self.boxes(boxes, min_visibility)
                 moved |= _rows(sample, fields, name, len(boxes), kept)
             elif field.moves == 'points':
-                moved[name], moved[f'{name}_inside'] = self.points(rows_in(name, field, sample[name], name_of_sample))
-            else:
+                moved[name], moved[f'{name}_inside'] = self.points(rows_in(name, field, value, name_of_sample))
+            elif field.moves == 'cannot':
                 raise UserError(
                     f'{name} of the sample {name_of_sample} cannot be cropped, resized or mirrored',
                     'Leave out the transform: they were made of another image than the one it would make.',
@@ -120,15 +123,21 @@ class Geometry:
         return sample.but(**moved)
 
     def image(self, image: np.ndarray) -> np.ndarray:
-        for step in self.steps:
-            image = step.image(image)
-        return image
+        return self._pixels(image, pixels.resize)
 
     def mask(self, mask: np.ndarray) -> np.ndarray:
         """(H, W, ...): each pixel takes the label of the source at its centre."""
+        return self._pixels(mask, pixels.resize_labels)
+
+    def _pixels(self, array: np.ndarray, resize: Callable[[np.ndarray, int, int], np.ndarray]) -> np.ndarray:
         for step in self.steps:
-            mask = step.mask(mask)
-        return mask
+            if isinstance(step, Crop):
+                array = pixels.crop(array, step.box)
+            elif isinstance(step, Resize):
+                array = resize(array, *step.after)
+            else:
+                array = pixels.mirror(array)
+        return array
 
     def boxes(self, boxes: np.ndarray, min_visibility: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """(N, 4) -> the boxes that are kept, clipped, and the indices of these."""
@@ -148,18 +157,22 @@ class Geometry:
         return moved, inside
 
     def _places(self, places: np.ndarray) -> np.ndarray:
-        """(..., 2) x, y, in double precision."""
-        scales, offsets = zip(self.x, self.y, strict=True)
-        return places.astype(np.float64) * scales + offsets
+        """(..., 2) x, y after the steps, in double precision."""
+        moved = places.astype(np.float64)
+        for step in self.steps:
+            scales, offsets = zip(*step.axes(), strict=True)
+            moved = moved * scales + offsets
+        return moved
 
-    def _array(self, name: str, field: Field, sample: Sample) -> np.ndarray:
-        array = np.asarray(sample[name])
+    def _checked(self, name: str, value: Any, sample: str) -> np.ndarray:
+        """The image or mask as an array, if it has the size that the geometry begins with."""
+        array = np.asarray(value)
         if array.shape[:2] != self.source:
             raise UserError(
-                f'{name} of {sample.get("id", "")} has the shape {array.shape}, and its image {self.source}',
+                f'{name} of {sample} has the shape {array.shape}, and its image {self.source}',
                 'Give both with the same height and width.',
             )
-        return self.image(array) if field.moves == 'image' else self.mask(array)
+        return array
 
 
 def _rows(sample: Sample, fields: Mapping[str, Field], owner: str, count: int, kept: np.ndarray) -> dict[str, np.ndarray]:

@@ -18,18 +18,11 @@ method whose sequence Python guarantees across versions.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 import random
-from collections.abc import Callable
-from typing import Any
 
-from vq.core.errors import UserError
-from vq.data.fields import all_fields
 from vq.data.geometry import Geometry, Movable
 from vq.data.pixels import Box
-from vq.interfaces import Sample
 from vq.registries import VQTransformRegistry
 
 Range = tuple[float, float]
@@ -66,44 +59,6 @@ def random_resized_box(height: int, width: int, scale: Range, ratio: Range, stre
     elif width / height > ratio[1]:
         box_width = round(height * ratio[1])
     return (height - box_height) // 2, (width - box_width) // 2, box_height, box_width
-
-
-@functools.lru_cache(maxsize=64)
-def takes_sample(transform: Callable[..., Any]) -> bool:
-    """Whether a transform takes a sample: its first parameter is annotated with ``Sample``, or is called ``sample`` and has no
-    annotation. All others take an image (H, W, 3)."""
-    try:
-        parameters = inspect.signature(transform, eval_str=True).parameters
-    except NameError:  # a name that is imported for type checkers only
-        parameters = inspect.signature(transform).parameters
-    first = next(iter(parameters.values()), None)
-    if first is None or first.annotation is inspect.Parameter.empty:
-        return first is not None and first.name == 'sample'
-    if isinstance(first.annotation, str):
-        return first.annotation.rpartition('.')[2] == 'Sample'
-    return first.annotation is Movable or (isinstance(first.annotation, type) and issubclass(first.annotation, Sample))
-
-
-def transformed(transform: Callable[..., Any], sample: Sample, stream: random.Random) -> Sample:
-    """The sample after a transform of samples, or after a transform of images, which can move nothing but the image."""
-    function = transform.func if isinstance(transform, functools.partial) else transform
-    name = getattr(function, '__name__', type(function).__name__)
-    if takes_sample(function):
-        changed = transform(sample, stream)
-        if not isinstance(changed, Sample):
-            raise UserError(f'the transform {name} gave a {type(changed).__name__}', 'Return a sample: sample.but(image=...).')
-        return changed
-    left = [
-        other
-        for other, field in all_fields(sample.fields).items()
-        if other != 'image' and field.moves is not None and sample.get(other) is not None
-    ]
-    if left:
-        raise UserError(
-            f'the transform {name} takes an image alone, and the sample {sample.get("id", "")} has {left[0]} too',
-            f'Annotate its first parameter with Sample and move {left[0]} with the image: see CONTRIBUTING.md, A transform.',
-        )
-    return sample.but(image=transform(sample['image'], stream))
 
 
 def _maybe_mirror(geometry: Geometry, stream: random.Random) -> Geometry:

@@ -90,8 +90,10 @@ class Sample(dict[str, Any]):
 
     def but(self, **changes: Any) -> Self:
         """A copy with changed fields."""
-        changed = type(self)({**self, **changes})
-        changed.fields = self.fields
+        changed = type(self)(self)
+        changed.update(changes)
+        if self.fields:
+            changed.fields = self.fields
         return changed
 
 
@@ -117,7 +119,8 @@ class Dataset:
     def make_sample(self, **values: Any) -> Sample:
         """A sample that knows the declared fields of this dataset."""
         made = Sample(values)
-        made.fields = self.fields
+        if self.fields:
+            made.fields = self.fields
         return made
 
     def fingerprint(self) -> str:

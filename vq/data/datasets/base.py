@@ -14,7 +14,7 @@ import numpy as np
 
 from vq.data.decode import PIXEL_LIMIT, Backend, BadImage, decode_image, prepare_backend
 from vq.data.names import Names
-from vq.data.transforms import transformed
+from vq.data.transforming import transformed
 from vq.interfaces import Dataset, Sample
 from vq.registries import VQTransformRegistry
 
