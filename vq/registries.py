@@ -23,7 +23,7 @@ class VQDatasetRegistry(VQRegistry):
 
 
 class VQTransformRegistry(VQRegistry):
-    """Functions ``(image, stream, **settings) -> image``; built as partials."""
+    """Functions ``(sample, stream, **settings) -> sample``, or ``(image, ...) -> image``; built as partials."""
 
     package = 'vq.data.transforms'
 

@@ -9,10 +9,22 @@ from typing import Any, Literal, NamedTuple, Self
 import torch
 from torch import Tensor
 
+from vq.core.errors import UserError
 
-def to_float(image: Tensor) -> Tensor:
-    """uint8 (..., H, W) -> float in [-1, 1]."""
-    return image.float() / 127.5 - 1
+
+def require_image(image: Tensor | None) -> Tensor:
+    """The images of a batch; an error if it has none."""
+    if image is None:
+        raise UserError(
+            'images are needed here, and the batch has none',
+            'Take a dataset of images: datasets of tokens or latents have none.',
+        )
+    return image
+
+
+def to_float(image: Tensor | None) -> Tensor:
+    """uint8 (..., H, W) -> float in [-1, 1]. ``image`` of a batch can be None, which is an error here."""
+    return require_image(image).float() / 127.5 - 1
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -22,26 +34,41 @@ def to_uint8(image: Tensor) -> Tensor:
 
 @dataclasses.dataclass
 class Batch:
-    """A batch of samples. ``image`` stays uint8 until it is on the device."""
+    """A batch of samples. ``image`` stays uint8 until it is on the device.
 
-    image: Tensor  # (B, 3, H, W) uint8
+    M: the most boxes or points of a sample. The other samples have rows of zeros, and their ``_mask`` is False there.
+    """
+
+    image: Tensor | None  # (B, 3, H, W) uint8
     id: list[str]  # stable and unique within a dataset split
     key: Tensor  # (B,) int64, core.random.key_of(id), which metrics compare across ranks
     category: Tensor | None = None  # (B,) int64
     text: list[str] | None = None
-    boxes: Tensor | None = None
-    mask: Tensor | None = None
+    boxes: Tensor | None = None  # (B, M, 4) x1, y1, x2, y2 in pixels
+    mask: Tensor | None = None  # (B, H, W)
     path: list[str] | None = None
-    tokens: Tensor | None = None  # (B, *tokens.shape) int64, from datasets of tokens, where ``image`` is empty
-    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    tokens: Tensor | None = None  # (B, *tokens.shape) int64, from datasets of tokens
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)  # declared fields, and notes of the samples
+    boxes_mask: Tensor | None = None  # (B, M) bool
+    box_categories: Tensor | None = None  # (B, M) int64
+    points: Tensor | None = None  # (B, M, 2) x, y in pixels
+    points_mask: Tensor | None = None  # (B, M) bool
+    points_inside: Tensor | None = None  # (B, M) bool: those inside the image after a transform
+    latent: Tensor | None = None  # (B, C, *cells)
+    on_host: frozenset[str] = frozenset()  # fields declared to stay there
 
     def __len__(self) -> int:
         return len(self.id)
 
+    def pixels(self) -> Tensor:
+        """The images as uint8; an error if the batch has none."""
+        image = require_image(self.image)
+        return image if image.dtype == torch.uint8 else to_uint8(image)
+
     def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
         """The batch on a device; copies from pinned memory are asynchronous."""
         moved = self._tensors(lambda tensor: tensor.to(device, non_blocking=True))
-        if channels_last:
+        if channels_last and self.image is not None:
             moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
         return dataclasses.replace(self, **moved)
 
@@ -50,13 +77,16 @@ class Batch:
         return dataclasses.replace(self, **self._tensors(Tensor.pin_memory))
 
     def _tensors(self, change: Callable[[Tensor], Tensor]) -> dict[str, Any]:
-        """``change`` applied to every tensor field, and to the tensors in ``extra``."""
+        """``change`` applied to every tensor that goes to the device, in fields and in ``extra``."""
         changed: dict[str, Any] = {
             field.name: change(value)
             for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor)
+            if isinstance(value := getattr(self, field.name), Tensor) and field.name not in self.on_host
         }
-        extra = {key: change(value) if isinstance(value, Tensor) else value for key, value in self.extra.items()}
+        extra = {
+            key: change(value) if isinstance(value, Tensor) and key not in self.on_host else value
+            for key, value in self.extra.items()
+        }
         return {**changed, 'extra': extra}
 
 

@@ -1,66 +1,157 @@
-"""Collating samples into a batch."""
+"""Collating samples into a batch, each field as it is declared."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from vq.core.errors import UserError
 from vq.core.random import key_of
 from vq.core.records import Batch
-from vq.interfaces import Sample
+from vq.data.fields import NOTES, all_fields, check_rows, refuse_unknown, rows_in
+from vq.interfaces import Field, Sample
+
+Joined = dict[str, Any]  # field of the batch -> value
+
+OF_BATCH = {field.name for field in dataclasses.fields(Batch)}
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample], fields: Mapping[str, Field] | None = None) -> Batch:
     """The default ``collate``, for datasets without a ``collate`` method.
 
-    The batch has an optional field if every sample has it; ``extra`` becomes a list per name.
+    ``fields``: the declared ones; None: those that the first sample knows. Each is in ``extra`` of the batch, and so are the
+    entries of the samples' ``extra``, as a list per name.
     """
-    _check(samples)
-    height, width = samples[0]['image'].shape[:2]
-    image = torch.empty((len(samples), 3, height, width), dtype=torch.uint8)
-    pixels = image.numpy()
-    for row, sample in enumerate(samples):
-        pixels[row] = sample['image'].transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W), the only copy
-    category, boxes, mask, tokens = (_all(samples, name) for name in ('category', 'boxes', 'mask', 'tokens'))
+    declared = getattr(samples[0], 'fields', {}) if fields is None else fields
+    known, ids = all_fields(declared), [sample['id'] for sample in samples]
+    joined: Joined = {}
+    on_host = []
+    for name in _names(samples, known):
+        column = [sample.get(name) for sample in samples]
+        if not _complete(name, known[name], ids, column):
+            continue
+        made = JOINS[known[name].collate](name, known[name], ids, column)
+        joined |= made
+        on_host += [] if known[name].device else list(made)
+    _check_rows(joined, known, samples)
     extras = [sample.get('extra') or {} for sample in samples]
+    notes: Joined = {name: [extra.get(name) for extra in extras] for name in sorted(set().union(*extras))}
+    own = {name: value for name, value in joined.items() if name not in OF_BATCH}
+    if both := sorted(notes.keys() & own.keys()):
+        raise UserError(f'samples have {both[0]} as a field and in extra', 'Give one of them another name.')
     return Batch(
-        image=image,
-        id=[sample['id'] for sample in samples],
-        key=torch.tensor([key_of(sample['id']) for sample in samples]),
-        category=None if category is None else torch.tensor(category),
-        text=_all(samples, 'text'),
-        boxes=None if boxes is None else torch.from_numpy(np.stack(boxes)),
-        mask=None if mask is None else torch.from_numpy(np.stack(mask)),
-        path=_all(samples, 'path'),
-        tokens=None if tokens is None else torch.from_numpy(np.stack(tokens).astype(np.int64)),
-        extra={name: [extra.get(name) for extra in extras] for name in sorted(set().union(*extras))},
+        **{'image': None, **{name: value for name, value in joined.items() if name in OF_BATCH}},
+        id=ids,
+        key=torch.tensor([key_of(name) for name in ids]),
+        extra={**notes, **own},
+        on_host=frozenset(on_host),
     )
 
 
-def _all(samples: Sequence[Sample], name: str) -> list[Any] | None:
-    values = [sample.get(name) for sample in samples]
-    return None if any(value is None for value in values) else values
+def _names(samples: Sequence[Sample], known: Mapping[str, Field]) -> list[str]:
+    """The fields of the samples, in the order of their declarations."""
+    present = set().union(*samples)
+    for name in sorted(present.difference(known, NOTES)):
+        refuse_unknown(name, known, next(sample['id'] for sample in samples if name in sample))
+    return [name for name in known if name in present]
 
 
-def _check(samples: Sequence[Sample]) -> None:
-    for sample in samples:
-        image = sample['image']
+def _complete(name: str, field: Field, ids: list[str], column: list[Any]) -> bool:
+    """Whether all samples have the field; an error if only some have it, unless it is optional."""
+    lacking = [sample for sample, value in zip(ids, column, strict=True) if value is None]
+    if lacking and len(lacking) < len(ids) and not field.optional:
+        having = next(sample for sample, value in zip(ids, column, strict=True) if value is not None)
+        raise UserError(
+            f'in one batch, {having} has {name} and {lacking[0]} has none',
+            f'Give every sample {name}'
+            + (', an empty array (0, ...) if there are none.' if field.collate == 'pad' else ', or none of them.'),
+        )
+    return not lacking
+
+
+def _images(name: str, field: Field, ids: list[str], column: list[Any]) -> Joined:
+    for sample, image in zip(ids, column, strict=True):
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             what = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
             raise UserError(
-                f'the image of {sample["id"]} is {what}, and a uint8 array (H, W, 3) is needed',
+                f'the {name} of {sample} is {what}, and a uint8 array (H, W, 3) is needed',
                 'Correct the transform or the dataset that made it.',
             )
-    first = samples[0]
-    for sample in samples:
-        if sample['image'].shape != first['image'].shape:
-            (height, width), (other_height, other_width) = first['image'].shape[:2], sample['image'].shape[:2]
+    height, width = column[0].shape[:2]
+    for sample, image in zip(ids, column, strict=True):
+        if image.shape != column[0].shape:
             raise UserError(
-                f'images of different sizes in one batch: {first["id"]} is {width} x {height}, '
-                f'{sample["id"]} is {other_width} x {other_height}',
+                f'images of different sizes in one batch: {ids[0]} is {width} x {height}, '
+                f'{sample} is {image.shape[1]} x {image.shape[0]}',
                 "Add a transform to the dataset, such as dict(type='VQTransformRegistry.none', image_size=256).",
             )
+    joined = torch.empty((len(column), 3, height, width), dtype=torch.uint8)
+    pixels = joined.numpy()
+    for row, image in enumerate(column):
+        pixels[row] = image.transpose(2, 0, 1)  # (H, W, 3) -> (3, H, W), the only copy
+    return {name: joined}
+
+
+def _stack(name: str, field: Field, ids: list[str], column: list[Any]) -> Joined:
+    if all(isinstance(value, int | float | np.number) for value in column):
+        return {name: _tensor(name, np.asarray(column), field)}
+    arrays = [np.asarray(value) for value in column]
+    for sample, array in zip(ids, arrays, strict=True):
+        if array.shape != arrays[0].shape:
+            raise UserError(
+                f'{name} of different shapes in one batch: {arrays[0].shape} of {ids[0]}, {array.shape} of {sample}',
+                'Add a transform to the dataset that makes images of one size.'
+                if field.moves == 'mask'
+                else "Declare the field with collate='pad' or 'list'.",
+            )
+    return {name: _tensor(name, np.stack(arrays), field)}
+
+
+def _pad(name: str, field: Field, ids: list[str], column: list[Any]) -> Joined:
+    arrays = [rows_in(name, field, value, sample) for sample, value in zip(ids, column, strict=True)]
+    shapes = {array.shape[1:]: sample for sample, array in zip(ids, arrays, strict=True)}
+    if len(shapes) > 1:
+        (first, one), (second, other) = list(shapes.items())[:2]
+        raise UserError(
+            f'rows of {name} have different shapes in one batch: {first} of {one}, {second} of {other}',
+            "Give rows of one shape, or declare the field with collate='list'.",
+        )
+    lengths = np.array([len(array) for array in arrays])
+    joined = np.zeros((len(arrays), lengths.max(), *arrays[0].shape[1:]), np.result_type(*arrays))
+    for row, array in enumerate(arrays):
+        joined[row, : len(array)] = array
+    made: Joined = {name: _tensor(name, joined, field)}
+    if field.rows_of is None:
+        made[f'{name}_mask'] = torch.from_numpy(np.arange(lengths.max()) < lengths[:, None])
+    return made
+
+
+def _list(name: str, field: Field, ids: list[str], column: list[Any]) -> Joined:
+    return {name: column}
+
+
+JOINS: dict[str, Callable[[str, Field, list[str], list[Any]], Joined]] = {
+    'image': _images,
+    'stack': _stack,
+    'pad': _pad,
+    'list': _list,
+}
+
+
+def _tensor(name: str, array: np.ndarray, field: Field) -> Tensor:
+    if array.dtype.kind not in 'biufc':
+        raise UserError(f'{name} is {array.dtype}, which no tensor holds', "Declare the field with collate='list'.")
+    return torch.from_numpy(array if field.dtype is None else array.astype(field.dtype, copy=False))
+
+
+def _check_rows(joined: Joined, known: Mapping[str, Field], samples: Sequence[Sample]) -> None:
+    for name in joined:
+        owner = known[name].rows_of if name in known else None
+        if owner is not None and owner in joined:
+            for sample in samples:
+                check_rows(name, len(sample[name]), owner, len(sample[owner]), sample['id'])

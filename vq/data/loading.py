@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -97,7 +98,10 @@ class Fetcher:
         skipped: dict[str, str] = {}
         try:
             samples = [sample for epoch, index in places if (sample := self.fetch(epoch, index, skipped)) is not None]
-            join: Callable[[Sequence[Sample]], Batch] = getattr(self.dataset, 'collate', collate)
+            fields = getattr(self.dataset, 'fields', None)
+            join: Callable[[Sequence[Sample]], Batch] = getattr(
+                self.dataset, 'collate', functools.partial(collate, fields=fields)
+            )
             return Packet(join(samples) if samples else None, skipped)
         except UserError as error:  # passed as an object: torch would rebuild it from its text
             return Packet(None, skipped, error)

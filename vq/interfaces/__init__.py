@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
-from vq.interfaces.data import Dataset, Sample
+from vq.interfaces.data import Dataset, Field, Sample
 from vq.interfaces.denoisers import Denoiser
 from vq.interfaces.generators import CausalNetwork, Generator
 from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
@@ -26,6 +26,7 @@ __all__ = [
     'Encoder',
     'FeatureNetwork',
     'Features',
+    'Field',
     'Generator',
     'GeneratorWeight',
     'Layers',

@@ -76,7 +76,7 @@ class ImageMetric(SampleMetric):
                 f"the metric '{self.name}' needs reconstructions, and this tokenizer makes none",
                 f'Leave {type(self).__name__} out of the metrics, or train a decoder for the tokenizer.',
             )
-        image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
+        image = batch.pixels()
         self.add(batch, *self.measure(image, to_uint8(outputs.reconstruction)))
 
     def finish(self, figures: Tensor) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ class Extremes:
     @torch.no_grad()
     def add(self, batch: Batch, reconstruction: Tensor) -> None:
         """Add a batch. Only its own ``count`` best and worst samples are copied to the host."""
-        image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
+        image = batch.pixels()
         made = to_uint8(reconstruction)
         whole, unit = self.metric.measure(image, made)
         distances = (whole.double() * unit).tolist()

@@ -11,7 +11,7 @@ import torch
 from vq.core import collectives
 from vq.core.errors import ConfigError
 from vq.core.random import python_stream
-from vq.core.records import Batch, Outputs, to_float, to_uint8
+from vq.core.records import Batch, Outputs, to_float
 from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
 from vq.interfaces import Dataset, Metric, Strategy, Task
@@ -81,7 +81,7 @@ class ImagesValidator(Validator):
         with Loader(dataset, plan, self.dataloader, self.context.seed, training=False) as loader, bar:
             for host_batch in loader:
                 batch = self.strategy.to_device(host_batch)
-                image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
+                image = batch.pixels()
                 size = [int(image.shape[-2]), int(image.shape[-1])]
                 blocks.add(batch.key, image)
                 bar.advance(len(batch))

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from vq.core import collectives
-from vq.core.records import to_uint8
 from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
 from vq.interfaces import Dataset, FeatureNetwork, Runner, Strategy
@@ -90,7 +89,7 @@ class StatisticsWriter(Runner):
         with Loader(self.dataset, plan, self.dataloader, self.context.seed, training=False) as loader:
             for host_batch in self._counted(loader, sum(map(len, plan))):
                 batch = self.strategy.to_device(host_batch)
-                image = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
+                image = batch.pixels()
                 self.image_size = [int(image.shape[-2]), int(image.shape[-1])]
                 blocks.add(batch.key, image)
                 done += 1

@@ -65,9 +65,10 @@ def image_shape(dataset: Dataset) -> tuple[int, int] | None:
     images = getattr(dataset, 'source', None) or dataset  # of a token dataset: the dataset of its images
     for index in itertools.islice(range(len(images)), _TRIED):
         try:
-            height, width = images.load(index, python_stream('spec'))['image'].shape[:2]
+            image = images.load(index, python_stream('spec')).get('image')
         except BadImage:
             continue
+        height, width = (0, 0) if image is None else image.shape[:2]
         return (int(height), int(width)) if height and width else None
     return None
 

@@ -6,24 +6,26 @@ import dataclasses
 import functools
 import hashlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
 from vq.data.decode import PIXEL_LIMIT, Backend, BadImage, decode_image, prepare_backend
 from vq.data.names import Names
+from vq.data.transforming import transformed
 from vq.interfaces import Dataset, Sample
 from vq.registries import VQTransformRegistry
 
-Transform = Annotated[Callable[..., np.ndarray] | None, VQTransformRegistry]
+Transform = Annotated[Callable[..., Any] | None, VQTransformRegistry]
 
 
 class ImageDataset(Dataset):
     """Subclasses define ``read``, ``id_of`` and ``__len__``.
 
-    If samples hold more than an image, the subclass can also define ``collate(samples) -> Batch``.
+    If samples hold more than an image, ``annotations_of`` gives the rest. Fields that ``Sample`` does not list are declared in
+    ``fields``. A method ``collate(samples) -> Batch`` takes the place of the default one.
     """
 
     def __init__(self, name: str, split: str, transform: Transform = None) -> None:
@@ -42,14 +44,21 @@ class ImageDataset(Dataset):
         """The path of the image, for messages; None if the image is not a file."""
         return None
 
+    def annotations_of(self, index: int) -> Mapping[str, Any]:
+        """Further fields of a sample before any transform: boxes, mask, points, text, or declared ones."""
+        return {}
+
     def load(self, index: int, stream: random.Random) -> Sample:
-        image = self.read(index)
-        if self.transform is not None:
-            try:
-                image = self.transform(image, stream)
-            except BadImage as error:  # raised by a transform, which does not know the path
-                raise BadImage(self.path_of(index) or self.id_of(index), error.reason) from error
-        return Sample(image=image, id=self.id_of(index), category=self.category_of(index), path=self.path_of(index))
+        name, path = self.id_of(index), self.path_of(index)
+        sample = self.make_sample(
+            image=self.read(index), id=name, category=self.category_of(index), path=path, **self.annotations_of(index)
+        )
+        if self.transform is None:
+            return sample
+        try:
+            return transformed(self.transform, sample, stream)
+        except BadImage as error:  # raised by a transform, which does not know the path
+            raise BadImage(path or name, error.reason) from error
 
     @functools.cached_property
     def _digest(self) -> str:

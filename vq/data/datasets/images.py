@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from vq.core.errors import ConfigError, UserError, listing
@@ -22,7 +20,7 @@ from vq.data.datasets.base import ImageDataset
 from vq.data.decode import decode_image
 from vq.data.files import find_images
 from vq.data.names import Names
-from vq.interfaces import Sample
+from vq.interfaces import Field, Sample
 from vq.io.adm import open_samples
 from vq.io.manifest import NAME as MANIFEST
 from vq.io.manifest import read_manifest
@@ -142,11 +140,13 @@ class ImagesDataset(ImageDataset):
 
 @VQDatasetRegistry.register_()
 class PairsDataset(ImageDataset):
-    """Pairs of images with the same name in ``first`` and ``second``; the second image is ``extra['other']``.
+    """Pairs of images with the same name in ``first`` and ``second``; the second images of a batch are ``extra['other']``.
 
     A name is the path without its suffix: ``a/1.png`` is paired with ``a/1.webp``. With ``common`` images without a partner
     are left out; otherwise an error names them.
     """
+
+    fields: Mapping[str, Field] = {'other': Field('image', moves='image')}
 
     def __init__(self, first: str | Path, second: str | Path, common: bool = False) -> None:
         super().__init__(f'{Path(first).stem}, {Path(second).stem}', 'all')
@@ -192,17 +192,15 @@ class PairsDataset(ImageDataset):
                 f'{other.shape[1]} x {other.shape[0]} in {self.second.source}',
                 'Resize one of them. Nothing is resized here, because the way of resizing changes figures.',
             )
-        return Sample(image=image, id=name, extra={'other': other})
+        return self.make_sample(image=image, id=name, other=other)
 
     def collate(self, samples: Sequence[Sample]) -> Batch:
-        """The default batch, with the second images as a tensor (B, 3, H, W) in ``extra['other']``."""
+        """The default batch; the hint of its error, a transform, would change the images."""
         sizes = {sample['image'].shape: sample['id'] for sample in samples}
         if len(sizes) > 1:
             named = ', '.join(f"'{name}' of {shape[1]} x {shape[0]}" for shape, name in sizes.items())
             raise UserError(f'pairs of several sizes in one batch: {named}', 'Measure them one by one: --batch-size 1.')
-        batch = collate(samples)
-        others = np.stack([sample['extra']['other'].transpose(2, 0, 1) for sample in samples])
-        return dataclasses.replace(batch, extra={'other': torch.from_numpy(others)})
+        return collate(samples)
 
 
 def _by_name(images: ImagesDataset) -> dict[str, int]:

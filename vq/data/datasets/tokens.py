@@ -8,20 +8,16 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from vq.core.errors import UserError, listing
 from vq.interfaces import Dataset, Sample
 from vq.io.manifest import NAME, read_manifest
 from vq.io.shards import ShardSet
 from vq.registries import VQDatasetRegistry
 
-NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
-
 
 @VQDatasetRegistry.register_()
 class TokenDataset(Dataset):
-    """The samples of token shards: tokens (*tokens.shape), category, id; the image is empty.
+    """The samples of token shards: tokens (*tokens.shape), category, id. They have no image.
 
     - ``source``: the image dataset. If the shards do not exist yet, TokensCallback writes them from it before training.
     - ``folder``: the folder of the shards, or the output of ``vq.tasks.image_tokenization.tokenize``, which contains tokens/.
@@ -88,7 +84,7 @@ class TokenDataset(Dataset):
         tokens = row['tokens']  # (variants, *tokens.shape)
         variant = int(stream.random() * len(tokens)) if self.random_variant and len(tokens) > 1 else 0
         category = int(row['category'])
-        return Sample(image=NO_IMAGE, id=row['id'], tokens=tokens[variant], category=None if category < 0 else category)
+        return self.make_sample(id=row['id'], tokens=tokens[variant], category=None if category < 0 else category)
 
     def fingerprint(self) -> str:
         files = '\n'.join(entry.sha256 for entry in self.shards.manifest.shards)

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from vq.core import collectives
@@ -98,10 +97,9 @@ class FeatureMetric(Metric):
             self._check_rows(self.reference)
 
     def update(self, batch: Batch, outputs: Outputs) -> None:
-        original = batch.image if batch.image.dtype == torch.uint8 else to_uint8(batch.image)
         made = outputs.reconstruction if self.images == 'reconstruction' else outputs.pictures.get('generated')
         if self.images == 'input':
-            image = original
+            image = batch.pixels()
         elif made is None:
             what = 'reconstructions' if self.images == 'reconstruction' else 'generated images'
             raise ConfigError(
@@ -113,7 +111,7 @@ class FeatureMetric(Metric):
         self.sizes.add((int(image.shape[-2]), int(image.shape[-1])))
         self.made.add(batch.key, image)
         if self.originals is not None:
-            self.real.add(batch.key, original)
+            self.real.add(batch.key, batch.pixels())
 
     def compute(self) -> dict[str, float]:
         self.made.finish()

@@ -28,7 +28,10 @@ class ImageGridCallback(Callback[TrainerLike]):
             return
         self.rows = {}
         if outputs.reconstruction is not None:
-            self.rows['reconstruction'] = [to_float(batch.image[: self.count]), outputs.reconstruction[: self.count].detach()]
+            self.rows['reconstruction'] = [
+                to_float(batch.pixels()[: self.count]),
+                outputs.reconstruction[: self.count].detach(),
+            ]
         for name, picture in outputs.pictures.items():
             self.rows[name] = [picture[: self.count].detach()]
 

@@ -53,7 +53,7 @@ class SamplesCallback(Callback[ValidatorLike]):
 
     @torch.no_grad()
     def after_batch(self, batch: Batch, outputs: Outputs) -> None:
-        made = batch.image if self.images == 'input' else outputs.reconstruction
+        made = batch.pixels() if self.images == 'input' else outputs.reconstruction
         if made is None:
             raise ConfigError('this model makes no reconstructions to write', "Leave out the samples, or write 'input'.")
         pixels = (made if made.dtype == torch.uint8 else to_uint8(made)).permute(0, 2, 3, 1).contiguous().cpu().numpy()

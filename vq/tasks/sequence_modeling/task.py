@@ -219,8 +219,8 @@ class SequenceModeling(Task):
 
     def forward_once(self, batch: Batch) -> None:
         """One pass over all positions. Tokens are zeros: the tokenizer does not run."""
-        tokens = torch.zeros((len(batch), *self.generator.tokens.shape), dtype=torch.int64, device=batch.image.device)
-        category = torch.zeros(len(batch), dtype=torch.int64, device=batch.image.device)
+        tokens = torch.zeros((len(batch), *self.generator.tokens.shape), dtype=torch.int64, device=batch.key.device)
+        category = torch.zeros(len(batch), dtype=torch.int64, device=batch.key.device)
         self.generator(tokens, Condition(category) if self.generator.classes else None)
 
 
