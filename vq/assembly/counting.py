@@ -51,9 +51,9 @@ def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def count_flops(model: Task, image_size: int) -> dict[str, float]:
+def count_flops(model: Task, size: tuple[int, int]) -> dict[str, float]:
     """Operations of ``forward_once`` for one image, a multiply-add counted as two: of the task (``Global``) and each part."""
-    image = torch.zeros(1, 3, image_size, image_size, dtype=torch.uint8, device='meta')
+    image = torch.zeros(1, 3, *size, dtype=torch.uint8, device='meta')
     batch = Batch(image, ['one'], torch.zeros(1, dtype=torch.int64, device='meta'))
     parts = [(name, module) for name, module in model.named_modules() if name and name.count('.') <= 1]
     spent: dict[str, float] = {}

@@ -61,7 +61,7 @@ def look(config: PyConfig, trainer: Trainer) -> Memory:
 def _footprint(config: PyConfig, trainer: Trainer, ranks: int, factor: int) -> Footprint | None:
     images, sides = trainer.dataloader.batch_size // factor, size_of(config['trainer'].get('dataset') or {})
     parameters = sum(parameter.numel() for parameter in trainer.model.parameters())
-    if parameters < WORTH_ESTIMATING and images * sides**2 < WORTH_PIXELS:
+    if parameters < WORTH_ESTIMATING and images * sides[0] * sides[1] < WORTH_PIXELS:
         return None
     try:
         return estimate(config, ranks, trainer.strategy.name)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from vq.core.config import PyConfig
+from vq.core.specs import plain_size
 from vq.io.spec import size_in
 from vq.tokenizers.sizes import check_image_size
 
@@ -20,14 +21,14 @@ def check_sizes(config: PyConfig, which: str, model: nn.Module) -> None:
     downsampling = getattr(getattr(model, 'tokenizer', None), 'downsampling', None)
     for name, size in sizes.items():
         if size is not None and isinstance(downsampling, int):
-            check_image_size(size, size, downsampling, f'{name}.dataset')
+            check_image_size(*size, downsampling, f'{name}.dataset')
     trained, validated = sizes.get('trainer'), sizes.get('validator')
     if which == 'trainer' and trained is not None and validated is not None and trained != validated:
         logger.warning(
-            'training images have image_size %d and validation images %d: figures of validation are of another size. The '
+            'training images have image_size %s and validation images %s: figures of validation are of another size. The '
             'option image_size sets both; in overrides set .trainer.dataset and .validator.dataset.',
-            trained,
-            validated,
+            plain_size(trained),
+            plain_size(validated),
         )
 
 

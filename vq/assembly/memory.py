@@ -98,7 +98,7 @@ def footprints(config: PyConfig, devices: Sequence[int], images: int | None = No
     return found
 
 
-def _rehearse_all(trainer: Trainer, batches: set[int], image_size: int) -> dict[int, Rehearsal]:
+def _rehearse_all(trainer: Trainer, batches: set[int], image_size: tuple[int, int]) -> dict[int, Rehearsal]:
     """By batch; without those too small for a part, such as one image for a batch norm, unless all are."""
     seen: dict[int, Rehearsal] = {}
     refusal: UserError | None = None

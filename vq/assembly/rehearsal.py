@@ -224,7 +224,7 @@ class _Notes(Callback[TrainerLike]):
         return [parameter for group in self.runner.optimizers[name].param_groups for parameter in group['params']]
 
 
-def rehearse(trainer: Trainer, images: int, image_size: int) -> Rehearsal:
+def rehearse(trainer: Trainer, images: int, image_size: tuple[int, int]) -> Rehearsal:
     """Rehearse the heaviest step of a trainer that was built on the meta device, with ``images`` per micro-batch."""
     model, seen, live = trainer.model, Rehearsal(), LiveBytes(META)
     trainer = copy.copy(trainer)  # the attributes that ``setup`` makes are set below
@@ -273,9 +273,9 @@ def heaviest_step(model: Task) -> int:
     return model.discriminator_start + 1 + every * math.ceil(model.warmup / every)
 
 
-def _batches(images: int, image_size: int) -> Iterator[Batch]:
+def _batches(images: int, image_size: tuple[int, int]) -> Iterator[Batch]:
     while True:
-        image = torch.zeros(images, 3, image_size, image_size, dtype=torch.uint8, device=META)
+        image = torch.zeros(images, 3, *image_size, dtype=torch.uint8, device=META)
         numbers: Sequence[Tensor] = torch.zeros(2, images, dtype=torch.int64, device=META).unbind()
         yield Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
 

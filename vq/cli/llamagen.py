@@ -117,7 +117,7 @@ def prepare(config: PyConfig, options: argparse.Namespace) -> None:
     if not validator or 'dataset' not in validator:
         raise UserError(f'{options.config} has no validator with a dataset', 'Give the config of a tokenizer.')
     dataset = validator['dataset']
-    size = options.image_size or size_of(dataset)
+    size = options.image_size or size_of(dataset)[0]
     dataset['split'] = config['trainer']['dataset']['split']
     dataset['transform'] = {'type': 'VQTransformRegistry.none', 'image_size': int(size * options.crop_range)}
     if validator.get('type', '').split('.')[-1] != 'Tokenizer':
@@ -188,7 +188,7 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
         tokenizer = getattr(VQTaskRegistry.build(runner['model'], 'model'), 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer) or not tokenizer.can_tokenize:
         raise UserError(f'{options.config} has no tokenizer with a codebook', 'Give the config of a discrete tokenizer.')
-    size = options.image_size or size_of(runner['dataset'])
+    size = options.image_size or size_of(runner['dataset'])[0]
     source = Path(options.from_codes).expanduser()
     shards = llamagen_codes.import_codes(
         source.parent if source.name == f'imagenet{size}_codes' else source,

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from typing import Literal, NamedTuple
 
+ImageSize = int | tuple[int, int]  # in configs: a number of pixels a side, or (height, width)
 Size = tuple[int, ...]  # (height, width) of an image; (frames, height, width) of a video
 Statistics = Literal['channel', 'element']  # what has a mean and a deviation of its own
 

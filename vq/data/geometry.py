@@ -23,11 +23,14 @@ Axis = tuple[float, float]  # scale, offset
 Size = tuple[int, int]  # height, width
 
 
-def short_side_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) after resizing the short side to ``size``; the long side is rounded down."""
-    if height <= width:
-        return size, int(size * width / height)
-    return int(size * height / width), size
+def covering_size(height: int, width: int, rows: int, columns: int) -> tuple[int, int]:
+    """(height, width) after resizing to the smallest size that covers rows x columns; the longer side is rounded down.
+
+    For squares the short side becomes that of the square.
+    """
+    if height * columns <= width * rows:
+        return rows, max(columns, int(rows * width / height))
+    return max(rows, int(columns * height / width)), columns
 
 
 class Crop(NamedTuple):
@@ -81,10 +84,11 @@ class Geometry(NamedTuple):
         after = height, width
         return self if self.size == after else Geometry(self.source, after, (*self.steps, Resize(self.size, after)))
 
-    def resize_short_side(self, size: int) -> Geometry:
-        height, width = short_side_size(*self.size, size)
+    def cover(self, rows: int, columns: int) -> Geometry:
+        """Resize until the image covers rows x columns."""
+        height, width = covering_size(*self.size, rows, columns)
         if height * width > PIXEL_LIMIT:  # a strip one pixel high is a small file, and gigabytes after resizing
-            raise BadImage('', f'is {self.size[1]} x {self.size[0]}, too long and narrow for a short side of {size}')
+            raise BadImage('', f'is {self.size[1]} x {self.size[0]}, too long and narrow for {rows} x {columns}')
         return self.resize(height, width)
 
     def mirror(self) -> Geometry:

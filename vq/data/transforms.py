@@ -1,4 +1,4 @@
-"""Transforms: a sample in, a sample with a square image out. Every random choice is drawn from the ``stream`` argument.
+"""Transforms: a sample in, a sample with an image of one size out. Every random choice is drawn from the ``stream`` argument.
 
 ========= ====================================================== =======
 name      crop, S = image_size                                   mirror
@@ -9,6 +9,9 @@ strong    area 0.8 to 1, sides 3:4 to 4:3, resized to S          half
 default   area 0.08 to 1, sides 3:4 to 4:3, resized to S         half
 square    of the centred square 0.7 to 1, square, resized to S   half
 ========= ====================================================== =======
+
+``image_size`` is a number S, or (height, width): then the image is resized until it covers that size, and the sides of random
+boxes are relative to it: 3:4 to 4:3 times width : height.
 
 A transform chooses a geometry, and ``Geometry.move`` applies it to image, mask, boxes and points. A crop is cut out before it
 is resized: Pillow's ``resize(box=...)`` would mix in pixels from outside the crop. ``min_visibility`` is the smallest fraction
@@ -21,6 +24,7 @@ from __future__ import annotations
 import math
 import random
 
+from vq.core.specs import ImageSize
 from vq.data.geometry import Geometry, Movable
 from vq.data.pixels import Box
 from vq.registries import VQTransformRegistry
@@ -66,45 +70,58 @@ def _maybe_mirror(geometry: Geometry, stream: random.Random) -> Geometry:
 
 
 def _random_resized(
-    sample: Movable, start: Geometry, stream: random.Random, size: int, scale: Range, ratio: Range, min_visibility: float
+    sample: Movable, start: Geometry, stream: random.Random, size: ImageSize, scale: Range, ratio: Range, min_visibility: float
 ) -> Movable:
+    height, width = sides_of(size)
+    if height != width:
+        ratio = ratio[0] * width / height, ratio[1] * width / height
     box = random_resized_box(*start.size, scale, ratio, stream)
-    return _maybe_mirror(start.crop(box).resize(size, size), stream).move(sample, min_visibility)
+    return _maybe_mirror(start.crop(box).resize(height, width), stream).move(sample, min_visibility)
 
 
-def _centre(geometry: Geometry, size: int) -> Geometry:
+def sides_of(size: ImageSize) -> tuple[int, int]:
+    """(height, width)."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return int(height), int(width)
+
+
+def _centre(geometry: Geometry, size: ImageSize) -> Geometry:
     height, width = geometry.size
-    return geometry.crop((round((height - size) / 2), round((width - size) / 2), size, size))
+    rows, columns = sides_of(size)
+    return geometry.crop((round((height - rows) / 2), round((width - columns) / 2), rows, columns))
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
-def none(sample: Movable, stream: random.Random, *, image_size: int, min_visibility: float = 0.0) -> Movable:
+def none(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """Short side resized, centre crop, nothing random; always used in validation. (H, W) -> (S, S)."""
-    return _centre(Geometry.of(sample).resize_short_side(image_size), image_size).move(sample, min_visibility)
+    return _centre(Geometry.of(sample).cover(*sides_of(image_size)), image_size).move(sample, min_visibility)
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
-def weak(sample: Movable, stream: random.Random, *, image_size: int, min_visibility: float = 0.0) -> Movable:
+def weak(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """Random crop along the long side, mirrored half of the time. (H, W) -> (S, S)."""
-    resized = Geometry.of(sample).resize_short_side(image_size)
-    top, left = (below(stream, side - image_size + 1) for side in resized.size)
-    return _maybe_mirror(resized.crop((top, left, image_size, image_size)), stream).move(sample, min_visibility)
+    height, width = sides_of(image_size)
+    resized = Geometry.of(sample).cover(height, width)
+    top, left = below(stream, resized.size[0] - height + 1), below(stream, resized.size[1] - width + 1)
+    return _maybe_mirror(resized.crop((top, left, height, width)), stream).move(sample, min_visibility)
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
-def strong(sample: Movable, stream: random.Random, *, image_size: int, min_visibility: float = 0.0) -> Movable:
+def strong(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """A random box of at least 80 % of the area, mirrored half of the time. (H, W) -> (S, S)."""
     return _random_resized(sample, Geometry.of(sample), stream, image_size, (0.8, 1.0), RATIO, min_visibility)
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
-def default(sample: Movable, stream: random.Random, *, image_size: int, min_visibility: float = 0.0) -> Movable:
+def default(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """A random box of at least 8 % of the area, mirrored half of the time. (H, W) -> (S, S)."""
     return _random_resized(sample, Geometry.of(sample), stream, image_size, (0.08, 1.0), RATIO, min_visibility)
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
-def square(sample: Movable, stream: random.Random, *, image_size: int, min_visibility: float = 0.0) -> Movable:
+def square(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """A random square of 70 to 100 % of the largest centred one, mirrored half of the time, as in the VQ-VAE/GAN study.
 
     (H, W) -> (S, S).

@@ -38,11 +38,12 @@ def save_png(path: Path, picture: Tensor) -> None:
     atomic.write_bytes(path, png_bytes(picture))
 
 
-def token_map(tokens: Tensor, size: int) -> Tensor:
+def token_map(tokens: Tensor, size: int | tuple[int, int]) -> Tensor:
     """Tokens as a uint8 picture: one colour per code, the same in every picture.
 
-    (h, w) give (3, size, size); (h, w, n) give n of these side by side. 1-d tokens fill a square row by row, and its empty
-    cells are white. Hues step by the golden ratio, so that neighbouring codes look different.
+    (h, w) give (3, size, size), or the height and width in ``size``; (h, w, n) give n of these side by side. 1-d tokens fill
+    a square row by row, and its empty cells are white. Hues step by the golden ratio, so that neighbouring codes look
+    different.
     """
     if tokens.ndim > 2:
         maps = [token_map(layer, size) for layer in tokens.flatten(2).unbind(-1)]
@@ -56,4 +57,5 @@ def token_map(tokens: Tensor, size: int) -> Tensor:
     light = 0.45 + 0.5 * ((tokens.cpu().double() * golden * golden) % 1)
     channels = [light * (0.35 + 0.65 * (((hue * 6 + shift) % 6 - 3).abs() - 1).clamp(0, 1)) for shift in (0, 4, 2)]
     picture = (torch.stack(channels) * 255).round().to(torch.uint8).masked_fill(tokens.cpu() < 0, 255)
-    return torch.nn.functional.interpolate(picture[None].float(), size=(size, size), mode='nearest')[0].to(torch.uint8)
+    sides = (size, size) if isinstance(size, int) else size
+    return torch.nn.functional.interpolate(picture[None].float(), size=sides, mode='nearest')[0].to(torch.uint8)

@@ -149,17 +149,19 @@ def _images(dataset: Mapping[str, Any]) -> Mapping[str, Any]:
     return source if isinstance(source, Mapping) else dataset
 
 
-def size_in(dataset: Mapping[str, Any]) -> int | None:
-    """The image size in a dataset's config, or None."""
+def size_in(dataset: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width of the images of a dataset's config, or None."""
     dataset = _images(dataset)
     size = (dataset.get('transform') or {}).get('image_size', dataset.get('image_size'))
-    return None if size is None else int(size)
+    if size is None:
+        return None
+    height, width = size if isinstance(size, list | tuple) else (size, size)
+    return int(height), int(width)
 
 
-def size_of(dataset: Mapping[str, Any], default: int = 256) -> int:
-    """The image size in a dataset's config, or ``default``: most published models are trained at 256."""
-    size = size_in(dataset)
-    return default if size is None else size
+def size_of(dataset: Mapping[str, Any], default: int = 256) -> tuple[int, int]:
+    """Height and width of the images of a dataset's config, or ``default``: most published models are trained at 256."""
+    return size_in(dataset) or (default, default)
 
 
 def preprocessing_of(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def guess(config: Mapping[str, Any]) -> Spec:
     trained_on = {'dataset': str(dataset.get('type', '')).rpartition('.')[2], 'split': dataset.get('split')}
     if model.get('classes') is not None:
         trained_on['classes'] = model['classes']
-    return Spec(_kind(model), None if size is None else (size, size), preprocessing_of(config), trained_on if dataset else {})
+    return Spec(_kind(model), size, preprocessing_of(config), trained_on if dataset else {})
 
 
 def _kind(model: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, merge, recipe
+from vq.core.specs import ImageSize
 from vq.recipes.frozen import Frozen, frozen_tokenizer
 from vq.recipes.parts import data, other_logs, strategy, tiny_data, watching
 
@@ -20,7 +21,7 @@ def linear_probe(
     tiny_backbone: Annotated[Part, 'overrides of that encoder in the tiny form'] = {},
     num_classes: Annotated[int, 'number of classes'] = 1000,
     grid: Annotated[int, 'features are average-pooled to grid x grid cells; 1: one mean over the image'] = 1,
-    image_size: Annotated[int, 'pixels a side'] = 256,
+    image_size: Annotated[ImageSize, 'pixels a side, or (height, width)'] = 256,
     iters: Annotated[int, 'optimizer steps'] = 30_000,
     lr: Annotated[float, 'learning rate of LARS'] = 1.6,
     optimizer: Annotated[Part | None, 'optimizer in place of LARS; None: LARS'] = None,

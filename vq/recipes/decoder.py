@@ -53,6 +53,8 @@ def pixel_decoder(
     elif isinstance(decoder, Mapping):
         part, small = dict(decoder), {}
     elif decoder in SIZES:
+        if not isinstance(size, int):
+            raise ConfigError(f'images are {size[0]} x {size[1]}', 'A ViT decoder makes squares: take decoder::vqgan.')
         part = dict(type='ViTDecoder', patch=patch, grid=size // patch, **SIZES[decoder])
         small = dict(dim=16, depth=1, heads=2, grid=2)
     else:

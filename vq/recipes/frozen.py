@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.recipe import Config, Given, Part, config_of, recipe
+from vq.core.specs import ImageSize
 from vq.recipes.parts import kind_of
 
 OF_CODEBOOKS = ('CodebookMetric', 'WindowedCodebookMetric')
@@ -44,7 +45,7 @@ def frozen_tokenizer(
     ir_config: Annotated[str | None, 'config of a tokenizer with a new decoder', config_of('ir')] = None,
     ir_state_dict: Annotated[str | None, 'weights of ir_config, likewise; None: of --load-model-from'] = None,
     gives: Annotated[Literal['codes', 'features'], 'output: code vectors, or features before quantization'] = 'codes',
-    image_size: Annotated[int, 'size of the input images in pixels'] = 256,
+    image_size: Annotated[ImageSize, 'size of the input images in pixels'] = 256,
 ) -> Frozen:
     """The tokenizer of ``tokenizer_run``, else of ``ir_config``, else of ``it_config``.
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
+from vq.core.specs import ImageSize
 
 # quantizers that do not take codebook_size and embedding_dim
 OWN_SIZES = ('FiniteScalarQuantizer', 'LookupFreeQuantizer', 'BinarySphericalQuantizer')
@@ -15,7 +16,7 @@ SIZED = ('VectorQuantizer', 'GumbelQuantizer', 'SimVectorQuantizer', 'IndexBackp
 # data
 
 
-def photographs(dataset: str, split: str, name: str | None, image_size: int, root: str | None, **settings: Any) -> Part:
+def photographs(dataset: str, split: str, name: str | None, image_size: ImageSize, root: str | None, **settings: Any) -> Part:
     transform = None if name is None else dict(type=f'VQTransformRegistry.{name}', image_size=image_size)
     if dataset == 'digits':
         return dict(type='VQDatasetRegistry.DigitsDataset', split=split, image_size=image_size, transform=transform)
@@ -29,7 +30,7 @@ def datasets(
     given: Given,
     *,
     dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
-    image_size: Annotated[int | None, 'image size in pixels; None: 32 for digits, 256 for others'] = None,
+    image_size: Annotated[ImageSize | None, 'pixels a side, or (height, width); None: 32 for digits, 256 for others'] = None,
     augmentation: Annotated[str | None, 'none (crop), default, weak, strong, square; auto: strong, digits: None'] = 'auto',
     data_root: Annotated[str | None, 'folder of the images; None: data/imagenet or data/images'] = None,
     classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
@@ -82,10 +83,11 @@ def photo_data(given: Given, **settings: Any) -> Config:
     return merge(data(given, **{**images, **loading, **settings}), strategy(given))
 
 
-def image_size_in(config: Config) -> int:
-    """Size of the training images in pixels."""
+def image_size_in(config: Config) -> ImageSize:
+    """Size of the training images in pixels: a number for squares."""
     dataset = config['trainer']['dataset']
-    return int((dataset.get('transform') or dataset).get('image_size', 256))
+    size = (dataset.get('transform') or dataset).get('image_size', 256)
+    return (size[0], size[1]) if isinstance(size, list | tuple) else int(size)
 
 
 STRATEGIES = dict(auto='AutoStrategy', base='BaseStrategy', ddp='DDPStrategy', fsdp='FSDPStrategy', xla='XLAStrategy')

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
+from vq.core.specs import ImageSize
 from vq.recipes.parts import data, photo_data, photo_runner, strategy
 
 BLOCKS = dict(residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True)
@@ -63,7 +64,7 @@ def vqvae_gan_study(
     lr: Annotated[float | None, 'learning rate of AdamW, for 256 images a step; None: 1e-4 (GAN, later) or 3e-4'] = None,
     epochs: Annotated[int | None, 'epochs of training; None: 150, in the later recipe 300'] = None,
     images: Annotated[int, 'images per epoch'] = 1_281_167,
-    image_size: Annotated[int, 'pixels a side'] = 256,
+    image_size: Annotated[ImageSize, 'pixels a side, or (height, width)'] = 256,
     batch_size: Annotated[int, 'images per step, of all ranks; the learning rate scales with its square root'] = 256,
 ) -> Config:
     """The VQ-VAE/GAN study (SerezD, vqvae-vqgan-pytorch-lightning): four quantizers, and an ablation of the parts of a GAN.

@@ -12,6 +12,7 @@ from PIL import Image
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.random import python_stream
+from vq.core.specs import ImageSize, size_of
 from vq.data.datasets.base import ImageDataset, Transform
 from vq.registries import VQDatasetRegistry
 
@@ -29,10 +30,11 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=1797)
-def enlarged(original: int, size: int) -> np.ndarray:
-    """A grey picture (size, size) uint8. It is cached: do not write to it."""
+def enlarged(original: int, height: int, width: int) -> np.ndarray:
+    """A grey picture (height, width) uint8. It is cached: do not write to it."""
     picture = Image.fromarray(load_digits()[0][original])
-    return np.asarray(picture if size == 8 else picture.resize((size, size), Image.Resampling.BILINEAR))
+    same = picture.size == (width, height)
+    return np.asarray(picture if same else picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
 def _table() -> Path:
@@ -76,7 +78,7 @@ class DigitsDataset(ImageDataset):
     """
 
     def __init__(
-        self, split: Literal['train', 'validation', 'test'] = 'train', image_size: int = 32, transform: Transform = None
+        self, split: Literal['train', 'validation', 'test'] = 'train', image_size: ImageSize = 32, transform: Transform = None
     ) -> None:
         if split not in SIZES:
             raise ConfigError(f"the digits have no split '{split}'", f'Their splits are: {", ".join(SIZES)}.')
@@ -98,5 +100,6 @@ class DigitsDataset(ImageDataset):
         return int(load_digits()[1][self.indices[index]])
 
     def read(self, index: int) -> np.ndarray:
-        enlarge = enlarged if self.image_size <= KEPT_SIZE else enlarged.__wrapped__
-        return np.repeat(enlarge(int(self.indices[index]), self.image_size)[:, :, None], 3, axis=2)
+        height, width = size_of(self.image_size)
+        enlarge = enlarged if max(height, width) <= KEPT_SIZE else enlarged.__wrapped__
+        return np.repeat(enlarge(int(self.indices[index]), height, width)[:, :, None], 3, axis=2)
