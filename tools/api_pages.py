@@ -26,6 +26,7 @@ TITLES = {
     'VQCodebookUpdateRegistry': 'Updates of codebooks',
     'VQDiscriminatorRegistry': 'Discriminators',
     'VQGeneratorRegistry': 'Generators',
+    'VQTeacherRegistry': 'Teachers',
     'VQCausalNetworkRegistry': 'Networks of autoregressive generators',
     'VQSamplerRegistry': 'Samplers of a token',
     'VQGuidanceRegistry': 'Guidance',

@@ -150,7 +150,7 @@ def test_operations_are_those_of_the_closed_form_part_by_part():
     with torch.device('meta'):
         task = Counted()
     linear, conv, twice, loose = 2 * 12 * 5, 2 * 3 * 4 * 9 * 2 * 2, 2 * (2 * 5 * 5), 2 * 5 * 6
-    flops = count_flops(task, image_size=2)
+    flops = count_flops(task, (2, 2))
     assert flops == {
         'Global': linear + conv + twice + loose,
         'halves': linear + conv,

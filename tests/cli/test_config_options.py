@@ -60,7 +60,7 @@ def test_copy_composes_to_the_same_and_overwrites_nothing(name, capsys, tmp_path
     monkeypatch.chdir(tmp_path)
     said(capsys, f'configs/{name}', '--copy', 'mine.py')
     assert PyConfig.load('mine.py') == PyConfig.load(f'configs/{name}')
-    assert 'auto_torchrun -m vq.train mine mine.py' in (tmp_path / 'mine.py').read_text()
+    assert 'vq train mine mine.py' in (tmp_path / 'mine.py').read_text()
     assert command.main([f'configs/{name}', '--copy', 'mine.py']) == 2
     assert 'mine.py exists already' in capsys.readouterr().err
 

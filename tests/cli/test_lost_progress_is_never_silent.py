@@ -49,7 +49,7 @@ def test_overwrite_sets_damaged_checkpoints_and_the_log_aside(run: Path, capsys:
     said = said_by(capsys, train.main, *RUN, '--overwrite', '--config-options', 'iters:3')
     assert 'the earlier run work_dirs/run is deleted; its log, and what was damaged, is in work_dirs/run/old_' in said
     kept = set_aside(run)
-    assert sorted(path.name for path in kept.iterdir()) == ['iter_4', 'log.jsonl']
+    assert sorted(path.name for path in kept.iterdir()) == ['iter_4', 'log.jsonl', 'tensorboard']
     assert (kept / 'log.jsonl').read_bytes() == log and (kept / 'iter_4/model.safetensors').read_bytes() == model
     assert [path.name for _, path in history.list_complete(run / 'checkpoints')] == ['iter_3']
 

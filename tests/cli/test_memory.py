@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -150,7 +151,7 @@ def test_one_device_holds_what_a_real_step_holds(tmp_path, write, options, overr
     activations = expected.pop('activations')
     assert {name: found.parts[name] for name in expected} == expected
     # on the CPU alone torch's mse_loss leaves its result in the storage of all squares: of pixels, and of fewer features
-    pixels = config.trainer.dataloader.batch_size * 3 * size_of(config.trainer.dataset) ** 2
+    pixels = config.trainer.dataloader.batch_size * 3 * math.prod(size_of(config.trainer.dataset))
     assert 0 <= activations - found.parts['activations'] <= 2 * 4 * pixels < 0.1 * activations
     assert found.total == sum(expected.values()) + found.parts['activations']
     assert found.images == config.trainer.dataloader.batch_size

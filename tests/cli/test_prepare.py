@@ -184,7 +184,7 @@ def test_plain_lines_in_a_log(command, server, monkeypatch):
     monkeypatch.setattr(ProgressBar, 'LINE_SECONDS', -1.0)
     server.files['/copy/files/second.pth?dl=1'] = bytes(2_500_000)
     _, _, err = command('second')
-    assert [line.split(' ', 1)[1].split(', ')[0] for line in err.splitlines()] == [
+    assert [line.split(' ', 2)[2].split(', ')[0] for line in err.splitlines()] == [
         f'fetching second.pth: {done} of 3 MB' for done in (1, 2)
     ]
 

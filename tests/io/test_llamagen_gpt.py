@@ -66,7 +66,7 @@ def test_every_tensor_maps_both_ways(name: str) -> None:
     assert generator['network']['depth'] == theirs['n_layer'] and generator['network']['heads'] == theirs['n_head']
     assert generator['network']['dim'] == theirs['dim'] and generator['network']['grid'] == (side, side)
     assert generator['classes'] == theirs['num_classes'] == 1000
-    assert generator['codebook_size'] == theirs['vocab_size']
+    assert generator['codebooks'] == (theirs['vocab_size'],)
 
 
 @pytest.mark.parametrize(('depth', 'dim', 'heads', 'ffn'), [(48, 1536, 24, 4096), (24, 3200, 32, 8704)])

@@ -20,7 +20,8 @@ def check_sizes(config: PyConfig, which: str, model: nn.Module) -> None:
     sizes = {name: size_in(_dataset(config, name)) for name in dict.fromkeys((which, 'validator')) if name in config}
     downsampling = getattr(getattr(model, 'tokenizer', None), 'downsampling', None)
     for name, size in sizes.items():
-        if size is not None and isinstance(downsampling, int):
+        # a writer of tokens can cut crops out of larger images, and checks these itself
+        if size is not None and isinstance(downsampling, int) and config[name].get('crop_size') is None:
             check_image_size(*size, downsampling, f'{name}.dataset')
     trained, validated = sizes.get('trainer'), sizes.get('validator')
     if which == 'trainer' and trained is not None and validated is not None and trained != validated:

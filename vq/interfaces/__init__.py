@@ -1,16 +1,36 @@
-"""The interface of each kind of part. Annotations import these classes, never implementations; registries build by them."""
+"""The interface of each kind of part. Annotations import these classes, never implementations; registries build by them.
+
+A module is imported when the first of its names is asked for: samples are read without torch.
+"""
 
 from __future__ import annotations
 
-from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
-from vq.interfaces.data import Dataset, Field, Sample
-from vq.interfaces.denoisers import Denoiser
-from vq.interfaces.generators import CausalNetwork, Generator
-from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
-from vq.interfaces.metrics import FeatureNetwork, Features, Metric
-from vq.interfaces.pretrained import Pretrained
-from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
-from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
+    from vq.interfaces.data import Dataset, Field, Sample
+    from vq.interfaces.denoisers import Denoiser
+    from vq.interfaces.generators import CausalNetwork, Generator
+    from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
+    from vq.interfaces.metrics import FeatureNetwork, Features, Metric
+    from vq.interfaces.pretrained import Pretrained
+    from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
+    from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
+
+MODULES = {
+    'codecs': 'CodebookUpdate Connector Decoder Encoder Quantizer Tokenizer',
+    'data': 'Dataset Field Sample',
+    'denoisers': 'Denoiser',
+    'generators': 'CausalNetwork Generator',
+    'losses': 'ActsOn Discriminator DiscriminatorPenalty GeneratorWeight Loss',
+    'metrics': 'FeatureNetwork Features Metric',
+    'pretrained': 'Pretrained',
+    'running': 'Callback Runner Schedule Strategy Task',
+    'teachers': 'Layers Teacher TeacherFeatures',
+}
+HOME = {name: module for module, names in MODULES.items() for name in names.split()}
 
 __all__ = [
     'ActsOn',
@@ -43,3 +63,10 @@ __all__ = [
     'TeacherFeatures',
     'Tokenizer',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOME:
+        raise AttributeError(f"module 'vq.interfaces' has no attribute '{name}'")
+    globals()[name] = found = getattr(importlib.import_module(f'vq.interfaces.{HOME[name]}'), name)
+    return found
