@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from vq.cli.commands import prog_of
 from vq.core import run_names
 from vq.core.environment import dry_run
 
@@ -43,8 +44,18 @@ class DictAction(argparse.Action):
         setattr(namespace, self.dest, pairs)
 
 
-def parser(command: str, description: str) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(prog=command, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+class CommandParser(argparse.ArgumentParser):
+    """``door``: the module of the form ``python -m DOOR``."""
+
+    door = ''
+
+
+def parser(door: str, description: str) -> CommandParser:
+    """The parser of a command. Its usage names the command of ``vq``, if there is one, else the module ``door``."""
+    prog = prog_of(door)
+    found = CommandParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.door = door
+    return found
 
 
 def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:

@@ -80,9 +80,12 @@ def typed(body: Main, argv: Sequence[str] | None) -> str:
     """The command line to repeat. A rank reads it from the environment, where its launcher has put it."""
     if argv is None and os.environ.get(COMMAND):
         return os.environ[COMMAND]
-    if argv is None and [Path(word).name for word in sys.orig_argv[1:2]] == ['auto_torchrun']:
-        return shlex.join(['auto_torchrun', *sys.orig_argv[2:]])
-    program: str = sys.modules[body.__module__].make_parser().prog  # type: ignore[attr-defined]
+    launchers = [Path(word).name for word in sys.orig_argv[1:2]]
+    if argv is None and launchers in (['auto_torchrun'], ['vq']):
+        return shlex.join([*launchers, *sys.orig_argv[2:]])
+    if argv is None and sys.orig_argv[1:3] == ['-m', 'vq']:
+        return shlex.join(['python', '-m', 'vq', *sys.orig_argv[3:]])
+    program: str = sys.modules[body.__module__].make_parser().door  # type: ignore[attr-defined]
     launcher = 'auto_torchrun' if int(os.environ.get('WORLD_SIZE') or 1) > 1 else 'python'
     words = sys.argv[1:] if argv is None else argv
     return shlex.join([launcher, *([] if program.endswith('.py') else ['-m']), program, *words])

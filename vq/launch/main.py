@@ -39,22 +39,35 @@ OPTIONS = {  # name of the value, allowed numbers (None: text), meaning
 }
 
 
-def read_options(argv: Sequence[str]) -> argparse.Namespace:
-    """The options; torchrun's PET_ variables are defaults of theirs. ``command`` is the target with its arguments."""
-    parser = argparse.ArgumentParser('auto_torchrun', usage=USAGE, description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
+def make_parser(program: str, usage: str, about: str | None, examples: str) -> argparse.ArgumentParser:
+    """The options of a launcher, which stand before the target."""
+    parser = argparse.ArgumentParser(program, usage=usage, description=about, epilog=examples, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.error = functools.partial(require, False, hint=HINT)  # type: ignore[assignment, method-assign]
+    parser.error = functools.partial(require, False, hint=f'Usage: {usage}')  # type: ignore[assignment, method-assign]
     parser.add_argument('--dry', action='store_true', help='print the commands to start here, one line per process, and exit')
-    fields, told = {name: name.replace('-', '_') for name in OPTIONS}, []
     for name, (metavar, _, meaning) in OPTIONS.items():
-        option = parser.add_argument(*{f'--{name}': 0, f'--{fields[name]}': 0}, metavar=metavar, help=meaning)
+        option = parser.add_argument(*{f'--{name}': 0, f'--{name.replace("-", "_")}': 0}, metavar=metavar, help=meaning)
         option.option_strings = option.option_strings[:1]  # the help shows the first
-        value = os.environ.get(f'PET_{fields[name].upper()}', '').strip()
-        told += [f'--{name}={value}'] if value and value not in ('auto', 'gpu') else []  # both: the default, one per GPU
-    parser.add_argument('-m', dest='module', action='store_true', help='the target is a module, not a script')
     parser.add_argument('command', nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def own_parser() -> argparse.ArgumentParser:
+    parser = make_parser('auto_torchrun', USAGE, __doc__, EXAMPLES)
+    parser.add_argument('-m', dest='module', action='store_true', help='the target is a module, not a script')
+    return parser
+
+
+def read_options(argv: Sequence[str], parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
+    """The options; torchrun's PET_ variables are defaults of theirs. ``command`` is the target with its arguments."""
+    parser = parser or own_parser()
+    fields, told = {name: name.replace('-', '_') for name in OPTIONS}, []
+    for name, field in fields.items():
+        value = os.environ.get(f'PET_{field.upper()}', '').strip()
+        told += [f'--{name}={value}'] if value and value not in ('auto', 'gpu') else []  # both: the default, one per GPU
     options = parser.parse_args([*told, *argv])
-    require(options.command, 'nothing to start', HINT)
+    hint = f'Usage: {parser.usage}'
+    require(options.command, 'nothing to start', hint)
     if is_set('PET_MASTER_ADDR') and is_set('MASTER_ADDR'):
         must_agree('PET_MASTER_ADDR', os.environ['PET_MASTER_ADDR'], 'MASTER_ADDR', os.environ['MASTER_ADDR'])
     for name, value in zip(('master-addr', 'master-port'), (options.rdzv_endpoint or '').split(':', 1), strict=False):
@@ -68,7 +81,7 @@ def read_options(argv: Sequence[str]) -> argparse.Namespace:
     for name, (_, numbers, _) in OPTIONS.items():
         if numbers and (text := getattr(options, fields[name])) is not None:
             wrong = f"--{name} needs a number from {numbers[0]} to {numbers[-1]}, not '{text}'"
-            require(text.isdecimal() and int(text) in numbers, wrong, HINT)
+            require(text.isdecimal() and int(text) in numbers, wrong, hint)
             setattr(options, fields[name], int(text))
     return options
 
@@ -81,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def start(options: argparse.Namespace) -> int:
+def start(options: argparse.Namespace, typed: str = '') -> int:
+    """Start the target. ``typed``: the command line for messages that repeat it (default: that of auto_torchrun)."""
     place, module = find_place(options), options.command[0] if options.module else None
     target = ['-m', *options.command] if module else options.command
     here = not options.max_restarts and place.processes == 1 and (place.nodes == 1 or place.task is not None)
@@ -102,7 +116,7 @@ def start(options: argparse.Namespace) -> int:
     with contextlib.suppress(ModuleNotFoundError):  # the parent package is missing
         there = there or bool(module and importlib.util.find_spec(module))
     require(there, f'there is no {"module" if module else "file"} {options.command[0]}', HINT)
-    os.environ.update(settings | (ranks[0] if here else {COMMAND: shlex.join(['auto_torchrun', *sys.argv[1:]])}))
+    os.environ.update(settings | (ranks[0] if here else {COMMAND: typed or shlex.join(['auto_torchrun', *sys.argv[1:]])}))
     if not here:  # the first import of torch, after os.environ is set: OpenMP reads its variables then
         from vq.launch.agent import run
 
