@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,15 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 
 EXAMPLES = """
 examples:
+  vq sample gen
+  vq sample gen --classes rocket boat --num-samples 100
   auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --load-model-from work_dirs/digits_ar
   auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --classes 3 7 --guidance 2 --load-model-from work_dirs/digits_ar
   auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --num-samples 180 --sweep guidance=1:3:0.5 temperature=0.8,1 \\
       --load-model-from work_dirs/digits_ar
 
-Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and resumes after a stop.
+Classes are balanced: image i is of class i mod n. A word of --classes is the name of a class, or else a number.
+The same command gives the same bytes, and resumes after a stop.
 A sweep samples one image per image of the validation split, of its class, and measures them by the config's FeatureMetric.
 """
 
@@ -31,9 +35,11 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.sample', 'Sample images from a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
-    arguments.add_weights(parser, required=True)
+    arguments.add_weights(parser)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N')
-    parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='classes, in turn (default: all)')
+    parser.add_argument(
+        '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
+    )
     parser.add_argument('--batch-size', type=int, default=None, metavar='B', help="(default: the validator's)")
     parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file in the format of ADM')
     parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1: no guidance')
@@ -64,10 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from vq.cli import results
     from vq.runners.sampler import ImageSampler
 
+    options.load_model_from = options.load_model_from or [own_run(options)]
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
+    classes = None if options.classes is None else find_classes(config, options)
     validator = config['validator']
     loader = validator.get('dataloader', {})
     validator.update(
@@ -77,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             'callbacks': [],
             'samples': options.num_samples,
             'batch_size': options.batch_size or loader.get('batch_size', 64),
-            'classes': None if options.classes is None else tuple(options.classes),
+            'classes': classes,
             'format': options.format,
         }
     )
@@ -92,6 +100,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
     return 0
+
+
+def own_run(options: argparse.Namespace) -> str:
+    """The newest checkpoint of the run NAME, whose weights are loaded unless --load-model-from says others."""
+    from vq.io import runs
+
+    return str(runs.find(options.name, options.work_dir or runs.RUNS).weights)
+
+
+def find_classes(config: Any, options: argparse.Namespace) -> tuple[int, ...]:
+    """The numbers of the classes in --classes. Names are those in the spec of the run whose weights are loaded."""
+    from vq.core.class_names import class_numbers
+    from vq.io import runs
+
+    count, names = model_of(config)['generator'].get('classes'), ()
+    with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
+        names = runs.find(options.load_model_from[-1]).spec.categories
+    known = names if count is None or len(names) == count else ()
+    return tuple(class_numbers(options.classes, known, count, f'the generator {options.name}'))
 
 
 def forget(folder: Path) -> None:
@@ -124,6 +151,11 @@ def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
         before = model['sampler'] if str(model['sampler'].get('type', '')).split('.')[-1] == 'Multinomial' else {}
         model['sampler'] = {**before, 'type': 'Multinomial', **settings}
     if options.guidance is not None:
+        if options.guidance != 1 and model['generator'].get('classes') == 0:
+            raise UserError(
+                f'--guidance is {options.guidance:g}, and the generator {options.name} has no classes to be guided by',
+                'Leave --guidance out. Guidance needs a generator of images with classes: one folder for each.',
+            )
         model['guidance'] = {'type': 'ConstantGuidance', 'scale': options.guidance}
     return {'sampler': plain(model['sampler']), 'guidance': plain(model['guidance'])}
 

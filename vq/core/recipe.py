@@ -218,4 +218,5 @@ def _declare(owner: str, parameter: inspect.Parameter, annotation: Any) -> Decla
         raise TypeError(f'{owner}: the option {parameter.name} has no meaning: write Annotated[type, meaning]')
     kind, meaning, *extras = get_args(annotation)
     found = dict(extras)
-    return Declared(parameter.name, kind, parameter.default, meaning, owner, found.get('alias', ()), found.get('side', ''), found.get('short', ()))
+    names = found.get('alias', ()), found.get('side', ''), found.get('short', ())
+    return Declared(parameter.name, kind, parameter.default, meaning, owner, *names)

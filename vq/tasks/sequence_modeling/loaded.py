@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vq.core.class_names import class_numbers
 from vq.core.errors import UserError
 from vq.core.records import SampleRequest, to_float, to_uint8
 from vq.interfaces import Generator, Pretrained, Tokenizer
@@ -16,13 +17,19 @@ from vq.io.weights import load_model_from
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.tasks.sequence_modeling.task import SequenceModeling, first_half
 
+Classes = int | str | Sequence[int | str] | None  # by number or by name
+
 
 class LoadedGenerator:
-    """A generator and its tokenizer on one device, in eval mode. Sampler and guidance default to those of the config."""
+    """A generator and its tokenizer on one device, in eval mode. Sampler and guidance default to those of the config.
 
-    def __init__(self, task: SequenceModeling, device: torch.device, source: str) -> None:
+    ``class_names``: the name of each class; () if classes have no names.
+    """
+
+    def __init__(self, task: SequenceModeling, device: torch.device, source: str, class_names: Sequence[str] = ()) -> None:
         self.task = task.to(device).eval()
         self.device, self.source = device, source
+        self.class_names = tuple(class_names) if len(class_names) == self.task.generator.classes else ()
 
     @property
     def generator(self) -> Generator:
@@ -35,7 +42,7 @@ class LoadedGenerator:
     @torch.no_grad()
     def sample_tokens(
         self,
-        classes: int | Sequence[int] | None = None,
+        classes: Classes = None,
         count: int | None = None,
         guidance: float | None = None,
         seed: int = 3407,
@@ -58,7 +65,7 @@ class LoadedGenerator:
 
     def sample(
         self,
-        classes: int | Sequence[int] | None = None,
+        classes: Classes = None,
         count: int | None = None,
         guidance: float | None = None,
         seed: int = 3407,
@@ -66,14 +73,13 @@ class LoadedGenerator:
     ) -> Tensor:
         """New images uint8 (B, 3, H, W): ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``.
 
-        Without ``classes``, all classes of the generator are taken in turn. Further settings (temperature, top_k, top_p,
-        min_p) replace the sampler of the config. The random numbers of image i depend on the seed and i alone.
+        A class is a number, or a name in ``class_names``. Without ``classes``, all classes are taken in turn. Further settings
+        (temperature, top_k, top_p, min_p) replace the sampler of the config. The random numbers of image i depend on the seed
+        and i alone.
         """
         return self.detokenize(self.sample_tokens(classes, count, guidance, seed, None, None, **settings))
 
-    def complete(
-        self, images: Tensor, classes: int | Sequence[int] | None = None, keep: Tensor | None = None, **how: Any
-    ) -> Tensor:
+    def complete(self, images: Tensor, classes: Classes = None, keep: Tensor | None = None, **how: Any) -> Tensor:
         """Images uint8 or float (B, 3, H, W), redrawn except in the cells of ``keep`` (*token_shape), or of the first half.
 
         The tokens of kept cells do not change. Their pixels can change next to redrawn cells, because the decoder's receptive
@@ -93,11 +99,12 @@ class LoadedGenerator:
             )
         return to_uint8(self.tokenizer.detokenize(tokens.to(self.device)))
 
-    def _labels(self, classes: int | Sequence[int] | None, count: int | None) -> list[int] | None:
+    def _labels(self, classes: Classes, count: int | None) -> list[int] | None:
         known = self.generator.classes
-        if not known:
+        if classes is None and not known:
             return None
-        chosen = [classes] if isinstance(classes, int) else list(range(known)) if classes is None else list(classes)
+        asked = [*range(known)] if classes is None else [classes] if isinstance(classes, int | str) else [*classes]
+        chosen = class_numbers(asked, self.class_names, known, self.source)
         return [chosen[place % len(chosen)] for place in range(count or len(chosen))] if chosen else []
 
     def __repr__(self) -> str:
@@ -122,4 +129,4 @@ def load_generator(run: Run, weights: Weights, device: str | torch.device) -> Lo
     for part in frozen_parts(task, run):
         part.load_pretrained()
     load_model_from(task, [run], weights=weights)
-    return LoadedGenerator(task, torch.device(device), str(run.weights))
+    return LoadedGenerator(task, torch.device(device), str(run.weights), run.spec.categories)
