@@ -61,7 +61,7 @@ def photos_tokenizer(
             f'Take a multiple of {PIXELS}: {near or PIXELS} or {near + PIXELS}.',
         )
     shape = dict(multipliers=(1, 2, 4), residual_blocks=blocks, attention_levels=(), refine_attention=False, norm_groups=4)
-    shape |= dict(refine_blocks=1, resample_last=True)
+    shape['resample_last'] = True
     quantizer = dict(type='VectorQuantizer', update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)))
     tokenizer = dict(
         type='VQGAN',
