@@ -120,6 +120,7 @@ def test_folder_lists_all_suffixes_nested_sorted_and_nothing_else(tree):
         'train/a/w.WEBP',
         'train/a/.hidden.png',
         'train/.cache/q.png',
+        'train/__MACOSX/a/x.png',
         'validation/a/v.png',
     )
     (root / 'train/a/notes.txt').write_text('no image')

@@ -27,7 +27,7 @@ from vq.data import loading
 from vq.data.datasets.digits import DigitsDataset
 from vq.data.datasets.folder import FolderDataset
 from vq.data.decode import BadImage
-from vq.data.loading import Loader, LoaderSettings, replacements
+from vq.data.loading import FEW, Loader, LoaderSettings, replacements
 from vq.data.plan import evaluation_plan, training_plan
 from vq.interfaces import Dataset, Sample
 from vq.registries import VQTransformRegistry
@@ -249,7 +249,9 @@ def test_evaluation_drops_bad_samples_and_empty_batches():
     assert len(loader.skipped) == 4
 
 
-@pytest.mark.parametrize(('cap', 'count', 'allowed'), [(0.001, 50, 1), (0.05, 50, 2), (0.0, 50, 0), (1.0, 8, 8)])
+@pytest.mark.parametrize(
+    ('cap', 'count', 'allowed'), [(0.001, 50, FEW), (0.2, 50, 10), (0.2, 9, FEW), (0.0, 50, 0), (1, 8, 8)]
+)
 def test_the_cap_is_a_share_of_the_dataset(cap, count, allowed):
     settings = {'bad_images': 'skip', 'bad_image_cap': cap}
     _, loader = evaluate(Noise(count, bad=tuple(range(allowed))), 4, **settings)

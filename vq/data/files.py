@@ -9,6 +9,7 @@ from pathlib import Path
 from vq.core.errors import ConfigError, listing
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
+SYSTEM_FOLDERS = ('__MACOSX',)  # what an archive of macOS unpacks beside the images: no images, and no class
 
 
 def find_images(root: Path, below: str = '') -> list[str]:
@@ -56,7 +57,7 @@ def _walk(
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f'{prefix}/{entry.name}' if prefix else entry.name
-            if entry.name.startswith('.'):
+            if is_hidden(entry.name):
                 others['hidden'] += 1
             elif entry.is_dir():
                 others['folder'] += 1
@@ -71,11 +72,16 @@ def _walk(
                 others[os.path.splitext(entry.name)[1] or 'no suffix'] += 1
 
 
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder belongs to the operating system by its name."""
+    return name.startswith('.') or name in SYSTEM_FOLDERS
+
+
 def folders_in(folder: Path) -> list[str]:
-    """Names of the folders directly in ``folder`` that do not begin with a dot, sorted."""
+    """Names of the folders directly in ``folder``, without hidden ones, sorted."""
     if not folder.is_dir():
         return []
-    return sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith('.') and entry.is_dir())
+    return sorted(entry.name for entry in folder.iterdir() if not is_hidden(entry.name) and entry.is_dir())
 
 
 def what_is_in(folder: Path) -> str:

@@ -29,6 +29,7 @@ from vq.data.plan import Place
 from vq.interfaces import Dataset, Sample
 
 REPLACEMENTS = 32  # other samples that are tried in place of a bad one
+FEW = 5  # bad files that a small set may have, whatever fraction of it they are
 SHOWN = 5  # bad files that an error names
 PARENT_CHECK = 1.0  # seconds
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -38,7 +39,7 @@ logger = logging.getLogger('vq')
 
 @dataclasses.dataclass
 class LoaderSettings:
-    """``bad_image_cap``: fraction of the dataset that can be skipped; above 0 at least one file can be."""
+    """``bad_image_cap``: fraction of the dataset that can be skipped; above 0 a few files of any dataset can be."""
 
     batch_size: int
     num_workers: int = 0
@@ -46,7 +47,7 @@ class LoaderSettings:
     pin_memory: bool = False  # ignored without CUDA
     batch_size_in_total: bool = False  # batch_size is that of all ranks together
     bad_images: Literal['raise', 'skip'] = 'raise'
-    bad_image_cap: float = 0.001
+    bad_image_cap: float = 0.2
 
     def __post_init__(self) -> None:
         for name, least in (('batch_size', 1), ('num_workers', 0), ('prefetch', 1)):
@@ -209,12 +210,12 @@ class Loader:
                 self.skipped[path] = reason
                 logger.warning('skipped bad image %s: %s (%d so far)', path, reason, len(self.skipped))
         cap = self._settings.bad_image_cap
-        allowed = max(1, int(cap * self._count)) if cap > 0 else 0
+        allowed = max(FEW, int(cap * self._count)) if cap > 0 else 0
         if len(self.skipped) > allowed:
             raise RunFailure(
-                f'{len(self.skipped)} bad images of {self._count}, and bad_image_cap={cap:g} allows {allowed}'
+                f'{len(self.skipped)} bad images of {self._count}, and the limit of {cap:g} allows {allowed}'
                 f'{_first(self.skipped)}',
-                'Repair or remove the files, or raise bad_image_cap in the dataloader.',
+                'Repair or remove the files, or raise the limit: bad_images_limit, or bad_image_cap in the dataloader.',
             )
 
 

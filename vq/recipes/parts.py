@@ -33,20 +33,20 @@ def datasets(
     augmentation: Annotated[str | None, 'none (crop), default, weak, strong, square; auto: strong, digits: None'] = 'auto',
     data_root: Annotated[str | None, 'folder of the images; None: data/imagenet or data/images'] = None,
     classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
+    held_out: Annotated[float, 'dataset folder without split folders: the fraction held out for validation'] = 0.05,
     backend: Annotated[Literal['pillow', 'cv2'], 'decoder of image files; cv2 is faster for JPEG and needs mmcv'] = 'pillow',
 ) -> Config:
     """The training split with augmentation, and the validation split with centre crops."""
     if dataset not in ('digits', 'folder', 'imagenet'):
-        settings = dict(
-            image_size=image_size, augmentation=augmentation, data_root=data_root, classes=classes, backend=backend
-        )
+        settings: dict[str, Any] = dict(image_size=image_size, augmentation=augmentation, data_root=data_root)
+        settings |= dict(classes=classes, held_out=held_out, backend=backend)
         unset = dict(image_size=None, augmentation='auto', data_root=None)
         return given.load_with_all(f'{dataset}.py', **{k: v for k, v in settings.items() if k not in unset or v != unset[k]})
     size = image_size or (32 if dataset == 'digits' else 256)
     name = (None if dataset == 'digits' else 'strong') if augmentation == 'auto' else augmentation
     files: dict[str, Any] = {} if dataset == 'digits' else dict(backend=backend)
     if dataset == 'folder':
-        files['classes'] = classes
+        files |= dict(classes=classes, held_out=held_out)
     validated = None if name is None else 'none'
     return dict(
         trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **files)),
@@ -64,10 +64,12 @@ def data(
     batch_size_in_total: Annotated[bool, 'batch sizes are totals over all ranks'] = False,
     num_workers: Annotated[int | None, 'worker processes that load images; None: 4, and 0 for digits (in memory)'] = None,
     bad_images: Annotated[Literal['raise', 'skip'], 'what to do with images that cannot be read'] = 'raise',
+    bad_images_limit: Annotated[float, 'bad_images skip: the fraction of a split that may be bad'] = 0.2,
 ) -> Config:
     """Datasets and data loaders."""
     workers = (0 if dataset == 'digits' else 4) if num_workers is None else num_workers
-    loading = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total, bad_images=bad_images)
+    loading: dict[str, Any] = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total)
+    loading |= dict(bad_images=bad_images, bad_image_cap=bad_images_limit)
     training = dict(dataloader=dict(batch_size=batch_size, **loading))
     validation = dict(dataloader=dict(batch_size=val_batch_size or batch_size, **loading))
     return merge(datasets(given, dataset=dataset), dict(trainer=training, validator=validation))

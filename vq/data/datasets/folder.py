@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 
-from vq.core.errors import ConfigError
+from vq.core.errors import ConfigError, listing
 from vq.data.datasets.base import FileDataset, FileIndex, Transform
 from vq.data.decode import PIXEL_LIMIT, Backend
 from vq.data.files import find_images, folders_in, what_is_in
+from vq.data.held_out import share_for, which_are_held_out
 from vq.data.names import Names
 from vq.registries import VQDatasetRegistry
 
 SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
+
+logger = logging.getLogger('vq')
+
+
+def has_split_folders(root: Path) -> bool:
+    return any((root / folder).is_dir() for folders in SPLITS.values() for folder in folders)
 
 
 def split_folder(root: Path, split: str) -> str:
@@ -31,7 +41,8 @@ def split_folder(root: Path, split: str) -> str:
     if split != 'train' and root.is_dir():
         raise ConfigError(
             f"{root} has no split folders, so all of it is the split 'train' and '{split}' is empty",
-            'Sort the images into train/, validation/ and test/, or give a split a root of its own.',
+            'Set held_out to a fraction to hold out for validation, sort the images into train/, validation/ and test/, or '
+            'give a split a root of its own.',
         )
     return ''
 
@@ -56,12 +67,47 @@ def label_by_folder(root: Path, below: str, paths: list[str], siblings: list[str
     return FileIndex(Names(paths), labels, tuple(categories))
 
 
+def keep_split(root: Path, index: FileIndex, split: str, share: float) -> FileIndex:
+    """The part of a folder without split folders that belongs to ``split``, 'train' or 'validation'; said in a log line."""
+    held = which_are_held_out(index.paths, share)
+    kept = held if split == 'validation' else ~held
+    if not kept.any():
+        _refuse_empty(root, list(index.paths), split, share)
+    labels = None if index.labels is None else index.labels[kept]
+    what = 'held out for validation' if split == 'validation' else 'to train on, the others are held out'
+    logger.info(
+        '%s has no split folders: %d of its %d images are %s, by a hash of their paths (held_out=%g)%s',
+        *(root, kept.sum(), len(kept), what, share, _classes_without(index.categories, labels)),
+    )
+    return FileIndex(Names(path for path, keep in zip(index.paths, kept, strict=True) if keep), labels, index.categories)
+
+
+def _refuse_empty(root: Path, paths: list[str], split: str, share: float) -> NoReturn:
+    if split == 'train':
+        raise ConfigError(f'held_out={share:g} holds out all {len(paths)} images of {root}', 'Use a smaller held_out.')
+    enough = share_for(paths)
+    advice = '' if enough is None else f'Set held_out to {enough:g} or more, '
+    raise ConfigError(
+        f'held_out={share:g} holds out none of the {len(paths)} images of {root}, so the validation split is empty',
+        f'{advice or "Add images, "}or sort the images into train/ and validation/.',
+    )
+
+
+def _classes_without(categories: Sequence[str] | None, labels: np.ndarray | None) -> str:
+    if categories is None or labels is None:
+        return ''
+    counts = np.bincount(labels, minlength=len(categories))
+    without = [name for name, count in zip(categories, counts, strict=True) if not count]
+    return f'; none of the class {listing(without, 5)}' if without else ''
+
+
 @VQDatasetRegistry.register_()
 class FolderDataset(FileDataset):
-    """Images below ``root/SPLIT``, or below ``root`` if it has no split folders (then all of it is 'train').
+    """Images below ``root/SPLIT``, or below ``root`` if it has no split folders.
 
-    Folders of splits are ``train``, ``validation`` (or ``val``) and ``test``. With ``classes`` the first folder below the
-    split is the class. Ids are paths relative to ``root``.
+    Folders of splits are ``train``, ``validation`` (or ``val``) and ``test``. Without any, the fraction ``held_out`` of the
+    images is 'validation', chosen by a hash of their paths, and the others are 'train': with 0 all of them. With ``classes``
+    the first folder below the split is the class. Ids are paths relative to ``root``.
     """
 
     def __init__(
@@ -73,17 +119,28 @@ class FolderDataset(FileDataset):
         backend: Backend = 'pillow',
         name: str | None = None,
         pixel_limit: int = PIXEL_LIMIT,
+        held_out: float = 0.0,
     ) -> None:
         split = 'validation' if split == 'val' else split
         if split not in SPLITS:
             raise ConfigError(f"there is no split '{split}'", f'Splits are: {", ".join(SPLITS)}.')
+        if not 0 <= held_out < 1:
+            raise ConfigError(f'held_out is {held_out}', 'It is a fraction of the images, from 0 to below 1.')
         super().__init__(root, split, name or Path(root).name or 'folder', transform, backend, pixel_limit)
-        self.classes = classes
+        self.classes, self.held_out = classes, held_out
+
+    @staticmethod
+    def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
+        """``held_out`` means nothing where there are split folders: runs of versions without it have no difference there."""
+        root = settings.get('root')
+        if isinstance(root, str | Path) and has_split_folders(Path(root).expanduser()):
+            return {**settings, 'held_out': 0.0}
+        return {**settings}
 
     def find(self) -> FileIndex:
-        below = split_folder(self.root, self.split)
+        divided = self.held_out and self.split != 'test' and not has_split_folders(self.root)
+        below = '' if divided else split_folder(self.root, self.split)
         paths = find_images(self.root, below)
-        if not self.classes:
-            return FileIndex(Names(paths))
         siblings = [folder for folders in SPLITS.values() for folder in folders] if below else []
-        return label_by_folder(self.root, below, paths, siblings)
+        index = label_by_folder(self.root, below, paths, siblings) if self.classes else FileIndex(Names(paths))
+        return keep_split(self.root, index, self.split, self.held_out) if divided else index
