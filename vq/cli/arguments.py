@@ -3,51 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import NoReturn
 
+from vq.cli import foreign, key_values
 from vq.cli.commands import prog_of
+from vq.cli.key_values import DictAction
 from vq.core import run_names
 from vq.core.environment import dry_run
+from vq.core.errors import UserError
 
 __all__ = ['DictAction', 'add_config', 'add_run', 'add_trust', 'add_weights', 'dry_run', 'parse', 'parser']
-
-
-class DictAction(argparse.Action):
-    """todd's ``KEY:EXPR`` (a Python expression) and ``KEY::TEXT`` (literal text); repeated flags add up.
-
-    Todd's own class is not used: importing todd is too slow for ``--help``, and its class forgets earlier flags and fails
-    on a pair without a colon.
-    """
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
-        super().__init__(option_strings, dest, nargs='*', default={}, metavar='KEY:EXPR|KEY::TEXT', **settings)
-
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option_string: str | None = None
-    ) -> None:
-        pairs = dict(getattr(namespace, self.dest) or {})
-        for pair in values:
-            key, colon, value = pair.partition(':')
-            if not colon or not key.strip():
-                parser.error(f"{option_string}: '{pair}' is neither KEY:EXPR nor KEY::TEXT")
-            if value.startswith(':'):
-                pairs[key.strip()] = value[1:]
-                continue
-            try:
-                pairs[key.strip()] = eval(value, {})
-            except Exception as error:
-                parser.error(
-                    f"{option_string}: '{value}' is not a Python expression ({type(error).__name__}: {error}); "
-                    f'for text write {key}::{value}'
-                )
-        setattr(namespace, self.dest, pairs)
 
 
 class CommandParser(argparse.ArgumentParser):
     """``door``: the module of the form ``python -m DOOR``."""
 
     door = ''
+
+    def error(self, message: str) -> NoReturn:
+        """Two lines, as other errors of usage; argparse would print the whole usage before them."""
+        self.exit(2, f'error: {message}\n{self.prog} --help lists the arguments.\n')
 
 
 def parser(door: str, description: str) -> CommandParser:
@@ -59,8 +37,31 @@ def parser(door: str, description: str) -> CommandParser:
 
 
 def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
-    """Parse arguments in any order: ``parse_args`` would not find an optional CONFIG after a flag."""
-    return target.parse_intermixed_args(argv)
+    """Parse arguments in any order: ``parse_args`` would not find an optional CONFIG after a flag.
+
+    Words ``key=value`` after CONFIG are options of the config, words ``.path=value`` are overrides.
+    """
+    words = [*(sys.argv[1:] if argv is None else argv)]
+    foreign.refuse(target, words)
+    takes_pairs = '--config-options' in target._option_string_actions
+    options = target.parse_intermixed_args(key_values.with_flags(target, words) if takes_pairs else words)
+    check_name(target, options)
+    return options
+
+
+def check_name(target: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """A config file in the place of NAME: NAME was forgotten, or the two were swapped."""
+    name, config = getattr(options, 'name', None), getattr(options, 'config', None)
+    if not isinstance(name, str) or not name.endswith('.py') or (config or '').endswith('.py'):
+        return
+    called = config or Path(name).stem
+    what = 'stand in the wrong order' if config else 'needs a NAME first'
+    said = (
+        f"'{name}' is a config file: NAME and CONFIG {what}"
+        if config
+        else f"'{name}' is a config file, and {target.prog} {what}"
+    )
+    raise UserError(said, f'NAME is the folder of the run below work_dirs. Write: {target.prog} {called} {name}')
 
 
 def add_config(target: argparse.ArgumentParser, optional: str = '') -> None:

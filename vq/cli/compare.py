@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     records = {file: read(Path(file)) for file in dict.fromkeys(options.files)}
     labels = labels_of(records)
     for title, tables, reasons in compare({labels[file]: record for file, record in records.items()}):

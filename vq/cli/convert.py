@@ -63,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.need_one_process('vq.tools.convert_checkpoints')
     environment.prepare()
     file = Path(options.file).expanduser()

@@ -32,7 +32,7 @@ def make_parser() -> Any:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.need_one_process('vq.tools.export_hugging_face')
     environment.prepare()
     generator, source = load_generator(options.run, options.weights, options.trust)

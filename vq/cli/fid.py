@@ -37,7 +37,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.compose import compose

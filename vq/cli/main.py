@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from vq.cli.arguments import parse
 from vq.cli.commands import COMMANDS, OTHER_WORDS, Command
 from vq.core.errors import UserError, nearest
 from vq.launch import main as launcher
@@ -54,7 +55,7 @@ def run(words: list[str]) -> int:
     if {'-h', '--help'} & {*arguments[: arguments.index('--') if '--' in arguments else None]}:
         return call(name, command, arguments)
     body = importlib.import_module(command.body)
-    body.make_parser().parse_intermixed_args(arguments)  # a usage error, once and before any process is started
+    parse(body.make_parser(), arguments)  # a usage error, once and before any process is started
     options.module, options.command = True, [command.door, *arguments]
     return launcher.start(options, shlex.join([*called_as(), *words]))
 

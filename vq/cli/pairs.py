@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.prepare()
     from vq.assembly import building
     from vq.cli import results

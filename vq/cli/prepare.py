@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    options = arguments.parse(make_parser(), argv)
     environment.need_one_process('vq.tools.prepare_checkpoints')
     from vq.assembly import logs
     from vq.io.download import on_another_host

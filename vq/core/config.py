@@ -80,9 +80,18 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
         if entry.suffix in ('.py', '.json')
     }
     raise ConfigError(
-        f"{where}config file '{file}' does not exist{nearest(path.name, beside)}",
+        f"{where}config file '{file}' does not exist{nearest(path.name, beside) or _like(path)}",
         f'Searched: {", ".join(map(str, candidates))}.',
     )
+
+
+def _like(path: Path) -> str:
+    """``; did you mean ...?`` with a packaged config, for a path whose folder is misspelt or left out."""
+    root = packaged_configs()
+    known = [file.relative_to(root).as_posix() for file in root.rglob('*.py')]
+    same = [name for name in known if Path(name).name in (path.name, f'{path.name}.py')]
+    name = path.as_posix().removeprefix('configs/')
+    return nearest(name, same) or nearest(name, known) or (f"; did you mean '{same[0]}'?" if len(same) == 1 else '')
 
 
 class PyConfig(ToddConfig):  # type: ignore[misc]

@@ -23,7 +23,8 @@ def parse_path(path: str) -> list[Step]:
         if match is None:
             raise ConfigError(
                 f"override path '{path}' cannot be read at column {position + 1}",
-                'Write it as .name.name[index], starting with a dot: .trainer.callbacks[-1].interval',
+                'Write it as .name.name[index], starting with a dot, and quote it, or the shell may change its brackets: '
+                "'.trainer.callbacks[-1].interval=50'",
             )
         if match['index'] is not None:
             steps.append(int(match['index']))
