@@ -52,7 +52,7 @@ def photos_tokenizer(
     """
     encoder, decoder, blocks, codes, batch_size, steps, rate, decay = TOKENIZERS[size]
     steps = iters or steps
-    images = dict(dataset='folder', image_size=64, augmentation='strong', bad_images='skip', num_workers=2)
+    images = dict(dataset='folder', image_size=64, augmentation='strong', held_out=0.1, bad_images='skip', num_workers=2)
     photos = data(given, batch_size=batch_size, val_batch_size=32, **images)
     if (pixels := image_size_in(photos)) % PIXELS:
         near = pixels // PIXELS * PIXELS
