@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments
+from vq.cli import arguments, following
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -99,6 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
+        print(f'{folder / "grid.png"}', flush=True)
+    say_next(*following.after_sampling(options.name, options.work_dir))
     return 0
 
 

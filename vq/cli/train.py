@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq.cli import arguments
+from vq.cli import arguments, following
 from vq.cli.errors import command, leave, say
+from vq.cli.next_steps import say_next
 from vq.core import environment
 from vq.core.errors import UserError
 from vq.launch import failures
@@ -102,6 +103,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
+    dataset = config['trainer'].get('dataset') or {}
+    kind = getattr(trainer.model, 'kind', 'model')
+    say_next(*following.after_training(options.name, kind, str(options.config), dataset, options.work_dir))
     return 0
 
 

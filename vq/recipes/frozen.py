@@ -66,7 +66,7 @@ def frozen_tokenizer(
     weights: str | None
     run: Run | None = None
     if tokenizer_run is not None:
-        run, config = _of_run(tokenizer_run)
+        run, config = _of_run(tokenizer_run, 'tokenizer' if given.options.has('tokenizer') else 'tokenizer_run')
         weights, source = str(run.weights), tokenizer_run
     elif ir_config is not None:
         own = dict(it_config=it_config) if given.said('it_config') else {}
@@ -89,7 +89,7 @@ def frozen_tokenizer(
     return Frozen(part, tiny, metrics, tiny_metrics, list(config.get('custom_imports', [])), config, run)
 
 
-def _of_run(name: str) -> tuple[Run, Config]:
+def _of_run(name: str, option: str) -> tuple[Run, Config]:
     """A run of a tokenizer and its config. Its code is not executed; its custom_imports need trust."""
     from vq.io import runs
 
@@ -101,11 +101,11 @@ def _of_run(name: str) -> tuple[Run, Config]:
     except ConfigError:
         raise
     except UserError as error:  # any exception but ConfigError would be reported as a mistake in the config file
-        raise ConfigError(f'tokenizer_run: {error.message}', error.hint) from error
+        raise ConfigError(f'{option}: {error.message}', error.hint) from error
     if 'generator' in run.model:  # which has a tokenizer inside
         used = (run.model.get('tokenizer') or {}).get('weights')
         raise ConfigError(
-            f"tokenizer_run: '{name}' is a generator" + (f', trained on the tokens of {used}' if used else ''),
+            f"{option}: '{name}' is a generator" + (f', trained on the tokens of {used}' if used else ''),
             'Give the run of a tokenizer' + (f': tokenizer={_name_of(used)}' if used else '') + '.',
         )
     return run, config
