@@ -101,7 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
         print(f'{folder / "grid.png"}', flush=True)
-    say_next(*following.after_sampling(options.name, options.work_dir))
+    if argv is None:
+        say_next(*following.after_sampling(options.name, options.work_dir))
     return 0
 
 

@@ -26,6 +26,10 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     from vq.runners.validator import Validator
 
     grid = parse(options.sweep)
+    if options.classes is not None:
+        raise UserError(
+            'a sweep draws the classes of the validation split, to compare with its images', 'Leave --classes out.'
+        )
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)

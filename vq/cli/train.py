@@ -103,9 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
-    dataset = config['trainer'].get('dataset') or {}
-    kind = getattr(trainer.model, 'kind', 'model')
-    say_next(*following.after_training(options.name, kind, str(options.config), dataset, options.work_dir))
+    if argv is None:  # typed by somebody, not called by the demo or another program
+        dataset = config['trainer'].get('dataset') or {}
+        kind = getattr(trainer.model, 'kind', 'model')
+        say_next(*following.after_training(options.name, kind, str(options.config), dataset, options.work_dir))
     return 0
 
 

@@ -31,7 +31,7 @@ TOKENIZERS = dict(
 )
 # dim, depth, heads, images per step, steps, learning rate, decay of averages
 GENERATORS = dict(
-    S=(128, 4, 4, 32, 1000, 2e-3, 0.99), M=(256, 8, 8, 64, 10_000, 1e-3, 0.999), L=(512, 12, 8, 128, 50_000, 3e-4, 0.9995)
+    S=(192, 4, 6, 16, 1200, 2e-3, 0.99), M=(256, 8, 8, 64, 10_000, 1e-3, 0.999), L=(512, 12, 8, 128, 50_000, 3e-4, 0.9995)
 )
 
 
@@ -136,7 +136,7 @@ def photos_generator(
     given: Given,
     *,
     size: Annotated[Size, 'S: a laptop, minutes; M: a small GPU; L: a GPU, hours'] = 'S',
-    iters: Annotated[int | None, 'optimizer steps; None: 1,000 (S), 10,000 (M), 50,000 (L)'] = None,
+    iters: Annotated[int | None, 'optimizer steps; None: 1,200 (S), 10,000 (M), 50,000 (L)'] = None,
     lr: Annotated[float | None, 'learning rate of AdamW; None: 2e-3 (S), 1e-3 (M), 3e-4 (L)'] = None,
     data_root: Annotated[str | None, 'folder of the images, if it has moved; None: where the tokenizer found them'] = None,
     image_size: Annotated[int | None, "image size in pixels; it must be the tokenizer's, which is the default"] = None,
