@@ -4,7 +4,7 @@
 
 TO MEASURE minutes. Expected.
 
-Options: ``data_root`` (the folder), ``image_size`` (64), ``size`` (S, M, L), and those that ``vq.config FILE --options`` prints.
+Options: ``data_root`` (the folder), ``image_size`` (64), ``size`` (S, M, L), and others: ``vq.config FILE --options``.
 """
 
 from vq.recipes import photos_tokenizer

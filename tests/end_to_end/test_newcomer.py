@@ -1,4 +1,4 @@
-"""The five commands of a newcomer, from a wheel, in an empty directory: each leads to the next, and the last gives pictures."""
+"""The five commands of a newcomer, from a wheel, in an empty directory: each leads to the next, up to new pictures."""
 
 from __future__ import annotations
 

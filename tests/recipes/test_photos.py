@@ -52,7 +52,7 @@ def test_a_tokenizer_has_the_settings_of_its_size() -> None:
     ).trainer
     assert (own.iters, own.dataloader.batch_size, own.model.tokenizer.quantizer.codebook_size) == (90, 4, 64)
     assert own.callbacks.evaluate.interval == own.callbacks.checkpoint.interval == 30
-    with pytest.raises(ConfigError, match='size is .XL.'):
+    with pytest.raises(ConfigError, match=r'size is .XL.'):
         compose('photos/tokenizer.py', {'size': 'XL'}, {}, tiny=False)
 
 

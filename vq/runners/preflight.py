@@ -70,7 +70,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 
 
 def _check_batch(trainer: Trainer) -> None:
-    """A batch of more images than there are would hold some of them twice: the statistics of a step would be those of copies."""
+    """A batch of more images than there are holds some of them twice."""
     count, batch = len(trainer.dataset), trainer.batch_size
     if 0 < count < batch:
         raise UserError(
