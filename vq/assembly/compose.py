@@ -74,6 +74,18 @@ def find_config(file: str) -> str | Path:
     return found
 
 
+def own_weights(options: Any) -> list[str]:
+    """``--load-model-from`` of a command; if it is left out, the newest checkpoint of the run NAME."""
+    from vq.io import runs
+
+    if options.load_model_from:
+        return list(options.load_model_from)
+    try:
+        return [str(runs.find(options.name, options.work_dir or runs.RUNS).weights)]
+    except UserError as error:
+        raise UserError(f'--load-model-from is left out, and {error.message}', error.hint) from error
+
+
 def config_of(options: Any) -> str:
     """CONFIG of a command. If it is left out, the config of the run whose weights are loaded, of the last run if several."""
     from vq.io import runs

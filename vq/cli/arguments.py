@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from vq.cli import foreign, key_values
-from vq.cli.commands import prog_of
+from vq.cli.commands import COMMANDS, prog_of
 from vq.cli.key_values import DictAction
 from vq.core import run_names
 from vq.core.environment import dry_run
@@ -31,6 +31,9 @@ class CommandParser(argparse.ArgumentParser):
 def parser(door: str, description: str) -> CommandParser:
     """The parser of a command. Its usage names the command of ``vq``, if there is one, else the module ``door``."""
     prog = prog_of(door)
+    if any(command.door == door for command in COMMANDS.values()):
+        ranks = COMMANDS[prog.removeprefix('vq ')].ranks
+        description += f'\nAs a module: python -m {door}{f", auto_torchrun -m {door}" if ranks else ""}.'
     found = CommandParser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     found.door = door
     return found
@@ -74,12 +77,14 @@ def add_config(target: argparse.ArgumentParser, optional: str = '') -> None:
         help=f'a config file, as a path or as its path among the packaged configs; or a run folder{also}',
     )
     target.add_argument(
-        '--config-options', action=DictAction, help='options the config files read as _kwargs_, e.g. strategy::ddp'
+        '--config-options',
+        action=DictAction,
+        help='options of the config; the flag may be left out: strategy=ddp (text after ::, a Python expression after :)',
     )
     target.add_argument(
         '--override',
         action=DictAction,
-        help='values of the composed config by path, e.g. .trainer.iters:100 .trainer.callbacks[-1].interval:50',
+        help="values of the composed config by path, quoted; the flag may be left out: '.trainer.callbacks[-1].interval=50'",
     )
     add_trust(target)
 
@@ -99,14 +104,16 @@ def add_run(target: argparse.ArgumentParser, config_optional: bool = False) -> N
     target.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
 
 
-def add_weights(target: argparse.ArgumentParser, required: bool = False) -> None:
+def add_weights(target: argparse.ArgumentParser, required: bool = False, own: bool = False) -> None:
+    """``--load-model-from`` and ``--weights``. ``own``: the weights of the run NAME are the default; see ``own_weights``."""
     target.add_argument(
         '--load-model-from',
         nargs='+',
         default=[],
         metavar='F',
         required=required,
-        help='weights: files, checkpoint folders or run folders; several are merged, later ones override',
+        help='weights: runs, checkpoint folders or files; several are merged, later ones override'
+        + (' (default: the newest checkpoint of NAME)' if own else ''),
     )
     target.add_argument(
         '--weights',

@@ -19,8 +19,7 @@ ONLY_PRINTS = True
 
 EXAMPLES = """
 examples:
-  python -m vq.tools.compare work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json
-  python -m vq.tools.compare work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
+  vq compare work_dirs/digits/val/iter_700/results.json work_dirs/digits_test/results.json
 """
 
 OF_FEATURES = r'(fid|sfid|inception_score|inception_score_std|kid|kid_std|precision|recall|density|coverage|cmmd)'

@@ -15,9 +15,20 @@ from vq.core import environment
 
 ONLY_PRINTS = True
 
+EXAMPLES = """
+examples:
+  vq config --list digits                                  the shipped configs with this word
+  vq config digits/vq_ema.py --options                     what can be set as KEY=VALUE
+  vq config digits/vq_ema.py codebook_size=128             the composed config, checked and counted
+  vq config digits/vq_ema.py --diff digits/vq_rotation.py
+  vq config digits/vq_ema.py --copy mine.py                a config of your own that starts from this one
+  vq config digits/vq_ema.py --memory --devices 1 8
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.config', 'Print a composed config, check it, count its parameters and operations.')
+    parser.epilog = EXAMPLES
     arguments.add_config(parser, optional='not needed with --list')
     parser.add_argument('--options', action='store_true', help='list the options instead: type, default, value, meaning')
     parser.add_argument('--schema', action='store_true', help='print a JSON schema of the options instead')

@@ -28,21 +28,25 @@ KINDS = {
 }
 
 EPILOG = """
+examples:
+  vq convert taming last.ckpt --options image_size=256
+  vq convert reference model.pth --output pretrained/vq.safetensors
+
 kinds:
 {kinds}
 
-options, KEY:VALUE (settings that the tensors do not show):
-  taming       image_size:256 legacy:True beta:0.25 temperature:1.0 kl_weight:5e-4 discriminator:True
-  llamagen     image_size:256 normalize:True commitment_weight:0.25
-  llamagen_gpt image_size:256 heads:N label_drop:0.1
-  reference    image_size:256 distance::l2 normalize:False commitment_weight:0.25 discriminator:True
-  var          scales:(1,2,3,4,5,6,8,10,13,16) residual:0.5 commitment_weight:0.25
-  mar          image_size:256 kl_weight:1e-6
-  serezd       image_size:256 commitment_weight:0.25 decay:0.95 discriminator:True
-               temperature:0.0625 kl_weight:0.00859375 straight_through:False
-  open_magvit2 image_size:256 ema:True
-  simvq        image_size:128 ema:True commitment_weight:0.25
-  tokens       codebook_size:N (needed) image_size:256 dataset::NAME split::NAME shard_size:8192
+options, KEY=VALUE (settings that the tensors do not show):
+  taming       image_size=256 legacy=True beta=0.25 temperature=1.0 kl_weight=5e-4 discriminator=True
+  llamagen     image_size=256 normalize=True commitment_weight=0.25
+  llamagen_gpt image_size=256 heads=N label_drop=0.1
+  reference    image_size=256 distance=l2 normalize=False commitment_weight=0.25 discriminator=True
+  var          scales=(1,2,3,4,5,6,8,10,13,16) residual=0.5 commitment_weight=0.25
+  mar          image_size=256 kl_weight=1e-6
+  serezd       image_size=256 commitment_weight=0.25 decay=0.95 discriminator=True
+               temperature=0.0625 kl_weight=0.00859375 straight_through=False
+  open_magvit2 image_size=256 ema=True
+  simvq        image_size=128 ema=True commitment_weight=0.25
+  tokens       codebook_size=N (needed) image_size=256 dataset=NAME split=NAME shard_size=8192
 
 No code in a file is executed: files are read as tensors and plain values only.
 """

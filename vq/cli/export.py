@@ -11,6 +11,9 @@ from vq.cli.errors import command
 from vq.core import environment
 
 EPILOG = """
+examples:
+  vq export gen gen_llama
+
 transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load
 FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one is
 the null class (the negative prompt of guidance), and which are image tokens. Only image tokens may be sampled:

@@ -11,9 +11,11 @@ from vq.core import environment, run_names
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.fid imagenet
-  auto_torchrun -m vq.fid imagenet --train --override .dataloader.batch_size:1024
-  auto_torchrun -m vq.fid folder --config-options data_root::photos image_size:256
+  vq fid digits
+  vq fid imagenet --train .dataloader.batch_size=1024
+  vq fid folder data_root=photos image_size=256
+
+FID of images that are there: auto_torchrun -m vq.tools.fid REFERENCE IMAGES.
 """
 
 

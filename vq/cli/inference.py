@@ -14,9 +14,16 @@ from vq.core.errors import UserError
 
 logger = logging.getLogger('vq')
 
+EXAMPLES = """
+examples:
+  vq reconstruct work_dirs/gen_sample/samples/000000.png --load-model-from digits
+  vq reconstruct digits/vq_ema.py work_dirs/gen_sample/samples/*.png --load-model-from digits --output pictures
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.inference', 'Write input | reconstruction, token map and tokens (or latent) of each image.')
+    parser.epilog = EXAMPLES
     arguments.add_config(parser, optional='default: that of the run')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     arguments.add_weights(parser, required=True)

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from vq.io.published.catalog import Published
     from vq.runners.progress import ProgressBar
 
-EXAMPLES = r"""
+EXAMPLES = """
 examples:
-  python -m vq.tools.prepare_checkpoints                          # the catalog, and which files are here
-  python -m vq.tools.prepare_checkpoints lpips torchvision-vgg16
-  python -m vq.tools.prepare_checkpoints taming-f16-16384 --root /data/pretrained
+  vq fetch                                     the catalog, and which files are here
+  vq fetch lpips torchvision-vgg16
+  vq fetch taming-f16-16384 --root /data/pretrained
 """
 
 

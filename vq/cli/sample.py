@@ -20,11 +20,9 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 EXAMPLES = """
 examples:
   vq sample gen
-  vq sample gen --classes rocket boat --num-samples 100
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --load-model-from work_dirs/digits_ar
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --classes 3 7 --guidance 2 --load-model-from work_dirs/digits_ar
-  auto_torchrun -m vq.sample digits_ar configs/digits/ar.py --num-samples 180 --sweep guidance=1:3:0.5 temperature=0.8,1 \\
-      --load-model-from work_dirs/digits_ar
+  vq sample gen --classes rocket boat --num-samples 100 --overwrite
+  vq sample gen --classes 3 7 --guidance 2 --overwrite
+  vq sample gen digits/ar.py tokenizer_run=digits features_run=ic --num-samples 180 --sweep guidance=1:2:0.5
 
 Classes are balanced: image i is of class i mod n. A word of --classes is the name of a class, or else a number.
 The same command gives the same bytes, and resumes after a stop.
@@ -36,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.sample', 'Sample images from a trained generator: PNG files or one npz; resumes by itself.')
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
-    arguments.add_weights(parser)
+    arguments.add_weights(parser, own=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N')
     parser.add_argument(
         '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
@@ -66,12 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return sweep(argv, options)
     from vq.assembly import building
     from vq.assembly.against_run import tell_differences
-    from vq.assembly.compose import compose, config_of
+    from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.sampler import ImageSampler
 
-    options.load_model_from = options.load_model_from or [own_run(options)]
+    options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
@@ -104,13 +102,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         say_next(*following.after_sampling(options.name, options.work_dir))
     return 0
-
-
-def own_run(options: argparse.Namespace) -> str:
-    """The newest checkpoint of the run NAME, whose weights are loaded unless --load-model-from says others."""
-    from vq.io import runs
-
-    return str(runs.find(options.name, options.work_dir or runs.RUNS).weights)
 
 
 def find_classes(config: Any, options: argparse.Namespace) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     """Sample and measure every combination of the values, over the first ``--num-samples`` of the validation split."""
     from vq.assembly import building
-    from vq.assembly.compose import compose, config_of
+    from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.cli.sample import describe, set_drawing
@@ -30,6 +30,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
         raise UserError(
             'a sweep draws the classes of the validation split, to compare with its images', 'Leave --classes out.'
         )
+    options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)

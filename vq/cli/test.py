@@ -13,11 +13,19 @@ from vq.core.errors import UserError
 
 logger = logging.getLogger('vq')
 
+EXAMPLES = """
+examples:
+  vq test digits                                        the newest checkpoint of the run
+  vq test digits --visual --tokenize --num-samples 100  pictures and tokens of the first images too
+  vq test other digits/vq_ema.py --load-model-from digits
+"""
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.test', 'Measure one set of weights; optionally write tokens and pictures.')
+    parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
-    arguments.add_weights(parser, required=True)
+    arguments.add_weights(parser, own=True)
     parser.add_argument('--tokenize', action='store_true', help='also write the tokens of the split as shards')
     parser.add_argument(
         '--visual',
@@ -37,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.against_run import tell_differences
-    from vq.assembly.compose import compose, config_of
+    from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.callbacks.reconstructions import ReconstructionsCallback
@@ -48,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if options.num_samples is not None and options.num_samples < 1:
         raise UserError(f'--num-samples is {options.num_samples}', 'Give 1 or more.')
+    options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)

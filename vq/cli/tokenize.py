@@ -12,11 +12,10 @@ from vq.core.errors import UserError
 
 KIND = 'VQITRunnerRegistry.Tokenizer'
 
-EXAMPLES = r"""
+EXAMPLES = """
 examples:
-  auto_torchrun -m vq.tasks.image_tokenization.tokenize digits configs/digits/vq_ema.py --load-model-from work_dirs/digits
-  auto_torchrun -m vq.tasks.image_tokenization.tokenize digits \
-      configs/digits/vq_ema.py --train --load-model-from work_dirs/digits
+  vq tokenize digits            the validation split
+  vq tokenize digits --train    the training split, without augmentation
 """
 
 
@@ -26,7 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
-    arguments.add_weights(parser, required=True)
+    arguments.add_weights(parser, own=True)
     parser.add_argument(
         '--train', action='store_true', help="the trainer's split, with the validator's transform (no augmentation)"
     )
@@ -39,11 +38,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.against_run import tell_differences
-    from vq.assembly.compose import compose, config_of
+    from vq.assembly.compose import compose, config_of, own_weights
     from vq.assembly.frozen_weights import take_tokenizer
     from vq.cli import results
     from vq.runners.tokenizer import TokenWriter
 
+    options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)

@@ -24,10 +24,14 @@ OUTLIVES_OUTPUT = True  # the product of a training is the run
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.train digits configs/digits/vq_ema.py
-  auto_torchrun -m vq.train digits configs/digits/vq_ema.py --auto-resume
-  auto_torchrun --max-restarts 3 -m vq.train digits configs/digits/vq_ema.py
-  auto_torchrun -m vq.train long configs/digits/vq_ema.py --override .trainer.iters:2000 .trainer.strategy.accumulate:2
+  vq train digits digits/vq_ema.py
+  vq train digits --auto-resume                      go on, or end at once if the run is done
+  vq train narrow digits/vq_ema.py codebook_size=128 .trainer.dataloader.batch_size=32
+  vq --max-restarts 3 train safe digits/vq_ema.py    start again after a crash
+  vq train gen digits/ar.py tokenizer_run=digits     a generator on the tokens of the first run
+  vq train ic ic/digits.py                           a classifier, whose features measure samples
+
+KEY=VALUE is an option of the config, .PATH=VALUE a value of the composed config.
 """
 
 

@@ -17,9 +17,10 @@ logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
-  auto_torchrun -m vq.val digits configs/digits/vq_ema.py                            every checkpoint of the run
-  auto_torchrun -m vq.val digits configs/digits/vq_ema.py --load-from 'iter_{2..7}00' these
-  auto_torchrun -m vq.val digits configs/digits/vq_ema.py --load-model-from work_dirs/other
+  vq val digits                                         every checkpoint of the run
+  vq val digits --load-from 'iter_{4..7}00'             these
+  vq val digits --again .validator.dataloader.batch_size=100
+  vq val other digits/vq_ema.py --load-model-from digits
 """
 
 

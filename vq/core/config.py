@@ -32,11 +32,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
-from vq.core import composed, config_json
+from vq.core import composed, config_json, type_changes
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, nearest
 from vq.core.options import COMMAND_LINE, Namespace, Options, Record
-from vq.core.paths import assign, parse_path
+from vq.core.paths import assign, descend, parse_path
 from vq.core.phases import STEP_SETTINGS
 
 _PATCHES = ('tiny',)  # top-level names of patches that are applied later: ``_delete_`` and ``_override_`` stay in them
@@ -227,6 +227,8 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
                 self.clear()
             for name, value in ({'_delete_': True, **items} if delete and pending else items).items():
                 present = self.data.get(name)
+                if name == 'type' and not delete:
+                    type_changes.note(present, value)
                 if name == 'callbacks' and isinstance(present, list) and isinstance(value, Mapping):
                     present = self.data[name] = _named_parts(present)  # a list becomes named parts, to merge by name
                 if isinstance(present, PyConfig) and isinstance(value, Mapping):
@@ -246,7 +248,10 @@ class PyConfig(ToddConfig):  # type: ignore[misc]
     def override(self, other: Mapping[str, Any]) -> None:
         """Apply ``{'.a.b[-1]': value}``. The last key may be new: ``vq.core.check`` checks it later."""
         for path, value in other.items():
-            assign(self, parse_path(path), self._adopt(value), path)
+            steps = parse_path(path)
+            if steps[-1] == 'type' and isinstance(part := descend(self, steps[:-1], path), Mapping):
+                type_changes.note(part.get('type'), value)
+            assign(self, steps, self._adopt(value), path)
 
     def dumps(self) -> str:
         """Python text from which ``loads`` makes an equal config."""

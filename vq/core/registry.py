@@ -14,6 +14,7 @@ import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, NamedTuple, get_args, get_origin
 
+from vq.core import type_changes
 from vq.core.config import plain
 from vq.core.door import Config, RegistryMeta, ToddRegistry
 from vq.core.errors import ConfigError, UserError, listing, nearest
@@ -356,6 +357,12 @@ def unknown_keys(opened: OpenPart, path: str) -> Iterator[tuple[str, str]]:
     if takes_any_keyword(opened.item):
         return
     known = [*opened.parameters, *opened.beside]
+    unknown = [key for key in opened.values if key not in opened.parameters]
+    if changed := type_changes.hint(opened.name, path):  # one cause for all of them
+        named = ', '.join(map(repr, unknown))
+        hint = f'It takes: {listing(known) or "nothing"}. {changed}'
+        yield from [(f'{path}: {opened.name} has no parameter {named}', hint)] if unknown else []
+        return
     for key in opened.values:
         if key not in opened.parameters:
             moved: str | None = getattr(opened.item, 'elsewhere', {}).get(key)
