@@ -37,7 +37,7 @@ def test_a_type_that_an_override_changes():
     path = '.trainer.model.tokenizer.quantizer'
     with pytest.raises(ConfigError) as error:
         checked(compose('digits/vq_ema.py', {}, {f'{path}.type': 'FiniteScalarQuantizer'}), 'trainer')
-    whole = f"'{path}:dict(type=\"FiniteScalarQuantizer\", ...)' on the command line"
+    whole = f'\'{path}:dict(type="FiniteScalarQuantizer", ...)\' on the command line'
     assert whole in str(error.value)
     replaced = compose('digits/vq_ema.py', {}, {path: {'type': 'FiniteScalarQuantizer', 'levels': [8, 5, 5]}})
     assert checked(replaced, 'trainer').model.tokenizer.quantizer.levels == [8, 5, 5]

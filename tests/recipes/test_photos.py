@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
+import io
 import json
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +16,9 @@ import pytest
 import vq
 from tests import messy
 from tests.runners.support import commands_here, said_by
+from tests.sources import ROOT
 from vq.assembly.compose import checked, compose
-from vq.cli import sample, sweep, train
+from vq.cli import sample, train
 from vq.core.errors import ConfigError, UserError
 from vq.io import runs
 
@@ -134,7 +138,6 @@ def test_a_wrong_wish_is_refused_before_anything_is_drawn(
     said = said_by(capsys, sample.main, *words, code=2).splitlines()
     assert message in said[-2] and hint in said[-1]
     assert sorted(Path('work_dirs').iterdir()) == before
-    assert sweep.SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -160,3 +163,24 @@ def test_a_mistake_is_told_before_the_first_step(
     said = said_by(capsys, train.main, 'wrong', 'photos/ar.py', *options, code=2).splitlines()
     assert message in said[-2] and hint in said[-1]
     assert not Path('work_dirs/wrong/checkpoints').exists()
+
+
+def test_recipes_stay_small() -> None:
+    """Code lines of recipes and configs together, without comments and docstrings. Pictures of one's own are a family of their
+    own: its recipe has options for three sizes, and checks what a generator takes from a run, which no other recipe does."""
+    paths = [path for folder in ('vq/recipes', 'configs') for path in (ROOT / folder).rglob('*.py')]
+    photos = sum(code_lines(path) for path in paths if 'photos' in path.relative_to(ROOT).as_posix())
+    assert photos <= 170
+    assert sum(map(code_lines, paths)) - photos <= 1_300
+
+
+def code_lines(path: Path) -> int:
+    """Lines with code of a file."""
+    text = path.read_text()
+    layout = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER)
+    tokens = [token for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type not in layout]
+    lines = {line for token in tokens for line in range(token.start[0], token.end[0] + 1)}
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Module | ast.FunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
+            lines -= set(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    return len(lines)

@@ -1,8 +1,8 @@
 """Commands that start warm: in a fork of a process that has imported torch already.
 
 That import is half of the time of a small command. ``WarmStart`` keeps one process that has imported torch, but no module of
-vq. It writes programs ``auto_torchrun`` and ``python`` to put first on a shell's PATH. A command given to them runs in a fork
-of that process, with their arguments, folder, environment, streams and signals, and they end with its exit code.
+vq. It writes programs ``auto_torchrun``, ``python`` and ``vq`` to put first on a shell's PATH. A command given to them runs in
+a fork of that process, with their arguments, folder, environment, streams and signals, and they end with its exit code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 
 HERE = Path(__file__).parent
-NAMES = ('auto_torchrun', 'python')
+NAMES = ('auto_torchrun', 'python', 'vq')
 SECONDS = 120.0  # for the imports, on a machine with other work
 
 

@@ -67,13 +67,16 @@ def become(name: str, arguments: list[str], folder: str, environment: dict[str, 
     os.environ.update(environment)
     modules = environment.get('PYTHONPATH', '').split(os.pathsep)
     installed = Path(sys.executable).parent
-    sys.path[:] = [str(installed) if name == 'auto_torchrun' else folder, *filter(None, modules), *PATH]
+    sys.path[:] = [folder if name == 'python' else str(installed), *filter(None, modules), *PATH]
     at_once = bool(environment.get('PYTHONUNBUFFERED'))
     sys.stdin, sys.stderr = os.fdopen(0), os.fdopen(2, 'w', 1)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, 'wb', 0 if at_once else -1), write_through=at_once)
     if name == 'auto_torchrun':
         sys.argv = [str(installed / name), *arguments]
         runpy.run_path(sys.argv[0], run_name='__main__')
+    elif name == 'vq':
+        sys.argv = [str(installed / name), *arguments]
+        runpy.run_module('vq', run_name='__main__')
     else:
         sys.argv = arguments[1:]
         runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)

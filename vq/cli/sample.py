@@ -109,7 +109,8 @@ def find_classes(config: Any, options: argparse.Namespace) -> tuple[int, ...]:
     from vq.core.class_names import class_numbers
     from vq.io import runs
 
-    count, names = model_of(config)['generator'].get('classes'), ()
+    count: int | None = model_of(config)['generator'].get('classes')
+    names: tuple[str, ...] = ()
     with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
         names = runs.find(options.load_model_from[-1]).spec.categories
     known = names if count is None or len(names) == count else ()

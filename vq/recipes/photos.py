@@ -6,10 +6,12 @@ from typing import Annotated, Any, Literal
 
 from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, merge, recipe
+from vq.recipes.digits import small_discriminator
 from vq.recipes.frozen import Frozen, frozen_tokenizer
 from vq.recipes.generators import token_generator
 from vq.recipes.parts import (
     TINY_SCHEDULE,
+    chosen,
     code_sizes,
     data,
     image_size_in,
@@ -43,7 +45,6 @@ def photos_tokenizer(
     iters: Annotated[int | None, 'optimizer steps; None: 1,500 (S), 10,000 (M), 50,000 (L)'] = None,
     lr: Annotated[float | None, 'learning rate of AdamW; None: 2e-3 (S), 1e-3 (M), 5e-4 (L)'] = None,
     losses: Annotated[dict[str, Any], 'reconstruction losses, by name'] = dict(l2=dict(type='MSELoss')),
-    callbacks: Annotated[dict[str, Any], 'more callbacks, by name'] = {},
 ) -> Config:
     """A convolutional tokenizer of photographs: one token for 8 x 8 pixels, an EMA codebook with restarts.
 
@@ -77,10 +78,8 @@ def photos_tokenizer(
     adam['schedule'] = dict(type='CosineSchedule', warmup=min(50, steps // 10), final=0.02)
     whole, small = watching(ema=decay, pictures=often(steps), alarm=often(steps), **regular(steps))
     model = dict(type='ImageTokenization', tokenizer=tokenizer, losses=losses)
-    optimizers, narrow = (
-        dict(tokenizer=adam),
-        dict(tokenizer=dict(encoder=dict(width=8, out_channels=16), decoder=dict(width=8))),
-    )
+    optimizers = dict(tokenizer=adam)
+    narrow = dict(tokenizer=dict(encoder=dict(width=8, out_channels=16), decoder=dict(width=8)))
     tiny = dict(model=narrow, optimizers=dict(tokenizer=dict(schedule=TINY_SCHEDULE)), callbacks=small)
     return merge(
         photos,
@@ -112,18 +111,9 @@ def photos_gan(
     discriminator_lr: Annotated[float, 'learning rate of AdamW, discriminator'] = 1e-3,
 ) -> Config:
     """The same with a small discriminator in the second half of the run: sharper pictures, less PSNR."""
-    tokenizer = photos_tokenizer(given)
-    trainer = tokenizer['trainer']
-    start = trainer['iters'] // 2 if start is None else start
-    network = dict(type='PatchGAN', width=16, depth=2, norm='group', norm_groups=4)
-    losses = of_types(generator_loss='HingeGeneratorLoss', discriminator_loss='HingeDiscriminatorLoss')
-    phases = dict(discriminator_start=start, warmup=start // 20, ramp=start // 5)
-    model = dict(losses, type='AdversarialTokenization', discriminator=network, weight=dict(type='AdaptiveWeight', gain=gain))
-    adam = dict(type='AdamW', lr=discriminator_lr, betas=(0.5, 0.99), weight_decay=1e-4, clip=1.0)
-    small = dict(discriminator=dict(width=8), discriminator_start=2, warmup=1, ramp=2)
-    tiny = dict(model=small, optimizers=dict(tokenizer=dict(schedule=None)))
-    own = dict(model=dict(model, **phases), optimizers=dict(discriminator=adam))
-    return merge(tokenizer, dict(trainer=own, tiny=dict(trainer=tiny)))
+    config = photos_tokenizer(given)
+    first = config['trainer']['iters'] // 2 if start is None else start
+    return merge(config, small_discriminator(gain, discriminator_lr, first, warmup=first // 20, ramp=first // 5))
 
 
 # generators
@@ -159,15 +149,18 @@ def photos_generator(
             'Leave guidance out, or sort the images into one folder for each class and train the tokenizer again.',
         )
     if not isinstance(guidance, dict):
-        guidance = dict(type='ConstantGuidance', scale=guidance or (2.0 if classes else 1.0))
+        usual = 2.0 if classes else 1.0
+        guidance = dict(type='ConstantGuidance', scale=usual if guidance is None else guidance)
     dim, depth, heads, batch_size, steps, rate, decay = GENERATORS[size]
     steps, looks = iters or steps, regular(iters or steps)
     own = dict(dim=dim, depth=depth, heads=heads, num_classes=classes, guidance=guidance, image_size=pixels, dropout=0.1)
     training = dict(iters=steps, lr=lr or rate, ema=decay, precision='fp32', batch_size=batch_size, on_the_fly=True)
+    training |= dict(batch_size_in_total=False, num_workers=2)
     training['schedule'] = dict(type='CosineSchedule', warmup=min(50, steps // 10), final=0.02)
     watched = dict(save_every=looks['checkpoint']['interval'], evaluate=looks['evaluate'], pictures_every=often(steps))
     figures = dict(features=None, log_backend=None, evaluate_limit=256)
-    bad = {name: value for name, value in sets.pop('bad').items() if value is not None}
+    loading = frozen.config['trainer'].get('dataloader') or {}
+    bad = chosen(bad_images=loading.get('bad_images'), bad_images_limit=loading.get('bad_image_cap'))
     config = token_generator(given, it_config='configs/photos/tokenizer.py', **own, **training, **watched, **figures, **bad)
     for which, part in sets.items():
         there = config[which]['dataset']
@@ -180,19 +173,17 @@ def photos_generator(
 
 
 def images_of(frozen: Frozen, root: str | None) -> dict[str, Part]:
-    """The datasets of the config that trained a tokenizer, and its options about ``bad`` images."""
+    """The datasets of the config that trained a tokenizer. ``root``: where their folder is now."""
     found: dict[str, Part] = {}
     for which in ('trainer', 'validator'):
         part = (frozen.config.get(which) or {}).get('dataset')
         if part is None:
             name = frozen.part['weights']
             raise ConfigError(
-                f'tokenizer_run: {name} does not say which images it was trained on',
+                f'tokenizer: {name} does not say which images it was trained on',
                 'Give a run that was trained here, or take a config of configs/ar, which has a dataset of its own.',
             )
         found[which] = {**part, **({} if root is None or 'root' not in part else dict(root=root))}
-    loading = frozen.config['trainer'].get('dataloader') or {}
-    found['bad'] = dict(bad_images=loading.get('bad_images'))
     return found
 
 
