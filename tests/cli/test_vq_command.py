@@ -64,7 +64,8 @@ def test_answers_come_without_torch_and_in_a_tenth_of_a_second(words, tmp_path):
 
     spent = min(seconds('-m', 'vq', *words) for _ in range(5)) - min(seconds('-c', '') for _ in range(5))
     assert spent < 0.1
-    check = f"import sys, vq.cli.main as m\ntry: m.main({words!r})\nexcept SystemExit: pass\nassert not {{'torch', 'todd'}} & {{*sys.modules}}"
+    check = f'import sys, vq.cli.main as m\ntry: m.main({words!r})\nexcept SystemExit: pass\n'
+    check += 'assert not {"torch", "todd"} & {*sys.modules}'
     environment = {**os.environ, 'PYTHONPATH': str(Path(vq.__file__).parents[1])}
     assert subprocess.run([sys.executable, '-c', check], env=environment, capture_output=True).returncode == 0
 
@@ -149,7 +150,7 @@ def test_next_lines_are_aligned_and_of_the_first_rank(capsys, monkeypatch):
 
 
 def test_a_message_repeats_the_command_as_it_was_typed(tmp_path):
-    """An untrusted run: the hint repeats the whole command. ``python -m vq`` here, because vq is not installed for all tests."""
+    """The hint for an untrusted run repeats the whole command."""
     (tmp_path / 'work_dirs' / 'other').mkdir(parents=True)
     (tmp_path / 'work_dirs' / 'other' / 'config.json').write_text(
         '{"custom_imports": ["mine"], "trainer": {"type": "Trainer"}}'

@@ -31,6 +31,7 @@ COMMANDS = {
     'convert': Command('vq.cli.convert', 'convert what others have published', False, 'vq.tools.convert_checkpoints'),
     'export': Command('vq.cli.export', 'write a generator in the Hugging Face layout', False, 'vq.tools.export_hugging_face'),
     'doctor': Command('vq.cli.doctor', 'check this machine: devices, memory, disk, packages, one training step'),
+    'completion': Command('vq.cli.completion', 'print a script that completes vq in bash, zsh or fish'),
 }
 
 # words of other toolkits and older modules -> command

@@ -12,7 +12,7 @@ from vq.core import environment
 
 EPILOG = """
 examples:
-  vq export gen gen_llama
+  vq export line line_llama    a run that was trained with rope=line
 
 transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load
 FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one is
@@ -64,7 +64,11 @@ def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any,
         raise UserError(f'{name} holds a {run.model.get("type")}, which has no generator', 'Give the run of a generator.')
     import_modules(run.custom_imports)
     task = Task()  # only the generator: the tokenizer is not loaded
-    generator = VQGeneratorRegistry.build(run.model['generator'], 'model.generator')
+    tokens, config = run.spec.tokens, dict(run.model['generator'])
+    if tokens is not None:  # a task fills these in from its tokenizer, which is not built here
+        sizes = tokens.codebooks
+        config = {'token_shape': tokens.cells, 'codebook_size': sizes[0] if len(sizes) == 1 else sizes, **config}
+    generator = VQGeneratorRegistry.build(config, 'model.generator')
     task.generator = generator
     load_model_from(task, [run], weights=weights)
     return generator.eval(), str(run.weights)

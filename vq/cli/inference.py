@@ -9,6 +9,7 @@ from pathlib import Path
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'{name[0]}: {said}, in {folder}/{name[1]}_*')
     if failed:
         raise UserError(f'{failed} of {len(options.images)} images could not be read (named above)', 'Check these files.')
+    say_next_of('reconstruct', options.load_model_from[-1])
     return 0
 
 

@@ -124,7 +124,7 @@ def with_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[st
         if word.startswith('-') and not re.match(r'-\.?\d', word) and len(word) > 1:
             name = word.partition('=')[0]
             action = flags.get(name) or next((flags[flag] for flag in flags if flag.startswith(name)), None)
-            left = 0 if '=' in word or action is None else _words_of(action)
+            left = 0 if '=' in word or action is None else words_of(action)
         elif left:
             left -= 1
         else:
@@ -136,7 +136,7 @@ def with_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[st
     return found
 
 
-def _words_of(action: argparse.Action) -> float:
+def words_of(action: argparse.Action) -> float:
     """How many words may follow a flag."""
     if action.nargs in ('+', '*', argparse.REMAINDER):
         return math.inf

@@ -39,6 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(words: list[str]) -> int:
+    if words[:1] == ['__complete']:  # the scripts of vq completion
+        from vq.cli.completing import complete
+
+        print('\n'.join(complete(words[1:])))
+        return 0
     parser = make_parser()
     if words in ([], ['help']):
         parser.print_help()

@@ -69,7 +69,7 @@ def print_options(record: Record) -> None:
         default = 'required' if option.default is REQUIRED else show(option.default)
         print(f'{option.name}: {describe(option.annotation)} = {default}    (of {option.owner})\n    {option.meaning}')
     for side, other in record.others.items():
-        print(f'\n{side}.NAME: an option of {other.file}, whose options python -m vq.config {other.file} --options lists')
+        print(f'\n{side}.NAME: an option of {other.file}, whose options vq config {other.file} --options lists')
 
 
 def show(value: Any) -> str:
@@ -167,11 +167,11 @@ def copy(file: str, target: Path, record: Record) -> None:
     first = next((node.lineno for node in tree.body[1:]), 1) if header else 1
     body = '\n'.join(text.splitlines()[first - 1 :]).strip()
     claim = header.partition('\n')[0] or f'Started from {file}.'
-    lines = [f'"""{claim}', '', f'    auto_torchrun -m vq.train {target.stem} {target.name}', '']
+    lines = [f'"""{claim}', '', f'    vq train {target.stem} {target.name}', '']
     lines += [f'Started from {file}.', '"""', '', body, '']
     others = [(option, value) for option, _, value, origin in rows(record) if option is not None and origin == 'default']
     if others:
         lines += ['# Other options, with their defaults; each is a keyword of the call above:']
         lines += [f'#   {option.name}={show(value)}  {option.meaning}' for option, value in others]
     atomic.write_text(target, '\n'.join(lines).rstrip() + '\n')
-    print(f'wrote {target}: print it with python -m vq.config {target}')
+    print(f'wrote {target}: print it with vq config {target}')

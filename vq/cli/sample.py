@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, following
+from vq.cli import arguments
 from vq.cli.errors import command
-from vq.cli.next_steps import say_next
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -99,8 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
         print(f'{folder / "grid.png"}', flush=True)
-    if argv is None:
-        say_next(*following.after_sampling(options.name, options.work_dir))
+    say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
 
 

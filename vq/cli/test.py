@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -83,4 +84,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         validator.close()
     if building.is_first_process():
         results.print_table({options.name: record})
+    say_next_of('test', options.load_model_from[-1], options.work_dir)
     return 0

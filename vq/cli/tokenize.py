@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -66,4 +67,5 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = writer.run()
     if building.is_first_process():
         results.print_table({name: {'results': measured}})
+    say_next_of('tokenize', options.load_model_from[-1], options.work_dir)
     return 0

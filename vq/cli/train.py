@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vq.cli import arguments, following
+from vq.cli import arguments
 from vq.cli.errors import command, leave, say
-from vq.cli.next_steps import say_next
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
 from vq.launch import failures
@@ -29,6 +29,7 @@ examples:
   vq train narrow digits/vq_ema.py codebook_size=128 .trainer.dataloader.batch_size=32
   vq --max-restarts 3 train safe digits/vq_ema.py    start again after a crash
   vq train gen digits/ar.py tokenizer_run=digits     a generator on the tokens of the first run
+  vq train line digits/ar.py tokenizer_run=digits rope=line   one that vq export accepts
   vq train ic ic/digits.py                           a classifier, whose features measure samples
 
 KEY=VALUE is an option of the config, .PATH=VALUE a value of the composed config.
@@ -107,10 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
-    if argv is None:  # typed by somebody, not called by the demo or another program
-        dataset = config['trainer'].get('dataset') or {}
-        kind = getattr(trainer.model, 'kind', 'model')
-        say_next(*following.after_training(options.name, kind, str(options.config), dataset, options.work_dir))
+    say_next_of('train', folder, options.work_dir)
     return 0
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError, listing
 
@@ -85,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         validator.close()
     if building.is_first_process():
         results.print_table(found)
+    say_next_of('val', [options.name, *options.load_model_from][-1], options.work_dir)
     return 0
 
 
