@@ -1,4 +1,4 @@
-"""Your own images: a folder with train/ and validation/ (or val/), with or without class folders below them."""
+"""Your own images: a folder with train/ and validation/ (or val/), or without both; with or without class folders."""
 
 from vq.recipes import one_dataset
 

@@ -38,6 +38,21 @@ def test_digits_are_the_default_and_come_as_they_are():
     assert (settings.batch_size, settings.num_workers, settings.bad_images) == (16, 0, 'raise')
 
 
+def test_folders_hold_out_a_part_and_both_loaders_have_one_limit_of_bad_images(tmp_path, make_picture):
+    for number in range(40):
+        Image.fromarray(make_picture(30, 40)).save(tmp_path / f'{number}.png')
+    counts = {}
+    for options in ({}, {'held_out': 0.4, 'bad_images': 'skip', 'bad_images_limit': 0.5}):
+        config = PyConfig.load(INTERFACE, dataset='folder', data_root=str(tmp_path), **options)
+        (train, first), (validation, second) = (built(config, role) for role in ('trainer', 'validator'))
+        assert (train.held_out, validation.held_out) == (options.get('held_out', 0.05),) * 2
+        assert first.bad_image_cap == second.bad_image_cap == options.get('bad_images_limit', 0.2)
+        assert {train.id_of(i) for i in range(len(train))}.isdisjoint(validation.id_of(i) for i in range(len(validation)))
+        counts[len(options)] = len(train), len(validation)
+    assert sum(counts[0]) == sum(counts[3]) == 40
+    assert counts[0][1] < counts[3][1]
+
+
 @pytest.mark.parametrize('dataset', ['digits', 'folder', 'imagenet'])
 @pytest.mark.parametrize('augmentation', ['none', 'default', 'weak', 'strong', 'square', None])
 def test_every_dataset_takes_every_augmentation(dataset, augmentation, tmp_path, make_picture):

@@ -121,6 +121,8 @@ def test_folder_lists_all_suffixes_nested_sorted_and_nothing_else(tree):
         'train/a/.hidden.png',
         'train/.cache/q.png',
         'train/__MACOSX/a/x.png',
+        'work_dirs/run/picture.png',
+        'train/a/work_dirs/run/picture.png',
         'validation/a/v.png',
     )
     (root / 'train/a/notes.txt').write_text('no image')

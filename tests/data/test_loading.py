@@ -24,10 +24,11 @@ from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import key_of, python_stream
 from vq.core.records import Batch
 from vq.data import loading
+from vq.data.bad_images import FEW
 from vq.data.datasets.digits import DigitsDataset
 from vq.data.datasets.folder import FolderDataset
 from vq.data.decode import BadImage
-from vq.data.loading import FEW, Loader, LoaderSettings, replacements
+from vq.data.loading import Loader, LoaderSettings, replacements
 from vq.data.plan import evaluation_plan, training_plan
 from vq.interfaces import Dataset, Sample
 from vq.registries import VQTransformRegistry

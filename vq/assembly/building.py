@@ -16,6 +16,7 @@ from torch import nn
 
 from vq.assembly import logs
 from vq.assembly.compose import checked, compose, digest, runner_config
+from vq.assembly.image_sizes import check_sizes
 from vq.core import config_json
 from vq.core.bindings import check_bound
 from vq.core.config import PyConfig
@@ -97,6 +98,7 @@ def open_runner(
     if not isinstance(runner, kind):
         raise UserError(f'{which} is a {type(runner).__name__}, which {prog} cannot run', f"Set {which}.type to '{name}'.")
     model: nn.Module = runner.model  # type: ignore[attr-defined]
+    check_sizes(config, which, model)
     only_tokens = kind.__name__ == 'TokenWriter' and hasattr(model, 'tokenizer')  # no perceptual network is used
     load_frozen(model.tokenizer if only_tokens else model, context)  # type: ignore[arg-type]
     if not only_tokens:

@@ -87,7 +87,7 @@ def decode_image(source: bytes | str | Path, backend: Backend = 'pillow', pixel_
         pixels = _with_pillow(image, path)
     if cut:  # Pillow and OpenCV decode it, where what is left has all rows
         raise BadImage(path, f'cannot be decoded: it is truncated in its {cut} chunk')
-    return _upright(pixels, _orientation(image))
+    return _upright(pixels, orientation_of(image))
 
 
 def _open(data: bytes, path: str, pixel_limit: int) -> ImageFile.ImageFile:
@@ -185,7 +185,7 @@ def _with_opencv(data: bytes, image: ImageFile.ImageFile) -> np.ndarray | None:
     return None if pixels is None else mmcv.bgr2rgb(pixels)
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(ORIENTATION, 1))
     except Exception:  # damaged EXIF is ignored: the pixels are complete without it

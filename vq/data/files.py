@@ -6,10 +6,15 @@ import collections
 import os
 from pathlib import Path
 
-from vq.core.errors import ConfigError, listing
+from vq.core.errors import ConfigError, listing, nearest
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
-SYSTEM_FOLDERS = ('__MACOSX',)  # what an archive of macOS unpacks beside the images: no images, and no class
+SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
+OF_SPLITS = {folder: split for split, folders in SPLITS.items() for folder in folders}
+SYSTEM_FOLDERS = {  # neither images nor classes
+    '__MACOSX': 'an archive of macOS leaves it beside the images',
+    'work_dirs': 'runs, whose pictures are no data; start commands in another folder',
+}
 
 
 def find_images(root: Path, below: str = '') -> list[str]:
@@ -23,8 +28,9 @@ def find_images(root: Path, below: str = '') -> list[str]:
     folder = root / below
     if not folder.is_dir():
         raise ConfigError(
-            f'the dataset folder {folder} {"is not a folder" if folder.exists() else "does not exist"}',
-            'Set its root to the folder that holds the images (relative to where the command is started).',
+            f'the dataset folder {folder} {"is not a folder" if folder.exists() else "does not exist"}{_alike(root)}',
+            'Give the folder that holds the images, relative to where the command is started: data_root=FOLDER (root of the '
+            'dataset).',
         )
     try:
         _walk(str(folder), below, (), found, others)
@@ -45,6 +51,13 @@ def find_images(root: Path, below: str = '') -> list[str]:
             f'the file name {found[path]!r} in {root} is not UTF-8, and names are the ids of samples', 'Rename the file.'
         ) from error
     return found
+
+
+def _alike(root: Path) -> str:
+    """The folder of a similar name, for a root that does not exist."""
+    if root.exists() or not root.parent.is_dir():
+        return ''
+    return nearest(str(root), (str(entry) for entry in root.parent.iterdir() if entry.is_dir()))
 
 
 def _walk(

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import derive_seed, python_stream
 from vq.core.records import Batch
+from vq.data.bad_images import allowed_bad
 from vq.data.collate import collate
 from vq.data.decode import BadImage
 from vq.data.plan import Place
 from vq.interfaces import Dataset, Sample
 
 REPLACEMENTS = 32  # other samples that are tried in place of a bad one
-FEW = 5  # bad files that a small set may have, whatever fraction of it they are
 SHOWN = 5  # bad files that an error names
 PARENT_CHECK = 1.0  # seconds
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
@@ -210,7 +210,7 @@ class Loader:
                 self.skipped[path] = reason
                 logger.warning('skipped bad image %s: %s (%d so far)', path, reason, len(self.skipped))
         cap = self._settings.bad_image_cap
-        allowed = max(FEW, int(cap * self._count)) if cap > 0 else 0
+        allowed = allowed_bad(cap, self._count)
         if len(self.skipped) > allowed:
             raise RunFailure(
                 f'{len(self.skipped)} bad images of {self._count}, and the limit of {cap:g} allows {allowed}'

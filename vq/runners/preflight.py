@@ -44,6 +44,7 @@ def preflight(trainer: Trainer) -> None:
         sets = [(trainer.dataset, 'training'), *((found.dataset, 'validation') for found in validators if found is not None)]
         for dataset, name in sets:
             run_on_all_ranks(functools.partial(_check_data, dataset, name, trainer.model), f'opening the {name} set')
+        _warn_of_repeated_images(trainer)
         for callback in trainer.callbacks.values():
             if isinstance(callback, EvalCallback):
                 callback.rehearse(BATCHES, MOST_SAMPLES)
@@ -88,17 +89,39 @@ def _check_data(dataset: Dataset, name: str, model: Task) -> None:
             f'the {name} set has {len(named)} classes and the model {classes}',
             f'Set classes of the model to {len(named)}, or choose another data set.',
         )
+    if classes and named is not None and len(named) < classes and collectives.is_main():
+        logger.warning(
+            'the %s set has %d classes and the model %d: %d are never seen', name, len(named), classes, classes - len(named)
+        )
     for index in sorted({0, len(dataset) // 2, len(dataset) - 1}):  # labels that have no names
         try:
             category = dataset.load(index, python_stream('preflight', 0, 0, index)).get('category')
         except BadImage:
             continue  # the loader applies the policy for bad files
+        if classes and category is None:
+            raise UserError(
+                f'the model learns {classes} classes, and {dataset.id_of(index)} of the {name} set has none',
+                'Sort the images into one folder for each class, or train a model without classes (classes of the model: 0).',
+            )
         if classes and category is not None and not 0 <= category < classes:
             raise UserError(
                 f'{dataset.id_of(index)} of the {name} set has category {category}, and the model has the classes 0 to '
                 f'{classes - 1}',
                 'Set classes of the model to the number of classes of the data.',
             )
+
+
+def _warn_of_repeated_images(trainer: Trainer) -> None:
+    """A step of more images than the set has shows some of them several times."""
+    count, batch = len(trainer.dataset), trainer.batch_size
+    if batch <= count or not collectives.is_main():
+        return
+    split = trainer.strategy.world_size * trainer.strategy.accumulate
+    largest = count if trainer.dataloader.batch_size_in_total else max(1, count // split)
+    logger.warning(
+        'a step takes %d images and the training set has %d, so that a step repeats images: set batch_size to at most %d',
+        *(batch, count, largest),
+    )
 
 
 def classes_of(model: Task) -> int:

@@ -11,6 +11,7 @@ from torch import nn
 
 from vq.core import collectives
 from vq.core.bindings import Source
+from vq.core.errors import RunFailure
 from vq.core.random import seed_everything
 from vq.core.records import Batch, Outputs
 from vq.data.loading import Loader, LoaderSettings
@@ -114,16 +115,27 @@ class Validator(Runner):
             metric.reset()
         per_rank = min(self.dataloader.per_rank(self.strategy.world_size), max(1, most // batches))
         before, self.limit = self.limit, batches * per_rank * self.strategy.world_size
+        read = 0
         try:
             with self.open_loader(per_rank) as loader:
                 for host_batch in loader:
                     batch, outputs = self.step(host_batch)
+                    read += len(batch)
                     for metric in self.metrics.values():
                         metric.update(batch, outputs)
+            if not sum(collectives.all_gather_object(read)) and self.total == len(self.dataset):
+                self._refuse_unreadable()
         finally:
             self.limit = before
         for metric in self.metrics.values():
             metric.reset()
+
+    def _refuse_unreadable(self) -> None:
+        if self.total:
+            raise RunFailure(
+                f'none of the {self.total} images of {self.dataset.name}, split {self.dataset.split}, can be read',
+                'Repair these files, or hold out others; vq data check FOLDER lists what is wrong with them.',
+            )
 
     def open_loader(self, per_rank: int | None = None) -> Loader:
         """Of the whole split; with ``per_rank``, of batches of that size without worker processes."""
@@ -151,6 +163,8 @@ class Validator(Runner):
     def _results(self) -> dict[str, Any]:
         counts = collectives.all_gather_object((self.samples, {name: float(value) for name, value in self.loss_sums.items()}))
         total = sum(count for count, _ in counts)
+        if not total:
+            self._refuse_unreadable()
         names = sorted({name for _, sums in counts for name in sums})
         results: dict[str, Any] = {'samples': total}
         results.update({f'loss/{name}': sum(sums.get(name, 0.0) for _, sums in counts) / max(total, 1) for name in names})

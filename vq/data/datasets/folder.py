@@ -12,18 +12,17 @@ import numpy as np
 from vq.core.errors import ConfigError, listing
 from vq.data.datasets.base import FileDataset, FileIndex, Transform
 from vq.data.decode import PIXEL_LIMIT, Backend
-from vq.data.files import find_images, folders_in, what_is_in
+from vq.data.files import OF_SPLITS, SPLITS, find_images, folders_in, what_is_in
 from vq.data.held_out import share_for, which_are_held_out
 from vq.data.names import Names
+from vq.data.survey.layout import better_root
 from vq.registries import VQDatasetRegistry
-
-SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
 
 logger = logging.getLogger('vq')
 
 
 def has_split_folders(root: Path) -> bool:
-    return any((root / folder).is_dir() for folders in SPLITS.values() for folder in folders)
+    return any((root / folder).is_dir() for folder in OF_SPLITS)
 
 
 def split_folder(root: Path, split: str) -> str:
@@ -36,7 +35,8 @@ def split_folder(root: Path, split: str) -> str:
     if any(there.values()) and root.is_dir():
         raise ConfigError(
             f"{root} has no folder for the split '{split}'; it holds: {what_is_in(root)}",
-            f'Make the folder {" or ".join(SPLITS[split])}, or use another split.',
+            f'Make the folder {" or ".join(SPLITS[split])}'
+            + (f', or set data_root to {root / "train"}, of which a part can be held out.' if there['train'] else '.'),
         )
     if split != 'train' and root.is_dir():
         raise ConfigError(
@@ -65,6 +65,16 @@ def label_by_folder(root: Path, below: str, paths: list[str], siblings: list[str
     numbers = {name: number for number, name in enumerate(categories)}
     labels = np.array([numbers[name] for name in first], dtype=np.int32)
     return FileIndex(Names(paths), labels, tuple(categories))
+
+
+def check_level(root: Path, paths: list[str], classes: bool) -> None:
+    """Refuse a root a level too high, whose splits would be mixed or whose classes would be one; warn of other doubts."""
+    better = better_root(root, paths)
+    if better is None:
+        return
+    if better.certain and (classes or has_split_folders(better.root)):
+        raise ConfigError(f'{better.why}, so {root} is not the root of the images', f'Set data_root to {better.root}.')
+    logger.warning('%s; if you mean that folder, set data_root to %s', better.why, better.root)
 
 
 def keep_split(root: Path, index: FileIndex, split: str, share: float) -> FileIndex:
@@ -141,6 +151,8 @@ class FolderDataset(FileDataset):
         divided = self.held_out and self.split != 'test' and not has_split_folders(self.root)
         below = '' if divided else split_folder(self.root, self.split)
         paths = find_images(self.root, below)
-        siblings = [folder for folders in SPLITS.values() for folder in folders] if below else []
+        if divided:
+            check_level(self.root, paths, self.classes)
+        siblings = list(OF_SPLITS) if below else []
         index = label_by_folder(self.root, below, paths, siblings) if self.classes else FileIndex(Names(paths))
         return keep_split(self.root, index, self.split, self.held_out) if divided else index

@@ -1,0 +1,57 @@
+"""Look at images before training: ``vq data check FOLDER``, ``vq data show FOLDER``. A table of sub-commands."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from vq.cli import arguments
+from vq.cli.errors import command
+
+ONLY_PRINTS = True
+
+EXAMPLES = """
+examples:
+  vq data check photos                           everything about the folder photos, and how to train on it
+  vq data check photos --json photos.json        the same as JSON
+  vq data show photos --index 3 --image-size 64  what a model sees of the fourth image
+"""
+
+
+class SubCommand(NamedTuple):
+    """``body``: a module with ``add_arguments(parser)`` and ``run(options) -> exit code``."""
+
+    body: str
+    about: str
+
+
+SUB_COMMANDS = {
+    'check': SubCommand('vq.cli.data_check', 'counts, classes, sizes, bad files, duplicates, splits, and the line to train'),
+    'show': SubCommand('vq.cli.data_show', 'one image before and after the transforms, as a picture and in words'),
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = arguments.parser('vq.data', 'Look at a folder of images before anything is trained on it.')
+    parser.epilog = EXAMPLES
+    chosen = parser.add_subparsers(dest='sub_command', metavar='SUBCOMMAND', required=True, title='sub-commands')
+    for name, sub_command in SUB_COMMANDS.items():
+        body = importlib.import_module(sub_command.body)
+        about, formatter = sub_command.about, argparse.RawDescriptionHelpFormatter
+        under = chosen.add_parser(name, help=about, description=body.__doc__, formatter_class=formatter)
+        body.add_arguments(under)
+    return parser
+
+
+@command
+def main(argv: Sequence[str] | None = None) -> int:
+    options = make_parser().parse_args(argv)
+    code: int = importlib.import_module(SUB_COMMANDS[options.sub_command].body).run(options)
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())
