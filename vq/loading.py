@@ -96,6 +96,11 @@ def load(
     """
     run = find(name, work_dir, trust)
     import_modules(run.custom_imports)
+    return load_run(run, device, weights)
+
+
+def load_run(run: Run, device: str | torch.device = 'cpu', weights: Weights = 'auto') -> Any:
+    """What ``load`` gives for a run that was found. Its custom imports are imported already."""
     if run.spec.kind == 'generator':
         return load_generator(run, weights, device)
     if 'tokenizer' not in run.model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,3 +31,32 @@ def home(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         monkeypatch.delenv(name, raising=False)
     with commands_here(dry=False):
         yield tmp_path
+
+
+@pytest.fixture(scope='session')
+def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working directory with dry runs on digits: tokenizers ``tok`` and ``kl``, a generator ``gen`` on ``tok``,
+    a classifier ``ic``. ``tok`` and ``ic`` are validated."""
+    from vq.cli.train import main as train_here
+    from vq.cli.val import main as validate
+
+    folder = tmp_path_factory.mktemp('small_runs')
+    with commands_here(), contextlib.chdir(folder):
+        for name, config, *more in (
+            ('tok', 'digits/vq_ema.py'),
+            ('kl', 'digits/kl.py'),
+            ('gen', 'digits/ar.py', '--config-options', 'tokenizer_run::tok'),
+            ('ic', 'ic/digits.py'),
+        ):
+            assert train_here([name, config, *more]) == 0
+        assert validate(['tok']) == validate(['ic']) == 0
+    return folder
+
+
+@pytest.fixture
+def among_runs(small_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of these runs, as the working directory of commands in this process. Yields their folder."""
+    shutil.copytree(small_runs / 'work_dirs', tmp_path / 'work_dirs')
+    monkeypatch.chdir(tmp_path)
+    with commands_here():
+        yield tmp_path / 'work_dirs/dry_run'

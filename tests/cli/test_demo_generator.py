@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from vq.core.errors import RunFailure
-from vq.demo.generator import Reference, Seen, check_kept, first_of_each, neighbours_of, read_samples
+from vq.demo.generator import read_samples
 from vq.interfaces import FeatureNetwork, Features
 from vq.io.pictures import save_png
 from vq.io.shards import ShardWriter
-from vq.report.generator import Drawn
+from vq.report.facts import Drawn
+from vq.report.figures import Reference, Seen
+from vq.report.of_generator import check_kept, first_of_each, nearest_of_many, neighbours_of
 
 
 class Corners(FeatureNetwork):
@@ -24,9 +26,17 @@ class Corners(FeatureNetwork):
         return Features(pooled, pooled)
 
 
-class Names:
-    def id_of(self, index: int) -> str:
-        return f't/{index}'
+class Learned:
+    """Training images by rows."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def id_of(self, row: int) -> str:
+        return f't/{row}'
+
+    def read(self, rows: list[int]) -> np.ndarray:
+        return self.images[rows]
 
 
 def images(rows: int, seed: int = 0) -> torch.Tensor:
@@ -68,12 +78,23 @@ def test_neighbours_are_the_first_of_each_class_and_the_closest():
     digits = np.stack([np.full((4, 4, 3), level, np.uint8) for level in (10, 20, 30)])
     asked = np.array([4, 7, 7, 7, 4])
     pictures = images(5).permute(0, 2, 3, 1).numpy()
-    found = neighbours_of(Drawn(pictures, asked, asked, {}), grids, Names(), digits, training, closest=2)
+    found = neighbours_of(Drawn(pictures, asked, asked, {}), grids, Learned(digits), training, closest=2)
     assert found.categories == ['4', '7', '7', '7'], 'first of 4, first of 7, then the two others that share most'
     np.testing.assert_array_equal(found.images, pictures[[0, 1, 2, 3]])
     np.testing.assert_array_equal(found.shares, [[1, 0.25, 0], [0, 0, 0], [1, 0.25, 0], [0.75, 0.5, 0.25]])
     assert found.ids == [['t/1', 't/2', 't/0'], ['t/0', 't/1', 't/2'], ['t/0', 't/2', 't/1'], ['t/1', 't/2', 't/0']]
     assert found.training[3, :, 0, 0, 0].tolist() == [20, 30, 10]
+
+
+@pytest.mark.parametrize('part', [2, 3, 100])
+def test_neighbours_in_parts_are_those_of_the_whole(part):
+    stream = torch.Generator().manual_seed(1)
+    grids, others = (torch.randint(0, 3, (rows, 2, 3), generator=stream) for rows in (5, 17))
+    shares, rows = nearest_of_many(grids, others, 2, part)
+    for grid, share, row in zip(grids, shares, rows, strict=True):
+        equal = (others == grid).flatten(1).double().mean(1).tolist()
+        expected = sorted(range(17), key=lambda index: (-equal[index], index))[:2]
+        assert row.tolist() == expected and share.tolist() == pytest.approx([equal[index] for index in expected])
 
 
 def test_a_changed_token_is_a_failure():

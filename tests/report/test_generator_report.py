@@ -6,20 +6,11 @@ import numpy as np
 import pytest
 
 from tests.report.support import Reader, needs_nothing_else
+from vq.demo.facts import seconds_of
+from vq.demo.generator import sentence
 from vq.io.pages.page import Page
-from vq.report.generator import (
-    WRONG,
-    Completions,
-    Drawn,
-    GeneratorFacts,
-    Neighbours,
-    add_sections,
-    class_sheet,
-    given,
-    headline,
-    seconds_of,
-    sentence,
-)
+from vq.report.facts import Completions, Drawn, GeneratorFacts, Neighbours
+from vq.report.generator import WRONG, add_sections, class_sheet, given, headline
 
 SIZE = 8
 
@@ -54,6 +45,7 @@ def facts() -> GeneratorFacts:
         completions=Completions(['0', '1'], ['v/0', 'v/1'], pixels(2), keep, pixels(2, 2), 1440, 180, 0.9333),
         parameters=800_000,
         seconds=61.7,
+        noun='digits',
     )  # fmt: skip
 
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from tests.report.support import Reader, needs_nothing_else
-from vq.report.tokenizer import Facts, Samples, build_page, ordered, perplexity, tile, token_picture
+from vq.report.builder import build_page
+from vq.report.facts import Facts, Origin, Samples, TokenizerFacts
+from vq.report.tokenizer import ordered, perplexity, tile, token_picture
 
 
 def results(psnr: float, dead: int) -> dict[str, float]:
@@ -28,14 +30,21 @@ def facts() -> Facts:
         for step in (10, 20, 30)
     ]  # fmt: skip
     journal.append({'step': 30, 'kind': 'codebook', 'usage': 0.75, 'perplexity': 5.0, 'dead_codes': 2, 'tokens': 99})
-    return Facts(
+    origin = Origin(
         name='demo',
         journal=journal,
+        commands=[('python -m vq.train digits b.py', 9.4),
+                  ('python -m vq.train demo a.py', 12.3), ('python -m vq.val demo a.py', 1.5)],
+        config="trainer = dict(type='Trainer')",
+        machine=[('cores', '2')],
+    )  # fmt: skip
+    return Facts(origin, TokenizerFacts(
         validations=[(10, results(20.1, 3)), (30, results(31.27, 1))],
         held_out={'validation': (results(31.27, 1), results(25.02, 0)), 'test': (results(30.99, 2), results(24.5, 0))},
         samples=Samples(['0', '0', '1', '1'], ['d/0', 'd/1', 'd/2', 'd/3'], images, made, images[::-1],
                         rng.integers(0, 8, (4, 2, 2))),
         counts={'train': [9, 8, 7, 6, 5, 4, 3, 0], 'validation': [1, 1, 1, 1, 1, 1, 1, 0]},
+        codes=8,
         code_pictures=rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8),
         baseline_pictures=rng.integers(0, 256, (8, 4, 4, 3), dtype=np.uint8),
         classifier={'top1': 0.994},
@@ -43,11 +52,9 @@ def facts() -> Facts:
         parameters=12_345,
         image_size=8,
         bits=3.0,
-        commands=[('python -m vq.train digits b.py', 9.4),
-                  ('python -m vq.train demo a.py', 12.3), ('python -m vq.val demo a.py', 1.5)],
-        config="trainer = dict(type='Trainer')",
-        machine=[('cores', '2')],
-    )  # fmt: skip
+        tokens=4,
+        seconds=12.3,
+    ))  # fmt: skip
 
 
 def test_the_page_says_the_figures(facts):
@@ -64,7 +71,7 @@ def test_the_page_says_the_figures(facts):
 
 def test_pictures_are_those_of_the_samples(facts):
     pictures = Reader(build_page(facts, '', '').render()).pictures
-    found = facts.samples
+    found = facts.tokenizer.samples
     for index, (category, name) in enumerate(zip(found.categories, found.ids, strict=True)):
         np.testing.assert_array_equal(pictures[f'{category}, {name}: input'], found.images[index])
         np.testing.assert_array_equal(pictures[f'{category}, {name}: k-means on raw patches'], found.baseline[index])
@@ -75,7 +82,7 @@ def test_pictures_are_those_of_the_samples(facts):
 
 
 def test_a_dry_run_says_so_first(facts):
-    facts.tiny = True
+    facts.origin.tiny = True
     assert 'All figures below are meaningless' in Reader(build_page(facts, '', '').render()).text
 
 
@@ -110,3 +117,43 @@ def test_token_maps_show_the_numbers_and_one_colour_per_code():
     colours = [part.split('"')[0] for part in reader.split('fill="')[1:]]
     assert numbers == ['3', '200', '200', '3']
     assert colours[0] == colours[3] != colours[1] == colours[2]
+
+
+@pytest.mark.parametrize('shape', [(16, 16), (30,), (2, 3, 4)], ids=['many cells', 'a line', 'several codebooks'])
+def test_other_tokens_are_pictures_large_enough_to_see(shape):
+    tokens = np.random.default_rng(0).integers(0, 99, shape)
+    (shown,) = Reader(token_picture(tokens, '7')).pictures.values()
+    assert shown.shape[0] >= 128
+    if len(shape) == 2:  # every cell is one colour, and equal codes have equal colours
+        cells = shown.reshape(16, shown.shape[0] // 16, 16, shown.shape[1] // 16, 3)
+        assert (cells == cells[:, :1, :, :1]).all()
+        colours = {(code, *colour) for code, colour in zip(tokens.ravel(), cells[:, 0, :, 0].reshape(-1, 3), strict=True)}
+        assert len(colours) == len(np.unique(tokens))
+
+
+def test_what_a_run_lacks_is_left_out_of_the_page_and_named(facts):
+    """A continuous tokenizer without its data: no tokens, no codes, no baseline; the page says why."""
+    found = facts.tokenizer
+    found.held_out, found.samples, found.counts, found.codes = {}, None, {}, 0
+    found.code_pictures = found.baseline_pictures = found.classifier = None
+    facts.origin.left_out.append('held-out images: there is no folder photos & more')
+    reader = Reader(build_page(facts, '', '').render())
+    assert reader.ids == ['left_out', 'training', 'commands']
+    assert 'there is no folder photos & more' in reader.text
+
+
+def test_latents_have_one_scale_for_all_channels(facts):
+    found = facts.tokenizer.samples
+    found.tokens, found.latents = None, np.zeros((4, 2, 2, 2), np.float32)
+    found.latents[:, 0], found.latents[:, 1] = -3, 5
+    pictures = Reader(build_page(facts, '', '').render()).pictures
+    assert (pictures['0: channel 0'] == 0).all() and (pictures['1: channel 1'] == 255).all()
+
+
+def test_many_codes_are_a_line_and_few_of_them_pictures(facts):
+    """A chart with a bar for each of 64,000 codes would be larger than the rest of the page."""
+    rng = np.random.default_rng(0)
+    facts.tokenizer.counts = {'validation': rng.integers(0, 9, 64_000).tolist()}
+    facts.tokenizer.codes, facts.tokenizer.shown_codes = 64_000, list(range(8))
+    html = build_page(facts, '', '').render()
+    assert len(html) < 200_000 and 'The 8 codes used most' in html

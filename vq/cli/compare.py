@@ -1,179 +1,129 @@
-"""Results side by side: ``python -m vq.tools.compare A.json B.json ...``; only comparable figures are ranked."""
+"""Runs or results side by side: ``vq compare A B ...``; only comparable figures are ranked."""
 
 from __future__ import annotations
 
 import argparse
-import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
+from vq.core import environment
 from vq.core.errors import UserError
-from vq.core.reading import read_json
+from vq.io.comparable import Tables, best, compare, labels_of, read
 
 ONLY_PRINTS = True
 
 EXAMPLES = """
 examples:
-  vq compare work_dirs/digits/val/iter_700/results.json work_dirs/digits_test/results.json
+  vq compare digits fsq                          runs: a page with configs, curves, figures and pictures side by side
+  vq compare work_dirs/a work_dirs/b --images 8
+  vq compare work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json      results alone: tables here
+  vq compare work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
 """
-
-OF_FEATURES = r'(fid|sfid|inception_score|inception_score_std|kid|kid_std|precision|recall|density|coverage|cmmd)'
-LOWER = r'(.*_)?(fid|sfid|kid|cmmd|l1|l2|mse)|lpips.*'
-HIGHER = r'(.*_)?(inception_score|precision|recall|density|coverage|psnr|ssim|ssim_uniform)|(top|accuracy).*'
-NO_FIGURES = ('seconds', 'skipped')
-
-Conditions = dict[str, Any]  # what a figure depends on -> its value
+WEIGHTS = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
+MOST = 20  # differences of configs that are printed; the page has all
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
         'vq.tools.compare',
-        'Results of vq.val, vq.test, vq.tools.fid and vq.tools.pairs in tables. The best of comparable figures is marked *;\n'
+        'Runs, or results of val, test, fid and pairs, side by side. The best of comparable figures is marked *;\n'
         'figures of other references, counts, networks, preprocessing or data get tables of their own, with the reason.',
     )
     parser.epilog = EXAMPLES
-    parser.add_argument('files', nargs='+', metavar='FILE', help='results.json, fid.json or pairs.json')
+    parser.add_argument(
+        'files', nargs='+', metavar='RUN|FILE', help='runs: names or folders; or results.json, fid.json, pairs.json'
+    )
+    parser.add_argument('--output', default=None, metavar='FILE', help='the page of runs (default: in work_dirs/compare)')
+    parser.add_argument('--images', type=int, default=16, metavar='N', help='images side by side, at most (16)')
+    parser.add_argument(
+        '--weights',
+        choices=('auto', 'model', 'ema'),
+        default='auto',
+        help='which weights of a checkpoint: auto takes the moving average if there is one',
+    )
+    parser.add_argument('--device', default='auto', help='cpu, cuda, ...; auto: a GPU if there is one')
+    parser.add_argument('--seed', type=int, default=3407, help='of new images')
+    parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
+    arguments.add_trust(parser)
     return parser
 
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
-    records = {file: read(Path(file)) for file in dict.fromkeys(options.files)}
-    labels = labels_of(records)
-    for title, tables, reasons in compare({labels[file]: record for file, record in records.items()}):
-        print_family(title, tables, reasons)
+    names = list(dict.fromkeys(options.files))
+    files = [name for name in names if is_results(name)]
+    runs = [name for name in names if name not in files]
+    records = {file: read(Path(file)) for file in files}
+    if not runs:
+        print_tables({label: records[file] for file, label in labels_of(records).items()})
+        return 0
+    if len(names) < 2:
+        raise UserError(f'{runs[0]} is alone, with nothing to compare it with', f'Name another: vq compare {runs[0]} OTHER')
+    if options.images < 1:
+        raise UserError(f'--images is {options.images}', 'Give 1 or more.')
+    return compare_runs(runs, records, options)
+
+
+def is_results(name: str) -> bool:
+    """Whether a word names a file of results, not a run or a file of weights."""
+    return name.endswith('.json') or (Path(name).is_file() and Path(name).suffix not in WEIGHTS)
+
+
+def compare_runs(names: Sequence[str], records: Mapping[str, Any], options: argparse.Namespace) -> int:
+    environment.need_one_process('vq compare')
+    environment.prepare()
+    from vq.assembly import logs
+    from vq.cli.report import read_options
+    from vq.report.comparison_page import build_page, differences
+    from vq.report.of_runs import gather
+
+    logs.start()
+    found = gather(names, read_options(options, classifier=None), records)
+    path = Path(options.output) if options.output is not None else place_of(list(found.runs), options.work_dir)
+    build_page(found).save(path)
+    rows = differences({name: one.run.config for name, one in found.runs.items()})
+    print_differences(rows, list(found.runs))
+    print_tables(found.records)
+    for reason in found.left_out:
+        print(f'left out: {reason}')
+    print(f'{path}\n{path.resolve().as_uri()}', flush=True)
     return 0
 
 
-def read(path: Path) -> dict[str, Any]:
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f'{path} cannot be read: {error}', 'Give results.json of vq.val or vq.test, or fid.json.') from error
-    if not isinstance(record, dict) or not isinstance(record.get('results'), dict):
-        raise UserError(f'{path} holds no results', 'Give results.json of vq.val or vq.test, or fid.json of vq.tools.fid.')
-    odd = next(_odd_parts(record), None)
-    if odd is not None:
-        raise UserError(
-            f"{path} is damaged: '{odd}' is not what the commands write there", 'Measure again, or take another copy.'
-        )
-    return record
+def place_of(names: Sequence[str], work_dir: str | None) -> Path:
+    """``work_dirs/compare/A_vs_B.html``."""
+    words = [re.sub(r'[^\w.-]+', '_', name).strip('_')[:60] for name in names]
+    return Path(work_dir or 'work_dirs') / 'compare' / f'{"_vs_".join(words)[:200]}.html'
 
 
-def _odd_parts(record: Mapping[str, Any]) -> Iterator[str]:
-    """The names of parts whose type is another than in records that the commands write."""
-    values = (str, int, float, bool, type(None))
-    yield from (f'results.{name}' for name, value in record['results'].items() if not isinstance(value, values))
-    if not isinstance(record.get('name', ''), str):
-        yield 'name'
-    if not isinstance(record.get('dataset') or {}, dict):
-        yield 'dataset'
-    metrics = record.get('metrics') or {}
-    if not isinstance(metrics, dict):
-        yield 'metrics'
+def print_differences(rows: Sequence[tuple[str, Sequence[str]]], labels: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text  # brackets in a path are no markup
+
+    if not rows:
+        print('The configs are equal.\n')
         return
-    for name, said in metrics.items():
-        figures = said.get('figures', []) if isinstance(said, dict) else None
-        sound = isinstance(figures, list) and all(isinstance(figure, str) for figure in figures)
-        if not sound or not isinstance(said.get('reference') or {}, dict):
-            yield f'metrics.{name}'
+    table = Table(show_edge=False)
+    for name in ('config', *labels):
+        table.add_column(name, overflow='fold')
+    for path, values in rows[:MOST]:
+        table.add_row(Text(path), *(Text(value if len(value) <= 60 else f'{value[:57]}...') for value in values))
+    Console(width=max(80, 40 + 30 * len(labels))).print(table)
+    if len(rows) > MOST:
+        print(f'... and {len(rows) - MOST} more differences, on the page')
+    print()
 
 
-def labels_of(records: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """File -> the name of its run; the file itself if names repeat."""
-    names = {file: str(record.get('name', file)) for file, record in records.items()}
-    return {file: name if [*names.values()].count(name) == 1 else file for file, name in names.items()}
-
-
-Tables = list[dict[str, dict[str, Any]]]  # groups of comparable records: label -> figures
-
-
-def compare(records: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Tables, list[str]]]:
-    """(title of a family of figures, its groups of comparable records, the differences between the groups)."""
-    families: dict[str, dict[str, tuple[dict[str, Any], Conditions]]] = {}
-    for label, record in records.items():
-        for title, figures, conditions in families_of(record):
-            families.setdefault(title, {})[label] = figures, conditions
-    found = []
-    for title, members in families.items():
-        groups: list[tuple[Conditions, dict[str, dict[str, Any]]]] = []
-        for label, (figures, conditions) in members.items():
-            home = next((group for known, group in groups if known == conditions), None)
-            if home is None:
-                groups.append((conditions, {label: figures}))
-            else:
-                home[label] = figures
-        reasons = [
-            f'{next(iter(groups[0][1]))} and {next(iter(group))} do not compare: {difference(groups[0][0], conditions)}'
-            for conditions, group in groups[1:]
-        ]
-        found.append((title, [group for _, group in groups], reasons))
-    return found
-
-
-def families_of(record: Mapping[str, Any]) -> list[tuple[str, dict[str, Any], Conditions]]:
-    """(title, figures, conditions) for each metric that describes its conditions, then for all other figures."""
-    left = {name: value for name, value in record['results'].items() if value is not None and name not in NO_FIGURES}
-    count = left.pop('samples', None)
-    data = record.get('dataset') or {}
-    shared = {'random weights': bool(record.get('random_weights'))}
-    found = []
-    for metric, said in (record.get('metrics') or {}).items():
-        figures = figures_of(metric, said, left)
-        if not figures or 'network' not in said:
-            continue
-        left = {name: value for name, value in left.items() if name not in figures}
-        reference = said.get('reference') or {}
-        conditions = {key: said.get(key) for key in ('network', 'preprocessing', 'precision', 'network_hash', 'count')}
-        # the hash of statistics computed in this run depends on rounding (number of ranks): compare their images
-        identity = 'fingerprint' if record.get('reference_is_images') else 'hash'
-        conditions |= {f'reference {key}': reference.get(key) for key in (identity, 'count')}
-        if not reference.get('hash') and not is_of_images(record):  # the reference is the dataset itself
-            conditions['dataset fingerprint'] = data.get('fingerprint')
-        elif not is_of_images(record):
-            conditions |= {f'dataset {key}': data.get(key) for key in ('name', 'split', 'fingerprint')}
-        conditions['image_size'] = said.get('image_size')
-        found.append((metric, figures, {**conditions, **shared}))
-    if left:
-        conditions = {f'dataset {key}': data.get(key) for key in ('name', 'split', 'fingerprint')}
-        found.append(('images and codes', left, {**conditions, 'samples': count, **shared}))
-    return found
-
-
-def is_of_images(record: Mapping[str, Any]) -> bool:
-    """Whether the dataset itself was measured, not a model on this dataset: datasets of samples always differ."""
-    return record.get('measures') == 'images'
-
-
-def figures_of(metric: str, said: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results that come from a metric of features: those it lists, or those with its name as prefix."""
-    if 'figures' in said:
-        return {name: results[name] for name in said['figures'] if name in results}
-    own = {name: value for name, value in results.items() if re.fullmatch(rf'{re.escape(metric)}_{OF_FEATURES}', name)}
-    return own or {name: value for name, value in results.items() if re.fullmatch(OF_FEATURES, name)}
-
-
-def difference(a: Conditions, b: Conditions) -> str:
-    return '; '.join(f'{key} is {a.get(key)} and {b.get(key)}' for key in {**a, **b} if a.get(key) != b.get(key))
-
-
-def best(name: str, values: Mapping[str, Any]) -> set[str]:
-    """Labels of the best value; none if the better direction is unknown, or fewer than two values are finite."""
-    numbers = {
-        label: float(value)
-        for label, value in values.items()
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    }
-    if len(numbers) < 2 or not (re.fullmatch(LOWER, name) or re.fullmatch(HIGHER, name)):
-        return set()
-    wanted = (min if re.fullmatch(LOWER, name) else max)(numbers.values())
-    return {label for label, number in numbers.items() if number == wanted}
+def print_tables(records: Mapping[str, Mapping[str, Any]]) -> None:
+    for title, tables, reasons in compare(records):
+        print_family(title, tables, reasons)
 
 
 def print_family(title: str, tables: Tables, reasons: Sequence[str]) -> None:

@@ -167,8 +167,7 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     import vq
     from vq.demo import generator as demo_generator
     from vq.demo.facts import gather
-    from vq.report.generator import sentence
-    from vq.report.tokenizer import build_page
+    from vq.report.builder import build_page
 
     machine = [
         ('cores', str(environment.usable_cores())),
@@ -183,12 +182,15 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     overrides, names = overrides_of(options), (NAME, CLASSIFIER, GENERATOR, UNGUIDED)
     facts = gather(runs, (NAME, CLASSIFIER), CONFIG, overrides, options.seed, commands, machine)
     facts.generator = demo_generator.gather(runs, names, CONFIG, overrides, options.seed, commands)
-    ours, baseline = next(iter(facts.held_out.values()))
+    found = facts.tokenizer
+    assert found is not None and found.classifier is not None
+    ours, baseline = next(iter(found.held_out.values()))
+    assert baseline is not None
     page = build_page(
         facts,
         'vq demo: handwritten digits as 16 tokens, and new ones',
-        f'A small convolutional tokenizer, trained from scratch on {facts.train_images:,} handwritten digits (those of '
-        f'scikit-learn, enlarged from 8 to {facts.image_size} pixels). Its codebook is a moving average of encoder '
+        f'A small convolutional tokenizer, trained from scratch on {found.train_images:,} handwritten digits (those of '
+        f'scikit-learn, enlarged from 8 to {found.image_size} pixels). Its codebook is a moving average of encoder '
         'outputs, and unused codes are reset to such outputs. A small transformer then learned these tokens, and samples '
         'new digits of a given class. A classifier, trained for this page on the same digits, names the '
         'reconstructions. Everything on this page was measured by the commands at its end.',
@@ -198,7 +200,7 @@ def write_report(options: argparse.Namespace, runs: Path, commands: list[tuple[s
     named, named_baseline = 100 * ours['recognised'], 100 * baseline['recognised']
     return (
         f'PSNR {ours["psnr"]:.2f} dB on held-out digits (k-means on raw patches: {baseline["psnr"]:.2f} dB), '
-        f'codebook usage {100 * ours["codebook_usage"]:.1f} %. A classifier names {100 * facts.classifier["top1"]:.1f} % of '
+        f'codebook usage {100 * ours["codebook_usage"]:.1f} %. A classifier names {100 * found.classifier["top1"]:.1f} % of '
         f'the digits and {named:.1f} % of their reconstructions ({named_baseline:.1f} %); '
-        f'FD in its features {ours["fd"]:.2f} ({baseline["fd"]:.2f}).\n{sentence(facts.generator)}'
+        f'FD in its features {ours["fd"]:.2f} ({baseline["fd"]:.2f}).\n{demo_generator.sentence(facts.generator)}'
     ), path

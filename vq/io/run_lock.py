@@ -11,7 +11,8 @@ that died, a file system without locks, another host. A lock whose owner has end
 lock of another host is not provably stale, except if SLURM has started the job again, or if the host of that name was started
 again (a reboot, or a pod that was replaced); otherwise the error says where to look and which file to delete.
 
-Only ``vq.train`` asks for the lock: commands that read a run work beside a training.
+Only ``vq.train`` asks for the lock, and what deletes checkpoints: commands that read a run work beside a training. ``is_held``
+looks without taking it, so that a training that starts in this moment is not refused.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import json
 import os
 import shlex
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -63,6 +65,32 @@ def held(folder: Path, launch: str | None) -> Iterator[list[str]]:
             path.unlink(missing_ok=True)
             _remove(made)
         os.close(file)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a training holds the run, or a launcher can start its ranks again, or another host may hold it."""
+    path = folder / FILE
+    if path.resolve() in _held:
+        return True  # and the file is not opened: closing it would free the record lock of this process
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        return _holder(path, _read(file), _is_free(file), None) is not None
+    finally:
+        os.close(file)
+
+
+def _is_free(file: int) -> bool | None:
+    """Whether no other process has the record lock; None where that cannot be asked."""
+    form = 'qqihh' if sys.platform == 'darwin' else 'hhqqi'
+    wanted = (0, 0, 0, fcntl.F_WRLCK, os.SEEK_SET) if sys.platform == 'darwin' else (fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        found = struct.unpack(form, fcntl.fcntl(file, fcntl.F_GETLK, struct.pack(form, *wanted)))
+    except OSError:
+        return None
+    return bool((found[3] if sys.platform == 'darwin' else found[0]) == fcntl.F_UNLCK)
 
 
 def _take(path: Path, launch: str | None) -> tuple[int, list[str]]:

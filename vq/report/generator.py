@@ -2,230 +2,205 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
 from vq.io.pages.charts import Series, line_chart
 from vq.io.pages.page import Card, Page, picture, row, stacks, table
+from vq.report import training
+from vq.report.facts import Completions, Drawn, GeneratorFacts, Neighbours, Pixels, Results
+from vq.report.tokenizer import usage_charts
 
-Pixels = NDArray[np.uint8]
-Results = Mapping[str, Any]
+__all__ = ['Completions', 'Drawn', 'GeneratorFacts', 'Neighbours', 'Pixels', 'Results']
 
 WRONG, BETWEEN = (214, 60, 60), (128, 128, 128)
 EACH = 10  # images to show of each class
 METRICS = {
-    'agreement': ('digits that the classifier assigns to the requested class', '{:.1%}'),
-    'within': ('distance within a class, relative to training digits', '{:.3f}'),
-    'fd_train': ("FD to training digits, classifier's features", '{:.2f}'),
-    'fd_held_out': ("FD to held-out digits, classifier's features", '{:.2f}'),
-    'share_mean': ('tokens shared with the nearest training digit, mean', '{:.1%}'),
-    'share_most': ('tokens shared with the nearest training digit, maximum', '{:.1%}'),
+    'agreement': ('{noun} that the classifier assigns to the requested class', '{:.1%}'),
+    'within': ('distance within a class, relative to training {noun}', '{:.3f}'),
+    'fd_train': ("FD to training {noun}, classifier's features", '{:.2f}'),
+    'fd_held_out': ("FD to held-out {noun}, classifier's features", '{:.2f}'),
+    'share_mean': ('tokens shared with the nearest training {one}, mean', '{:.1%}'),
+    'share_most': ('tokens shared with the nearest training {one}, maximum', '{:.1%}'),
     'distinct': ('distinct token grids', '{:,}'),
     'samples': ('images', '{:,}'),
 }  # key in the results: name and form
 
 
-@dataclasses.dataclass
-class Drawn:
-    """Images drawn with the same settings."""
-
-    images: Pixels  # (N, H, W, 3)
-    asked: NDArray[np.int64]  # (N,) requested classes
-    named: NDArray[np.int64]  # (N,) classes predicted by a classifier
-    results: Results
-
-
-@dataclasses.dataclass
-class Neighbours:
-    """Drawn images, and for each the training images that share the most tokens with it."""
-
-    categories: list[str]
-    images: Pixels  # (N, H, W, 3)
-    training: Pixels  # (N, k, H, W, 3), nearest first
-    ids: list[list[str]]  # (N, k)
-    shares: NDArray[np.float64]  # (N, k)
-
-
-@dataclasses.dataclass
-class Completions:
-    """Held-out images whose second half was resampled."""
-
-    categories: list[str]
-    ids: list[str]
-    images: Pixels  # (N, H, W, 3), from all of their tokens
-    kept: NDArray[np.bool_]  # (h, w): True for tokens that are kept
-    made: Pixels  # (N, k, H, W, 3)
-    tokens_kept: int
-    completed: int  # number of images of the split
-    agreement: float  # over all completed images
-
-
-@dataclasses.dataclass
-class GeneratorFacts:
-    """All facts of the report about a generator."""
-
-    journal: list[dict[str, Any]]  # lines of log.jsonl
-    drawn: dict[str, Drawn]  # 'guided', 'unguided'
-    real: Results  # the same figures of held-out images
-    how: str  # sampling settings, as a sentence
-    neighbours: Neighbours
-    completions: Completions
-    parameters: int
-    seconds: float  # duration of the training command
-
-
 def headline(facts: GeneratorFacts) -> list[Card]:
-    ours, free = facts.drawn['guided'].results, facts.drawn['unguided'].results
+    if not facts.drawn:
+        return []
+    first, *rest = facts.drawn.values()
+    ours, free, one = first.results, rest[0].results if rest else {}, singular(facts.noun)
+
+    def beside(key: str, form: str) -> str:
+        return f'without guidance {form.format(free[key])}' if key in free else ''
+
+    cards = []
+    if 'agreement' in ours:
+        note = f'of {ours["samples"]}, according to the classifier; {beside("agreement", "{:.1%}")}'.rstrip('; ')
+        cards.append(Card(f'new {facts.noun} of the requested class', f'{100 * ours["agreement"]:.1f}', '%', note))
+    if 'within' in ours:
+        note = f'distance within a class, relative to real {facts.noun}; {beside("within", "{:.2f}")}'.rstrip('; ')
+        cards.append(Card(f'diversity of new {facts.noun}', f'{ours["within"]:.2f}', '', note))
+    if 'share_most' in ours:
+        note = f'maximum of any new {one} and its nearest training {one}; mean {ours["share_mean"]:.0%}'
+        cards.append(Card('tokens in common', f'{100 * ours["share_most"]:.0f}', '%', note))
+    if 'fd_train' in ours:
+        known = '' if facts.real is None else f', held-out {facts.noun} {facts.real["fd_train"]:.2f}'
+        note = f'to training {facts.noun}; {beside("fd_train", "{:.2f}")}{known}'.replace('; ,', ';')
+        cards.append(Card(f'FD of new {facts.noun}', f'{ours["fd_train"]:.2f}', '', note))
     steps = [line['step'] for line in facts.journal if line['kind'] == 'train']
-    return [
-        Card(
-            'new digits of the requested class',
-            f'{100 * ours["agreement"]:.1f}',
-            '%',
-            f'of {ours["samples"]}, according to the classifier; without guidance {free["agreement"]:.1%}',
-        ),
-        Card(
-            'diversity of new digits',
-            f'{ours["within"]:.2f}',
-            '',
-            f'distance within a class, relative to real digits; without guidance {free["within"]:.2f}',
-        ),
-        Card(
-            'tokens in common',
-            f'{100 * ours["share_most"]:.0f}',
-            '%',
-            f'maximum of any new digit and its nearest training digit; mean {ours["share_mean"]:.0%}',
-        ),
-        Card(
-            'FD of new digits',
-            f'{ours["fd_train"]:.2f}',
-            '',
-            f'to training digits; without guidance {free["fd_train"]:.2f}, held-out digits {facts.real["fd_train"]:.2f}',
-        ),
-        Card(
-            'generator trained in',
-            f'{facts.seconds:.0f}',
-            's',
-            f'{steps[-1]} steps, {facts.parameters / 1000:.0f} k parameters, on the CPU',
-        ),
-    ]
+    if facts.seconds is not None and steps:
+        note = f'{steps[-1]} steps, {facts.parameters / 1000:.0f} k parameters{facts.where}'
+        cards.append(Card('generator trained in', f'{facts.seconds:.0f}', 's', note))
+    return cards
+
+
+def singular(noun: str) -> str:
+    return noun.removesuffix('s')
 
 
 def add_sections(facts: GeneratorFacts, page: Page) -> None:
-    for section in (samples, comparison, nearest, completions):
+    for section in (samples, comparison, nearest, completions, statistics):
         section(facts, page)
 
 
 def samples(facts: GeneratorFacts, page: Page) -> None:
+    if not facts.drawn:
+        return
     sheets = []
     for name, drawn in facts.drawn.items():
-        words = f'{name}: the first {EACH} of each class'
+        several = len(np.unique(drawn.asked)) > 1
+        words = f'{name}: the first {EACH} of each class' if several else f'{name}: the first {min(len(drawn.images), 100)}'
         sheets.append(f'<figure><figcaption>{words}</figcaption>{picture(class_sheet(drawn), words)}</figure>')
-    page.section(
-        'drawn',
-        'New digits',
-        'A small Llama was trained on the tokens of the training digits. It draws the tokens of a digit one after the other, '
-        f"and the tokenizer's decoder turns them into pixels. {facts.how} Each row shows the first {EACH} digits of a class, "
-        '0 to 9, without selection. Red frame: the classifier predicts another class.',
-        [f'<div class="sheets">{"".join(sheets)}</div>'],
-    )
+    drawn = next(iter(facts.drawn.values()))
+    classes = np.unique(drawn.asked)
+    if len(classes) > 1:
+        asked = ', '.join(facts.names[number] if number < len(facts.names) else str(number) for number in classes)
+        rows = f'Each row shows the first {EACH} {facts.noun} of a class, without selection. The rows, from the top: {asked}.'
+    else:
+        rows = f'All {facts.noun}, without selection.'
+    red = ' Red frame: the classifier predicts another class.' if drawn.named is not None else ''
+    page.section('drawn', f'New {facts.noun}', f'{facts.how} {rows}{red}', [f'<div class="sheets">{"".join(sheets)}</div>'])
 
 
 def comparison(facts: GeneratorFacts, page: Page) -> None:
-    columns: dict[str, Results] = {name: drawn.results for name, drawn in facts.drawn.items()} | {
-        'held-out digits': facts.real
-    }
+    columns: dict[str, Results] = {name: drawn.results for name, drawn in facts.drawn.items()} | facts.others
+    if facts.real is not None:
+        columns[f'held-out {facts.noun}'] = facts.real
     rows = [
-        [name, *(form.format(found[key]) if key in found else '' for found in columns.values())]
+        [
+            name.format(noun=facts.noun, one=singular(facts.noun)),
+            *(form.format(found[key]) if key in found else '' for found in columns.values()),
+        ]
         for key, (name, form) in METRICS.items()
+        if any(key in found for found in columns.values())
     ]
     figures = table([''], list(columns), rows)
-    page.section(
-        'generated',
-        'New digits, measured',
-        'The distance within a class is the mean pixel distance of two images of a class, averaged over classes and divided '
-        'by the same figure of the training digits: 1 means equally diverse, 0 means identical images. Two token grids share '
-        'a token if they have the same code at the same position. The figures of held-out digits are those to expect of real '
-        'digits. If the generator memorizes training digits, its loss on held-out digits rises, and its digits share more '
-        'tokens with training digits.',
-        [f'<div class="beside">{figures}{row([loss_chart(facts)])}</div>'],
+    words = ''
+    if any('within' in found for found in columns.values()):
+        words += (
+            'The distance within a class is the mean pixel distance of two images of a class, averaged over classes and '
+            'divided by the same figure of the training images: 1 means equally diverse, 0 means identical images. '
+        )
+    one = singular(facts.noun)
+    words += (
+        'Two token grids share a token if they have the same code at the same position. The figures of held-out '
+        f'{facts.noun} are those to expect of real {facts.noun}. If the generator memorizes training {facts.noun}, its loss '
+        f'on held-out {facts.noun} rises, and its {facts.noun} share more tokens with a training {one}.'
     )
+    html = f'<div class="beside">{figures}{row([loss_chart(facts)])}</div>'
+    page.section('generated', f'New {facts.noun}, measured', words, [html])
 
 
 def loss_chart(facts: GeneratorFacts) -> str:
     lines = []
     for name, kind, key in (('training', 'train', 'cross_entropy'), ('held out', 'eval', 'loss/cross_entropy')):
-        found = [line for line in facts.journal if line['kind'] == kind and key in line]
-        if found:
-            lines.append(Series(name, [line['step'] for line in found], [line[key] for line in found]))
+        found = [(line['step'], line) for line in facts.journal if line['kind'] == kind]
+        line = training.curve(name, found, key)
+        lines += [] if line is None else [line]
     return line_chart(
         "The generator's loss, nats per token",
-        lines,
+        lines or [Series('training', [], [])],
         'step',
         note='Training: means between two log lines, with dropout and dropped labels. Held out: averaged weights.',
     )
 
 
 def nearest(facts: GeneratorFacts, page: Page) -> None:
-    found = facts.neighbours
+    found, one = facts.neighbours, singular(facts.noun)
+    if found is None:
+        return
     columns = []
     for index, category in enumerate(found.categories):
         shares = found.shares[index]
         near = [
-            picture(image, f'training digit {name}, shares {share:.0%} of the tokens with new digit {index}')
+            picture(image, f'training {one} {name}, shares {share:.0%} of the tokens with new {one} {index}')
             for image, name, share in zip(found.training[index], found.ids[index], shares, strict=True)
         ]
         columns.append(
-            (f'{category}: {shares[0]:.0%}', [picture(found.images[index], f'new digit {index}: {category}'), *near])
+            (f'{category}: {shares[0]:.0%}', [picture(found.images[index], f'new {one} {index}: {category}'), *near])
         )
     page.section(
         'nearest',
-        'New digits and the training digits nearest to them',
-        'Nearest by the number of shared tokens; the percentage is that of the nearest training digit. First the first guided '
-        'digit of each class, then the digits with the largest percentages.',
-        [stacks(['new', 'nearest', 'second', 'third'], columns)],
+        f'New {facts.noun} and the training {facts.noun} nearest to them',
+        f'Nearest by the number of shared tokens; the percentage is that of the nearest training {one}. First the first {one} '
+        f'of each class, then the {facts.noun} with the largest percentages.',
+        [stacks(['new', 'nearest', 'second', 'third'][: 1 + found.training.shape[1]], columns)],
     )
 
 
 def completions(facts: GeneratorFacts, page: Page) -> None:
-    found = facts.completions
+    found, one = facts.completions, singular(facts.noun)
+    if found is None:
+        return
     columns = []
     for index, (category, name) in enumerate(zip(found.categories, found.ids, strict=True)):
-        image = found.images[index]
+        image, about = found.images[index], f'{category}, {name}'.removeprefix(', ')
         columns.append(
             (
                 category,
                 [
-                    picture(image, f'{category}, {name}: from all of its tokens'),
-                    picture(given(image, found.kept), f'{category}, {name}: the given half'),
-                    *(picture(made, f'{category}, {name}: completion {n + 1}') for n, made in enumerate(found.made[index])),
+                    picture(image, f'{about}: from all of its tokens'),
+                    picture(given(image, found.kept), f'{about}: the given half'),
+                    *(picture(made, f'{about}: completion {n + 1}') for n, made in enumerate(found.made[index])),
                 ],
             )
         )
+    right = ''
+    if found.agreement is not None:
+        right = f' The classifier assigns {found.agreement:.1%} of {found.completed} such {facts.noun} to the right class.'
     page.section(
         'completions',
-        'Completions of half digits',
-        'The generator is given the class and the first half of the tokens of a held-out digit. It keeps the given tokens '
-        f'(checked: all {found.tokens_kept:,}) and draws the others, with guidance. Pixels at the seam can differ from the '
-        'original, since the decoder uses the tokens of both sides. The classifier assigns '
-        f'{found.agreement:.1%} of {found.completed} such digits to the right class.',
-        [stacks(['digit', 'given', 'completed', 'once more'], columns)],
+        f'Completions of half {facts.noun}',
+        f'The generator is given the class, if it knows classes, and the first half of the tokens of a held-out {one}. It '
+        f'keeps the given tokens (checked: all {found.tokens_kept:,}) and draws the others. Pixels at the seam can differ '
+        f'from the original, since the decoder uses the tokens of both sides.{right}',
+        [stacks([one, 'given', 'completed', 'once more'], columns)],
     )
 
 
+def statistics(facts: GeneratorFacts, page: Page) -> None:
+    """How often the generator draws each code, beside how often real images have it."""
+    if facts.counts:
+        words = 'A generator that has learned the tokens uses the codes as often as real images do.'
+        page.section('token_statistics', 'Codes that are drawn', words, [row(usage_charts(facts.counts))])
+
+
 def class_sheet(drawn: Drawn, each: int = EACH, frame: int = 2) -> Pixels:
-    """One row per class with its first ``each`` images; a red frame if the classifier predicts another class."""
-    count, size = len(np.unique(drawn.asked)), drawn.images.shape[1]
+    """One row per class with its first ``each`` images, or all images in rows if there is one class; a red frame if the
+    classifier predicts another class."""
+    classes, size = np.unique(drawn.asked), drawn.images.shape[1]
+    rows = [np.flatnonzero(drawn.asked == category)[:each] for category in classes]
+    if len(classes) == 1:
+        rows = [np.arange(start, min(start + each, len(drawn.images))) for start in range(0, len(drawn.images), each)][:each]
     cell = size + 2 * frame
-    sheet = np.full((count * cell, each * cell, 3), BETWEEN, np.uint8)
-    for line, category in enumerate(np.unique(drawn.asked)):
-        for place, index in enumerate(np.flatnonzero(drawn.asked == category)[:each]):
+    sheet = np.full((len(rows) * cell, each * cell, 3), BETWEEN, np.uint8)
+    for line, row_of in enumerate(rows):
+        for place, index in enumerate(row_of):
             top, left = line * cell, place * cell
-            if drawn.named[index] != category:
+            if drawn.named is not None and drawn.named[index] != drawn.asked[index]:
                 sheet[top : top + cell, left : left + cell] = WRONG
             sheet[top + frame : top + frame + size, left + frame : left + frame + size] = drawn.images[index]
     return sheet
@@ -238,21 +213,3 @@ def given(image: Pixels, kept: NDArray[np.bool_]) -> Pixels:
     shown = image.copy()
     shown[~mask] = BETWEEN
     return shown
-
-
-def sentence(facts: GeneratorFacts) -> str:
-    """The headline in words, for a terminal."""
-    ours, free = facts.drawn['guided'].results, facts.drawn['unguided'].results
-    most, kept = max(ours['share_most'], free['share_most']), facts.completions.tokens_kept
-    return (
-        f'Of {ours["samples"]} new digits the classifier assigns {100 * ours["agreement"]:.1f} % to the requested class '
-        f'({100 * free["agreement"]:.1f} % without guidance). Distance within a class {ours["within"]:.2f} '
-        f'({free["within"]:.2f}) of real digits; FD to training digits {ours["fd_train"]:.2f} ({free["fd_train"]:.2f}). '
-        f'They share at most {100 * most:.0f} % of the tokens with a training digit. Half digits were completed, all {kept} '
-        'given tokens kept.'
-    )
-
-
-def seconds_of(commands: Sequence[tuple[str, float]], name: str) -> float:
-    """The duration of ``vq.train NAME``."""
-    return next(seconds for line, seconds in commands if f' -m vq.train {name} ' in line)

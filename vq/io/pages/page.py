@@ -94,8 +94,9 @@ def folded(summary: str, text: str) -> str:
 
 
 def shell(commands: Sequence[tuple[str, str]]) -> str:
-    """Commands as typed, each after a comment."""
-    lines = '\n'.join(f'<span class="comment"># {escape(comment)}</span>\n{escape(line)}' for line, comment in commands)
+    """Commands as typed, each after its comment, if it has one."""
+    notes = (f'<span class="comment"># {escape(comment)}</span>\n' if comment else '' for _, comment in commands)
+    lines = '\n'.join(note + escape(line) for note, (line, _) in zip(notes, commands, strict=True))
     return f'<pre class="wrap"><code>{lines}</code></pre>'
 
 

@@ -131,6 +131,7 @@ class CheckpointCallback(Callback[TrainerLike]):
             samples_seen=runner.samples_seen,
             seed=runner.context.seed,
             frozen=self.frozen,
+            extra={'command': runner.context.command} if runner.context.command else {},
         )
         return checkpoints.save(folder, checkpoint, shared_out)
 
