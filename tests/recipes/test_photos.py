@@ -153,7 +153,6 @@ def test_a_wrong_wish_is_refused_before_anything_is_drawn(
         (['tokenizer=plain', 'guidance=3'], 'guidance is 3, and the generator has no classes', 'one folder for each class'),
         (['tokenizer=tok', 'dataset=folder'], "has no option 'dataset'", 'It reads'),
         (['tokenizer=tok', 'num_classes=2'], 'set has 4 classes and the model 2', 'Set classes'),
-        (['tokenizer=tok', 'batch_size=64'], 'a step takes 64 images, and the training set of photos has', 'batch_size to 41'),
         ([], 'the config does not say which tokenizer to use', 'tokenizer=NAME'),
     ],
 )

@@ -39,7 +39,6 @@ def preflight(trainer: Trainer) -> None:
     """Raise a ``UserError`` for what cannot work. All ranks call this function, after ``before_run`` of the callbacks."""
     started = time.perf_counter()
     validators = [found.validator for found in trainer.callbacks.values() if isinstance(found, EvalCallback)]
-    run_on_all_ranks(functools.partial(_check_batch, trainer), 'comparing the batch with the training set')
     with _untouched(trainer.model):
         sets = [(trainer.dataset, 'training'), *((found.dataset, 'validation') for found in validators if found is not None)]
         for dataset, name in sets:
@@ -68,16 +67,6 @@ def _untouched(model: nn.Module) -> Iterator[None]:
                 buffer.copy_(value)
         model.train(training)
         restore_random_state(state)
-
-
-def _check_batch(trainer: Trainer) -> None:
-    """A batch of more images than there are holds some of them twice."""
-    count, batch = len(trainer.dataset), trainer.batch_size
-    if 0 < count < batch:
-        raise UserError(
-            f'a step takes {batch} images, and the training set of {trainer.dataset.name} has {count}',
-            f'Set batch_size to {max(1, count // (batch // trainer.dataloader.batch_size or 1))} or less, or add images.',
-        )
 
 
 def _check_data(dataset: Dataset, name: str, model: Task) -> None:
