@@ -61,6 +61,9 @@ def photos_tokenizer(
             f'image_size is {pixels}, and a token is a square of {PIXELS} x {PIXELS} pixels',
             f'Take a multiple of {PIXELS}: {near or PIXELS} or {near + PIXELS}.',
         )
+    for which in ('trainer', 'validator'):  # a large photograph takes longer to decode than a step
+        if kind_of(photos[which]['dataset']) == 'FolderDataset':
+            photos[which]['dataset']['shrink_to'] = 4 * pixels
     shape = dict(multipliers=(1, 2, 4), residual_blocks=blocks, attention_levels=(), refine_attention=False, norm_groups=4)
     shape['resample_last'] = True
     quantizer = dict(type='VectorQuantizer', update=dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1)))
