@@ -14,7 +14,7 @@ from tools import check_files
 
 FOLDERS = ('vq', 'tools', 'benchmarks', 'configs')
 # configs and command lines are code by design; files of weights, tokens and images are not
-EVALUATES = {Path('vq/core/config.py'): 'exec', Path('vq/cli/arguments.py'): 'eval'}
+EVALUATES = {Path('vq/core/config.py'): 'exec', Path('vq/cli/key_values.py'): 'eval'}
 UNPICKLES = {'pickle', 'cPickle', '_pickle', 'dill', 'cloudpickle', 'joblib', 'shelve', 'marshal'}
 
 

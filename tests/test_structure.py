@@ -284,7 +284,8 @@ def test_no_placeholders_stay_behind():
 # XLA
 
 XLA_FILES = {Path('vq/strategies/xla.py'), Path('vq/nn/lazy_tensors.py')}
-XLA_NAMES = {Path('vq/recipes/parts.py'), Path('vq/assembly/memory.py')}  # list strategies by name
+# list strategies, or optional packages, by name
+XLA_NAMES = {Path('vq/recipes/parts.py'), Path('vq/assembly/memory.py'), Path('vq/cli/doctor_checks.py')}
 
 
 def words_of_xla(path: Path) -> list[str]:
@@ -305,7 +306,7 @@ def test_xla_stands_behind_the_strategy():
     """Everything else is written against tensors and the strategy, so another back end is one more strategy."""
     for path in files('vq'):
         if path not in XLA_FILES:
-            allowed = {'xla', 'XLAStrategy'} if path in XLA_NAMES else set()
+            allowed = {'xla', 'XLAStrategy', 'torch_xla'} if path in XLA_NAMES else set()
             assert set(words_of_xla(path)) <= allowed, path
 
 

@@ -143,3 +143,13 @@ def test_dry_run_is_read_from_the_environment(monkeypatch, text, meaning):
     if text is not None:
         monkeypatch.setenv('DRY_RUN', text)
     assert arguments.dry_run() is meaning
+
+
+def test_a_command_with_commands_below_it():
+    """``vq data check FOLDER --json FILE``: flags belong to the lower parser."""
+    parser = arguments.parser('vq.test', '')
+    check = parser.add_subparsers(dest='what').add_parser('check')
+    check.add_argument('folder')
+    check.add_argument('--json')
+    options = arguments.parse(parser, ['check', 'photos', '--json', 'a=b.json'])
+    assert (options.what, options.folder, options.json) == ('check', 'photos', 'a=b.json')

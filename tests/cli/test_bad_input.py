@@ -56,7 +56,7 @@ def command(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., O
             'It takes: ',
         ),
         (['.trainr:1'], "the config has no 'trainr'; did you mean 'trainer'?", 'It has: '),
-        (['.trainer.callbacks[20].interval:1'], '[20] does not exist', 'python -m vq.config'),
+        (['.trainer.callbacks[20].interval:1'], '[20] does not exist', 'vq config'),
     ],
 )
 def test_configs(command: Callable[..., Outcome], overrides: list[str], message: str, advice: str) -> None:

@@ -77,6 +77,8 @@ def test_a_config_of_ones_own_is_read_and_not_executed(tmp_path, monkeypatch):
     assert offered('train', 'tok', 'mine.py', 'cod') == []
     (tmp_path / 'mine.py').write_text("_base_ = ['mine.py']")  # a circle
     assert offered('train', 'tok', 'mine.py', 'cod') == []
+    (tmp_path / 'mine.py').write_text('_base_ = []\n_base_ = [*_base_, *more]\nmore = _base_')
+    assert offered('train', 'tok', 'mine.py', 'cod') == []
 
 
 def test_commands_and_options_of_the_launcher():
@@ -204,3 +206,22 @@ def test_the_command_prints_the_script(shell, capsys):
     assert completion.main([shell]) == 0
     told = capsys.readouterr().out
     assert 'vq __complete' in told and told.endswith('\n')
+
+
+def test_commands_below_a_command(monkeypatch):
+    """``vq data check FOLDER --json``, with a parser of this test."""
+    import argparse
+    import types
+
+    def make_parser() -> argparse.ArgumentParser:
+        parser = argparse.ArgumentParser()
+        below = parser.add_subparsers()
+        check = below.add_parser('check')
+        check.add_argument('folder')
+        check.add_argument('--kind', choices=('flat', 'classes'))
+        return parser
+
+    body = types.SimpleNamespace(make_parser=make_parser)
+    monkeypatch.setattr(completing.importlib, 'import_module', lambda name: body)
+    assert offered('data', '') == ['check'] and offered('data', 'check', '--') == ['--help', '--kind']
+    assert offered('data', 'check', '') == [':files'] and offered('data', 'check', 'x', '--kind', '') == ['flat', 'classes']

@@ -6,8 +6,9 @@ import argparse
 
 import pytest
 
+from vq.assembly.compose import compose
 from vq.cli import arguments, fid, inference, sample, train, val
-from vq.core.errors import UserError
+from vq.core.errors import ConfigError, UserError
 
 
 def of_train(*words: str) -> argparse.Namespace:
@@ -153,3 +154,19 @@ def test_a_config_file_in_the_place_of_name():
     assert 'vq train needs a NAME first' in said('photos/tokenizer.py', 'data_root=photos')
     assert said('photos/tokenizer.py').endswith('Write: vq train tokenizer photos/tokenizer.py')
     assert said('photos/tokenizer.py', 'tok').endswith('Write: vq train tok photos/tokenizer.py')
+
+
+@pytest.mark.parametrize(
+    ('pair', 'hint'),
+    [
+        ('batch_size_in_total=true', 'Write True, False and None as Python does.'),
+        ('evaluate=none', 'Write True, False and None as Python does.'),
+        ('connector=2024', 'For a text write connector::2024.'),
+        ('iters=abc', 'iters: optimizer steps.'),
+    ],
+)
+def test_a_value_that_was_read_as_another_type(pair, hint):
+    options = of_train(pair)
+    with pytest.raises(ConfigError) as error:
+        compose('digits/vq_ema.py', options.config_options, {})
+    assert error.value.hint.endswith(hint)

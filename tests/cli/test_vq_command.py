@@ -14,7 +14,6 @@ import pytest
 import vq
 from vq.cli import commands, main
 from vq.cli.commands import COMMANDS
-from vq.cli.next_steps import say_next
 
 CLUSTER = ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'LOCAL_WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT', 'SLURM_STEP_NUM_TASKS')
 
@@ -138,15 +137,6 @@ def test_help_of_a_command_starts_no_ranks(capsys):
     with pytest.raises(SystemExit) as end:
         main.main(['--nproc-per-node', '8', 'train', 'tok', '--help'])
     assert end.value.code == 0 and capsys.readouterr().out.startswith('usage: vq train ')
-
-
-def test_next_lines_are_aligned_and_of_the_first_rank(capsys, monkeypatch):
-    say_next('vq report tok', 'vq train gen photos/ar.py tokenizer=tok')
-    assert capsys.readouterr().out == 'next: vq report tok\n      vq train gen photos/ar.py tokenizer=tok\n'
-    say_next()
-    monkeypatch.setenv('RANK', '1')
-    say_next('vq report tok')
-    assert capsys.readouterr().out == ''
 
 
 def test_a_message_repeats_the_command_as_it_was_typed(tmp_path):

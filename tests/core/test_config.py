@@ -246,7 +246,7 @@ def test_missing_required_option_names_the_file_and_the_flag(write):
     base = write('base.py', "a = _kwargs_['teacher']")
     with pytest.raises(ConfigError, match=rf"{base} needs the option 'teacher'") as error:
         PyConfig.load(write('leaf.py', "_base_ = ['base.py']"))
-    assert error.value.hint == 'Give it: --config-options teacher::VALUE'
+    assert error.value.hint == 'Give it after CONFIG: teacher=VALUE'
 
 
 def test_file_may_replace_its_options_by_a_dict_of_its_own(write):

@@ -174,7 +174,7 @@ def test_declared_option_that_is_not_used_is_refused_on_the_command_line_only(le
 def test_required_option_says_what_it_means(leaf):
     with pytest.raises(ConfigError, match=r"leaf.py needs the option 'name' \(painted on the side\)") as error:
         PyConfig.load(leaf('needy(_kwargs_)'))
-    assert error.value.hint == 'Give it: --config-options name:VALUE'
+    assert error.value.hint == 'Give it after CONFIG: name=VALUE'
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     Words ``key=value`` after CONFIG are options of the config, words ``.path=value`` are overrides.
     """
     words = [*(sys.argv[1:] if argv is None else argv)]
+    if any(isinstance(action, argparse._SubParsersAction) for action in target._actions):  # each has flags of its own
+        return target.parse_args(words)
     foreign.refuse(target, words)
     takes_pairs = '--config-options' in target._option_string_actions
     options = target.parse_intermixed_args(key_values.with_flags(target, words) if takes_pairs else words)
@@ -99,7 +101,7 @@ def add_run(target: argparse.ArgumentParser, config_optional: bool = False) -> N
     """NAME, CONFIG and the options of every run."""
     target.add_argument('name', metavar='NAME', type=run_names.checked, help='name of the run: its folder below work_dirs')
     add_config(target, 'default: that of the run' if config_optional else '')
-    target.add_argument('--seed', type=int, default=3407)
+    target.add_argument('--seed', type=int, default=3407, help='seed of all randomness (default: 3407)')
     target.add_argument('--autocast', action='store_true', help='forward passes in bf16 (precision=bf16 of the strategy)')
     target.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
 

@@ -57,6 +57,12 @@ def candidates(before: list[str], typed: str) -> Iterator[Candidate]:
 
 def of_command(name: str, parser: argparse.ArgumentParser, arguments: list[str], typed: str) -> Iterator[Candidate]:
     flag, left, positional, values = read(parser, arguments)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction) and positional and positional[0] in action.choices:
+            rest = [*arguments]
+            rest.remove(positional[0])
+            yield from of_command(name, action.choices[positional[0]], rest, typed)
+            return
     if typed.startswith('-'):
         for action in parser._actions:
             yield from ((text, action.help or '') for text in action.option_strings if text.startswith('--'))

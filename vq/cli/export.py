@@ -12,7 +12,7 @@ from vq.core import environment
 
 EPILOG = """
 examples:
-  vq export line line_llama    a run that was trained with rope=line
+  vq export digits_line digits_llama    a run that was trained with rope=line
 
 transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load
 FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one is

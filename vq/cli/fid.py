@@ -27,12 +27,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('dataset', metavar='DATASET', help='digits, imagenet, folder, or a dataset config of your own')
     parser.add_argument('--train', action='store_true', help='the training split, without augmentation')
     parser.add_argument('--features', action='store_true', help='also fp16 features and logits of every image')
-    parser.add_argument('--config-options', action=arguments.DictAction, help='options of the dataset, e.g. image_size:256')
+    parser.add_argument('--config-options', action=arguments.DictAction, help='options of the dataset, e.g. image_size=256')
     parser.add_argument(
-        '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .dataloader.batch_size:1024'
+        '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .dataloader.batch_size=1024'
     )
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
-    parser.add_argument('--seed', type=int, default=3407)
+    parser.add_argument('--seed', type=int, default=3407, help='seed of all randomness (default: 3407)')
     arguments.add_trust(parser)
     return parser
 

@@ -17,8 +17,8 @@ logger = logging.getLogger('vq')
 
 EXAMPLES = """
 examples:
-  vq reconstruct work_dirs/gen_sample/samples/000000.png --load-model-from digits
-  vq reconstruct digits/vq_ema.py work_dirs/gen_sample/samples/*.png --load-model-from digits --output pictures
+  vq reconstruct work_dirs/digits_ar_sample/samples/000000.png --load-model-from digits
+  vq reconstruct digits/vq_ema.py work_dirs/digits_ar_sample/samples/*.png --load-model-from digits --output pictures
 """
 
 
@@ -28,8 +28,10 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_config(parser, optional='default: that of the run')
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files')
     arguments.add_weights(parser, required=True)
-    parser.add_argument('--output', default='work_dirs/inference', metavar='DIR')
-    parser.add_argument('--device', default='auto')
+    parser.add_argument(
+        '--output', default='work_dirs/inference', metavar='DIR', help='where to write (default: work_dirs/inference)'
+    )
+    parser.add_argument('--device', default='auto', help='cpu, cuda, cuda:1, mps (default: auto)')
     return parser
 
 
@@ -103,7 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f'{name[0]}: {said}, in {folder}/{name[1]}_*')
     if failed:
         raise UserError(f'{failed} of {len(options.images)} images could not be read (named above)', 'Check these files.')
-    say_next_of('reconstruct', options.load_model_from[-1])
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('reconstruct', options.load_model_from[-1])
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import math
 import re
 from collections.abc import Sequence
@@ -64,10 +65,8 @@ def read_pair(word: str) -> tuple[str, Any]:
 
 def read_value(key: str, text: str) -> Any:
     """The value after ``=``: a Python literal, else text. What can be neither on purpose is refused."""
-    try:
+    with contextlib.suppress(ValueError, SyntaxError, MemoryError, RecursionError):
         return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        pass
     if _open_brackets(text):
         raise ValueError(f"'{key}={text}' has brackets that do not match. {QUOTE}")
     if text.startswith('='):

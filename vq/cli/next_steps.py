@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vq.io.runs import Run
 
 MARK = 'next: '
-DRY = '# a dry run: its figures mean nothing. Without DRY_RUN the same command trains in full.'
+DRY = '# a dry run: its figures mean nothing. Without DRY_RUN the same commands run in full.'
 GENERATORS = {  # dataset of a tokenizer -> config of a generator on its tokens, and the option that names the tokenizer
     'DigitsDataset': ('digits/ar.py', 'tokenizer_run'),
     'FolderDataset': ('photos/ar.py', 'tokenizer'),
@@ -85,7 +85,8 @@ def generator_line(run: Run, path: str, base: Path, place: list[str]) -> str:
     if run.spec.kind != 'tokenizer' or run.spec.tokens is None or dataset not in GENERATORS:
         return ''
     config, option = GENERATORS[dataset]
-    names = ('gen', *(f'gen{number}' for number in range(2, 1000)))
-    folder = base / 'dry_run' if dry_run() and not place else base
-    free = next((name for name in names if not (folder / name).exists()), 'gen')
+    folder, wanted = base / 'dry_run' if dry_run() and not place else base, f'{Path(path).name}_ar'
+    wanted = 'gen' if config.startswith('photos/') else wanted
+    names = (wanted, *(f'{wanted}_{number}' for number in range(2, 1000)))
+    free = next((name for name in names if not (folder / name).exists()), wanted)
     return shlex.join(['vq', 'train', free, config, f'{option}={path}', *place])

@@ -19,10 +19,10 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 
 EXAMPLES = """
 examples:
-  vq sample gen
+  vq sample digits_ar
   vq sample gen --classes rocket boat --num-samples 100 --overwrite
-  vq sample gen --classes 3 7 --guidance 2 --overwrite
-  vq sample gen digits/ar.py tokenizer_run=digits features_run=ic --num-samples 180 --sweep guidance=1:2:0.5
+  vq sample digits_ar --classes 3 7 --guidance 2 --overwrite
+  vq sample digits_ar digits/ar.py tokenizer_run=digits features_run=digits_ic --num-samples 180 --sweep guidance=1:2:0.5
 
 Classes are balanced: image i is of class i mod n. A word of --classes is the name of a class, or else a number.
 The same command gives the same bytes, and resumes after a stop.
@@ -35,17 +35,21 @@ def make_parser() -> argparse.ArgumentParser:
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, own=True)
-    parser.add_argument('--num-samples', type=int, default=64, metavar='N')
+    parser.add_argument('--num-samples', type=int, default=64, metavar='N', help='images to draw (default: 64)')
     parser.add_argument(
         '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
     )
-    parser.add_argument('--batch-size', type=int, default=None, metavar='B', help="(default: the validator's)")
+    parser.add_argument(
+        '--batch-size', type=int, default=None, metavar='B', help="images drawn at once (default: the validator's)"
+    )
     parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file in the format of ADM')
     parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1: no guidance')
-    parser.add_argument('--temperature', type=float, default=None)
-    parser.add_argument('--top-k', type=int, default=None)
-    parser.add_argument('--top-p', type=float, default=None)
-    parser.add_argument('--min-p', type=float, default=None)
+    parser.add_argument('--temperature', type=float, default=None, metavar='T', help='divides logits (default: of the config)')
+    parser.add_argument('--top-k', type=int, default=None, metavar='K', help='only the K most probable tokens')
+    parser.add_argument('--top-p', type=float, default=None, metavar='P', help='only the most probable tokens whose sum is P')
+    parser.add_argument(
+        '--min-p', type=float, default=None, metavar='P', help='only tokens of at least P times the largest probability'
+    )
     parser.add_argument('--greedy', action='store_true', help='always take the most probable token')
     parser.add_argument('--overwrite', action='store_true', help='delete earlier samples of this name')
     parser.add_argument(
@@ -99,7 +103,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
         print(f'{folder / "grid.png"}', flush=True)
-    say_next_of('sample', options.load_model_from[-1], options.work_dir)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
 
 

@@ -83,15 +83,14 @@ def _bases(tree: ast.Module) -> Iterator[str]:
             yield from _texts(node.args[0], tree)
 
 
-def _texts(node: ast.AST, tree: ast.Module) -> Iterator[str]:
-    """The texts in an expression, or in the expression that a name of the module stands for."""
-    if isinstance(node, ast.Name):
-        for value in _assigned(node.id, tree):
-            yield from _texts(value, tree)
-        return
+def _texts(node: ast.AST, tree: ast.Module, seen: frozenset[str] = frozenset()) -> Iterator[str]:
+    """The texts in an expression, and in the expressions that names of the module stand for."""
     for item in ast.walk(node):
         if isinstance(item, ast.Constant) and isinstance(item.value, str):
             yield item.value
+        elif isinstance(item, ast.Name) and item.id not in seen:
+            for value in _assigned(item.id, tree):
+                yield from _texts(value, tree, seen | {item.id})
 
 
 def _assigned(name: str, tree: ast.Module) -> Iterator[ast.AST]:
@@ -137,19 +136,19 @@ def _own(function: ast.FunctionDef, tree: ast.Module) -> Iterator[Option]:
                 yield from (Option(str(name), str(text), values) for name in names)
 
 
-def _values(kind: ast.AST, tree: ast.Module) -> Iterator[str]:
+def _values(kind: ast.AST, tree: ast.Module, seen: frozenset[str] = frozenset()) -> Iterator[str]:
     """The values of a Literal, of a bool and of None, through unions and aliases of the module."""
     if isinstance(kind, ast.BinOp):
-        yield from _values(kind.left, tree)
-        yield from _values(kind.right, tree)
+        yield from _values(kind.left, tree, seen)
+        yield from _values(kind.right, tree, seen)
     elif isinstance(kind, ast.Subscript) and isinstance(kind.value, ast.Name) and kind.value.id == 'Literal':
         items = kind.slice.elts if isinstance(kind.slice, ast.Tuple) else [kind.slice]
         yield from (str(item.value) for item in items if isinstance(item, ast.Constant))
     elif isinstance(kind, ast.Name) and kind.id == 'bool':
         yield from ('True', 'False')
-    elif isinstance(kind, ast.Name):
+    elif isinstance(kind, ast.Name) and kind.id not in seen:
         for value in _assigned(kind.id, tree):
-            yield from _values(value, tree)
+            yield from _values(value, tree, seen | {kind.id})
 
 
 @functools.cache

@@ -84,5 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         validator.close()
     if building.is_first_process():
         results.print_table({options.name: record})
-    say_next_of('test', options.load_model_from[-1], options.work_dir)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('test', options.load_model_from[-1], options.work_dir)
     return 0

@@ -67,5 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = writer.run()
     if building.is_first_process():
         results.print_table({name: {'results': measured}})
-    say_next_of('tokenize', options.load_model_from[-1], options.work_dir)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('tokenize', options.load_model_from[-1], options.work_dir)
     return 0

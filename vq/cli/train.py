@@ -25,12 +25,12 @@ OUTLIVES_OUTPUT = True  # the product of a training is the run
 EXAMPLES = """
 examples:
   vq train digits digits/vq_ema.py
-  vq train digits --auto-resume                      go on, or end at once if the run is done
+  vq train digits --auto-resume                         go on, or end at once if the run is done
   vq train narrow digits/vq_ema.py codebook_size=128 .trainer.dataloader.batch_size=32
-  vq --max-restarts 3 train safe digits/vq_ema.py    start again after a crash
-  vq train gen digits/ar.py tokenizer_run=digits     a generator on the tokens of the first run
-  vq train line digits/ar.py tokenizer_run=digits rope=line   one that vq export accepts
-  vq train ic ic/digits.py                           a classifier, whose features measure samples
+  vq --max-restarts 3 train safe digits/vq_ema.py       start again after a crash
+  vq train digits_ar digits/ar.py tokenizer_run=digits  a generator on the tokens of the first run
+  vq train digits_line digits/ar.py tokenizer_run=digits rope=line    one that vq export accepts
+  vq train digits_ic ic/digits.py                       a classifier, whose features measure samples
 
 KEY=VALUE is an option of the config, .PATH=VALUE a value of the composed config.
 """
@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         leave(message, hint, 1, stopped=True)  # else the launcher would restart the run
         say(message, hint)
         return 1
-    say_next_of('train', folder, options.work_dir)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('train', folder, options.work_dir)
     return 0
 
 

@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         validator.close()
     if building.is_first_process():
         results.print_table(found)
-    say_next_of('val', [options.name, *options.load_model_from][-1], options.work_dir)
+    if argv is None:  # typed by somebody, not called by another program
+        say_next_of('val', [options.name, *options.load_model_from][-1], options.work_dir)
     return 0
 
 

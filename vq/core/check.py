@@ -89,5 +89,5 @@ def check_config(registry: TreeMeta, config: Any, path: str) -> None:
         lines = [f'{message}. {hint}' for message, hint in problems]
         raise ConfigError(
             f'{len(problems)} problems in the config:\n  ' + '\n  '.join(lines),
-            'Fix these, then print the whole config with python -m vq.config CONFIG.',
+            'Fix these, then print the whole config with vq config CONFIG.',
         )

@@ -67,7 +67,7 @@ class Record:
                 option = self.declared[name]
                 raise ConfigError(
                     f"{self.file} does not use the option '{name}' here: {option.owner} does ({option.meaning})",
-                    f'Leave it out, or choose what {option.owner} builds; vq.config CONFIG --options lists those in use.',
+                    f'Leave it out, or choose what {option.owner} builds; vq config CONFIG --options lists those in use.',
                 )
 
     def _unknown(self, name: str, origin: str) -> ConfigError:
@@ -92,7 +92,7 @@ class Options(dict[str, Any]):
     def __getitem__(self, key: str) -> Any:
         self.record.read.add(key)
         if not self.has(key):
-            raise ConfigError(f"{self.file or 'a config'} needs the option '{key}'", f'Give it: --config-options {key}::VALUE')
+            raise ConfigError(f"{self.file or 'a config'} needs the option '{key}'", f'Give it after CONFIG: {key}=VALUE')
         return super().__getitem__(key)
 
     def __contains__(self, key: object) -> bool:

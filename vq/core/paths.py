@@ -52,7 +52,7 @@ def descend(root: Any, steps: list[Step], whole: str) -> Any:
                 size = 'is not a list' if count is None else f'has {count} entries'
                 raise ConfigError(
                     f"override '{whole}': {here} {size}, so [{step}] does not exist",
-                    f'Print the config with python -m vq.config CONFIG and look at {here}.',
+                    f'Print the config with vq config CONFIG and look at {here}.',
                 )
         elif not isinstance(node, Mapping) or step not in node:
             known = list(node.keys()) if isinstance(node, Mapping) else []

@@ -106,7 +106,7 @@ class Given:
         if option.default is REQUIRED:
             raise ConfigError(
                 f"{self.options.file or option.owner} needs the option '{option.name}' ({option.meaning})",
-                f'Give it: --config-options {option.name}:VALUE',
+                f'Give it after CONFIG: {option.name}=VALUE',
             )
         return option.default, 'default'
 
@@ -185,7 +185,7 @@ class Recipe:
             if value is not option.default and not fits(value, option.annotation):
                 raise ConfigError(
                     f'the option {option.name} is {value!r:.60} ({origin}), and {describe(option.annotation)} is needed',
-                    f'{option.name}: {option.meaning}.',
+                    f'{option.name}: {option.meaning}.{_spelling(option, value)}',
                 )
             values[option.name] = plain(value)
             given.options.record.values.setdefault(option.name, (value, origin))
@@ -206,6 +206,15 @@ class Recipe:
                     f"{given.options.file}: {self.name} has no option '{name}'{nearest(name, self.names)}",
                     f'It has: {listing(self.names, 60)}.',
                 )
+
+
+def _spelling(option: Declared, value: Any) -> str:
+    """How to write a value that ``key=value`` has read as another type."""
+    if isinstance(value, str) and value.lower() in ('true', 'false', 'none', 'null'):
+        return ' Write True, False and None as Python does.'
+    if not isinstance(value, str) and fits(str(value), option.annotation):
+        return f' For a text write {option.name}::{value}.'
+    return ''
 
 
 def recipe(*uses: Recipe, hides: tuple[str, ...] = ()) -> Callable[[Callable[..., Any]], Recipe]:
