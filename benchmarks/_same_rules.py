@@ -49,10 +49,14 @@ ADDED = (  # (entry, path that only the new side has, reason)
     ('*', 'validator.model.generator.network.rope', 'the same'),
     ('*', 'trainer.callbacks.checkpoint.keep_state', 'older checkpoints of photographs keep weights only'),
     ('*', 'trainer.callbacks.CheckpointCallback.keep_state', 'the same, built'),
+    ('*', 'trainer.dataset.held_out', 'it means nothing with split folders, without which recipes could not be used'),
+    ('*', 'validator.dataset.held_out', 'the same'),
 )
 CHANGED = (  # (path, old value, new value, reason)
     ('trainer.callbacks.checkpoint.keep_last', 3, 12, 'the published command validates the last 12'),
     ('trainer.callbacks.CheckpointCallback.retention.keep_last', 3, 12, 'the same, built'),
+    ('trainer.dataloader.bad_image_cap', 0.001, 0.2, 'more bad images are allowed, if any are skipped'),
+    ('validator.dataloader.bad_image_cap', 0.001, 0.2, 'the same'),
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -160,7 +161,9 @@ def needed_limit(found: Survey) -> float | None:
         bad = [path in found.bad for path, own in zip(found.listing.images, splits, strict=True) if own == name]
         if sum(bad) > allowed_bad(BAD_LIMIT, len(bad)):
             needed = max(needed, sum(bad) / len(bad))
-    return min(1.0, -(-needed * 100 // 1) / 100) if needed else None
+    return (
+        min(1.0, (math.floor(needed * 100 + 1e-9) + 1) / 100) if needed else None
+    )  # above it: fractions are cut to whole files
 
 
 def warnings(found: Survey) -> list[str]:

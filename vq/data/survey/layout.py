@@ -45,7 +45,9 @@ def better_root(root: Path, images: Sequence[str]) -> Better | None:
         'train',
         'validation',
     }:
-        return Better(root.parent if root.name else above, f'{root} is one split of the folder above it', False)
+        return Better(
+            root.parent if root.name not in ('', '..') else above, f'{root} is one split of the folder above it', False
+        )
     if (inside := _root_of_splits(images)) is not None:
         return Better(root / inside, f'{root / inside} holds train/', True)
     if not (deeper := _only_folder(images)):
