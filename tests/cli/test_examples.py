@@ -26,8 +26,9 @@ NOT_RUN = {  # part of an example -> why it is parsed only
     '--sweep': 'a dry run has no feature network to measure samples with',
     "'iter_{": 'a dry run has other checkpoints',
     'iter_350': 'a dry run has other checkpoints',
-    'vq compare ': 'names runs and results of several experiments',
     '--classes rocket': 'a dry run has the classes of digits',
+    'results.json': 'names results of several experiments',
+    'fid.json': 'names results of several experiments',
     '--classifier': 'a dry run of the classifier is of another size',
 }
 CLOSING = {  # example -> the commands in its closing lines

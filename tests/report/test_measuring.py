@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from vq.core.errors import UserError
+from vq.data.datasets.base import ImageDataset
+from vq.data.decode import BadImage
 from vq.report import codebook
 from vq.report.codebook import decode_alone, fit_baseline, mean_patches, most_used, patch_for
 from vq.report.figures import count_codes, metrics_of
-from vq.report.images import Images, spaced
+from vq.report.images import Images, read_images, spaced
 from vq.report.origin import in_words, seconds_of_training
 from vq.report.training import names_of_losses, number
 
@@ -100,3 +103,23 @@ def test_losses_of_a_journal():
     lines = [{'step': 1, 'epoch': 0.1, 'samples': 2, 'total': 1.0}, {'step': 2, 'd/total': 1.0, 'd/hinge': 0.5, 'note': 'x'}]
     assert names_of_losses(lines) == ['d/hinge'] and names_of_losses(lines[:1]) == ['total']
     assert number('inf') == float('inf') and np.isnan(number('x')) and np.isnan(number(None))
+
+
+def test_damaged_images_and_other_sizes_are_passed_over_and_counted():
+    class Folder(ImageDataset):
+        def __len__(self):
+            return 5
+
+        def id_of(self, index):
+            return str(index)
+
+        def read(self, index):
+            if index == 1:
+                raise BadImage('1.png', 'cut off')
+            return np.full((4, 6 if index == 3 else 4, 3), index, np.uint8)
+
+    found = read_images(Folder('folder', 'train'), None, (4, 4))
+    assert found.ids == ['0', '2', '4'] and found.passed_over == 2 and found.total == 5 and found.category is None
+    assert read_images(Folder('folder', 'train'), 3).ids == ['0'], 'of 0, 1 and 3'
+    with pytest.raises(UserError, match='no image of folder'):
+        read_images(Folder('folder', 'train'), None, (8, 8))

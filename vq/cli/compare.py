@@ -19,10 +19,9 @@ ONLY_PRINTS = True
 
 EXAMPLES = """
 examples:
-  vq compare digits fsq                          runs: a page with configs, curves, figures and pictures side by side
-  vq compare work_dirs/a work_dirs/b --images 8
-  vq compare work_dirs/a/val/iter_1000/results.json work_dirs/b_test/results.json      results alone: tables here
-  vq compare work_dirs/fid_of/one/fid.json work_dirs/fid_of/two/fid.json
+  vq compare digits digits_ar                    runs: a page with configs, curves, figures and pictures side by side
+  vq compare work_dirs/digits work_dirs/digits_ar --images 8
+  vq compare work_dirs/digits/val/iter_700/results.json work_dirs/digits_test/results.json     tables of results, here
 """
 WEIGHTS = ('.safetensors', '.pth', '.pt', '.ckpt', '.bin')
 MOST = 20  # differences of configs that are printed; the page has all

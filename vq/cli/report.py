@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import argparse
 import logging
-import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vq.cli import arguments
 from vq.cli.errors import command
-from vq.cli.next_steps import say_next
+from vq.cli.next_steps import DRY, generator_line, name_of, say_next
 from vq.core import environment
 from vq.core.errors import UserError
 
 if TYPE_CHECKING:
     from vq.io.runs import Run
-    from vq.report.facts import Facts
     from vq.report.opening import Asked
 
 logger = logging.getLogger('vq')
@@ -33,16 +32,9 @@ The page is one file, with curves, pictures, codes, figures, cost, config and co
 trains. What the run or its data do not have is left out, and the page says so.
 """
 
-GENERATORS = {  # name of the dataset in a config -> config of a generator of tokens, and its option that names the tokenizer
-    'DigitsDataset': ('digits/ar.py', 'tokenizer_run'),
-    'FolderDataset': ('photos/ar.py', 'tokenizer'),
-    'ImageNetDataset': ('ar/c2i_llama_medium_cfg_imagenet_ddp.py', 'tokenizer_run'),
-}
-
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.cli.report', 'A page about each run: pictures, curves, figures, cost, config, commands.')
-    parser.prog = 'vq report'
+    parser = arguments.parser('vq.report', 'A page about each run: pictures, curves, figures, cost, config, commands.')
     parser.epilog = EXAMPLES
     parser.add_argument(
         'names', nargs='+', metavar='NAME', help='a run, a checkpoint folder, a converted file, or a published tokenizer'
@@ -97,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             webbrowser.open(path.resolve().as_uri())
         last = found
     assert last is not None
-    say_next(*next_lines(last.run, last.facts))
+    say_next(*next_lines(last.run, options.work_dir))
     return 0
 
 
@@ -122,23 +114,12 @@ def read_options(options: argparse.Namespace, classifier: str | None) -> Asked:
     )
 
 
-def next_lines(run: Run, facts: Facts) -> list[str]:
-    """What usually follows a report: a generator after a tokenizer, samples after a generator."""
-    if run.spec.kind == 'generator':
-        return [f'vq sample {run.name}']
-    if run.spec.kind == 'classifier':
-        return [f'vq report TOKENIZER --classifier {run.name}']
-    if run.spec.tokens is None:
-        return [f'vq compare {run.name} OTHER']
-    config, option = generator_for(run, [line for line, _ in facts.origin.commands])
-    after = re.sub(r'\W+', '_', Path(run.name).name).strip('_')
-    return [f'vq train {"gen" if config.startswith("photos/") else f"{after}_ar"} {config} {option}={run.name}']
-
-
-def generator_for(run: Run, commands: Sequence[str]) -> tuple[str, str]:
-    """The config of a generator for the tokens of a run, and its option that names the tokenizer."""
-    if any(re.search(r'\bphotos/\w+', line) for line in commands):
-        return GENERATORS['FolderDataset']
-    dataset = (run.config.get('trainer') or {}).get('dataset') or {}
-    kind = str(dataset.get('type', '')).rpartition('.')[2]
-    return GENERATORS.get(kind, GENERATORS['ImageNetDataset'])
+def next_lines(run: Run, work_dir: str | None) -> list[str]:
+    """What usually follows a report: a generator after a tokenizer, samples after a generator, else figures."""
+    name = name_of(run, work_dir)
+    if name is None:
+        return []
+    place, base = ['--work-dir', work_dir] if work_dir else [], Path(work_dir or 'work_dirs')
+    line = shlex.join(['vq', 'sample' if run.spec.kind == 'generator' else 'val', name, *place])
+    lines = [generator_line(run, str(base / name) if work_dir else name, base, place) or line]
+    return [*lines, DRY] if environment.dry_run() else lines

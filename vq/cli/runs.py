@@ -23,10 +23,10 @@ ONLY_PRINTS = True
 EXAMPLES = """
 examples:
   vq runs                                        all runs, the last changed first
-  vq runs 'vqgan*' --sort psnr                   the best first
+  vq runs 'digits*' --sort psnr                   the best first
   vq runs --json                                 for other programs
-  vq runs 'vqgan*' --prune --keep every:40000    what would be deleted, and how many bytes
-  vq runs 'vqgan*' --prune --keep last best --yes
+  vq runs 'digits*' --prune --keep every:40000    what would be deleted, and how many bytes
+  vq runs 'digits*' --prune --keep last best --yes
 
 --prune never deletes the latest checkpoint, anything of a run that trains, or a checkpoint that another run was trained on.
 """
@@ -34,13 +34,12 @@ SORTS = ('change', 'name', 'size', 'step', 'state', 'kind')
 
 
 def make_parser() -> argparse.ArgumentParser:
-    parser = arguments.parser('vq.cli.runs', 'The runs below work_dirs: kind, state, steps, best figure, size, last change.')
-    parser.prog = 'vq runs'
+    parser = arguments.parser('vq.runs', 'The runs below work_dirs: kind, state, steps, best figure, size, last change.')
     parser.epilog = EXAMPLES
-    parser.add_argument('pattern', nargs='?', default=None, metavar='PATTERN', help="names of runs, such as 'vqgan*'")
+    parser.add_argument('pattern', nargs='?', default=None, metavar='PATTERN', help="names of runs, such as 'digits*'")
     parser.add_argument('--sort', default='change', metavar='BY', help=f'{", ".join(SORTS)}, or the name of a figure (change)')
     parser.add_argument('--json', action='store_true', help='JSON, with all figures')
-    parser.add_argument('--all', action='store_true', help='dry runs too')
+    parser.add_argument('--all', action='store_true', help='dry runs too, as with DRY_RUN')
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
     parser.add_argument(
         '--prune', action='store_true', help='show which checkpoints --keep leaves over; with --yes, delete them'
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     root = Path(options.work_dir or 'work_dirs')
     if not root.is_dir():
         raise UserError(f'there is no folder {root}', 'Run from the folder that holds work_dirs, or name it: --work-dir.')
-    found = list_runs(root, options.all)
+    found = list_runs(root, options.all or environment.dry_run())
     chosen = [run for run in found if matches(run.name, options.pattern)]
     if options.pattern is not None and not chosen:
         known = [run.name for run in found]
@@ -83,10 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def matches(name: str, pattern: str | None) -> bool:
-    """Whether a glob matches the name, or a word without wildcards is the name or a folder above it."""
-    if pattern is None or fnmatch.fnmatchcase(name, pattern):
+    """Whether a glob matches the name, or a word without wildcards is the name or a folder above it. Dry runs need not be
+    called ``dry_run/NAME``."""
+    names = {name, name.removeprefix('dry_run/')}
+    if pattern is None or any(fnmatch.fnmatchcase(known, pattern) for known in names):
         return True
-    return name.startswith(f'{pattern.rstrip("/")}/')
+    return any(known.startswith(f'{pattern.rstrip("/")}/') for known in names)
 
 
 def sort(runs: Sequence[RunSummary], by: str) -> list[RunSummary]:

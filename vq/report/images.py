@@ -29,6 +29,7 @@ class Images:
     pixels: Pixels  # (N, H, W, 3)
     category: NDArray[np.int64] | None  # (N,)
     names: Sequence[str] = ()  # of the categories
+    passed_over: int = 0  # images that are damaged, or of another size
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -87,7 +88,8 @@ def read_images(dataset: Dataset, most: int | None = None, size: tuple[int, int]
     stream = python_stream('demo')
     total = len(dataset)
     ids, pixels, categories = [], [], []
-    for index in spaced(total, total if most is None else most):
+    places = spaced(total, total if most is None else most)
+    for index in places:
         try:
             sample = dataset.load(index, stream)
         except BadImage:
@@ -105,7 +107,8 @@ def read_images(dataset: Dataset, most: int | None = None, size: tuple[int, int]
         )
     known = all(category is not None for category in categories)
     category = np.array(categories, np.int64) if known else None
-    return Images(dataset.split, total, ids, np.stack(pixels), category, tuple(dataset.categories or ()))
+    names = tuple(dataset.categories or ())
+    return Images(dataset.split, total, ids, np.stack(pixels), category, names, len(places) - len(ids))
 
 
 def as_tensor(images: Pixels) -> Tensor:

@@ -79,12 +79,15 @@ class Opened:
             return None
         size = self.run.spec.image
         area = 1 if size is None else size[0] * size[1]
+        words = {'validator': 'held-out images', 'trainer': 'training images'}[which]
         try:
-            return read_images(dataset, max(1, min(most, int(PIXELS / area))), size)
+            found = read_images(dataset, max(1, min(most, int(PIXELS / area))), size)
         except (UserError, OSError) as error:
-            words = {'validator': 'held-out images', 'trainer': 'training images'}[which]
             self.leave_out(words, error if isinstance(error, UserError) else str(error))
             return None
+        if found.passed_over:
+            self.leave_out(f'{found.passed_over} {words}', 'they are damaged, or not of the size that the model takes')
+        return found
 
 
 def _as_evaluated(trainer: Mapping[str, Any], validator: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
