@@ -169,7 +169,7 @@ def test_recipes_stay_small() -> None:
     own: its recipe has options for three sizes, and checks what a generator takes from a run, which no other recipe does."""
     paths = [path for folder in ('vq/recipes', 'configs') for path in (ROOT / folder).rglob('*.py')]
     photos = sum(code_lines(path) for path in paths if 'photos' in path.relative_to(ROOT).as_posix())
-    assert photos <= 170
+    assert photos <= 175
     assert sum(map(code_lines, paths)) - photos <= 1_300
 
 
