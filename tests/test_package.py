@@ -62,7 +62,8 @@ def test_wheel_holds_the_package_and_the_configs_and_nothing_else(wheel):
 def test_wheel_brings_license_and_console_script(wheel):
     with zipfile.ZipFile(wheel) as archive:
         texts = {name.rpartition('/')[2]: archive.read(name).decode() for name in archive.namelist() if '.dist-info/' in name}
-    assert 'auto_torchrun = vq.launch.main:main' in texts['entry_points.txt']
+    for program in ('auto_torchrun = vq.launch.main:main', 'vq = vq.cli.main:main'):
+        assert program in texts['entry_points.txt']
     assert 'Apache License' in texts['LICENSE']
 
 
