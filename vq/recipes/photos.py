@@ -161,7 +161,7 @@ def photos_generator(
     training |= dict(batch_size_in_total=False, num_workers=2)
     training['schedule'] = dict(type='CosineSchedule', warmup=min(50, steps // 10), final=0.02)
     watched = dict(save_every=looks['checkpoint']['interval'], evaluate=looks['evaluate'], pictures_every=often(steps))
-    figures = dict(sampler=dict(type='Multinomial', temperature=0.9), features=None, log_backend=None, evaluate_limit=256)
+    figures = dict(sampler=dict(type='Multinomial', temperature=0.8), features=None, log_backend=None, evaluate_limit=256)
     loading = frozen.config['trainer'].get('dataloader') or {}
     bad = chosen(bad_images=loading.get('bad_images'), bad_images_limit=loading.get('bad_image_cap'))
     config = token_generator(given, it_config='configs/photos/tokenizer.py', **own, **training, **watched, **figures, **bad)
