@@ -57,6 +57,10 @@ OPTIONS: tuple[tuple[str, list[Options]], ...] = (
     ('digits/probe.py', [{'it_config': 'configs/digits/fsq.py'}, {'gives': 'features'}]),
     ('ic/digits.py', [{'classifier_width': 8}, {'image_size': 16}, {'ema': 0.9}]),
     *((f'digits/{name}.py', [{'image_size': 64, 'width': 8}, RUNNING]) for name in DIGITS_TOKENIZERS.split()),
+    ('photos/*', [{'size': 'M'}, {'size': 'L', 'iters': 77, 'lr': 1e-4}]),
+    ('photos/tokenizer*', [{'image_size': 128, 'data_root': 'data/mine', 'held_out': 0.2}, {'codebook_size': 64}]),
+    ('photos/tokenizer_gan.py', [{'gain': 0.2, 'start': 9, 'discriminator_lr': 1e-4}]),
+    ('photos/ar.py', [{'num_classes': 5, 'guidance': 3.0, 'data_root': 'data/mine'}, {'on_the_fly': False, 'dim': 64}]),
     ('digits/vq_ema.py', [{'codebook_size': 128, 'embedding_dim': 4}]),
     ('digits/vqgan.py', [{'codebook_size': 128}, {'gain': 0.2, 'start': 9, 'discriminator_lr': 1e-4}]),
 )

@@ -25,7 +25,7 @@ from vq.io.runs import Run, Weights, find
 from vq.io.tensorfile import damaged
 from vq.io.weights import load_model_from
 from vq.registries import VQModelRegistry
-from vq.tasks.sequence_modeling.loaded import load_frozen, load_generator
+from vq.tasks.loaded import load_frozen, load_generator
 
 
 class LoadedTokenizer:

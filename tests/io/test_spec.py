@@ -25,6 +25,7 @@ specs = st.builds(
     st.dictionaries(st.text(max_size=3), st.none() | sizes | st.text(max_size=3), max_size=3),
     st.none() | st.builds(TokenSpec, cells, cells),
     st.none() | st.builds(LatentSpec, sizes, cells),
+    st.lists(st.text(min_size=1, max_size=5), max_size=4).map(tuple),
 )
 WHOLE = Spec('tokenizer', (32, 48), {}, {'classes': 3}, TokenSpec((2, 3), (8,)), LatentSpec(4, (2, 3))).as_json()
 
@@ -67,6 +68,10 @@ def test_later_versions_may_add_fields() -> None:
         ({'latent': {'cells': [4]}}, 'channels is None'),
         ({'trained_on': []}, 'trained_on is'),
         ({'preprocessing': 'x'}, "preprocessing is 'x'"),
+        ({'categories': 'cat'}, "categories is 'cat'"),
+        ({'categories': ['cat', 3]}, "categories is .'cat', 3"),
+        ({'categories': ['cat', '']}, "categories is .'cat', ''"),
+        ({'categories': ['a' * 250_001]}, 'categories is'),
     ],
 )
 def test_types_and_sizes_are_judged(change: dict[str, Any], message: str) -> None:
@@ -79,6 +84,13 @@ def test_what_is_no_spec(text: str, tmp_path: Path) -> None:
     (tmp_path / 'spec.json').write_text(text)
     with pytest.raises(UserError, match=r'spec of .*spec\.json is damaged'):
         spec.read(tmp_path / 'spec.json')
+
+
+def test_class_names_are_there_only_if_classes_have_names() -> None:
+    """So a run without names is read by versions that know none, and a spec of theirs has none."""
+    assert 'categories' not in WHOLE and loads(json.dumps(WHOLE), 'x').categories == ()
+    named = Spec('generator', categories=('boat', 'Übersicht'))
+    assert named.as_json()['categories'] == ['boat', 'Übersicht'] and loads(json.dumps(named.as_json()), 'x') == named
 
 
 def test_only_what_json_has_is_written() -> None:

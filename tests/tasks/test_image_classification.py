@@ -266,7 +266,7 @@ def test_a_probe_of_another_tokenizer_is_refused(tmp_path: Path, first: str) -> 
 def test_where_weights_come_from_must_be_said() -> None:
     with pytest.raises(UserError, match='which tokenizer to use') as caught:
         make_probe().backbone.load_pretrained()
-    assert 'tokenizer_run::NAME' in caught.value.hint
+    assert 'tokenizer=NAME' in caught.value.hint
     probe = make_probe(weights='nowhere')
     with pytest.raises(UserError, match="no run, checkpoint or file 'nowhere'"):
         probe.backbone.load_pretrained()

@@ -15,7 +15,7 @@ from tests.tasks.test_sequence_modeling import CLASSES, CODES, task
 from vq.core.errors import UserError
 from vq.data.inputs import Intake
 from vq.loading import LoadedTokenizer
-from vq.tasks.sequence_modeling.loaded import LoadedGenerator
+from vq.tasks.loaded import LoadedGenerator
 
 CPU = torch.device('cpu')
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)

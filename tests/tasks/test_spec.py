@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from tests.shipped import composed
 from vq.assembly.compose import checked
 from vq.data.decode import BadImage
 from vq.interfaces import Dataset, Sample, Task
+from vq.io.runs import find
 from vq.io.spec import LatentSpec, Spec, TokenSpec, guess, preprocessing_of
 from vq.registries import VQDatasetRegistry, VQTaskRegistry
 from vq.tasks.spec import image_shape, spec_of
@@ -52,6 +54,7 @@ def test_of_shipped_tasks(entry: str, kind: str, tokens: TokenSpec | None, laten
     assert (spec.kind, spec.image, spec.tokens, spec.latent) == (kind, (32, 32), tokens, latent)
     assert {name: spec.trained_on[name] for name in DIGITS} == DIGITS
     assert spec.preprocessing == {'range': [-1.0, 1.0], 'transform': None}
+    assert spec.categories == (() if entry == 'digits/ar_residual.py' else tuple('0123456789')), 'it draws no classes'
     if kind == 'classifier':
         assert spec.trained_on['names'] == [*'0123456789']
     # what an older run gets from its config agrees, as far as a config says it
@@ -97,6 +100,25 @@ def test_a_generator_knows_its_images_by_its_tokenizer(sample: Sample) -> None:
     bare = SimpleNamespace(name='tokens', split='train', categories=None, load=lambda *_: sample)
     dataset: Any = type('Shards', (), {**vars(bare), '__len__': lambda self: 5})()
     assert spec_of(found('digits/ar.py')[1], dataset).image == (32, 32)
+
+
+def test_a_generator_on_tokens_alone_has_the_class_names_of_its_tokenizer(tmp_path: Path) -> None:
+    """Only if they are those of as many classes as it draws."""
+    file = tmp_path / 'model.safetensors'
+    about = Spec('tokenizer', (32, 32), categories=tuple('abcdefghij'))
+    _, task = found('digits/ar.py')
+    bare: Any = type('Shards', (Dataset,), {'name': 'x', 'split': 'y', '__len__': lambda self: 1, 'load': lambda *_: none})()
+    none = Sample(image=np.zeros((0, 0, 3), np.uint8), id='0')
+    names = SimpleNamespace(spec=about)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task.tokenizer, 'weights', str(file))
+        patch.setattr('vq.tasks.spec.find', lambda name: {str(file): names}[name])
+        assert spec_of(task, bare).categories == tuple('abcdefghij')
+        names.spec = Spec('tokenizer', (32, 32), categories=('a', 'b'))
+        assert spec_of(task, bare).categories == ()
+        patch.setattr(task.tokenizer, 'weights', str(tmp_path / 'gone'))
+        patch.setattr('vq.tasks.spec.find', find)
+        assert spec_of(task, bare).categories == (), 'a tokenizer that is gone has no names, and is no error here'
 
 
 def test_of_a_task_that_is_none_of_ours() -> None:

@@ -61,7 +61,7 @@ def print_options(record: Record) -> None:
             default = 'required' if option.default is REQUIRED else f'default {show(option.default)}'
             told = default if origin != 'default' else 'default'
             told += f', set by {_short(origin)}' if origin != 'default' else ''
-            also = f'; also called {", ".join(option.aliases)}' if option.aliases else ''
+            also = f'; also called {", ".join(option.names()[1:])}' if len(option.names()) > 1 else ''
             print(f'{name}: {describe(option.annotation)} = {show(value)}    ({told}{also})\n    {option.meaning}')
     if unused:
         print('\nnot in use here:')
@@ -90,7 +90,7 @@ def schema(record: Record) -> dict[str, Any]:
         entry: dict[str, Any] = {} if option is None else _type(option.annotation)
         if option is not None:
             entry |= {'description': option.meaning, 'x-recipe': option.owner}
-            entry |= {'x-aliases': list(option.aliases)} if option.aliases else {}
+            entry |= {'x-aliases': list(option.names()[1:])} if len(option.names()) > 1 else {}
             if option.default is REQUIRED:
                 required.append(name)
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,10 +20,12 @@ KIND = 'VQSMRunnerRegistry.Sampler'
 EXAMPLES = """
 examples:
   vq sample digits_ar
+  vq sample gen --classes rocket boat --num-samples 100 --overwrite
   vq sample digits_ar --classes 3 7 --guidance 2 --overwrite
   vq sample digits_ar digits/ar.py tokenizer_run=digits features_run=digits_ic --num-samples 180 --sweep guidance=1:2:0.5
 
-Classes are balanced: image i is of class i mod n. The same command gives the same bytes, and resumes after a stop.
+Classes are balanced: image i is of class i mod n. A word of --classes is the name of a class, or else a number.
+The same command gives the same bytes, and resumes after a stop.
 A sweep samples one image per image of the validation split, of its class, and measures them by the config's FeatureMetric.
 """
 
@@ -33,7 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, own=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N', help='images to draw (default: 64)')
-    parser.add_argument('--classes', type=int, nargs='+', default=None, metavar='C', help='classes, in turn (default: all)')
+    parser.add_argument(
+        '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
+    )
     parser.add_argument(
         '--batch-size', type=int, default=None, metavar='B', help="images drawn at once (default: the validator's)"
     )
@@ -73,6 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
+    classes = None if options.classes is None else find_classes(config, options)
     validator = config['validator']
     loader = validator.get('dataloader', {})
     validator.update(
@@ -82,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             'callbacks': [],
             'samples': options.num_samples,
             'batch_size': options.batch_size or loader.get('batch_size', 64),
-            'classes': None if options.classes is None else tuple(options.classes),
+            'classes': classes,
             'format': options.format,
         }
     )
@@ -97,10 +103,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
-        told_of.end({'images': measured['folder']})
+        told_of.end({'images': measured['folder'], 'grid': folder / 'grid.png'})
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
+
+
+def find_classes(config: Any, options: argparse.Namespace) -> tuple[int, ...]:
+    """The numbers of the classes in --classes. Names are those in the spec of the run whose weights are loaded."""
+    from vq.core.class_names import class_numbers
+    from vq.io import runs
+
+    count: int | None = model_of(config)['generator'].get('classes')
+    names: tuple[str, ...] = ()
+    with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
+        names = runs.find(options.load_model_from[-1]).spec.categories
+    known = names if count is None or len(names) == count else ()
+    return tuple(class_numbers(options.classes, known, count, f'the generator {options.name}'))
 
 
 def forget(folder: Path) -> None:
@@ -133,6 +152,11 @@ def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
         before = model['sampler'] if str(model['sampler'].get('type', '')).split('.')[-1] == 'Multinomial' else {}
         model['sampler'] = {**before, 'type': 'Multinomial', **settings}
     if options.guidance is not None:
+        if options.guidance != 1 and model['generator'].get('classes') == 0:
+            raise UserError(
+                f'--guidance is {options.guidance:g}, and the generator {options.name} has no classes to be guided by',
+                'Leave --guidance out. Guidance needs a generator of images with classes: one folder for each.',
+            )
         model['guidance'] = {'type': 'ConstantGuidance', 'scale': options.guidance}
     return {'sampler': plain(model['sampler']), 'guidance': plain(model['guidance'])}
 

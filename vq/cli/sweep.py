@@ -26,6 +26,10 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     from vq.runners.validator import Validator
 
     grid = parse(options.sweep)
+    if options.classes is not None:
+        raise UserError(
+            'a sweep draws the classes of the validation split, to compare with its images', 'Leave --classes out.'
+        )
     options.load_model_from = own_weights(options)
     options.config = config_of(options)
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)

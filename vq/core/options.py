@@ -30,9 +30,10 @@ class Declared:
     owner: str
     aliases: tuple[str, ...] = ()
     side: str = ''  # SIDE of an option that names another config file: SIDE.NAME is an option of that file
+    short: tuple[str, ...] = ()
 
     def names(self) -> tuple[str, ...]:
-        return (self.name, *self.aliases)
+        return (self.name, *self.short, *self.aliases)
 
 
 @dataclasses.dataclass

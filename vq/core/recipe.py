@@ -39,6 +39,11 @@ def alias(*names: str) -> tuple[str, tuple[str, ...]]:
     return 'alias', names
 
 
+def short(*names: str) -> tuple[str, tuple[str, ...]]:
+    """Shorter names of an option, for command lines. Unlike an ``alias``, they are not old: no warning."""
+    return 'short', names
+
+
 def config_of(side: str) -> tuple[str, str]:
     """Marks an option that names a config file: ``side.NAME`` on the command line is an option of that file."""
     return 'side', side
@@ -90,7 +95,7 @@ class Given:
                 f"'{there[1]}' is another name of the option '{there[0]}', and both are given", f'Give {option.name} alone.'
             )
         if there:
-            if there[0] != option.name and (there[0], option.owner) not in _warned:
+            if there[0] in option.aliases and (there[0], option.owner) not in _warned:
                 _warned.add((there[0], option.owner))
                 logger.warning("the option '%s' is called '%s' now; the old name still works", there[0], option.name)
             return self.options[there[0]], record.origins.get(there[0], 'Python')
@@ -222,4 +227,5 @@ def _declare(owner: str, parameter: inspect.Parameter, annotation: Any) -> Decla
         raise TypeError(f'{owner}: the option {parameter.name} has no meaning: write Annotated[type, meaning]')
     kind, meaning, *extras = get_args(annotation)
     found = dict(extras)
-    return Declared(parameter.name, kind, parameter.default, meaning, owner, found.get('alias', ()), found.get('side', ''))
+    names = found.get('alias', ()), found.get('side', ''), found.get('short', ())
+    return Declared(parameter.name, kind, parameter.default, meaning, owner, *names)

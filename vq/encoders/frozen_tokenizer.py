@@ -108,7 +108,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         if self.weights is None:
             raise UserError(
                 'the config does not say which tokenizer to use',
-                'Name a trained tokenizer: --config-options tokenizer_run::NAME, or, with it_config, --load-model-from.',
+                'Name the run of a tokenizer: tokenizer=NAME, or, with it_config, --load-model-from.',
             )
         return find(self.weights)
 

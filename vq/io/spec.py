@@ -3,16 +3,18 @@
     {"version": 1, "kind": "tokenizer", "image": [256, 256],
      "preprocessing": {"range": [-1.0, 1.0], "transform": {"type": "VQTransformRegistry.none", "image_size": 256}},
      "trained_on": {"dataset": "imagenet", "split": "train", "images": 1281167, "classes": 1000},
-     "tokens": {"cells": [16, 16], "codebooks": [8192]}, "latent": {"channels": 256, "cells": [16, 16], "normalized": null}}
+     "tokens": {"cells": [16, 16], "codebooks": [8192]}, "latent": {"channels": 256, "cells": [16, 16], "normalized": null},
+     "categories": ["boat", "house", "rocket"]}
 
-A field that does not apply is null. Later versions of vq can add fields; a field keeps its meaning within a version.
+A field that does not apply is null; ``categories``, the names of the classes by number, is left out where there are no names.
+Later versions of vq can add fields; a field keeps its meaning within a version.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ KINDS = ('tokenizer', 'decoder', 'generator', 'classifier', 'model')
 _LARGEST = {'image': 2**16, 'cells': 2**24, 'codebooks': 2**63, 'channels': 2**20}
 _MOST = {'image': 2, 'cells': 8, 'codebooks': 4096}  # numbers in each list
 STATISTICS = ('channel', 'element')
+_NAMES = LONGEST // 4  # characters of all class names together
 RANGE = (-1.0, 1.0)  # of the images that models take
 
 
@@ -41,10 +44,13 @@ class Spec:
     trained_on: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # dataset, split, images, classes, names
     tokens: TokenSpec | None = None
     latent: LatentSpec | None = None
+    categories: tuple[str, ...] = ()  # the name of each class; () if classes have no names
 
     def as_json(self) -> dict[str, Any]:
         """JSON values that ``read`` accepts."""
         content: dict[str, Any] = jsonable({'version': VERSION, **dataclasses.asdict(self)})
+        if not self.categories:
+            del content['categories']
         return content
 
     def __str__(self) -> str:
@@ -115,7 +121,21 @@ def _from_json(content: Mapping[str, Any]) -> Spec:
         _part(content, 'trained_on') or {},
         None if tokens is None else TokenSpec(_sizes(tokens, 'cells'), _sizes(tokens, 'codebooks')),
         None if latent is None else LatentSpec(int(latent['channels']), _sizes(latent, 'cells'), normalized),
+        _names(content.get('categories')),
     )
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(name, str) and name for name in value) or not fits_names(value):
+        raise ValueError(f'categories is {value!r:.40}')
+    return tuple(value)
+
+
+def fits_names(names: Sequence[str]) -> bool:
+    """Whether a spec can hold these class names."""
+    return sum(map(len, names)) <= _NAMES
 
 
 def _part(content: Mapping[str, Any], name: str) -> dict[str, Any] | None:

@@ -23,5 +23,6 @@ from vq.recipes.frozen import frozen_tokenizer
 from vq.recipes.generators import class_to_image, digits_generator, token_generator
 from vq.recipes.images import clip, dataset_statistics, dinov2, image_figures, image_pairs, one_dataset, photo_runner_alone
 from vq.recipes.parts import cooling, data, datasets, strategy
+from vq.recipes.photos import photos_gan, photos_generator, photos_tokenizer
 from vq.recipes.study import vqvae_gan_study
 from vq.recipes.vqgan import autoencoder, cvqvae, fsq, llamagen_tokenizer, scalar_quantization, vqgan

@@ -87,15 +87,19 @@ def digits_gan(
     discriminator_lr: Annotated[float, 'learning rate of AdamW, discriminator'] = 1e-3,
 ) -> Config:
     """The digits tokenizer with a small discriminator, which starts to train halfway through the run."""
+    return merge(digits_tokenizer(given), small_discriminator(gain, discriminator_lr, start, warmup=25, ramp=100))
+
+
+def small_discriminator(gain: float, lr: float, start: int, warmup: int, ramp: int) -> Config:
+    """What a config of a tokenizer needs for a discriminator of small images."""
     network = dict(type='PatchGAN', width=16, depth=2, norm='group', norm_groups=4)
     losses = of_types(generator_loss='HingeGeneratorLoss', discriminator_loss='HingeDiscriminatorLoss')
     adversarial = dict(losses, discriminator=network, weight=dict(type='AdaptiveWeight', gain=gain))
-    model = dict(adversarial, type='AdversarialTokenization', discriminator_start=start, warmup=25, ramp=100)
-    adam = dict(type='AdamW', lr=discriminator_lr, betas=(0.5, 0.99), weight_decay=1e-4, clip=1.0)
+    model = dict(adversarial, type='AdversarialTokenization', discriminator_start=start, warmup=warmup, ramp=ramp)
+    adam = dict(type='AdamW', lr=lr, betas=(0.5, 0.99), weight_decay=1e-4, clip=1.0)
     tiny_model = dict(discriminator=dict(width=8), discriminator_start=2, warmup=1, ramp=2)
     tiny = dict(model=tiny_model, optimizers=dict(tokenizer=dict(schedule=None)))
-    trainer = dict(model=model, optimizers=dict(discriminator=adam))
-    return merge(digits_tokenizer(given), dict(trainer=trainer, tiny=dict(trainer=tiny)))
+    return dict(trainer=dict(model=model, optimizers=dict(discriminator=adam)), tiny=dict(trainer=tiny))
 
 
 @recipe(digits_tokenizer, hides=OF_CODES)

@@ -20,7 +20,7 @@ from vq.report.figures import BATCH, Reference, Seen, count_codes
 from vq.report.images import Images, as_pixels, read_images, spaced
 from vq.report.opening import LEARNED, MEASURED, WORK, Opened, in_batches, sizes_of
 from vq.report.origin import seconds_of_training
-from vq.tasks.sequence_modeling.loaded import LoadedGenerator
+from vq.tasks.loaded import LoadedGenerator
 from vq.tasks.sequence_modeling.task import first_half
 
 NEAREST = 3  # training images to show next to a new image

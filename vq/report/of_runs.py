@@ -21,7 +21,7 @@ from vq.report.of_generator import draw, name_of, names_of
 from vq.report.of_run import open_model
 from vq.report.opening import MEASURED, Asked, Opened, affordable, in_batches, open_run, sizes_of
 from vq.report.origin import origin_of
-from vq.tasks.sequence_modeling.loaded import LoadedGenerator
+from vq.tasks.loaded import LoadedGenerator
 
 
 @dataclasses.dataclass

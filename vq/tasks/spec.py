@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -14,7 +15,8 @@ from vq.core.specs import CodecSpec, size_of
 from vq.data.decode import BadImage
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Dataset, Generator, Tokenizer
-from vq.io.spec import RANGE, Spec
+from vq.io.runs import find
+from vq.io.spec import RANGE, Spec, fits_names
 
 _TRIED = 16  # samples to try for the image shape: damaged ones are skipped
 
@@ -34,7 +36,25 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
     tokens, latent = (None, None) if not isinstance(part, Tokenizer) or image is None else codes_of(part, image)
     if isinstance(generator := getattr(model, 'generator', None), Generator):
         tokens, latent = generator.tokens, None
-    return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent)
+    categories = names_of(dataset, getattr(model, 'tokenizer', None))
+    if (count := classes_of(model)) is not None and len(categories) != count:
+        categories = ()  # the names of other classes than those that the model draws or tells apart
+    return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent, categories)
+
+
+def classes_of(model: nn.Module) -> int | None:
+    """The number of classes of a generator or classifier; None for a model that knows none."""
+    classes = getattr(getattr(model, 'generator', model), 'classes', None)
+    return classes if isinstance(classes, int) else None
+
+
+def names_of(dataset: Dataset | None, tokenizer: object) -> tuple[str, ...]:
+    """The class names of the dataset; of token shards without their images, those of the tokenizer's run."""
+    names = () if dataset is None or dataset.categories is None else tuple(dataset.categories)
+    if not names and isinstance(tokenizer, FrozenTokenizer) and tokenizer.weights is not None:
+        with contextlib.suppress(UserError):  # a published file, or a run that is gone: it has no names
+            names = find(tokenizer.weights).spec.categories
+    return names if all(names) and fits_names(names) else ()
 
 
 def spec_of_tokenizer(tokenizer: Tokenizer, image_size: int | tuple[int, ...]) -> Spec:

@@ -14,6 +14,7 @@ from vq.data.datasets.base import FileDataset, FileIndex, Transform
 from vq.data.decode import PIXEL_LIMIT, Backend
 from vq.data.files import OF_SPLITS, SPLITS, find_images, folders_in, what_is_in
 from vq.data.held_out import share_for, which_are_held_out
+from vq.data.kept import Kept
 from vq.data.names import Names
 from vq.data.survey.layout import better_root
 from vq.registries import VQDatasetRegistry
@@ -118,6 +119,9 @@ class FolderDataset(FileDataset):
     Folders of splits are ``train``, ``validation`` (or ``val``) and ``test``. Without any, the fraction ``held_out`` of the
     images is 'validation', chosen by a hash of their paths, and the others are 'train': with 0 all of them. With ``classes``
     the first folder below the split is the class. Ids are paths relative to ``root``.
+
+    ``shrink_to``: images with a larger short side are shrunk to it when they are read, and stay in memory. For small images of
+    large photographs, whose decoding would take most of the time.
     """
 
     def __init__(
@@ -130,6 +134,7 @@ class FolderDataset(FileDataset):
         name: str | None = None,
         pixel_limit: int = PIXEL_LIMIT,
         held_out: float = 0.0,
+        shrink_to: int | None = None,
     ) -> None:
         split = 'validation' if split == 'val' else split
         if split not in SPLITS:
@@ -137,7 +142,10 @@ class FolderDataset(FileDataset):
         if not 0 <= held_out < 1:
             raise ConfigError(f'held_out is {held_out}', 'It is a fraction of the images, from 0 to below 1.')
         super().__init__(root, split, name or Path(root).name or 'folder', transform, backend, pixel_limit)
+        if shrink_to is not None and shrink_to < 1:
+            raise ConfigError(f'shrink_to is {shrink_to}', 'It is a number of pixels, or None.')
         self.classes, self.held_out = classes, held_out
+        self._kept = None if shrink_to is None else Kept(shrink_to)
 
     @staticmethod
     def as_meant(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -146,6 +154,9 @@ class FolderDataset(FileDataset):
         if isinstance(root, str | Path) and has_split_folders(Path(root).expanduser()):
             return {**settings, 'held_out': 0.0}
         return {**settings}
+
+    def read(self, index: int) -> np.ndarray:
+        return super().read(index) if self._kept is None else self._kept.get(index, super().read)
 
     def find(self) -> FileIndex:
         divided = self.held_out and self.split != 'test' and not has_split_folders(self.root)
