@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -25,14 +24,13 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
 from vq.core.records import Batch
-from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy, Task
+from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy
 from vq.nn.recompute import Recomputed
 from vq.runners.guard import FiniteGuard
 from vq.runners.optimizing import Stepped, StepSettings
 from vq.runners.protocol import TrainerLike
 from vq.runners.trainer import Trainer
 from vq.strategies.base import BaseStrategy
-from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
 
 META = torch.device('meta')
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
@@ -246,7 +244,7 @@ def rehearse(trainer: Trainer, images: int, image_size: tuple[int, int]) -> Rehe
     }
     trainer.stepped = {name: Stepped(found, StepSettings(), 1, images, None) for name, found in trainer.optimizers.items()}
     trainer.guard, trainer.batches = FiniteGuard(trainer.strategy), _batches(images, image_size)  # type: ignore[assignment]
-    trainer.step = heaviest_step(model) - 1
+    trainer.step = model.heaviest_step() - 1
     with contextlib.ExitStack() as stack:
         for part in model.modules():
             if isinstance(part, (Quantizer, DiscriminatorPenalty)):
@@ -263,14 +261,6 @@ def rehearse(trainer: Trainer, images: int, image_size: tuple[int, int]) -> Rehe
         trainer.train_step()
     seen.activations = live.peak
     return seen
-
-
-def heaviest_step(model: Task) -> int:
-    """A step (from 1) with the most work: the discriminator, the adversarial loss and all penalties are active."""
-    if not isinstance(model, AdversarialTokenization):
-        return 1
-    every = math.lcm(1, *(int(penalty.interval) for penalty in model.penalties.values()))  # type: ignore[arg-type]
-    return model.discriminator_start + 1 + every * math.ceil(model.warmup / every)
 
 
 def _batches(images: int, image_size: tuple[int, int]) -> Iterator[Batch]:

@@ -60,11 +60,12 @@ def load_generator(name: str, weights: Any, trusted: bool = False) -> tuple[Any,
     run = find(name, trust=trusted)
     if run.checkpoint is None:
         raise UserError(f'{run.weights} is a file, which does not name its generator', 'Give a run or a checkpoint.')
-    if 'generator' not in run.model:
+    config = dict(run.model.get('generator') or {})
+    if not config:
         raise UserError(f'{name} holds a {run.model.get("type")}, which has no generator', 'Give the run of a generator.')
     import_modules(run.custom_imports)
     task = Task()  # only the generator: the tokenizer is not loaded
-    tokens, config = run.spec.tokens, dict(run.model['generator'])
+    tokens = run.spec.tokens
     if tokens is not None:  # a task fills these in from its tokenizer, which is not built here
         config = {'cells': tokens.cells, 'codebooks': tokens.codebooks, **config}
     generator = VQGeneratorRegistry.build(config, 'model.generator')

@@ -7,13 +7,16 @@ import contextlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.cli.next_steps import say_next_of
 from vq.core import environment
 from vq.core.errors import UserError
+
+if TYPE_CHECKING:
+    from vq.interfaces.conditions import Asked
 
 KIND = 'VQSMRunnerRegistry.Sampler'
 
@@ -37,6 +40,10 @@ def make_parser() -> argparse.ArgumentParser:
     arguments.add_weights(parser, own=True)
     parser.add_argument('--num-samples', type=int, default=64, metavar='N', help='images to draw (default: 64)')
     parser.add_argument(
+        '--text', nargs='+', default=None, metavar='TEXT', help='texts, in turn, for generators that take texts'
+    )
+    parser.add_argument('--layout', default=None, metavar='FILE', help='JSON file of boxes, for generators that take layouts')
+    parser.add_argument(
         '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
     )
     parser.add_argument(
@@ -50,6 +57,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--min-p', type=float, default=None, metavar='P', help='only tokens of at least P times the largest probability'
     )
+    parser.add_argument('--steps', type=int, default=None, metavar='N', help='steps of a sampler that has steps')
     parser.add_argument('--greedy', action='store_true', help='always take the most probable token')
     parser.add_argument('--overwrite', action='store_true', help='delete earlier samples of this name')
     parser.add_argument(
@@ -78,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
-    classes = None if options.classes is None else find_classes(config, options)
+    asked = asked_for(options)
     validator = config['validator']
     loader = validator.get('dataloader', {})
     validator.update(
@@ -88,7 +96,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             'callbacks': [],
             'samples': options.num_samples,
             'batch_size': options.batch_size or loader.get('batch_size', 64),
-            'classes': classes,
             'format': options.format,
         }
     )
@@ -96,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.overwrite and building.is_first_process():
         forget(folder)
     sampler, context = building.open_runner('vq.sample', argv, options, config, folder, 'validator', ImageSampler, KIND)
+    sampler.asked = asked
     tell_differences(options, config, context)
     building.load_weights(sampler.model, options.load_model_from, options.weights, context)
     sampler.description = {**how, **describe(sampler.model)}
@@ -109,17 +117,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def find_classes(config: Any, options: argparse.Namespace) -> tuple[int, ...]:
-    """The numbers of the classes in --classes. Names are those in the spec of the run whose weights are loaded."""
+def asked_for(options: argparse.Namespace) -> Asked:
+    """What --classes, --text and --layout ask for. Names of classes are those in the spec of the run that is loaded."""
+    from vq.cli.layouts import read_layouts
     from vq.core.class_names import class_numbers
+    from vq.interfaces.conditions import Asked
     from vq.io import runs
 
-    count: int | None = model_of(config)['generator'].get('classes')
+    count: int | None = None
     names: tuple[str, ...] = ()
     with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
-        names = runs.find(options.load_model_from[-1]).spec.categories
+        spec = runs.find(options.load_model_from[-1]).spec
+        names, count = spec.categories, spec.trained_on.get('classes')
     known = names if count is None or len(names) == count else ()
-    return tuple(class_numbers(options.classes, known, count, f'the generator {options.name}'))
+    asked = options.classes
+    numbers = None if asked is None else class_numbers(asked, known, count, f'the generator {options.name}')
+    return Asked(numbers, options.text, None if options.layout is None else read_layouts(Path(options.layout), names))
 
 
 def forget(folder: Path) -> None:
@@ -137,38 +150,26 @@ def describe(model: Any) -> dict[str, Any]:
 
 
 def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """Apply the command line's sampler and guidance settings to the config. Returns the resulting settings."""
-    from vq.core.config import plain
-
-    model = model_of(config)
-    settings = {
-        name: value for name in ('temperature', 'top_k', 'top_p', 'min_p') if (value := getattr(options, name)) is not None
-    }
-    if options.greedy:
-        if settings:
-            raise UserError(f'--greedy does not use {", ".join(settings)}', 'Leave one of the two out.')
-        model['sampler'] = {'type': 'Greedy'}
-    elif settings:
-        before = model['sampler'] if str(model['sampler'].get('type', '')).split('.')[-1] == 'Multinomial' else {}
-        model['sampler'] = {**before, 'type': 'Multinomial', **settings}
-    if options.guidance is not None:
-        if options.guidance != 1 and model['generator'].get('classes') == 0:
-            raise UserError(
-                f'--guidance is {options.guidance:g}, and the generator {options.name} has no classes to be guided by',
-                'Leave --guidance out. Guidance needs a generator of images with classes: one folder for each.',
-            )
-        model['guidance'] = {'type': 'ConstantGuidance', 'scale': options.guidance}
-    return {'sampler': plain(model['sampler']), 'guidance': plain(model['guidance'])}
+    """Apply the settings of the command line to the config. Returns all settings that the images depend on."""
+    model, kind = task_of(config)
+    given = {name: getattr(options, name) for name in ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps')}
+    settings = {name: value for name, value in given.items() if value is not None}
+    found: dict[str, Any] = kind.set_drawing(model, settings | ({'greedy': True} if options.greedy else {}))
+    return found
 
 
-def model_of(config: Any) -> Any:
-    """The config of the task, from the validator or else from the trainer."""
+def task_of(config: Any) -> tuple[Any, Any]:
+    """The config of the task, from the validator or else from the trainer, and its class."""
+    from vq.core.registry import find_item
+    from vq.registries import VQTaskRegistry
+
     for which in ('validator', 'trainer'):
         model = config.get(which, {}).get('model')
         if model is not None:
-            if 'generator' not in model:
+            kind = find_item(VQTaskRegistry, model.get('type'), f'{which}.model')[1]
+            if not hasattr(kind, 'draw'):
                 raise UserError(
                     f'{model.get("type")} draws no images', 'Give the config of a generator, such as configs/digits/ar.py.'
                 )
-            return model
+            return model, kind
     raise UserError('the config has no model', 'Give the config that trained the generator.')

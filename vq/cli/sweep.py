@@ -10,7 +10,8 @@ from typing import Any
 
 from vq.core.errors import UserError, listing
 
-SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p')
+SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps')
+COUNTS = ('top_k', 'steps')
 
 
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
@@ -26,9 +27,10 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
     from vq.runners.validator import Validator
 
     grid = parse(options.sweep)
-    if options.classes is not None:
+    if options.classes is not None or options.text is not None or options.layout is not None:
         raise UserError(
-            'a sweep draws the classes of the validation split, to compare with its images', 'Leave --classes out.'
+            'a sweep draws what the validation split shows, to compare with its images',
+            'Leave --classes, --text and --layout out.',
         )
     options.load_model_from = own_weights(options)
     options.config = config_of(options)
@@ -48,12 +50,14 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
             'a sweep has nothing to measure: no metric of the validator is of generated images',
             "Give the validator a FeatureMetric with images='generated'.",
         )
-    validator.callbacks, validator.limit, validator.model.draws = {}, options.num_samples, ('generated',)  # type: ignore[assignment]
+    validator.callbacks, validator.limit = {}, options.num_samples
+    model: Any = validator.model
     found: list[dict[str, Any]] = []
     validator.setup()
     try:
         for point in points(grid):
-            change(validator.model, how, point)
+            validator.model = model.drawing(settings_of(point), how)
+            validator.model.draws = ('generated',)
             measured = validator.evaluate()
             figures = {
                 figure: measured[figure]
@@ -113,16 +117,9 @@ def points(grid: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
-def change(model: Any, how: Mapping[str, Any], point: Mapping[str, float]) -> None:
-    """Set the sampler and guidance of the config, with the swept settings of ``point``."""
-    from vq.registries import VQGuidanceRegistry, VQSamplerRegistry
-
-    sampler = {name: int(value) if name == 'top_k' else value for name, value in point.items() if name != 'guidance'}
-    if sampler:
-        before = how['sampler'] if how['sampler']['type'].split('.')[-1] == 'Multinomial' else {}
-        model.sampler = VQSamplerRegistry.build({**before, 'type': 'Multinomial', **sampler}, 'sampler')
-    if 'guidance' in point:
-        model.guidance = VQGuidanceRegistry.build({'type': 'ConstantGuidance', 'scale': point['guidance']}, 'guidance')
+def settings_of(point: Mapping[str, float]) -> dict[str, float]:
+    """The swept settings; counts are whole numbers."""
+    return {name: int(value) if name in COUNTS else value for name, value in point.items()}
 
 
 def show(grid: Mapping[str, Sequence[float]], found: Sequence[Mapping[str, float]]) -> None:

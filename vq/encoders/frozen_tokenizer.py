@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
-from vq.core.specs import TokenSpec, size_of
+from vq.core.specs import LatentSpec, TokenSpec, size_of
 from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
 from vq.io.runs import Run, find, weight_files
 from vq.io.weights import compare, load_model_from
@@ -48,12 +48,7 @@ class FrozenTokenizer(Encoder, Pretrained):
             raise ConfigError(f"gives is '{gives}'", "Write 'codes' or 'features'.")
         self.tokenizer, self.weights, self.gives = tokenizer, weights, gives
         self.image_size = size_of(image_size)
-        latent = tokenizer.spec(self.image_size).latent
-        if latent is None:
-            raise ConfigError(
-                f'{type(tokenizer).__name__} has no latents', 'Take a tokenizer whose codes are vectors: see Tokenizer.spec.'
-            )
-        self.latent = latent
+        latent = self.latent
         quantizer = getattr(tokenizer, 'quantizer', None)
         before = gives == 'features' and isinstance(quantizer, Quantizer)
         self.out_channels = quantizer.feature_dim if before else latent.channels  # type: ignore[union-attr]
@@ -61,6 +56,17 @@ class FrozenTokenizer(Encoder, Pretrained):
         self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
         self.requires_grad_(False)
         self.eval()
+
+    @property
+    def latent(self) -> LatentSpec:
+        """The latent of an image of ``image_size``."""
+        found = self.tokenizer.spec(self.image_size).latent
+        if found is None:
+            raise ConfigError(
+                f'{type(self.tokenizer).__name__} has no latents',
+                'Take a tokenizer whose codes are vectors: see Tokenizer.spec.',
+            )
+        return found
 
     @property
     def tokens(self) -> TokenSpec:

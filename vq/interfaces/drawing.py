@@ -39,6 +39,7 @@ class Draws(Protocol):
         that the images depend on, as plain data; an error for settings that this task does not have."""
         raise NotImplementedError
 
-    def drawing(self, settings: Mapping[str, Any]) -> Self:
-        """This task, with other settings for its next draws; it shares all its parts."""
+    def drawing(self, settings: Mapping[str, Any], described: Mapping[str, Any] | None = None) -> Self:
+        """This task, with other settings for its next draws; it shares all its parts. ``described``: what ``set_drawing``
+        returned, which is changed by the settings; without it, the settings replace those of the config."""
         raise NotImplementedError

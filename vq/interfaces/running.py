@@ -30,6 +30,10 @@ class Task(nn.Module):
     outputs: Outputs
     evaluated_as: ClassVar[str | None] = None  # the task a validator builds in place of this one
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs = Outputs()
+
     def roots(self) -> dict[str, nn.Module]:
         """Optimizer name -> the module it trains. Each module is wrapped separately, and called through ``forward`` only."""
         raise NotImplementedError
@@ -63,13 +67,21 @@ class Task(nn.Module):
         freeze(self)
         return self
 
+    def heaviest_step(self) -> int:
+        """A step (from 1) with the most work: its memory is what the training needs."""
+        return 1
+
     def frozen_parts(self) -> dict[str, Pretrained]:
         """Name -> part that is not trained, at any depth."""
         return frozen_parts(self)
 
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Key prefixes of tensors that stay out of checkpoints (the hashes of their files are recorded instead)."""
-        return tuple(prefix for name, part in self.frozen_parts().items() for prefix in left_out(name, part))
+        parts = self.frozen_parts()
+        inside = {id(module) for part in parts.values() for module in part.modules() if module is not part}  # type: ignore[attr-defined]
+        named = self.named_modules(remove_duplicate=False)
+        also = (f'{name}.' for name, module in named if id(module) in inside)  # under a second name, too
+        return tuple(dict.fromkeys([*(prefix for name, part in parts.items() for prefix in left_out(name, part)), *also]))
 
     def training_only_prefixes(self) -> tuple[str, ...]:
         """Key prefixes of parts that only training needs: left out of the EMA, and optional in files of weights."""

@@ -224,6 +224,11 @@ class AdversarialTokenization(ImageTokenization):
         losses.notes['logits_fake'] = judgement.fake.detach().float().mean()
         return losses
 
+    def heaviest_step(self) -> int:
+        """The discriminator, the adversarial loss and all penalties are active."""
+        every = math.lcm(1, *(int(penalty.interval) for penalty in self.penalties.values()))  # type: ignore[arg-type]
+        return self.discriminator_start + 1 + every * math.ceil(self.warmup / every)
+
     def update(self, ok: Tensor | None = None) -> None:
         super().update(ok)
         join_running_statistics(self._norms)

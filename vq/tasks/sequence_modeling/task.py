@@ -194,7 +194,7 @@ class SequenceModeling(Task):
         sampler, scale = _with_settings(config['sampler'], settings), settings.get('guidance')
         if scale not in (None, 1) and config['generator'].get('classes') == 0:
             raise UserError(
-                f'the guidance is {scale:g}, and the generator has no classes to be guided by',
+                f'guidance is {scale:g}, and the generator has no classes to be guided by',
                 'Leave it out. Guidance needs a generator of images with classes: one folder for each.',
             )
         config['sampler'] = sampler
@@ -202,10 +202,11 @@ class SequenceModeling(Task):
             config['guidance'] = {'type': 'ConstantGuidance', 'scale': scale}
         return {'sampler': plain(config['sampler']), 'guidance': plain(config['guidance'])}
 
-    def drawing(self, settings: Mapping[str, Any]) -> Self:
+    def drawing(self, settings: Mapping[str, Any], described: Mapping[str, Any] | None = None) -> Self:
         changed = copy.copy(self)
         if settings.keys() - {'guidance'}:
-            changed.sampler = VQSamplerRegistry.build(_with_settings({}, settings), 'sampler')
+            before = {} if described is None else described['sampler']
+            changed.sampler = VQSamplerRegistry.build(_with_settings(before, settings), 'sampler')
         if settings.get('guidance') is not None:
             changed.guidance = VQGuidanceRegistry.build(
                 {'type': 'ConstantGuidance', 'scale': settings['guidance']}, 'guidance'
