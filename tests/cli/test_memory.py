@@ -18,7 +18,7 @@ from tests.runners.support import write_config
 from vq.assembly import memory
 from vq.assembly.building import build_runner
 from vq.assembly.compose import compose
-from vq.assembly.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes, heaviest_step
+from vq.assembly.rehearsal import FP32_RESULT, IN_FP32, IN_HALF, IN_WIDEST, META, DeviceRules, LiveBytes
 from vq.cli import config as command
 from vq.core.config import PyConfig
 from vq.data.loading import LoaderSettings
@@ -174,7 +174,7 @@ def test_shipped_configs_hold_about_as_much_on_the_cpu(tmp_path, file):
     config.trainer.model.update(discriminator_start=0, warmup=0)
     found = predicted(config, 'base')
     with torch.device('meta'):
-        step = heaviest_step(VQTaskRegistry.build(config.trainer.model, 'model'))
+        step = VQTaskRegistry.build(config.trainer.model, 'model').heaviest_step()
     real = witness(tmp_path / 'run', config, step)
     assert real.held['activations'] == pytest.approx(found.parts['activations'], rel=0.1)
     assert {name: real.held[name] for name in ('parameters', 'optimizer', 'average')} == {
@@ -354,7 +354,7 @@ def test_the_heaviest_step_has_voice_and_every_penalty(tmp_path, warmup, interva
     config = compose(str(write_gan_config(tmp_path)), {'start': 2, 'warmup': warmup, 'penalties': penalties}, {})
     with torch.device('meta'):
         model = VQTaskRegistry.build(config.trainer.model, 'model')
-    assert heaviest_step(model) == step
+    assert model.heaviest_step() == step
     assert model._strength(step) > 0
     assert all((step - model.discriminator_start - 1) % interval == 0 for interval in intervals)
 

@@ -11,8 +11,9 @@ from PIL import Image
 
 from vq.core.errors import ConfigError
 from vq.data.datasets.folder import FolderDataset
+from vq.data.geometry import Geometry
 from vq.data.kept import Kept
-from vq.data.transforms import none, resize_short_side
+from vq.data.transforms import none
 
 
 def noise(height: int, width: int) -> np.ndarray:
@@ -28,7 +29,9 @@ def test_an_image_is_read_once_and_shrunk_by_its_short_side() -> None:
         return (large, small)[index]
 
     for _ in range(3):
-        assert np.array_equal(kept.get(0, read), resize_short_side(large, 30)) and np.array_equal(kept.get(1, read), small)
+        assert np.array_equal(kept.get(0, read), Geometry.of(large).cover(30, 30).move(large)) and np.array_equal(
+            kept.get(1, read), small
+        )
     assert reads == [0, 1] and kept.get(0, read).shape == (44, 30, 3)
 
 
