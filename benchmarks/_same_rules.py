@@ -53,12 +53,17 @@ ADDED = (  # (entry, path that only the new side has, reason)
     ('*', 'trainer.callbacks.CheckpointCallback.keep_state', 'the same, built'),
     ('*', 'trainer.dataset.held_out', 'it means nothing with split folders, without which recipes could not be used'),
     ('*', 'validator.dataset.held_out', 'the same'),
+    ('*', 'trainer.dataloader.bad_image_cap', 'the limit of bad images is an option, 0.2 by default'),
+    ('*', 'validator.dataloader.bad_image_cap', 'the same'),
+    ('*', 'trainer.callbacks.backends', 'TensorBoard is a default callback'),
 )
 CHANGED = (  # (path, old value, new value, reason)
     ('trainer.callbacks.checkpoint.keep_last', 3, 12, 'the published command validates the last 12'),
     ('trainer.callbacks.CheckpointCallback.retention.keep_last', 3, 12, 'the same, built'),
     ('trainer.dataloader.bad_image_cap', 0.001, 0.2, 'more bad images are allowed, if any are skipped'),
     ('validator.dataloader.bad_image_cap', 0.001, 0.2, 'the same'),
+    ('trainer.callbacks.backends.backends', [{'type': 'TensorboardVisBackend'}], ABSENT, 'TensorBoard is the default'),
+    ('trainer.callbacks.backends.backends', [{'type': 'LocalVisBackend'}], ABSENT, 'tiny forms log to the default, too'),
 )
 
 
