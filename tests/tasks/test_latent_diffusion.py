@@ -20,6 +20,7 @@ import vq
 from tests.runners.support import REPOSITORY
 from vq.cli.config import main as config
 from vq.cli.latents import main as measure
+from vq.cli.report import main as report
 from vq.cli.sample import main as sample
 from vq.cli.train import main as train
 from vq.cli.val import main as validate
@@ -140,3 +141,10 @@ def test_it_trains_on_two_ranks(home: Path, strategy: str) -> None:
         sample([f'{strategy}', '--trust', '--num-samples', '2', '--override', '.validator.strategy:dict(type="BaseStrategy")'])
         == 0
     )
+
+
+def test_it_has_a_report(home: Path) -> None:
+    assert report(['diffusion', '--trust', '--images', '4']) == 0
+    page = (home / 'work_dirs/diffusion/report.html').read_text()
+    assert 'LatentDiffusion draws images without tokens' in page and 'data:image/png' in page
+    assert 'they compare tokens, and this model draws none' in page

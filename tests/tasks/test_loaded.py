@@ -98,9 +98,9 @@ def test_classes_are_numbers_or_names(generator: LoadedGenerator) -> None:
 @pytest.mark.parametrize(
     ('settings', 'said', 'hint'),
     [
-        (dict(classes='rockett'), "no class 'rockett'; did you mean 'rocket'", 'It knows a, b, d, e, rocket.'),
-        (dict(classes=[1, 5]), 'class 5 is requested, and the generator has 5', 'They are 0 to 4'),
-        (dict(classes=-1), 'class -1 is requested', 'They are 0 to 4'),
+        (dict(classes='rockett'), "no class 'rockett'; did you mean 'rocket'", 'Its classes: a, b, rocket, d, e'),
+        (dict(classes=[1, 5]), 'here has no class 5: it has 5', 'numbers from 0 to 4'),
+        (dict(classes=-1), 'here has no class -1', 'numbers from 0 to 4'),
         (dict(count=0), '0 images are requested', '1 or more'),
         (dict(classes=[]), '0 images are requested', '1 or more'),
     ],

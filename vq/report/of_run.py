@@ -11,7 +11,7 @@ from vq.interfaces import FeatureNetwork
 from vq.io.pages.page import Page
 from vq.io.runs import Run
 from vq.loading import load_run
-from vq.report import of_classifier, of_generator, of_tokenizer
+from vq.report import of_classifier, of_drawn, of_generator, of_tokenizer
 from vq.report.builder import build_page
 from vq.report.facts import Facts
 from vq.report.opening import Asked, Opened, open_run
@@ -36,7 +36,7 @@ def report(name: str, asked: Asked) -> Report:
         opened.network, opened.classifier = network_of(asked.classifier, asked)
     facts, sentence = Facts(opened.origin), ''
     if run.spec.kind == 'generator':
-        facts.generator = of_generator.gather(opened)
+        facts.generator = (of_drawn if model.tokens is None else of_generator).gather(opened)
         sentence = of_generator.sentence(facts.generator)
     elif run.spec.kind == 'classifier':
         facts.classifier = of_classifier.gather(opened)

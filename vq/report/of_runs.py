@@ -6,8 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-
 from vq.assembly.counting import count
 from vq.core.errors import UserError
 from vq.core.reading import read_json
@@ -17,7 +15,7 @@ from vq.loading import LoadedTokenizer
 from vq.report import figures
 from vq.report.facts import Origin, Pixels
 from vq.report.images import Images, as_pixels, spaced
-from vq.report.of_generator import draw, name_of, names_of
+from vq.report.of_generator import name_of, names_of
 from vq.report.of_run import open_model
 from vq.report.opening import MEASURED, Asked, Opened, affordable, in_batches, open_run, sizes_of
 from vq.report.origin import origin_of
@@ -75,9 +73,9 @@ def gather(names: Sequence[str], asked: Asked, records: Mapping[str, Mapping[str
 def part_of(opened: Opened) -> Any:
     """The module whose parameters are counted."""
     model = opened.model
-    return (
-        model.generator if isinstance(model, LoadedGenerator) else getattr(model, 'classifier', getattr(model, 'model', model))
-    )
+    if isinstance(model, LoadedGenerator):
+        return next(iter(model.task.roots().values()))
+    return getattr(model, 'classifier', getattr(model, 'model', model))
 
 
 def record_of(opened: Opened, images: Images | None) -> dict[str, Any] | None:
@@ -151,18 +149,16 @@ def draw_same(found: Compared, opened: Mapping[str, Opened]) -> None:
     able = {name: one for name, one in opened.items() if isinstance(one.model, LoadedGenerator)}
     if not able:
         return
-    known = min(one.model.generator.classes for one in able.values())
+    known = min(one.model.task.classes for one in able.values())
     many = next(iter(able.values())).asked.images
     classes = spaced(known, many)
-    if known == 0 and any(one.model.generator.classes for one in able.values()):
+    if known == 0 and any(one.model.task.classes for one in able.values()):
         found.left_out.append('samples of the same class: some of the generators know no classes, so each draws its own')
     labels = names_of(next(iter(able.values())), None)
     found.classes = [name_of(number, labels) for number in classes] if classes else [str(number + 1) for number in range(many)]
     for name, one in able.items():
-        own = classes or spaced(one.model.generator.classes, many)
-        with torch.no_grad():
-            tokens = draw(one.model, own, len(found.classes), found.seed)
+        own = classes or spaced(one.model.task.classes, many)
         try:
-            found.runs[name].drawn = as_pixels(in_batches(one.model.detokenize, tokens))
+            found.runs[name].drawn = as_pixels(one.model.sample(own or None, len(found.classes), seed=found.seed))
         except UserError as error:
             found.left_out.append(f'samples of {name}: {error.message}')
