@@ -31,7 +31,7 @@ REGRET = 0.2  # standard deviations of the logits: bf16 changes them by 0.04 in 
 
 def ours(network: LlamaNetwork, tokens: int, codes: int, rows: int) -> partial[Tensor]:
     """Samples (rows, tokens) greedily by ``generate``."""
-    model = Autoregressive(network, (tokens,), codes, peers.CLASSES, vocabulary='joint').eval()
+    model = Autoregressive(network, (tokens,), (codes,), peers.CLASSES, vocabulary='joint').eval()
     request = Wanted(list(range(rows)), 0, Condition(labels(network, rows)))
     return partial(model.generate, request, peers.greedy, peers.constant)
 

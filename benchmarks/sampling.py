@@ -72,7 +72,7 @@ def our_model(depth: int, dim: int, heads: int, codes: int, tokens: int) -> Auto
     network = LlamaNetwork(CLASSES + 1 + codes, dim, depth, heads, length=tokens + 1)
     with torch.no_grad():
         network.head.weight[CLASSES + 1 :].normal_(std=0.02)
-    return Autoregressive(network, (tokens,), codes, CLASSES, vocabulary='joint').eval()
+    return Autoregressive(network, (tokens,), (codes,), CLASSES, vocabulary='joint').eval()
 
 
 def their_model(network: LlamaNetwork) -> LlamaForCausalLM:

@@ -39,7 +39,7 @@ FLOORS = (
     'loading launch report demo',
     'cli',
     'tools',
-    'train val test sample inference fid config data web',
+    'train val test sample inference fid config data web training __main__',
 )
 FLOOR = {room: floor for floor, rooms in reversed(list(enumerate(FLOORS))) for room in rooms.split()}  # 'data' is the package
 

@@ -15,7 +15,7 @@ from tests.snippets import environment, read_snippets
 
 pytestmark = pytest.mark.slow
 
-NAMES = ('binary', 'charbonnier', 'squares', 'turning', 'largest')
+NAMES = ('binary', 'charbonnier', 'squares', 'corners', 'largest')
 MODULES = [f'my_parts.{name}' for name in NAMES]
 SMALL = "width=8, iters=4, lr=1e-3, schedule=dict(type='ConstantSchedule'), save_every=2, evaluate=4"
 TOKENIZER = f'''
@@ -25,7 +25,7 @@ from vq.recipes import digits_tokenizer
 
 custom_imports = {MODULES}
 _base_ = [digits_tokenizer(_kwargs_, quantizer=dict(type='BinaryQuantizer', embedding_dim=6), {SMALL})]
-_data = dict(_delete_=True, type='SquaresDataset', transform=dict(type='turning', image_size=32))
+_data = dict(_delete_=True, type='SquaresDataset', transform=dict(type='corner', image_size=32))
 trainer = dict(
     dataset=dict(_data, count=48),
     model=dict(losses=dict(l2=None, smooth=dict(type='CharbonnierLoss', epsilon=1e-2))),

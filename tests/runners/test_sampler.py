@@ -164,7 +164,7 @@ def test_other_samples_are_not_gone_on_with(straight, weights, tmp_path):
 
 def test_bad_classes_and_configs_are_refused(weights, tmp_path):
     said = sample(arguments(weights, tmp_path, '--classes', '3', '12'), code=2)
-    assert 'classes [12] are requested, and the generator has 10' in said
+    assert 'has no class 12: it has 10' in said
     words = ['digits', 'configs/digits/vq_ema.py', '--load-model-from', str(weights), '--work-dir', str(tmp_path)]
     assert 'ImageTokenization draws no images' in sample(words, code=2)
     said = sample(arguments(weights, tmp_path, '--greedy', '--top-k', '3'), code=2)

@@ -7,7 +7,7 @@ this protocol, and know no class of task.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, TypeGuard
 
 import torch
 
@@ -16,7 +16,11 @@ from vq.core.drawing import Drawn, Wanted
 from vq.interfaces.conditions import Asked, Kind
 
 
-@runtime_checkable
+def draws_images(task: object) -> TypeGuard[Draws]:
+    """Whether a task has the protocol: by its class, so that no property is read."""
+    return callable(getattr(type(task), 'draw', None))
+
+
 class Draws(Protocol):
     """A task that draws."""
 

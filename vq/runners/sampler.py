@@ -21,7 +21,7 @@ from vq.data.decode import BadImage, decode_image
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Dataset, Metric, Strategy, Task
 from vq.interfaces.conditions import Asked
-from vq.interfaces.drawing import Draws
+from vq.interfaces.drawing import Draws, draws_images
 from vq.io import atomic
 from vq.io.adm import write_samples
 from vq.io.pictures import grid, png_bytes, save_png
@@ -80,7 +80,7 @@ class ImageSampler(Validator):
     def evaluate(self) -> dict[str, Any]:
         """Draw the missing images. The results count all images, and those drawn now."""
         self.model.eval()
-        if not isinstance(self.model, Draws):
+        if not draws_images(self.model):
             raise UserError(
                 f'{type(self.model).__name__} draws no images', 'Give the config of a generator, such as configs/digits/ar.py.'
             )

@@ -17,7 +17,7 @@ from vq.core.specs import TokenSpec, in_words
 from vq.data.inputs import Form, Images, Intake, ValueRange, check_form, give, take_tokens
 from vq.interfaces import Generator, Task, Tokenizer
 from vq.interfaces.conditions import Asked
-from vq.interfaces.drawing import Draws
+from vq.interfaces.drawing import Draws, draws_images
 from vq.interfaces.pretrained import frozen_parts
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
@@ -183,7 +183,7 @@ def load_frozen(module: nn.Module, run: Run) -> None:
 def load_generator(run: Run, weights: Weights, device: str | torch.device, intake: Intake) -> LoadedGenerator:
     """The generator of a run, with its tokenizer. The tokenizer is read from the files that the config names."""
     task = VQTaskRegistry.build(run.model, 'model')
-    if not isinstance(task, Draws):
+    if not draws_images(task):
         raise UserError(f'{run.weights} holds a {type(task).__name__}, which draws no images', 'Give the run of a generator.')
     load_frozen(cast(nn.Module, task), run)
     load_model_from(cast(nn.Module, task), [run], weights=weights)

@@ -12,7 +12,7 @@ from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError
 from vq.interfaces import Callback
 from vq.interfaces.conditions import Asked
-from vq.interfaces.drawing import Draws
+from vq.interfaces.drawing import Draws, draws_images
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
 from vq.runners.callbacks.ema import EMACallback
@@ -39,7 +39,7 @@ class GenerationsCallback(Callback[TrainerLike]):
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
-        if not isinstance(runner.model, Draws):
+        if not draws_images(runner.model):
             raise ConfigError(
                 f'{type(runner.model).__name__} draws nothing',
                 'GenerationsCallback is for generators: leave it out of the callbacks.',
@@ -51,10 +51,10 @@ class GenerationsCallback(Callback[TrainerLike]):
         if runner.step % self.interval and runner.step != runner.iters:
             return
         model = runner.model
-        assert isinstance(model, Draws)  # checked in bind
         average = next((callback for callback in runner.callbacks.values() if isinstance(callback, EMACallback)), None)
         applied = contextlib.nullcontext() if average is None else average.applied()
         with evaluating(model), applied, runner.strategy.whole():
+            assert draws_images(model)  # checked in bind
             self._draw(model)
 
     def _draw(self, model: Draws) -> None:
