@@ -123,10 +123,10 @@ def test_classes_are_drawn_by_name(name: str, capsys: pytest.CaptureFixture[str]
         (['gen', '--classes', 'rokcet'], "has no class 'rokcet'; did you mean 'rocket'?", 'boat, cat, rocket, tree'),
         (['gen', '--classes', '4'], 'has no class 4: it has 4', 'numbers from 0 to 3'),
         (['free', '--classes', 'rocket'], 'the generator free has no classes', 'Leave classes out'),
-        (['free', '--guidance', '3'], '--guidance is 3, and the generator free has no classes', 'Leave --guidance out'),
+        (['free', '--guidance', '3'], 'guidance is 3, and the generator has no classes', 'Leave it out'),
         (
             ['gen', '--classes', 'cat', '--sweep', 'guidance=1,2'],
-            'a sweep draws the classes of the validation split',
+            'a sweep draws what the validation split shows',
             '--classes',
         ),
     ],

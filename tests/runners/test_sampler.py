@@ -168,4 +168,4 @@ def test_bad_classes_and_configs_are_refused(weights, tmp_path):
     words = ['digits', 'configs/digits/vq_ema.py', '--load-model-from', str(weights), '--work-dir', str(tmp_path)]
     assert 'ImageTokenization draws no images' in sample(words, code=2)
     said = sample(arguments(weights, tmp_path, '--greedy', '--top-k', '3'), code=2)
-    assert '--greedy does not use top_k' in said
+    assert 'greedy drawing does not use top_k' in said

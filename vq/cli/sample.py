@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
-    asked = asked_for(options)
+    asked = asked_for(options, task_of(config)[0])
     validator = config['validator']
     loader = validator.get('dataloader', {})
     validator.update(
@@ -117,18 +117,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def asked_for(options: argparse.Namespace) -> Asked:
+def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     """What --classes, --text and --layout ask for. Names of classes are those in the spec of the run that is loaded."""
     from vq.cli.layouts import read_layouts
     from vq.core.class_names import class_numbers
     from vq.interfaces.conditions import Asked
     from vq.io import runs
 
-    count: int | None = None
+    count: int | None = model.get('classes', (model.get('generator') or {}).get('classes'))
     names: tuple[str, ...] = ()
     with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
-        spec = runs.find(options.load_model_from[-1]).spec
-        names, count = spec.categories, spec.trained_on.get('classes')
+        names = runs.find(options.load_model_from[-1]).spec.categories
     known = names if count is None or len(names) == count else ()
     asked = options.classes
     numbers = None if asked is None else class_numbers(asked, known, count, f'the generator {options.name}')
