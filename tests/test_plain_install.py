@@ -32,7 +32,8 @@ EXTRAS = (
     'lpips',
     'pytorch_fid',
 )
-TOOLS = sorted(path.stem for path in (ROOT / 'tools').glob('*.py') if path.stem != 'check_files')
+OF_A_CHECKOUT = {'check_files', 'api_pages', 'option_pages', 'system_torch'}  # they work on the files of a checkout
+TOOLS = sorted({path.stem for path in (ROOT / 'tools').glob('*.py')} - OF_A_CHECKOUT)
 
 
 @pytest.fixture
