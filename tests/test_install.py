@@ -92,7 +92,7 @@ def test_pip_finds_the_torch_in_a_new_environment(elsewhere, tmp_path, monkeypat
     words = ['--python', python, 'install', '--no-index', '--dry-run', '-c', constraints, 'torch>=2.9.1']
     asked = subprocess.run([sys.executable, '-m', 'pip', *words], env=clean, capture_output=True, text=True, check=False)
     assert asked.returncode == 0, asked.stderr
-    assert f'already satisfied: torch>=2.9.1 in {elsewhere} (from -c' in asked.stdout and VERSION in asked.stdout
+    assert f'already satisfied: torch>=2.9.1 in {elsewhere} ({VERSION})' in asked.stdout
 
 
 @pytest.mark.parametrize(

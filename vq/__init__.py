@@ -10,7 +10,7 @@ from typing import Any
 
 if sys.platform == 'win32':
     raise ImportError(
-        'vq runs on Linux and macOS, not on Windows: runs are locked by POSIX record locks, and ranks are ended by POSIX signals. '
+        'vq runs on Linux and macOS, not on Windows: runs are locked by POSIX record locks, and ranks are ended by signals. '
         'Use WSL 2, which is Linux.'
     )
 
