@@ -7,11 +7,22 @@ BIN := $(VENV)/bin
 WORKERS := $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 PYTEST := -m pytest --numprocesses $(WORKERS) --maxprocesses 8 --dist worksteal
 PIP := -m pip install --quiet --disable-pip-version-check
+# index: pip brings torch. system: the torch that $(PYTHON) has, of whatever build, is used, and none is downloaded
+TORCH ?= index
+
+ifeq ($(TORCH),system)
+PIN_TORCH := $(PYTHON) tools/system_torch.py $(VENV)
+else ifeq ($(TORCH),index)
+PIN_TORCH := cp constraints.txt $(VENV)/constraints.txt
+else
+$(error TORCH is index or system, not $(TORCH))
+endif
 
 .PHONY: demo test test-fast test-xla test-oldest lint bench backup clean help
 
 help:
 	@echo "make demo         train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (4 minutes)"
+	@echo "                  TORCH=system uses the torch that the interpreter has (PYTHON=...), in place of a download"
 	@echo "make test         lint, types and all tests (make test-fast: the fast tier)"
 	@echo "make test-xla     tests of the XLA strategy on the CPU, in .venv-xla: torch_xla needs a torch of its own"
 	@echo "make test-oldest  the fast tier with the oldest supported packages, in .venv-oldest"
@@ -24,11 +35,12 @@ help:
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vq needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python $(PIP) -c constraints.txt --editable .
+	$(PIN_TORCH)
+	$(BIN)/python $(PIP) -c $(VENV)/constraints.txt --editable .
 	touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
-	$(BIN)/python $(PIP) -c constraints.txt --editable '.[dev]'
+	$(BIN)/python $(PIP) -c $(VENV)/constraints.txt --editable '.[dev]'
 	touch $@
 
 .venv-xla/.ready: pyproject.toml constraints-xla.txt

@@ -34,7 +34,9 @@ EXTRAS = (
     'pytorch_fid',
 )
 TOOLS = sorted(
-    path.stem for path in (ROOT / 'tools').glob('*.py') if path.stem not in ('check_files', 'api_pages', 'option_pages')
+    path.stem
+    for path in (ROOT / 'tools').glob('*.py')
+    if path.stem not in ('check_files', 'api_pages', 'option_pages', 'system_torch')
 )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.snippets import ROOT, Reader, read_snippets
+from vq.cli.commands import COMMANDS
 
 DOCUMENTS = ['README.md', *sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'docs').glob('*.md'))]
 LINK = re.compile(r'\]\((?!https?://|#|mailto:)([^)#\s]+)')
@@ -29,14 +30,21 @@ def test_links_lead_somewhere(document: str) -> None:
         assert ((ROOT / document).parent / target).exists(), f'{document} links to {target}, which does not exist'
 
 
-def test_the_tour_covers_every_command() -> None:
-    """The README shows every command that ``-m`` can start."""
+def test_the_readme_shows_every_command_and_the_published_forms() -> None:
     text = (ROOT / 'README.md').read_text()
-    doors = [
-        f'vq.{path.stem}' for path in (ROOT / 'vq').glob('*.py') if '__main__' in path.read_text() and path.stem != 'demo'
-    ]
-    missing = [door for door in [*doors, 'vq.tasks.image_tokenization.tokenize'] if f'-m {door} ' not in text]
+    missing = [name for name in COMMANDS if not re.search(rf'\bvq (--\S+ \d+ )?{name}\b', text)]
     assert not missing, f'README.md does not show {missing}'
+    assert '`python -m vq.train`' in text and '`auto_torchrun -m vq.train`' in text
+
+
+def test_the_readme_leads_to_every_document_and_shows_a_page_first() -> None:
+    text = (ROOT / 'README.md').read_text()
+    documents = [str(path.relative_to(ROOT)) for path in (ROOT / 'docs').iterdir() if path.suffix in ('.md', '.ipynb')]
+    missing = [document for document in documents if f']({document})' not in text]
+    assert not missing, f'README.md does not lead to {missing}'
+    first = text.splitlines()[:15]
+    assert '$ make demo' in '\n'.join(first) and any(line.startswith('![') for line in first)
+    assert (ROOT / 'docs/report.png').stat().st_size < 200_000
 
 
 def test_a_promise_that_is_broken_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

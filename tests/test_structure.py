@@ -125,7 +125,7 @@ def test_the_rule_sees_imports_of_every_form(module, tmp_path, monkeypatch):
 
 # who imports what
 
-CORE = {'torch', 'torchvision', 'numpy', 'PIL', 'safetensors', 'rich', 'sklearn'}
+CORE = {'torch', 'numpy', 'PIL', 'safetensors', 'rich', 'sklearn'}
 OPTIONAL = {  # package -> where it may be imported; inside functions only, so that nobody needs what he does not use
     'torch_xla': ('vq/strategies/xla.py',),
     'mmengine': ('vq/io/', 'vq/runners/callbacks/'),

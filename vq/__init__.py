@@ -5,7 +5,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
+
+if sys.platform == 'win32':
+    raise ImportError(
+        'vq runs on Linux and macOS, not on Windows: runs are locked by POSIX record locks, and ranks are ended by signals. '
+        'Use WSL 2, which is Linux.'
+    )
 
 __version__ = '0.1.0'
 __all__ = ['__version__', 'load', 'run_training']

@@ -82,7 +82,7 @@ def check_torch() -> Iterator[Finding]:
     try:
         import torch
     except Exception as error:  # a broken install raises OSError or RuntimeError as well
-        hint = 'pip install torch torchvision; see pytorch.org for the build of your CUDA.'
+        hint = 'pip install torch; see pytorch.org for the build of your CUDA.'
         yield Finding('torch', 'fail', f'cannot be imported: {error}', hint)
         return
     gpus, cuda = environment.usable_gpus(), torch.version.cuda
