@@ -112,7 +112,7 @@ def test_a_pipe_gets_lines_with_rate_and_time_left(caplog: pytest.LogCaptureFixt
     now = [100.0]
     monkeypatch.setattr(progress, 'time', SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(logging.getLogger('vq'), 'propagate', True)
-    monkeypatch.setattr(logging.getLogger('vq'), 'level', logging.INFO)
+    caplog.set_level(logging.INFO, 'vq')
     with progress.ProgressBar('drawing', 100, 'images') as bar, progress.ProgressBar('silent', 9, 'images', lines=False) as no:
         for _ in range(5):
             now[0] += 8
