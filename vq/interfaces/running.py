@@ -78,10 +78,12 @@ class Task(nn.Module):
     def frozen_prefixes(self) -> tuple[str, ...]:
         """Key prefixes of tensors that stay out of checkpoints (the hashes of their files are recorded instead)."""
         parts = self.frozen_parts()
+        prefixes = [prefix for name, part in parts.items() for prefix in left_out(name, part)]
         inside = {id(module) for part in parts.values() for module in part.modules() if module is not part}  # type: ignore[attr-defined]
-        named = self.named_modules(remove_duplicate=False)
-        also = (f'{name}.' for name, module in named if id(module) in inside)  # under a second name, too
-        return tuple(dict.fromkeys([*(prefix for name, part in parts.items() for prefix in left_out(name, part)), *also]))
+        for name, module in self.named_modules(remove_duplicate=False):  # under a second name, too
+            if id(module) in inside and not f'{name}.'.startswith(tuple(prefixes)):
+                prefixes.append(f'{name}.')
+        return tuple(prefixes)
 
     def training_only_prefixes(self) -> tuple[str, ...]:
         """Key prefixes of parts that only training needs: left out of the EMA, and optional in files of weights."""
