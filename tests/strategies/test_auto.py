@@ -158,7 +158,7 @@ import torch
 
 @command
 def main(argv=None):
-    strategy = DDPStrategy(device='cpu', timeout=2.0)
+    strategy = DDPStrategy(device="cpu", timeout=8.0)
     try:
         strategy.start()
         collectives.all_reduce(torch.ones(1))
@@ -177,5 +177,5 @@ sys.exit(main())
 def test_9_a_frozen_rank_ends_with_a_message(tmp_path: Path, warm_programs: Path) -> None:
     code, lines = Launchers(tmp_path, warm_programs / 'python').run(FROZEN)
     assert code == 1
-    assert lines[-2].startswith('error: rank 0 waited up to 2 s for rank 1, without an answer')
+    assert lines[-2].startswith('error: rank 0 waited up to 8 s for rank 1, without an answer')
     assert 'Traceback' not in '\n'.join(lines)
