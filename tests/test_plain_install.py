@@ -67,7 +67,7 @@ def test_9d_a_plain_install_trains_a_recipe_of_photographs(entry: str, capsys: p
         {'type': 'BackendsCallback', 'backends': [{'type': 'TensorboardVisBackend'}]}
     )
     said = said_by(capsys, train.main, 'plain', f'configs/{entry}.py', '--override', back_end, '.trainer.iters:2')
-    assert said.count('left out: the logging back end TensorboardVisBackend needs') == 1
+    assert said.count('left out: the logging back end TensorboardVisBackend needs tensorboard') == 1
     assert "pip install 'vq[tensorboard]'" in said and 'checkpoints/iter_2' in said
 
 

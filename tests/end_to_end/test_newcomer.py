@@ -43,7 +43,7 @@ def test_each_command_leads_to_the_next(played: tuple[Path, list[newcomer.Done]]
 def test_what_they_say_they_wrote_is_there(played: tuple[Path, list[newcomer.Done]]) -> None:
     here, (_, _, report, _, sample) = played
     assert 'work_dirs/tok/report.html' in report.said and (here / 'work_dirs/tok/report.html').stat().st_size > 10_000
-    assert 'work_dirs/gen_sample' in sample.said
+    assert 'work_dirs/gen_sample/grid.png' in sample.said
     assert len(list((here / 'work_dirs/gen_sample/samples').iterdir())) == 64
     for name in ('tok', 'gen'):
         spec = runs.find(here / 'work_dirs' / name).spec

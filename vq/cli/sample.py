@@ -111,7 +111,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
-        told_of.end({'images': measured['folder'], 'grid': folder / 'grid.png'})
+        told_of.end({'images': measured['folder']})
+        print(f'{folder / "grid.png"}', flush=True)
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
