@@ -25,11 +25,28 @@ PACKAGES = ('torch', 'numpy', 'safetensors', 'mmengine', 'vector-quantize-pytorc
 
 Cell = str | float | int | None
 
+_once = False  # set by --once
+
+
+class _Once(argparse.Action):
+    """``--once``: for tests, which judge equality and the form of the output."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=False, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: object) -> None:
+        global _once
+        _once = True
+        setattr(namespace, self.dest, True)
+
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
     """A parser with ``--quick``."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help='under a minute: smaller sizes, fewer repetitions')
+    parser.add_argument(
+        '--once', action=_Once, help='time each side once: equality and output alone, the times are no figures'
+    )
     return parser
 
 
@@ -107,9 +124,12 @@ def in_turns(
 ) -> dict[str, Times]:
     """Time each side once per round; the first side changes from round to round.
 
-    ``times_of`` creates the clock of a side. ``least`` is lower only if figures are not used, as in a test.
+    ``times_of`` creates the clock of a side. ``least`` is lower only if figures are not used, as in a test. With ``--once``
+    there is one round.
     """
-    if repeats < least:
+    if _once:
+        repeats, warmup, calls = 1, 0, 1
+    elif repeats < least:
         raise ValueError(f'{repeats} repetitions are too few: a figure is a median of at least {least}')
     for _ in range(warmup):
         for work in sides.values():
@@ -195,8 +215,17 @@ def finish(
     )
     if max(where['load_before'][0], after[0]) > where['cores']:
         print('the machine was busy with other work: these figures are upper bounds, and ratios are less reliable')
+    if _once:
+        print('each side was timed once: these times are no figures')
     line = json.dumps(
-        {'benchmark': benchmark, 'quick': quick, 'equal': True, **figures, 'machine': {**where, 'load_after': after}}
+        {
+            'benchmark': benchmark,
+            'quick': quick,
+            'once': _once,
+            'equal': True,
+            **figures,
+            'machine': {**where, 'load_after': after},
+        }
     )
     if output is not None:
         output.write_text(f'{line}\n')

@@ -44,6 +44,7 @@ OPTIONS: tuple[tuple[str, list[Options]], ...] = (
         [{'mask_ratio': 'mage'}, {'steps': 8, 'choice_temperature': 2.0}, {'ir_config': 'configs/decoder/vqgan.py'}],
     ),
     ('maskgit/*', [{'it_config': 'configs/fsq/64000_imagenet_ddp.py'}, {'num_classes': 0, 'guidance': None}]),
+    ('mage/*', [{'mask_min': 0.25, 'decoder_dim': 64, 'decoder_heads': 2}, {'order': 'halton', 'steps': 3}]),
     ('decoder/*', [{'decoder': 'vqkd'}, {'decoder': 'vqkd_large'}, {'it_config': 'configs/fsq/8000_imagenet_ddp.py'}, FOLDER]),
     ('decoder/*', [{'width': 64, 'refine': False}, {'it_config': 'configs/vqvae_gan_study/vqgan_1024_ema.py'}, RUNNING]),
     (

@@ -38,6 +38,10 @@ BOUND = (  # paths of values that follow from the model when it is built
     '*.model.generator.network.grid',
     '*.model.generator.network.prefix',
 )
+EMPTY_PARTS = (  # (name, class): statistics of latents until they are computed; losses of generators, of which none ships
+    ('statistics', 'LatentStatistics'),
+    ('losses', 'ModuleDict'),
+)
 ADDED = (  # (entry, path that only the new side has, reason)
     ('digits/vqgan.py', 'trainer.callbacks.eval', 'it evaluates while it trains: its list of callbacks had lost that one'),
     ('digits/vqgan.py', 'trainer.callbacks.EvalCallback', 'the same, built'),
@@ -56,6 +60,7 @@ ADDED = (  # (entry, path that only the new side has, reason)
     ('*', 'trainer.dataloader.bad_image_cap', 'the limit of bad images is an option, 0.2 by default'),
     ('*', 'validator.dataloader.bad_image_cap', 'the same'),
     ('*', 'trainer.callbacks.backends', 'TensorBoard is a default callback'),
+    ('*', 'trainer.callbacks.BackendsCallback', 'the same, built'),
 )
 CHANGED = (  # (path, old value, new value, reason)
     ('trainer.callbacks.checkpoint.keep_last', 3, 12, 'the published command validates the last 12'),
@@ -64,6 +69,9 @@ CHANGED = (  # (path, old value, new value, reason)
     ('validator.dataloader.bad_image_cap', 0.001, 0.2, 'the same'),
     ('trainer.callbacks.backends.backends', [{'type': 'TensorboardVisBackend'}], ABSENT, 'TensorBoard is the default'),
     ('trainer.callbacks.backends.backends', [{'type': 'LocalVisBackend'}], ABSENT, 'tiny forms log to the default, too'),
+    ('trainer.callbacks.BackendsCallback.settings.0.type', 'TensorboardVisBackend', 'TensorBoard', 'the default, built'),
+    ('trainer.callbacks.BackendsCallback.settings.0.type', 'LocalVisBackend', 'TensorBoard', 'the same, in tiny forms'),
+    ('trainer.callbacks.TokensCallback.settings.bad_image_cap', 0.001, 0.2, 'it reads images as the loader does'),
 )
 
 
@@ -208,6 +216,11 @@ def is_added(difference: Difference, context: Context) -> bool:
     )
 
 
+def is_empty_part(difference: Difference, context: Context) -> bool:
+    name = difference.path.rpartition('.')[2]
+    return difference.old == ABSENT and (name, difference.new) in EMPTY_PARTS
+
+
 def is_automatic(difference: Difference, context: Context) -> bool:
     old, new = difference.old, difference.new
     if isinstance(old, str):  # the class of a built part
@@ -258,6 +271,7 @@ ALLOWED = (
     Allowance('The new side may leave out values that follow from the model: the paths in BOUND.', is_bound),
     Allowance('One side may leave out an argument if the other side sets it to the default of the first side.', is_default),
     Allowance('The new side may have the additions in ADDED, each with its entry and reason.', is_added),
+    Allowance('Built models of the new side may have the parts in EMPTY_PARTS, which hold nothing by default.', is_empty_part),
     Allowance('A default strategy may be an AutoStrategy that became base, with the settings of the old side.', is_automatic),
     Allowance('The tiny form keeps the strategy and its settings that options set; the old side had one device.', is_said),
     Allowance('Batch sizes of the tiny form are per rank on the new side, which is the same for one rank.', is_per_rank),

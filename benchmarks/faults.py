@@ -1,7 +1,7 @@
 """Kills at random moments: every command resumes to the same bytes.
 
     python benchmarks/faults.py                 40 kills and 12 signals, about 20 minutes on two cores
-    python benchmarks/faults.py --quick         6 kills
+    python benchmarks/faults.py --quick         6 kills, of a smaller tokenizer
 
 Each kind of work runs once without a fault. The digest of its results is the expected one. Then it is started again, killed
 (SIGKILL) or signalled (SIGTERM, SIGUSR1, SIGINT) at a random moment, and continued by the same command until it ends. The
@@ -69,9 +69,8 @@ def upon(name: str, module: str, config: str, source: str, *more: str, options: 
     )
 
 
-TOKENIZER = training('ema', 'digits/vq_ema', 'iters:80', 'save_every:20')
 WORKS = (
-    TOKENIZER,
+    training('ema', 'digits/vq_ema', 'iters:80', 'save_every:20'),
     training('gan', 'digits/vqgan', 'iters:60', 'start:20', 'save_every:20'),
     training('kl', 'digits/kl', 'iters:60', 'save_every:20'),
     training('classifier', 'ic/digits', 'iters:60', 'save_every:20'),
@@ -79,11 +78,19 @@ WORKS = (
     upon('ema', 'vq.tasks.image_tokenization.tokenize', 'digits/vq_ema', 'ema', '--train'),
     upon('ar', 'vq.sample', 'digits/ar', 'ar', '--num-samples', '120', options=['tokenizer_run::ema']),
 )
+SMALL = ('iters:80', 'save_every:20', 'width:4', 'features:16', 'batch_size:8')
+QUICK_WORKS = (
+    training('ema', 'digits/vq_ema', *SMALL),
+    upon('ema', 'vq.tasks.image_tokenization.tokenize', 'digits/vq_ema', 'ema', '--train', options=SMALL),
+)
+
+
+PYTHON = [sys.executable]
 
 
 def start(command: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, *command], cwd=folder, env=environment(ROOT), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*PYTHON, *command], cwd=folder, env=environment(ROOT), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
 
 
@@ -131,9 +138,11 @@ def clear(work: Work, folder: Path) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--python', default=sys.executable, metavar='PROGRAM', help='starts the commands (this interpreter)')
     options = parser.parse_args()
+    PYTHON[:] = [options.python]
     facts, draw = machine(), random.Random(options.seed)
-    works = WORKS[:1] + WORKS[5:6] if options.quick else WORKS
+    works = QUICK_WORKS if options.quick else WORKS
     kills = QUICK_KILLS if options.quick else KILLS
     faults = [(works[index % len(works)], signal.SIGKILL) for index in range(kills)]
     if not options.quick:

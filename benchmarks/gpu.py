@@ -1,4 +1,4 @@
-"""All measurements that need a GPU, in at most 8 minutes: seven parts, one table, one line of JSON.
+"""All measurements that need a GPU, in at most 8 minutes: eight parts, one table, one line of JSON.
 
     python benchmarks/gpu.py                         all parts; needs a CUDA device
     python benchmarks/gpu.py --parts search,train    only these parts
@@ -8,6 +8,7 @@
     tests      the tests marked gpu
     search     nearest-code search against the compiled matrix product
     train      images per second of the ImageNet VQGAN in bf16, with and without discriminator; the largest batch that fits
+    vqkd       images per second of VQ-KD in bf16, and the share of its teacher
     sampling   autoregressive tokens against Hugging Face's eager generation, and as a share of the memory bandwidth
     nccl       a process group of one: all-reduce, a step under the strategy ddp (gloo on the CPU)
     precision  losses in bf16 and fp16 against fp32 over 60 steps
@@ -42,6 +43,7 @@ PARTS = {  # name -> module, function, time limit in seconds
     'tests': ('_gpu_tests', 'run_tests', 100.0),
     'search': ('_gpu_search', 'search', 75.0),
     'train': ('_gpu_train', 'train', 200.0),
+    'vqkd': ('_gpu_vqkd', 'vqkd', 40.0),
     'sampling': ('_gpu_sampling', 'sampling', 100.0),
     'nccl': ('_gpu_numerics', 'group_of_one', 40.0),
     'precision': ('_gpu_numerics', 'precision', 50.0),

@@ -94,7 +94,8 @@ def build(trees: Trees, entries: Sequence[str], options: argparse.Namespace) -> 
         batch = asked[start : start + BATCH]
         answers = ask_both(trees, {'mode': 'build', 'cases': batch})
         for case, old, new in zip(batch, *(answers[side]['built'] for side in SIDES), strict=True):
-            note(found, case, remaining(built_differences(old, new), Context(case['entry'])))
+            context = Context(case['entry'], options=case['options'], tiny=case['tiny'])
+            note(found, case, remaining(built_differences(old, new), context))
             for kind in counted:
                 counted[kind] += len(old[kind].keys() & new[kind].keys())
     show('built', found)

@@ -32,6 +32,8 @@ COMMANDS = {
     'import vq': ['-c', 'import vq'],
     'python -m vq.train --help': ['-m', 'vq.train', '--help'],
     'python -m vq.config --help': ['-m', 'vq.config', '--help'],
+    'vq --help': ['-m', 'vq', '--help'],
+    'vq __complete': ['-m', 'vq', '__complete', 'train', 'new', 'digits/ar.py', 'tok'],
     'import mmengine.config': ['-c', 'import mmengine.config'],
     'import torch': ['-c', 'import torch'],
 }

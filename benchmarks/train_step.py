@@ -2,6 +2,7 @@
 
     python benchmarks/train_step.py            64 pixels, batches of 8; without and with LPIPS
     python benchmarks/train_step.py --quick    32 pixels, batches of 4
+    python benchmarks/train_step.py --vqkd     a step of VQ-KD instead: the share of a ViT-B as teacher
 
 The peer is VQGAN's step as implemented by its authors and later toolkits: forward, two gradients at the last layer for the
 adaptive weight, backward; then, for the discriminator, a second forward of the autoencoder (without a graph, in the peer's
@@ -196,8 +197,14 @@ def check(width: int, perceptual: bool, batch: Batch) -> None:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument('--width', type=int, default=32)
+    parser.add_argument('--vqkd', action='store_true', help="a step of VQ-KD, and its teacher's share")
     options = parser.parse_args()
     where = machine()
+    if options.vqkd:
+        from _train_step_vqkd import teacher_share
+
+        finish('train_step', options.quick, where, {'vqkd': teacher_share(options.quick, 7)})
+        return
     size, count, repeats = (32, 4, 7) if options.quick else (64, 8, 9)
     generator = torch.Generator().manual_seed(1)
     image = torch.randint(0, 256, (count, 3, size, size), dtype=torch.uint8, generator=generator)

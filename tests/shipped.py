@@ -10,11 +10,13 @@ from typing import Any
 from vq.assembly.compose import compose
 from vq.core.config import PyConfig, packaged_configs
 from vq.core.errors import ConfigError
+from vq.recipes.teachers import TEACHERS
 
 FOLDER = packaged_configs()
 SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments that the families load
 FRAGMENTS = ('interface.py', 'model.py', 'runner.py')  # and what a family keeps apart
-AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong', 'square')]
+MAPS = ('Reshape', 'AppendClassToken', 'DropClassToken', 'SpaceToDepth', 'DepthToSpace', 'Affine')
+AUGMENTATIONS = [{'augmentation': name} for name in ('none', 'default', 'weak', 'strong', 'square', 'layout')]
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     'ar/interface.py': [
         {'sampler': {'type': 'Greedy'}, 'guidance': {'type': 'IntervalGuidance', 'scale': 2.0, 'last': 128}},
@@ -23,6 +25,15 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     'datasets/folder.py': [{'data_root': 'data/mine', **options} for options in AUGMENTATIONS],
     'datasets/imagenet.py': AUGMENTATIONS,
     'datasets/digits.py': [{}, *AUGMENTATIONS],
+    'models/teacher.py': [{'teacher': name} for name in ('digits', *TEACHERS)],
+    'models/alignment.py': [{'place': 'generator.network.blocks.7', 'channels': 1024}],
+    'diffusion/interface.py': [
+        {'path': 'beta', 'times': 'loss_second_moment', 'learned_variance': True, 'sampler': 'Ancestral', 'bits_steps': 250},
+        {'path': 'beta', 'noise_schedule': 'cosine', 'min_snr': 5.0, 'sampler': {'type': 'PLMS', 'spacing': 'leading'}},
+        {'path': 'cosine', 'prediction': 'v', 'sampler': 'SDE', 'guidance': {'type': 'WindowGuidance', 'scale': 1.5}},
+        {'guide_config': 'configs/diffusion/digits.py', 'align_block': 3, 'form': 'wide_head', 'patch': 1},
+        {'connector': {'type': 'Chain', 'maps': [{'type': kind} for kind in MAPS]}},
+    ],
     'decoder/interface.py': [{}, {'decoder': 'vqkd'}, {'decoder': 'vqkd_large'}],
 }
 
@@ -44,6 +55,19 @@ def composed(entry: str, tiny: bool = True) -> PyConfig:
 @functools.cache
 def _composed(entry: str, tiny: bool) -> PyConfig:
     return compose(str(FOLDER / entry), {}, {}, tiny=tiny)
+
+
+def first_alike(entry: str) -> str:
+    """The first entry whose tiny form is that of ``entry``: some differ only in what a tiny form replaces."""
+    return _first_alike()[composed(entry).dumps()]
+
+
+@functools.cache
+def _first_alike() -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries():
+        found.setdefault(composed(entry).dumps(), entry)
+    return found
 
 
 def fragments() -> Iterator[tuple[str, PyConfig]]:

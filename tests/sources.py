@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +17,19 @@ def files(*folders: str) -> list[Path]:
     """Python files below folders of the repository, as relative paths."""
     found = (path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob('*.py'))
     return sorted(path for path in found if not SKIPPED & set(path.parts[:1]) and '__pycache__' not in path.parts)
+
+
+OTHERS = """
+import sys
+before = {name.partition('.')[0] for name in sys.modules}
+import vq.cli.main
+try:
+    vq.cli.main.main(sys.argv[1:])
+except SystemExit:
+    pass
+found = {name.partition('.')[0] for name in sys.modules} - before - sys.stdlib_module_names - {'vq'}
+print('\\npackages:', *sorted(found), file=sys.stderr)
+"""
 
 
 @functools.cache
@@ -48,3 +63,11 @@ def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
             base = '.'.join([*start, *([node.module] if node.module else [])])
             for alias in node.names:
                 yield f'{base}.{alias.name}', id(node) not in inside, node.lineno
+
+
+def imported_by(words: Sequence[str]) -> tuple[str, set[str]]:
+    """What ``vq WORDS`` prints, and the packages that it imports besides vq and the standard library, in a cold process."""
+    done = subprocess.run([sys.executable, '-c', OTHERS, *words], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    *said, packages = done.stderr.splitlines()
+    assert packages.startswith('packages:'), done.stderr
+    return '\n'.join([done.stdout, *said]), {*packages.split()[1:]}

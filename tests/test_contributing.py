@@ -6,16 +6,15 @@ import importlib
 import inspect
 import json
 import shlex
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.runners.support import own_parts
 from tests.snippets import Reader, inside, read_snippets
 from vq.cli import train
-from vq.registries import VQRegistry
 
 SNIPPETS = read_snippets('CONTRIBUTING.md')
 COMMAND = 'DRY_RUN=True auto_torchrun -m vq.train '
@@ -30,19 +29,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if snippet.file is not None:
             reader.run(snippet)
     monkeypatch.setenv('DRY_RUN', 'True')
-    modules = set(sys.modules)
-    registered = {registry: set(registry.data) for registry in VQRegistry.tree() if not registry.load_package()}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # networks so small gain nothing from more
-    with inside(tmp_path):
+    with own_parts(tmp_path), inside(tmp_path):
         yield tmp_path
     torch.set_num_threads(threads)
-    for registry, names in registered.items():
-        for name in set(registry.data) - names:
-            del registry.data[name]
-    for name in set(sys.modules) - modules:
-        if (tmp_path / f'{name}.py').exists():
-            del sys.modules[name]
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.snippets import ROOT, environment
+from tests.warm import programs
 
-PARTS = ['tests', 'search', 'train', 'sampling', 'nccl', 'precision', 'graphs']
+PARTS = ['tests', 'search', 'train', 'vqkd', 'sampling', 'nccl', 'precision', 'graphs']
 
 # A worker with parts that fail in every possible way. SIGALRM ends the time of a part.
 WORKER = """
@@ -63,7 +64,7 @@ def helper(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
 def test_the_quick_form_does_every_part_on_the_cpu(tmp_path: Path) -> None:
     pytest.importorskip('transformers')
     output = tmp_path / 'gpu.json'
-    command = [sys.executable, str(ROOT / 'benchmarks' / 'gpu.py'), '--quick', '--output', str(output)]
+    command = [programs() / 'python', str(ROOT / 'benchmarks' / 'gpu.py'), '--quick', '--output', str(output)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, f'{done.stdout}\n{done.stderr}'
     *text, last = done.stdout.splitlines()

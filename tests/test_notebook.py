@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.snippets import ROOT, environment
+from tests.warm import programs
 
 NOTEBOOK = ROOT / 'docs/first_steps.ipynb'
 CONTENT: dict[str, Any] = json.loads(NOTEBOOK.read_text())
@@ -60,7 +60,12 @@ def test_its_links_lead_somewhere() -> None:
 @pytest.mark.slow
 def test_it_runs_as_it_stands(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, '-c', RUN], input=json.dumps(CODE), cwd=tmp_path, env=environment(), capture_output=True, text=True
+        [programs() / 'python', '-c', RUN],
+        input=json.dumps(CODE),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

@@ -10,7 +10,7 @@ import pytest
 from tests.snippets import ROOT, Reader, read_snippets
 from vq.cli.commands import COMMANDS
 
-DOCUMENTS = ['README.md', *sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'docs').glob('*.md'))]
+DOCUMENTS = ['README.md', *sorted(str(path.relative_to(ROOT)) for path in (ROOT / 'docs').rglob('*.md'))]
 LINK = re.compile(r'\]\((?!https?://|#|mailto:)([^)#\s]+)')
 
 

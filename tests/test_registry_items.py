@@ -13,6 +13,7 @@ from vq.registries import VQRegistry
 BY_COMMAND = {
     'VQITRunnerRegistry.Tokenizer': 'vq.tasks.image_tokenization.tokenize',
     'VQITRunnerRegistry.LatentStatistics': 'vq.tools.latents',
+    'VQITRunnerRegistry.LatentWriter': 'vq.data latents',
     'VQSMRunnerRegistry.Sampler': 'vq.sample',
     'VQCallbackRegistry.ReconstructionsCallback': 'vq.test --visual',
     'VQCallbackRegistry.SamplesCallback': 'vq.test --samples',
@@ -25,7 +26,7 @@ def items():
     return [
         (registry, name, item)
         for registry in VQRegistry.tree()
-        for name, item in registry.data.items()
+        for name, item in sorted(registry.data.items())
         if item.__module__.startswith('vq.')
     ]
 

@@ -87,7 +87,11 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_up(here: Path) -> None:
 
 def test_an_interrupted_training_gives_the_result_so_far(here: Path) -> None:
     stop = {'.trainer.callbacks.kill': {'type': 'KillCallback', 'step': 3, 'number': int(signal.SIGINT)}}
-    stopped = vq.run_training('tiny.py', name='run', options={'iters': 6}, override=stop)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
+    try:
+        stopped = vq.run_training('tiny.py', name='run', options={'iters': 6}, override=stop)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not stopped.finished and stopped.step in (2, 3)
     assert stopped.checkpoint == Path(f'work_dirs/run/checkpoints/iter_{stopped.step}')
     assert repr(stopped).startswith(f'Trained(work_dirs/run, stopped at step {stopped.step} of 6')

@@ -254,7 +254,7 @@ def test_a_checkout_and_its_copy_are_the_same(tmp_path):
 
 @pytest.mark.slow
 def test_one_changed_value_is_named_and_trains_to_other_tensors(tmp_path):
-    tree, leaf = copied(tmp_path / 'copy'), 'cvqvae/8192_contrastive_imagenet_ddp.py'
+    tree, leaf = copied(tmp_path / 'copy'), 'cluster/dino_8192_imagenet_ddp.py'
     after_docstring(tree / 'configs' / leaf, "_kwargs_.setdefault('lr', 1.5e-3)")
     after_docstring(tree / 'configs' / 'ic' / 'digits.py', "_kwargs_.setdefault('lr', 1.5e-3)")
     code, text, found = run('same.py', str(tree), '--quick', '--compose', '--train')

@@ -18,7 +18,7 @@ from tests.sources import ROOT, files, imports, module_name, tree
 LAYERS = [
     'core interfaces registries',
     'io nn data teachers',
-    'encoders decoders quantizers losses discriminators generators denoisers sampling metrics recipes',
+    'encoders decoders quantizers losses discriminators conditioners generators denoisers sampling metrics recipes',
     'tokenizers',
     'tasks',
     'strategies runners',
@@ -130,12 +130,16 @@ OPTIONAL = {  # package -> where it may be imported; inside functions only, so t
     'torch_xla': ('vq/strategies/xla.py',),
     'mmengine': ('vq/io/', 'vq/runners/callbacks/'),
     'mmcv': ('vq/data/',),
+    **dict.fromkeys(('boto3', 'botocore', 'urllib3'), ('vq/io/s3.py',)),
     'lpips': ('vq/losses/', 'vq/metrics/'),
     'pytorch_fid': ('vq/losses/', 'vq/metrics/'),
     'transformers': ('vq/teachers/', 'vq/encoders/', 'vq/generators/'),
     'open_clip': ('vq/teachers/', 'vq/encoders/'),
     'timm': ('vq/teachers/', 'vq/encoders/'),
-    **dict.fromkeys(('webdataset', 'datasets', 'pyarrow', 'h5py', 'lmdb', 'cv2'), ('vq/data/',)),
+    **dict.fromkeys(
+        ('webdataset', 'datasets', 'pyarrow', 'h5py', 'lmdb', 'cv2', 'simplejpeg', 'torchvision'),
+        ('vq/data/', 'vq/cli/fuzzing/'),
+    ),
     **dict.fromkeys(('wandb', 'tensorboard'), ('vq/runners/callbacks/',)),
     'gradio': ('vq/cli/',),
     'torch_fidelity': ('vq/cli/',),
@@ -224,7 +228,7 @@ def registered():
     return [
         pytest.param(item, id=f'{registry.__name__}.{name}')
         for registry in VQRegistry.tree()
-        for name, item in registry.data.items()
+        for name, item in sorted(registry.data.items())
         if item.__module__.startswith('vq.')
     ]
 
@@ -285,7 +289,7 @@ def test_no_placeholders_stay_behind():
 
 XLA_FILES = {Path('vq/strategies/xla.py'), Path('vq/nn/lazy_tensors.py')}
 # list strategies, or optional packages, by name
-XLA_NAMES = {Path('vq/recipes/parts.py'), Path('vq/assembly/memory.py'), Path('vq/cli/doctor_checks.py')}
+XLA_NAMES = {Path('vq/recipes/strategy.py'), Path('vq/assembly/memory.py'), Path('vq/cli/doctor_checks.py')}
 
 
 def words_of_xla(path: Path) -> list[str]:

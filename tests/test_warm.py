@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.snippets import environment
+from tests.snippets import ROOT, environment
+from tests.warm import WarmStart, modules, programs
 
 SAYS = """
 import os, random, signal, sys
@@ -33,6 +36,14 @@ signal.signal(signal.SIGTERM, end)
 open('ready', 'w').close()
 time.sleep(60)
 """
+
+
+@pytest.fixture(scope='module')
+def warm_programs() -> Iterator[Path]:
+    """Those of a process without vq."""
+    with WarmStart() as warm:
+        yield warm.folder
+    assert not warm.folder.exists(), 'its process has ended'
 
 
 @pytest.fixture
@@ -63,7 +74,20 @@ def test_warm_is_cold(name: str, word: str, folder: Path, warm_programs: Path) -
 
 
 @pytest.mark.slow
-def test_a_signal_reaches_the_copy(folder: Path, warm_programs: Path) -> None:
+@pytest.mark.parametrize('words', [['-u', '-m', 'says'], ['says.py'], ['-c', SAYS], ['-u', '-c', SAYS], ['-I', 'says.py']])
+def test_scripts_and_texts_are_run_as_modules_are(words: list[str], folder: Path, warm_programs: Path) -> None:
+    def run(python: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [python, *words, 'fine', "it's"]
+        return subprocess.run(command, cwd=folder, env=environment(), input='given', capture_output=True, text=True)
+
+    warm, cold = run(warm_programs / 'python'), run(sys.executable)
+    assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)
+    assert warm.returncode == 0 and warm.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_reaches_the_copy(number: signal.Signals, folder: Path, warm_programs: Path) -> None:
     running = subprocess.Popen(
         [warm_programs / 'python', '-m', 'waits'],
         cwd=folder,
@@ -73,5 +97,24 @@ def test_a_signal_reaches_the_copy(folder: Path, warm_programs: Path) -> None:
     )
     while not (folder / 'ready').exists():
         time.sleep(0.02)
-    running.send_signal(signal.SIGTERM)
-    assert running.communicate() == ('heard 15\n', None) and running.returncode == 7
+    running.send_signal(number)
+    expected = ('heard 15\n', 7) if number == signal.SIGTERM else ('', -9)
+    assert (running.communicate(timeout=30)[0], running.returncode) == expected, 'the copy holds the pipe until it ends'
+
+
+@pytest.mark.slow
+def test_others_join_a_process_and_it_goes_on_without_them(warm_programs: Path) -> None:
+    with WarmStart(folder=warm_programs) as other:
+        assert other._server is None, 'it has not started another'
+    command = [warm_programs / 'python', '-c', 'print(3)']
+    assert subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout == '3\n'
+
+
+@pytest.mark.slow
+def test_programs_of_the_tests_have_imported_vq_of_this_checkout() -> None:
+    code = "import sys, vq; print(vq.__file__, *sorted(name for name in sys.modules if name.startswith('vq.')))"
+    command = [programs() / 'python', '-c', code]
+    file, *names = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True).stdout.split()
+    assert Path(file) == ROOT / 'vq/__init__.py'
+    assert {*names} >= {name for name in modules() if name.startswith('vq.')}
+    assert 'vq.train' not in names, 'it is run as a program'

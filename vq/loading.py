@@ -110,9 +110,7 @@ class LoadedTokenizer:
 
     def _need_pixels(self) -> None:
         if not self.model.can_decode:
-            raise UserError(
-                f'{type(self.model).__name__} makes no pixels', 'Train a decoder for it: see docs/reconstruction.md.'
-            )
+            raise self.model.has_no_pixels(self.source)
 
     def __repr__(self) -> str:
         size = 'continuous' if self.continuous else f'{self.codebook_size} codes, {self.token_shape} tokens'

@@ -48,9 +48,30 @@ class VQDecoderRegistry(VQModelRegistry):
     interface = 'vq.interfaces:Decoder'
 
 
+class VQFeatureDecoderRegistry(VQModelRegistry):
+    """Networks from code vectors to the features of a teacher."""
+
+    package = 'vq.decoders'
+    interface = 'vq.interfaces:FeatureDecoder'
+
+
 class VQConnectorRegistry(VQModelRegistry):
     package = 'vq.nn.connectors'
     interface = 'vq.interfaces:Connector'
+
+
+class VQLatentMapRegistry(VQModelRegistry):
+    """Invertible maps between the latents of a tokenizer and those of a second stage."""
+
+    package = 'vq.nn.latent_maps'
+    interface = 'vq.interfaces:LatentMap'
+
+
+class VQPerturbationRegistry(VQModelRegistry):
+    """What disturbs latents between encoder and decoder, in training."""
+
+    package = 'vq.nn.perturbations'
+    interface = 'vq.interfaces:Perturbation'
 
 
 class VQQuantizerRegistry(VQModelRegistry):
@@ -80,6 +101,41 @@ class VQCausalNetworkRegistry(VQGeneratorRegistry):
 
     package = 'vq.generators.networks'
     interface = 'vq.interfaces:CausalNetwork'
+
+
+class VQDenoiserRegistry(VQModelRegistry):
+    """Networks that estimate what noise was added."""
+
+    package = 'vq.denoisers'
+    interface = 'vq.interfaces:Denoiser'
+
+
+class VQConditionerRegistry(VQModelRegistry):
+    """From the condition of an image to what a network takes."""
+
+    package = 'vq.conditioners'
+    interface = 'vq.interfaces:Conditioner'
+
+
+class VQPathRegistry(VQRegistry):
+    """How data becomes noise."""
+
+    package = 'vq.sampling.paths'
+    interface = 'vq.interfaces:Path'
+
+
+class VQTimeLawRegistry(VQRegistry):
+    """How training draws its times."""
+
+    package = 'vq.sampling.times'
+    interface = 'vq.interfaces:TimeLaw'
+
+
+class VQDiffusionSamplerRegistry(VQRegistry):
+    """Functions ``(z (B, C, *cells), drive) -> iterator of z``, from noise to data; built as partials."""
+
+    package = 'vq.sampling.diffusion'
+    interface = ''
 
 
 class VQSamplerRegistry(VQRegistry):

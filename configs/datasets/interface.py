@@ -1,4 +1,4 @@
-"""Dataset and data loader of a trainer and a validator: see vq/recipes/parts.py."""
+"""Dataset and data loader of a trainer and a validator: see vq/recipes/data.py."""
 
 from vq.recipes import data
 

@@ -9,4 +9,4 @@ measured. Expected figures: none; this configuration was never run here, and the
 
 from vq.recipes import teacher_probe
 
-_export_ = teacher_probe(_kwargs_, teacher='clip')
+_export_ = teacher_probe(_kwargs_, teacher='clip_l336')

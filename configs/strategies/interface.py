@@ -1,4 +1,4 @@
-"""The strategy of a run: see vq/recipes/parts.py."""
+"""The strategy of a run: see vq/recipes/strategy.py."""
 
 from vq.recipes import strategy
 

@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.once import once
 from tests.runners.support import commands_here, train, write_config
 
 
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory with ``tiny.py`` and ``work_dirs/run``: checkpoints ``iter_2`` and ``iter_4``."""
-    folder = tmp_path_factory.mktemp('finished')
-    write_config(folder)
-    with commands_here(dry=False):
-        assert train(str(folder), 'run', 'tiny.py', '--config-options', 'iters:4', 'save_every:2') == 0
-    return folder
+
+    def make(folder: Path) -> None:
+        write_config(folder)
+        with commands_here(dry=False):
+            assert train(str(folder), 'run', 'tiny.py', '--config-options', 'iters:4', 'save_every:2') == 0
+
+    return once(tmp_path_factory, 'finished', make)
 
 
 @pytest.fixture
@@ -40,17 +43,18 @@ def small_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from vq.cli.train import main as train_here
     from vq.cli.val import main as validate
 
-    folder = tmp_path_factory.mktemp('small_runs')
-    with commands_here(), contextlib.chdir(folder):
-        for name, config, *more in (
-            ('tok', 'digits/vq_ema.py'),
-            ('kl', 'digits/kl.py'),
-            ('gen', 'digits/ar.py', '--config-options', 'tokenizer_run::tok'),
-            ('ic', 'ic/digits.py'),
-        ):
-            assert train_here([name, config, *more]) == 0
-        assert validate(['tok']) == validate(['ic']) == 0
-    return folder
+    def make(folder: Path) -> None:
+        with commands_here(), contextlib.chdir(folder):
+            for name, config, *more in (
+                ('tok', 'digits/vq_ema.py'),
+                ('kl', 'digits/kl.py'),
+                ('gen', 'digits/ar.py', '--config-options', 'tokenizer_run::tok'),
+                ('ic', 'ic/digits.py'),
+            ):
+                assert train_here([name, config, *more]) == 0
+            assert validate(['tok']) == validate(['ic']) == 0
+
+    return once(tmp_path_factory, 'small_runs', make)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import vq
+from tests.sources import imported_by
 from vq.cli import completing, completion, options, static_options
 from vq.cli.commands import COMMANDS
 from vq.core.recipe import Recipe
@@ -132,17 +133,11 @@ def test_choices_of_flags():
     assert offered('train', 'x', '--seed', '') == []
 
 
-def test_it_is_fast_and_imports_little():
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+def test_it_imports_the_standard_library_and_vq_only():
+    """Its seconds are measured by ``benchmarks/startup.py``."""
     words = ['__complete', 'train', 'new', 'digits/ar.py', 'tok']
-    check = f'import sys, time, vq.cli.main as m; m.main({words!r}); '
-    check += 'print(time.process_time(), {"torch", "todd", "rich"} & {*sys.modules})'
-    told = [
-        subprocess.run([sys.executable, '-c', check], env=environment, capture_output=True, text=True).stdout.split()
-        for _ in range(5)
-    ]
-    assert all(words[-1] == 'set()' for words in told)
-    assert min(float(words[-2]) for words in told) < 0.15
+    said, packages = imported_by(words)
+    assert 'tokenizer=' in said and not packages
 
 
 def in_bash(folder: Path, line: str) -> list[str]:

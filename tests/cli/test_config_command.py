@@ -195,3 +195,41 @@ def test_digest_depends_on_content_and_not_on_the_order_of_keys():
 def test_custom_imports_as_text_are_refused(write_other):
     with pytest.raises(ConfigError, match="custom_imports is 'package'"):
         compose(write_other("custom_imports = 'package'"), {}, {})
+
+
+def test_missing_files_are_named_with_one_command(capsys, tmp_path, monkeypatch):
+    """Of the model and of the networks of metrics; what is present is not fetched, and what nobody publishes is said."""
+    monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
+    asked = ['ic/dinov2_imagenet_ddp.py', 'teacher=dinov2_s', '--override']
+    for name, file in (('one', 'lpips/vgg.pth'), ('two', 'mine.pth')):
+        network = f"dict(type='TeacherImages', teacher=dict(type='MAETeacher', depth=1, file='{file}'), image_size=224)"
+        asked.append(f".validator.metrics.{name}:dict(type='FeatureMetric', figures=['cmmd'], network={network})")
+    model, published, own = (tmp_path / file for file in ('dinov2/dinov2_vits14_pretrain.pth', 'lpips/vgg.pth', 'mine.pth'))
+
+    def lines() -> list[str]:
+        assert command.main(asked) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith('# ') and 'composed' not in line]
+
+    for file in (model, published):
+        file.parent.mkdir()
+    published.write_bytes(b'x')
+    assert lines() == [
+        f'# pretrained files: 3, and 2 missing: {model}, {own}',
+        '# fetch them: python -m vq.tools.prepare_checkpoints dinov2-s',
+        f'# published nowhere, so train the run or put the file there: {own}',
+    ]
+    model.write_bytes(b'x')
+    own.write_bytes(b'x')
+    assert lines() == ['# pretrained files: 3, and none is missing']
+    assert command.main([NAME]) == 0
+    assert 'pretrained files' not in capsys.readouterr().out
+
+
+def test_a_run_that_is_not_there_is_named(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert command.main(['ic/dinov2_imagenet_ddp.py', 'teacher=digits']) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2:] == [
+        '# pretrained files: 1, and 1 missing: ic/digits',
+        '# published nowhere, so train the run or put the file there: ic/digits',
+    ]

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 import vq
-from tests.io.test_published import small_taming
+from tests.io.test_published import small_beit2, small_taming
 from tests.published import read_golden
+from tests.warm import programs
 from vq.cli.convert import convert_file, main
 from vq.core.errors import UserError
 from vq.io import tensorfile
@@ -32,7 +33,7 @@ TOOL = ROOT / 'tools' / 'convert_checkpoints.py'
 
 def tool(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-    command = [sys.executable, str(TOOL), *map(str, arguments)]
+    command = [programs() / 'python', str(TOOL), *map(str, arguments)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -49,6 +50,7 @@ def converted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / 'last.ckpt.converted'
 
 
+@pytest.mark.slow
 class TestTool:
     def test_says_what_it_did(self, converted: Path) -> None:
         lines = dict(line.split(maxsplit=1) for line in (converted.parent / 'said.txt').read_text().splitlines())
@@ -270,9 +272,31 @@ class TestLoad:
         with pytest.raises(UserError, match="'tiny-publisht'; did you mean 'tiny-published'"):
             vq.load('tiny-publisht', work_dir=tmp_path)
 
+    def test_vqkd_with_and_without_its_decoder(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """By the two commands of the document; the feature decoder changes no token."""
+        file = tmp_path / 'vqkd_encoder_base_decoder_1x768x12_clip.pth'
+        torch.save({'model': small_beit2()}, file)
+        assert main(['beitv2', str(file), '--options', 'with_decoder:False']) == 0
+        said = capsys.readouterr().out
+        assert 'left out     23: feature decoder: left out by an option' in said
+        assert 'codes        16 of 32 channels (VectorQuantizer)' in said
+        assert main(['beitv2', str(file), '--options', 'with_decoder:True', '--suffix', '.converted.with_decoder']) == 0
+        alone, whole = (vq.load(f'{file}{suffix}') for suffix in ('.converted', '.converted.with_decoder'))
+        assert alone.model.feature_decoder is None and whole.model.feature_decoder.out_channels == 24
+        image = torch.randint(256, (2, 3, 32, 32), dtype=torch.uint8)
+        assert torch.equal(alone.tokenize(image), whole.tokenize(image))
+        assert alone.model.quantizer.codebook_update.count.any()  # training goes on where it stopped
+
     def test_published_names_are_in_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
-        for name in ('taming-f16-1024', 'taming-f16-16384', 'taming-gumbel-f8', 'llamagen-vq-16', 'llamagen-vq-8'):
+        for name in (
+            'taming-f16-1024',
+            'taming-f16-16384',
+            'taming-gumbel-f8',
+            'llamagen-vq-16',
+            'llamagen-vq-8',
+            'beit2-vqkd-clip',
+        ):
             with pytest.raises(UserError, match='is not there yet'):
                 vq.load(name, work_dir=tmp_path)
 

@@ -20,6 +20,7 @@ def of(check) -> dict[str, Finding]:
     return {finding.name: finding for finding in check}
 
 
+@pytest.mark.slow
 def test_findings_as_json_with_a_real_step(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert doctor.main(['--json']) == 0
@@ -31,6 +32,7 @@ def test_findings_as_json_with_a_real_step(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())  # nothing is left behind
 
 
+@pytest.mark.slow
 def test_the_table_and_the_exit_code(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('COLUMNS', '80')
     monkeypatch.setattr(doctor_checks, 'check_torch', lambda: iter([Finding('torch', 'fail', 'is broken', 'Mend it.')]))
@@ -102,6 +104,7 @@ def test_packages_that_are_missing_are_named_with_their_extra(monkeypatch):
     assert found['vq[extra]'].text == 'optional, not installed: no_such_module (a use)' and 'json' in found
 
 
+@pytest.mark.slow
 def test_a_check_that_raises_does_not_end_the_others(tmp_path, monkeypatch):
     def broken():
         raise ZeroDivisionError('odd')

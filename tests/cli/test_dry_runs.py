@@ -124,3 +124,23 @@ def test_9b_the_small_network_is_for_dry_runs_alone() -> None:
     assert all(torch.equal(one, other) for one, other in zip(first(image), second(image), strict=True))
     with pytest.raises(Exception, match='it is the feature network of dry runs'):
         first.load_pretrained()
+
+
+@pytest.mark.slow
+def test_steps_that_a_dry_run_does_not_have_mean_its_newest_checkpoint(say: Say) -> None:
+    """Lines written for other numbers of steps run. The config of the decoder names the checkpoint that was read."""
+    say(train.main, 'tok', DIGITS)
+    assert 'iter_150000, iter_160000' in say(val.main, 'tok', DIGITS, '--load-from', 'iter_{15..26}0000')
+    assert Path('work_dirs/dry_run/tok/val/iter_8/results.json').is_file()
+    place = 'work_dirs/dry_run/tok/checkpoints'
+    given = ['--config-options', f'it_config::{DIGITS}', '--load-model-from', f'{place}/iter_7/model.pth']
+    assert f'{place}/iter_8 is taken in its place' in say(train.main, 'decoder', DECODER, *given)
+    assert f'"weights": "{place}/iter_8/model.safetensors"' in Path('work_dirs/dry_run/decoder/decoder.json').read_text()
+    said = [
+        f'ir_config::{DECODER}',
+        f'it_state_dict::{place}/iter_7/model.pth',
+        'ir_state_dict::decoder/checkpoints/iter_2/model.pth',
+    ]
+    say(train.main, 'ar', AR, '--config-options', *said)
+    text = Path('work_dirs/dry_run/ar/ar.json').read_text()
+    assert 'iter_7' not in text and 'iter_2' not in text and 'dry_run/decoder/checkpoints/iter_8/model.safetensors' in text

@@ -103,6 +103,13 @@ def test_names_and_statistics_are_references(home: Path, tmp_path: Path, monkeyp
     for reference in ('some_validation', 'some_val', str(tmp_path / 'fid/some_validation.npz'), str(tmp_path / 'adm.npz')):
         assert run_fid(str(home), reference, 'made', '--work-dir', 'named', '--figures', 'fid') == 0
         assert figures(home, 'named')['fid'] == pytest.approx(frechet(features_of(MADE), rows), rel=1e-6)
+    np.savez(tmp_path / 'features.npz', rows)  # as arr_0, which is the name of images elsewhere
+    asked = ['--work-dir', 'raw', '--figures', 'fid', 'kid', '--override', '.metrics.features.subset_size:30']
+    assert run_fid(str(home), str(tmp_path / 'features.npz'), 'made', *asked) == 0
+    found = figures(home, 'raw')
+    assert found['fid'] == pytest.approx(frechet(features_of(MADE), rows), rel=1e-6) and 'kid' in found
+    notes = json.loads((home / 'raw/fid.json').read_text())['metrics']['features']['notes']
+    assert any('does not record network, preprocessing, precision, network_hash' in note for note in notes)
     assert run_fid(str(home), str(tmp_path / 'adm.npz'), 'made', '--reference-images', '--work-dir', 'named') == 0
     assert figures(home, 'named')['fid'] == pytest.approx(frechet(features_of(MADE), features_of(REAL[:10])), rel=1e-6)
 

@@ -24,11 +24,11 @@ def test_both_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     file = tmp_path / 'pretrained' / FILE
     file.parent.mkdir(parents=True)
     torch.save(published_layout(FIDInception(), 0), file)
-    save_folder(tmp_path / 'real', pictures(0, 8, 32))
-    np.savez(tmp_path / 'made.npz', (pictures(1, 8, 32) // 2 + 60).astype(np.uint8))
+    save_folder(tmp_path / 'real', pictures(0, 4, 32))
+    np.savez(tmp_path / 'made.npz', (pictures(1, 4, 32) // 2 + 60).astype(np.uint8))
     places = [str(tmp_path / 'real'), str(tmp_path / 'made.npz'), '--work-dir', str(tmp_path / 'found')]
     asked = ['--figures', 'fid', 'inception_score', 'kid', '--splits', '1', '--ours']
-    more = ['--override', '.metrics.features.subset_size:8', '.metrics.features.subsets:3']
+    more = ['--override', '.metrics.features.subset_size:4', '.metrics.features.subsets:3']
     assert fidelity.main([*places, *asked, *more]) == 0
     record = json.loads((tmp_path / 'found/fidelity.json').read_text())
     ours, theirs = record['results'], record['torch_fidelity']

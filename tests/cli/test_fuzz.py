@@ -23,7 +23,7 @@ BOUND = 2**26
 @pytest.mark.slow
 def test_the_quick_form_finds_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     keep = tmp_path / 'failures'
-    assert fuzz.main(['--quick', '--seed', '7', '--seconds', '15', '--keep', str(keep)]) == 0
+    assert fuzz.main(['--quick', '--seed', '7', '--seconds', '5', '--keep', str(keep)]) == 0
     said = capsys.readouterr().out
     assert 'seed 7: 0 failures' in said and 'FAILED' not in said and not keep.exists()
     for kind in fuzz.COUNTS:
@@ -40,6 +40,11 @@ def raises(error: BaseException) -> Callable[[Path], str]:
 def hang(path: Path) -> str:
     time.sleep(60)
     return ''
+
+
+def spin(path: Path) -> str:
+    while True:
+        pass
 
 
 def take(path: Path) -> str:
@@ -82,6 +87,7 @@ def die(path: Path) -> str:
         (take, 'memory'),
         (take_too_much, 'memory'),
         (hang, 'hang'),
+        (spin, 'hang'),
         (die, 'death'),
         (connect, 'code'),
         (run_a_program, 'code'),
@@ -90,8 +96,8 @@ def die(path: Path) -> str:
     ids=lambda value: value if isinstance(value, str) else '',
 )
 def test_it_sees(read: Callable[[Path], str], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if kind == 'hang':
-        monkeypatch.setattr(sandbox, 'SECONDS', 0.5)
+    monkeypatch.setattr(sandbox, 'SECONDS', 0.5 if read is hang else 60.0)
+    monkeypatch.setattr(sandbox, 'CPU_SECONDS', 1 if read is spin else 20)
     assert read_apart(read, tmp_path / 'x.bin', BOUND).kind == kind
 
 
@@ -133,12 +139,14 @@ def test_files_written_anew_fit_their_checksums(name: str, tmp_path: Path) -> No
 def test_cases_of_all_kinds_advance_together() -> None:
     options = fuzz.make_parser().parse_args([])
     cases = [*fuzz.order(options)]
-    assert len(cases) == 1920 == len({*cases})
-    half = [kind for kind, _ in cases[:960]]
+    assert len(cases) == 3320 == len({*cases})
+    half = [kind for kind, _ in cases[:1660]]
     assert all(abs(half.count(kind) - count / 2) <= 1 for kind, count in fuzz.COUNTS.items())
     options.only = 'images:17'
     assert [*fuzz.order(options)] == [('images', 17)]
-    for wrong in ('images', 'images:x', 'pictures:1'):
+    options.only = 'statistics'
+    assert len([*fuzz.order(options)]) == fuzz.COUNTS['statistics']
+    for wrong in ('images:', 'images:x', 'pictures:1'):
         options.only = wrong
         with pytest.raises(UserError, match='no case'):
             next(fuzz.order(options))

@@ -233,7 +233,10 @@ class TestFromCodes:
         for column in ('tokens', 'category'):
             assert np.array_equal(back.column(column)[:], there.column(column)[:])
         assert back.manifest.producer['variants'] == there.manifest.producer['variants']
-        assert back.column('tokens').dtype == np.uint16
+        assert back.column('tokens').dtype == np.uint16 and back.manifest.producer['weights_hash'] == ''
+        assert self.read(home, 'owned', whole / 'llamagen_tokens', '--load-model-from', 'work_dirs/run') == 0
+        owned = ShardSet(home / 'work_dirs/llamagen/owned/tokens').manifest.producer
+        assert owned['weights_hash'] == there.manifest.producer['weights_hash'] != ''
         sample = TokenDataset(folder=str(home / 'work_dirs/llamagen/back'), random_variant=False).load(5, python_stream('x'))
         assert np.array_equal(sample['tokens'], there[5]['tokens'][0]) and sample['id'] == '0000005'
 

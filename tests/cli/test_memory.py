@@ -118,6 +118,7 @@ PLAIN_SGD = dict(type='SGD', lr=0.1)
 ALIKE = {f'.trainer.model.tokenizer.{part}.norm': 'group_unbiased' for part in ('encoder', 'decoder')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('write', 'options', 'overrides', 'step'),
     [

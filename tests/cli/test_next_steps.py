@@ -10,13 +10,19 @@ from vq.cli.next_steps import after, say_next, say_next_of
 from vq.io.runs import Run
 from vq.io.spec import Spec, TokenSpec
 
+FEATURES = 'VQTaskRegistry.FeatureTokenization'
+
 
 def run_of(
-    folder: Path, kind: str = 'tokenizer', dataset: str = 'VQDatasetRegistry.FolderDataset', tokens: bool = True
+    folder: Path,
+    kind: str = 'tokenizer',
+    dataset: str = 'VQDatasetRegistry.FolderDataset',
+    tokens: bool = True,
+    task: str = 'ImageTokenization',
 ) -> Run:
     made = Run('a', folder / 'checkpoints' / 'iter_1', folder / 'checkpoints' / 'iter_1', folder)
     vars(made)['spec'] = Spec(kind, (64, 64), tokens=TokenSpec((8, 8), (256,)) if tokens else None)
-    vars(made)['config'] = {'trainer': {'dataset': {'type': dataset}}}
+    vars(made)['config'] = {'trainer': {'dataset': {'type': dataset}, 'model': {'type': task}}}
     return made
 
 
@@ -36,6 +42,17 @@ TOK = Path('work_dirs/tok')
         ('train', run_of(TOK), ['vq report tok', 'vq train gen photos/ar.py tokenizer=tok']),
         ('train', run_of(TOK, dataset='DigitsDataset'), ['vq report tok', 'vq train tok_ar digits/ar.py tokenizer_run=tok']),
         ('train', run_of(TOK, dataset='MyDataset'), ['vq report tok']),
+        (
+            'train',
+            run_of(TOK, dataset='ImageNetDataset', task=FEATURES),
+            ['vq report tok', 'vq train tok_decoder decoder/vqgan.py tokenizer_run=tok'],
+        ),
+        (
+            'tokenize',
+            run_of(TOK, dataset='DigitsDataset', task=FEATURES),
+            ['vq train tok_decoder digits/decoder.py tokenizer_run=tok'],
+        ),
+        ('train', run_of(TOK, task=FEATURES), ['vq report tok']),
         ('train', run_of(TOK, tokens=False), ['vq report tok']),  # a KL autoencoder
         ('train', run_of(TOK, 'decoder'), ['vq report tok']),
         ('train', run_of(Path('work_dirs/gen'), 'generator'), ['vq sample gen']),

@@ -47,7 +47,7 @@ def test_an_overridden_quantizer_reaches_metrics_and_generators_of_every_config(
         if generator is not None:
             assert generator.tokens.codebooks == (SIZE,), entry
             seen.add(type(generator).__name__)
-    assert seen == {'Autoregressive', 'MaskedGenerator'}
+    assert seen == {'Autoregressive', 'MaskedGenerator', 'MAGEGenerator'}
 
 
 @pytest.mark.parametrize('entry', ['digits/vq_ema.py', 'vqgan/8192_imagenet_ddp.py', 'vqvae_gan_study/vqvae_4096_ema.py'])

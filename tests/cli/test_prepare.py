@@ -22,6 +22,7 @@ import pytest
 import torch
 
 from tests.io.serving import FileServer, closed_port, serving, stay_on_this_machine
+from tests.io.test_published import small_beit2
 from tests.published import read_golden
 from vq.cli import convert, prepare
 from vq.core.errors import UserError
@@ -266,6 +267,22 @@ def test_no_convert(command, conversions):
     assert len(conversions) == 1 and re.search(r'model +unknown +present +a tok', command('--list', 'model')[1])
 
 
+def test_a_group_converts_each_of_its_tokenizers(command, server, conversions, monkeypatch):
+    """Those whose file is new, by the options of their own entries."""
+    both = (remote('model.ckpt', None), remote('first.pth', None))
+    entries = [Published(f'own-{number}', 'one', (file,), 'taming', {'beta': number}) for number, file in enumerate(both)]
+    monkeypatch.setattr(catalog, 'CATALOG', (*entries, Published('group', 'both', both)))
+    assert command('own-1')[0] == 0
+    files = [f'pretrained/{file.path}' for file in both]
+    own = [('taming', file, {'beta': number}, f'{file}.converted') for number, file in enumerate(files)]
+    assert conversions == own[1:]
+    assert '1 of 2 files' in command('--list', 'group')[1]
+    assert command('group', '--no-convert')[0] == 0 and 'present, not converted' in command('--list', 'group')[1]
+    code, out, _ = command('group')
+    assert code == 0 and conversions == own[::-1] and 'own-1: pretrained/some/first.pth.converted is present' in out
+    assert command('group', '--force')[0] == 0 and conversions == [*own[::-1], *own]
+
+
 def test_a_conversion_that_fails_leaves_the_download(command, monkeypatch):
     """The real converter on a file that is not a checkpoint."""
     code, _, err = command('model', 'first')
@@ -290,6 +307,34 @@ def test_from_the_network_to_vq_load(capsys):
     assert torch.equal(loaded.tokenize(golden['in/image']), golden['out/indices'].long())
     pixels = loaded.model.detokenize(golden['out/indices'].long())
     torch.testing.assert_close(pixels, golden['out/decoded_from_indices'], rtol=1e-4, atol=2e-5)
+
+
+def test_beit2_from_the_network_to_tokens(monkeypatch, capsys):
+    """The group fetches three files and converts each. Images of every form give tokens, which are no pixels."""
+    import vq
+
+    undigested = {}
+    for entry in CATALOG:
+        files = tuple(dataclasses.replace(file, digest=None, digest_source=None) for file in entry.files)
+        undigested[entry.name] = dataclasses.replace(entry, files=files)
+    monkeypatch.setattr(catalog, 'CATALOG', tuple(undigested.values()))
+    names = ('beit2-vqkd-clip', 'beit2-vqkd-clip-3', 'beit2-vqkd-dino')
+    with serving() as server:
+        for seed, file in enumerate(undigested['beitv2'].files):
+            buffer = io.BytesIO()
+            torch.save({'model': small_beit2(seed=seed)}, buffer)
+            server.files[urlsplit(file.url).path] = buffer.getvalue()
+        code = prepare.main(['beitv2', '--mirror', server.address])
+    said, errors = capsys.readouterr()
+    assert code == 0, errors
+    assert all(f'{name}: tokens: 2 x 2 per image of 32 pixels' in said for name in names)
+    image = torch.randint(256, (1, 3, 32, 32), dtype=torch.uint8)
+    found = [vq.load(name).tokenize(image) for name in names]
+    assert found[0].shape == (1, 2, 2) and not torch.equal(found[0], found[1])
+    assert torch.equal(vq.load(names[0]).tokenize(image.float() / 127.5 - 1, value_range='-1..1'), found[0])
+    with pytest.raises(UserError, match='makes no pixels') as caught:
+        vq.load(names[0]).detokenize(found[0])
+    assert 'configs/decoder/vqgan.py' in caught.value.hint
 
 
 def test_convert_file_is_called_as_it_is_defined():
@@ -392,12 +437,20 @@ def test_kinds_are_those_of_the_converter():
         'llamagen-vq-8',
         'var-ms-4096',
         'mar-kl-16',
+        'rae-dinov2-b',
+        'rae-dinov2-b-xl',
+        'beit2-vqkd-clip',
+        'beit2-vqkd-clip-3',
+        'beit2-vqkd-dino',
     }
     assert all(len(entry.files) == 1 for entry in CATALOG if entry.kind)
 
 
 def test_the_page_lists_every_entry():
-    rows = {line.split('`')[1]: line for line in (ROOT / 'docs/pretrained.md').read_text().splitlines() if line[:3] == '| `'}
+    lines = (ROOT / 'docs/pretrained.md').read_text().splitlines()
+    rows = {
+        line.split('`')[1]: line for line in reversed(lines) if line[:3] == '| `'
+    }  # kinds of files follow, some of one name
     for entry in CATALOG:
         assert all(f'`{name}`' in rows[entry.name] for name in entry.aliases)
         if entry.name == 'torchvision':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import struct
 import zlib
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+from tests.io.remote_places import bucket_server, network, there  # noqa: F401
 
 MakePicture = Callable[..., np.ndarray]
 
@@ -37,6 +40,7 @@ def png_header(width: int, height: int) -> bytes:
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'\0' * 1000)) + chunk(b'IEND', b'')
 
 
+@functools.cache
 def bad_contents() -> dict[str, tuple[bytes, str]]:
     """File name -> (content, a word of the expected reason)."""
     plain, other = picture(120, 160), Image.fromarray(picture(120, 160, seed=1))

@@ -54,7 +54,7 @@ def test_folders_hold_out_a_part_and_both_loaders_have_one_limit_of_bad_images(t
 
 
 @pytest.mark.parametrize('dataset', ['digits', 'folder', 'imagenet'])
-@pytest.mark.parametrize('augmentation', ['none', 'default', 'weak', 'strong', 'square', None])
+@pytest.mark.parametrize('augmentation', ['none', 'default', 'weak', 'strong', 'square', 'layout', None])
 def test_every_dataset_takes_every_augmentation(dataset, augmentation, tmp_path, make_picture):
     for name in ('train/n1/1.png', 'val/n1/2.png'):
         (tmp_path / name).parent.mkdir(parents=True)

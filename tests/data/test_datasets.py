@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import hashlib
 import json
 import pickle
@@ -12,10 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from vq.core.errors import ConfigError
+from vq.core.random import python_stream
+from vq.data import loading
+from vq.data.collate import collate
 from vq.data.datasets.digits import DigitsDataset, shares
 from vq.data.datasets.folder import FolderDataset
 from vq.data.datasets.imagenet import ImageNetDataset
@@ -331,3 +336,42 @@ def test_ids_are_unique_in_every_dataset(tree):
     root = tree('train/a/1.png', 'train/a/1.jpg', 'train/b/1.png')
     for dataset in (FolderDataset(root), DigitsDataset()):
         assert max(collections.Counter(ids(dataset)).values()) == 1
+
+
+def test_streams_are_made_only_for_datasets_that_draw(monkeypatch):
+    class Shifted(DigitsDataset):
+        def apply(self, sample, stream):
+            stream.random()
+            return sample
+
+    turned = DigitsDataset('validation', transform=lambda sample, stream: sample)
+    assert not DigitsDataset('validation').draws and turned.draws and Shifted('validation').draws
+    made = []
+    monkeypatch.setattr(loading, 'python_stream', lambda *parts: made.append(parts) or python_stream(*parts))
+    for dataset, expected in ((DigitsDataset('validation'), 0), (Shifted('validation'), 4)):
+        made.clear()
+        loading.Fetcher(dataset, 0, True, False).__getitems__([(0, index) for index in range(4)])
+        assert len(made) == expected
+
+
+@pytest.mark.parametrize('size', [8, 32, (24, 40)])
+def test_digits_come_in_batches_as_they_come_one_by_one(size):
+    dataset, wanted = DigitsDataset('validation', image_size=size), [5, 0, 179, 5]
+    found = dataset.load_batch(wanted)
+    expected = collate([dataset.load(index, random.Random(0)) for index in wanted])
+    assert found is not None and torch.equal(found.image, expected.image) and found.image.is_contiguous()
+    assert found.id == expected.id and torch.equal(found.key, expected.key)
+    assert torch.equal(found.category, expected.category) and found.category.dtype == expected.category.dtype
+    assert {name for name, value in vars(found).items() if value is not None} == {
+        name for name, value in vars(expected).items() if value is not None
+    }
+
+
+def test_digits_of_a_subclass_or_with_a_transform_come_one_by_one():
+    class Own(DigitsDataset):
+        def category_of(self, index):
+            return 0
+
+    assert Own().load_batch([0]) is None
+    assert DigitsDataset(transform=functools.partial(lambda image: image)).load_batch([0]) is None
+    assert DigitsDataset(image_size=128).load_batch([0]) is None

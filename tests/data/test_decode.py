@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import pickle
 import random
 import warnings
@@ -13,11 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile, ImageOps, PngImagePlugin
 
-from vq.core.errors import ConfigError
-from vq.data import decode
-from vq.data.decode import BadImage, decode_image
+from vq.core.errors import ConfigError, UserError
+from vq.data import decode, jpeg
+from vq.data.decode import BadImage, decode_image, noting_fallbacks
+from vq.data.jpeg import decoder_of
 
-BACKENDS = ['pillow', 'cv2']
+BACKENDS = ['pillow', 'simplejpeg', 'torchvision', 'cv2']
+FAST = BACKENDS[1:]
 
 
 @pytest.mark.filterwarnings('ignore::PIL.Image.DecompressionBombWarning')
@@ -126,7 +129,7 @@ def test_exif_orientation_is_applied(backend, orientation, make_picture, encode)
         upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert('RGB'))
         pixels = decode_image(data, backend)
         assert pixels.shape == upright.shape
-        assert np.abs(pixels.astype(int) - upright).max() <= (3 if backend == 'cv2' else 0)
+        assert np.abs(pixels.astype(int) - upright).max() <= (0 if backend == 'pillow' else 2)
         assert pixels.flags['C_CONTIGUOUS']
 
 
@@ -153,9 +156,13 @@ def test_backends_agree_on_jpeg(settings, make_picture, encode):
     image = Image.fromarray(make_picture(75, 101))
     for source in (image, image.convert('L')):
         data = encode(source, 'JPEG', **settings)
-        first, second = decode_image(data, 'pillow'), decode_image(data, 'cv2')
-        assert first.shape == second.shape == (75, 101, 3)
-        assert np.abs(first.astype(int) - second).max() <= 3
+        first = decode_image(data, 'pillow').astype(int)
+        for backend in (*FAST, 'auto'):
+            with noting_fallbacks() as fallbacks:
+                second = decode_image(data, backend)
+            assert first.shape == second.shape == (75, 101, 3)
+            assert np.abs(first - second).max() <= 2
+            assert not fallbacks
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -181,6 +188,77 @@ def test_opencv_never_sees_a_jpeg_without_its_end(monkeypatch, make_picture, enc
     assert (decode_image(data, 'cv2') == 128).all()
     with pytest.raises(BadImage, match='truncated'):
         decode_image(data[:-300], 'cv2')
+
+
+@pytest.mark.parametrize('backend', FAST)
+def test_what_pillow_decodes_instead_is_counted_by_kind(backend, make_picture, encode):
+    image = Image.fromarray(make_picture(24, 40))
+    plain = encode(image, 'JPEG')
+    others = [encode(image, 'PNG'), encode(image.convert('CMYK'), 'JPEG'), plain + b'more', encode(image, 'PNG')]
+    with noting_fallbacks() as fallbacks:
+        for data in (plain, *others):
+            np.testing.assert_array_equal(decode_image(data, 'pillow'), decode_image(data, backend))
+        with pytest.raises(BadImage):
+            decode_image(plain[:-300], backend)  # neither decodes it, so it does not count
+    end = 'JPEG files that do not end with the end marker'
+    assert fallbacks == {'PNG files': (2, '<bytes>'), 'CMYK JPEG files': (1, '<bytes>'), end: (1, '<bytes>')}
+    decode_image(others[0], backend)
+    assert fallbacks['PNG files'][0] == 2  # outside of the block nothing is noted
+
+
+def test_the_header_walk_takes_plain_files_alone_and_knows_their_size(make_picture, encode):
+    image = Image.fromarray(make_picture(24, 40))
+    kinds: list[dict] = [{}, {'progressive': True}, {'comment': 'a'}, {'subsampling': 0}]
+    plain = [encode(image, 'JPEG', **settings) for settings in kinds]
+    assert [jpeg.plain_size(data) for data in (*plain, encode(image.convert('L'), 'JPEG'))] == [(24, 40)] * 5
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    others = [
+        encode(image, 'JPEG', exif=exif),
+        encode(image, 'JPEG', icc_profile=b'any'),
+        encode(image.convert('CMYK'), 'JPEG'),
+    ]
+    others += [encode(image, 'PNG'), plain[0] + b'more', b'', b'\xff\xd8\xff\xd9']
+    others += [b'\xff\xd8' + b'\xff' * 40 + b'\xff\xd9']
+    others += [plain[0][:length] + b'\xff\xd9' for length in range(2, plain[0].index(b'\xff\xda'), 7)]
+    assert not any(map(jpeg.plain_size, others))
+
+
+def test_a_damaged_file_that_a_strict_decoder_refuses_goes_to_pillow(tmp_path, make_picture, encode):
+    data = bytearray(encode(make_picture(120, 160), 'JPEG', restart_marker_rows=1))
+    place = data.index(b'\xff\xd2')
+    data[place + 1] = 0xD5  # restart markers out of order: libjpeg warns, and has all rows
+    path = tmp_path / 'odd.jpg'
+    path.write_bytes(data)
+    with noting_fallbacks() as fallbacks:
+        np.testing.assert_array_equal(decode_image(path, 'simplejpeg'), decode_image(path))
+    assert fallbacks == {'JPEG files that simplejpeg refuses': (1, str(path))}
+
+
+def test_auto_takes_the_first_decoder_that_works(monkeypatch, caplog):
+    def lacking(*names):
+        def find(name, *_):
+            if name in names:
+                raise ImportError(name)
+            return found(name)
+
+        decoder_of.cache_clear()
+        monkeypatch.setattr(jpeg.importlib, 'import_module', find)
+        return decoder_of('auto')
+
+    found = jpeg.importlib.import_module
+    try:
+        with caplog.at_level(logging.INFO, 'vq'):
+            assert lacking().name == 'simplejpeg'
+            assert lacking('simplejpeg').name == 'torchvision'
+            assert lacking('simplejpeg', 'torchvision').name == 'cv2'
+            assert lacking('simplejpeg', 'torchvision', 'mmcv') is None
+        with pytest.raises(UserError, match="'simplejpeg' cannot be imported") as raised:
+            decoder_of('simplejpeg')
+    finally:
+        decoder_of.cache_clear()
+    assert 'vq[fast]' in raised.value.hint
+    assert [record.args[0] for record in caplog.records] == ['simplejpeg', 'torchvision', 'cv2', 'Pillow']
 
 
 @pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'GIF', 'TIFF', 'BMP'])

@@ -102,7 +102,7 @@ def test_a_batch_holds_what_the_samples_hold():
     places = next(training_plan(10, 4, 0, 1, 3))
     assert batch.image.shape == (4, 3, 4, 5)
     assert batch.image.dtype == torch.uint8
-    assert batch.image.is_contiguous()
+    assert batch.to('cpu').image.is_contiguous()
     for row, (epoch, index) in enumerate(places):
         exact = dataset.load(index, python_stream('sample', 3, epoch, index))['image']
         np.testing.assert_array_equal(batch.image[row].permute(1, 2, 0).numpy(), exact)
@@ -383,13 +383,13 @@ def test_workers_work_on_when_the_run_is_told_to_stop(children):
 
 
 def test_a_worker_that_only_starts_is_not_ended_either(children, monkeypatch):
-    prepare = loading._prepare_worker
+    prepare = loading.prepare_worker
 
     def late(number: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         prepare(number)
 
-    monkeypatch.setattr(loading, '_prepare_worker', late)
+    monkeypatch.setattr(loading, 'prepare_worker', late)
     with endless(2) as loader:
         assert len(next(loader)) == 2
         assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
@@ -398,6 +398,7 @@ def test_a_worker_that_only_starts_is_not_ended_either(children, monkeypatch):
 def test_a_worker_that_is_killed_ends_the_run_with_advice(children):
     with endless(1, Noise(9, action='die')) as loader, pytest.raises(RunFailure, match='died') as raised:
         list(loader)
+    assert 'died while it was reading noise/7: ' in raised.value.message
     assert 'num_workers' in raised.value.hint
     assert not children()
 

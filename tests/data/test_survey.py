@@ -11,6 +11,7 @@ from PIL import Image
 
 from tests.messy import make
 from vq.core.errors import ConfigError, UserError
+from vq.data import spread
 from vq.data.datasets.folder import FolderDataset
 from vq.data.survey import reading
 from vq.data.survey.listing import list_files
@@ -72,7 +73,7 @@ def test_kinds_are_counted(found):
 
 
 def test_processes_change_nothing(messy, found, monkeypatch):
-    monkeypatch.setattr(reading, 'WORTH_PROCESSES', 1)
+    monkeypatch.setattr(spread, 'WORTH_PROCESSES', 1)
     told = []
     again = list(reading.inspect_all(messy.folder, found.listing.images, 2, told.append))
     alone = [reading.inspect(messy.folder / name) for name in found.listing.images]

@@ -11,7 +11,6 @@ import re
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import pytest
 from tests.report.support import Reader, needs_nothing_else
 from tests.runners.support import commands_here
 from tests.sources import ROOT
+from tests.warm import programs
 from vq.cli.demo import BODIES
 from vq.demo.beside import Beside
 from vq.io.shards import ShardSet
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 def start(folder: Path, arguments: Sequence[str], dry: bool) -> subprocess.CompletedProcess[str]:
     """``python ARGUMENTS`` in a folder that is not the checkout."""
     return subprocess.run(
-        [sys.executable, *arguments],
+        [programs() / 'python', *arguments],
         cwd=folder,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'DRY_RUN': str(dry), 'OMP_NUM_THREADS': '1'},
         capture_output=True,

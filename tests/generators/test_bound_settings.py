@@ -19,7 +19,9 @@ from vq.generators.networks.llama import LlamaNetwork
 from vq.registries import VQTaskRegistry
 
 GENERATORS = [
-    name for name in entries() if name.split('/')[0] in ('ar', 'maskgit', 'llamagen') or '/ar' in name or 'maskgit' in name
+    name
+    for name in entries()
+    if name.split('/')[0] in ('ar', 'mage', 'maskgit', 'llamagen') or '/ar' in name or 'maskgit' in name
 ]
 NUMBERS = ('cells', 'codebooks')
 TOKENIZER = dict(
@@ -97,6 +99,7 @@ def assert_same_modules(one, other):
         assert name == key and found.shape == wanted.shape  # those that are in no checkpoint too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('form', ['composed', 'by hand'])
 def test_entries_without_the_numbers_are_the_same_models_in_values(form):
     seen = set()
@@ -108,9 +111,10 @@ def test_entries_without_the_numbers_are_the_same_models_in_values(form):
         expected = other.state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in one.state_dict().items()), name
         seen |= {type(one.generator).__name__, type(one.generator.network).__name__}
-    assert seen >= {'Autoregressive', 'MaskedGenerator', 'LlamaNetwork', 'GPT2Network', 'HuggingFaceLlama'}
+    assert seen >= {'Autoregressive', 'MaskedGenerator', 'MAGEGenerator', 'LlamaNetwork', 'GPT2Network', 'HuggingFaceLlama'}
 
 
+@pytest.mark.slow
 def test_entries_without_the_numbers_are_the_same_models_in_full_size():
     for _, model in entries_of_generators(tiny=False):
         with on_meta():

@@ -401,6 +401,7 @@ def test_logits_that_are_no_distribution_end_the_run():
 # all together
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('order', ['confidence', 'halton'])
 def test_a_tiny_network_learns_eight_images_by_their_classes(order):
     torch.manual_seed(0)

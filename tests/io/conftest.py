@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
 
 import pytest
 
-from tests.io.killing import Killer
+from tests.conftest import FLUSH
+from tests.io.remote_places import bucket_server, network, there  # noqa: F401
 
 
-@pytest.fixture(scope='session')
-def killer() -> Iterator[Killer]:
-    """``killer.run(action, at)``: whether a picklable action finished before its file system change number ``at``."""
-    with Killer() as killer:
-        yield killer
+@pytest.fixture(autouse=True)
+def _flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests wait for the disk, as commands do."""
+    monkeypatch.setattr(os, 'fsync', FLUSH)

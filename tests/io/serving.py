@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -27,6 +27,7 @@ class FileServer:
         self.requests: list[tuple[str, str | None]] = []  # path, Range
         self.sent = 0  # bytes of bodies
         self.address = ''
+        self.etag: Callable[[bytes], str] | None = None  # of a content; otherwise all have that of ``headers``
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         wanted = handler.headers.get('Range')
@@ -44,7 +45,8 @@ class FileServer:
         version = self.headers.get('ETag') or self.headers.get('Last-Modified')
         if not self.knows_ranges or (self.looks_at_if_range and handler.headers.get('If-Range') != version):
             wanted = None
-        start = int(re.fullmatch(r'bytes=(\d+)-', wanted)[1]) if wanted else 0
+        first, last = re.fullmatch(r'bytes=(\d+)-(\d*)', wanted or 'bytes=0-').groups()
+        start, stop = int(first), min(int(last) + 1, len(data)) if last else len(data)
         if wanted and start >= len(data):
             handler.send_response(416)
             handler.send_header('Content-Range', f'bytes */{len(data)}')
@@ -52,13 +54,14 @@ class FileServer:
             return
         handler.send_response(206 if wanted else 200)
         if wanted:
-            handler.send_header('Content-Range', f'bytes {start}-{len(data) - 1}/{len(data)}')
+            handler.send_header('Content-Range', f'bytes {start}-{stop - 1}/{len(data)}')
         if self.tells_length:
-            handler.send_header('Content-Length', str(len(data) - start))
-        for name, value in self.headers.items():
+            handler.send_header('Content-Length', str(stop - start))
+        headers = self.headers if self.etag is None else {**self.headers, 'ETag': self.etag(data)}
+        for name, value in headers.items():
             handler.send_header(name, value)
         handler.end_headers()
-        body = data[start:]
+        body = data[start:stop] if handler.command == 'GET' else b''
         if self.cuts:
             body = body[: self.cuts.pop(0)]
         handler.wfile.write(body)
@@ -71,6 +74,9 @@ def serving() -> Iterator[FileServer]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            server.answer(self)
+
+        def do_HEAD(self) -> None:
             server.answer(self)
 
         def log_message(self, format: str, *args: Any) -> None:

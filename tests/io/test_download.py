@@ -359,7 +359,9 @@ def test_addresses_that_are_refused(url, target):
     assert caught.value.exit_code == 2 and 'u:p' not in str(caught.value)
 
 
-@pytest.mark.parametrize('digest', ['sha1:01234567', 'sha256:0123', 'md5:' + '0' * 33, 'sha256:XYZ01234', '0123456789'])
+@pytest.mark.parametrize(
+    'digest', ['sha512:01234567', 'sha1:0123', 'sha256:0123', 'md5:' + '0' * 33, 'sha256:XYZ01234', '0123456789']
+)
 def test_digests_that_are_refused(digest, target):
     with pytest.raises(UserError, match='not a digest'):
         download('https://example.org/x', target, digest)

@@ -89,6 +89,24 @@ def test_a_pattern_without_a_match_lists_what_there_is(tmp_path: Path, pattern: 
     assert caught.value.hint == 'There are: iter_2, iter_30.'
 
 
+def test_a_dry_run_takes_its_latest_checkpoint_for_steps_it_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / 'work_dirs/dry_run/a/checkpoints', tmp_path / 'work_dirs/a/checkpoints'
+    for step in (4, 8):
+        fake(here, step)
+        fake(there, step)
+    many = [f'iter_{number}0000' for number in range(15, 27)]
+    with pytest.raises(UserError, match='no complete checkpoint'):
+        history.expand(here, *many)
+    monkeypatch.setenv('DRY_RUN', 'True')
+    assert history.expand(here, *many) == ([(8, here / 'iter_8')], many)
+    assert history.expand(here, 'iter_{4..5}')[0] == [(4, here / 'iter_4')], 'one that is there'
+    for folder, pattern in ((here, 'iter_x'), (here, 'iter_9*'), (there, 'iter_7'), (tmp_path / 'dry_run/none', 'iter_7')):
+        with pytest.raises(UserError, match='no complete checkpoint'):
+            history.expand(folder, pattern)
+
+
 def test_braces_are_those_of_the_shell() -> None:
     bash = shutil.which('bash')
     if bash is None:

@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.published import read_manifest
+from tests.published import read_golden, read_manifest
+from tests.shipped import composed
 from vq.assembly.matching import fit
 from vq.core.errors import UserError
-from vq.io.published import llamagen, mar, open_magvit2, reference, serezd, simvq, taming, var
+from vq.io.published import beitv2, llamagen, mar, open_magvit2, reference, serezd, simvq, taming, var
 from vq.io.published.keymap import Converted, drop, map_keys, rename, split
-from vq.registries import VQDiscriminatorRegistry
+from vq.registries import VQDiscriminatorRegistry, VQModelRegistry
 
 CONVERTERS = {
     'taming_vqgan_imagenet_f16_1024': taming,
@@ -51,8 +52,8 @@ def shapes_of(converted: Converted) -> dict[str, tuple[int, ...]]:
     return {key: tuple(value.shape) for key, value in converted.tensors.items()}
 
 
-def convert_and_fit(state: dict[str, Tensor]) -> None:
-    converted = taming.convert(state)
+def convert_and_fit(state: dict[str, Tensor], kind: Any = taming, **options: Any) -> None:
+    converted = kind.convert(state, **options)
     fit(converted.tokenizer, shapes_of(converted), 'a file')
 
 
@@ -85,6 +86,16 @@ def small_taming() -> dict[str, Tensor]:
     conv('post_quant_conv', 4, 6, 1)
     state['quantize.embedding.weight'] = torch.zeros(32, 6)
     return state
+
+
+def small_beit2(name: str = '1x768x12_clip', seed: int = 0) -> dict[str, Tensor]:
+    """The keys of a VQ-KD file with one block in each network, 64 channels, 16 codes, images of 32 pixels; random values."""
+    small, generator = {768: 64, 3072: 256, 2304: 192, 8192: 16, 197: 5, 512: 24}, torch.Generator().manual_seed(seed)
+    return {
+        key: torch.randn([small.get(length, length) for length in shape], generator=generator)
+        for key, shape in read_manifest(f'beit2_vqkd_base_decoder_{name}')['tensors'].items()
+        if '.blocks.' not in key or '.blocks.0.' in key
+    }
 
 
 @pytest.mark.parametrize('name', CONVERTERS)
@@ -172,6 +183,69 @@ def test_architecture_without_attention(name: str) -> None:
         assert 2 ** config['quantizer']['bits'] == theirs['n_embed']
     else:
         assert (config['quantizer']['codebook_size'], config['quantizer']['embedding_dim']) == (theirs['n_e'], theirs['e_dim'])
+
+
+BEIT2 = ('1x768x12_clip', '3x768x12_clip', '1x768x12_dino')
+OF_BEIT2 = ('quantize.embedding.cluster_size', 'quantize.embedding.embed_avg', 'quantize.embedding.initted')
+
+
+@pytest.mark.parametrize('name', BEIT2)
+@pytest.mark.parametrize('with_decoder', [True, False])
+def test_every_tensor_of_beit2_maps(name: str, with_decoder: bool) -> None:
+    """Strictly both ways; training leaves the teacher in the file."""
+    manifest = read_manifest(f'beit2_vqkd_base_decoder_{name}')
+    state, theirs = state_of(manifest), manifest['config']
+    of_training = [f'{part}.weight' for part in ('teacher_model.visual.conv1', 'scaling_layer', 'loss.head')]
+    extra = {key: torch.zeros(1) for key in of_training}
+    converted = beitv2.convert({**state, **extra}, with_decoder=with_decoder)
+    tokenizer = fit(converted.tokenizer, shapes_of(converted), name)
+
+    left = [] if with_decoder else [key for key in state if key.startswith(('decoder.', 'decode_task_layer.'))]
+    assert len(left) == (0 if with_decoder else 4 + 13 * theirs['decoder_depth'] + 2 + 4)
+    assert {key for keys in converted.dropped.values() for key in keys} == {*OF_BEIT2, *extra, *left}
+    assert len(converted.tensors) == len(state) - len(OF_BEIT2) - len(left)
+    elements = sum(value.numel() for key, value in state.items() if key not in {*OF_BEIT2, *left})
+    assert sum(value.numel() for value in tokenizer.state_dict().values()) == elements
+    if with_decoder:
+        assert sum(value.numel() for value in state.values()) == manifest['params']
+
+    config = converted.tokenizer
+    assert converted.image_size == config['encoder']['image_size'] == theirs['img_size']
+    assert (config['quantizer']['codebook_size'], config['quantizer']['embedding_dim']) == (8192, theirs['code_dim'])
+    networks = [(config['encoder'], 'encoder_depth', theirs['code_dim'])]
+    networks += [(config['feature_decoder'], 'decoder_depth', theirs['decoder_out_dim'])] if with_decoder else []
+    for network, depth, channels in networks:
+        assert network['depth'] == theirs[depth] and network['out_channels'] == channels
+        assert (network['dim'], network['heads'], network['mlp_ratio']) == (theirs['embed_dim'], theirs['num_heads'], 4)
+
+
+def test_the_shipped_vqkd_config_is_the_published_architecture() -> None:
+    """So the published file gives a run of the config its weights."""
+    with torch.device('meta'):
+        ours = VQModelRegistry.build(composed('vqkd/clip_8192_imagenet_ddp.py', tiny=False).trainer.model.tokenizer)
+    converted = beitv2.convert(state_of(read_manifest('beit2_vqkd_base_decoder_1x768x12_clip')))
+    assert shapes_of(converted) == {f'tokenizer.{key}': tuple(value.shape) for key, value in ours.state_dict().items()}
+    theirs = fit(converted.tokenizer, shapes_of(converted), 'published')
+    for tokenizer in (ours, theirs):
+        for network in (tokenizer.encoder, tokenizer.feature_decoder):
+            assert {block.heads for block in network.blocks} == {12}
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'encoder.pos_embed': torch.zeros(1, 7, 24)}, "'encoder' has positions .*, not of a class token and a square"),
+        ({'encoder.blocks.0.attn.k_bias': torch.zeros(24)}, '1 of .* keys are unknown: encoder.blocks.0.attn.k_bias'),
+        ({'decoder.blocks.0.mlp.fc1.weight': None}, "no tensor for 'feature_decoder.blocks.0.mlp_in.weight'"),
+        ({'encoder.blocks.1.attn.v_bias': None}, "'encoder.blocks.1.qkv.v_bias' is missing"),
+        ({}, "'encoder' has 24 channels, so its number of heads is not known"),
+    ],
+)
+def test_what_does_not_add_up_in_a_vqkd_file_is_said(change: dict[str, Tensor | None], message: str) -> None:
+    state = {key: value for key, value in {**read_golden('beit2_vqkd').state, **change}.items() if value is not None}
+    with pytest.raises(UserError, match=message) as caught:
+        convert_and_fit(state, beitv2, heads=3 if change else None)
+    assert caught.value.hint
 
 
 def test_moving_averages_take_the_place_of_what_they_average() -> None:
@@ -276,6 +350,12 @@ class TestRules:
             map_keys({'p': torch.zeros(2, 2, 3, 3)}, [rename('p', 'q', dims=2)], {})
         mapped, _ = map_keys({'p': torch.arange(5.0).view(1, 5, 1, 1)}, [rename('p', 'q', dims=1)], {})
         assert torch.equal(mapped['q'], torch.arange(5.0))
+        mapped, _ = map_keys({'p': torch.arange(6.0).view(1, 2, 3)}, [rename('p', 'q', dims=2)], {})
+        assert torch.equal(mapped['q'], torch.arange(6.0).view(2, 3))
+        mapped, _ = map_keys({'p': torch.arange(3.0).view(1, 1, 3)}, [rename('p', 'q', dims=1)], {})
+        assert torch.equal(mapped['q'], torch.arange(3.0))
+        with pytest.raises(UserError, match='not a vector of channels'):
+            map_keys({'p': torch.zeros(1, 2, 3)}, [rename('p', 'q', dims=1)], {})
         with pytest.raises(UserError, match='not a vector of channels'):
             map_keys({'p': torch.zeros(5, 1, 1, 2)}, [rename('p', 'q', dims=1)], {})
 

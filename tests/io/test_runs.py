@@ -75,6 +75,32 @@ def test_what_is_found(home: Path, name: str, file: str) -> None:
     assert find(home / file).file() == home / file
 
 
+def test_a_dry_run_stands_in_for_steps_it_does_not_have(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """``iter_7`` of a dry run of 8 steps: its latest checkpoint, said when it is read. Not of other runs, nor outside."""
+    write(Path('work_dirs/dry_run/a'), 8, ema=True)
+    place = 'work_dirs/dry_run/a/checkpoints'
+    monkeypatch.setenv('DRY_RUN', 'True')
+    for name, file in (
+        (f'{place}/iter_7/model.pth', f'{place}/iter_8/model.safetensors'),
+        (f'{place}/iter_7', f'{place}/iter_8/ema.safetensors'),
+        ('a/checkpoints/iter_7', f'{place}/iter_8/ema.safetensors'),
+    ):
+        assert find(name).file() == Path(file) and runs.taken(name) == str(find(name).weights)
+        assert find(runs.taken(name)).file() == Path(file)
+        caplog.clear()
+        assert read_weights(name)[1].path == Path(file)
+        assert f'{place}/iter_7 is not one of the few checkpoints of a dry run; {place}/iter_8 is taken' in caplog.text
+    refused = ('work_dirs/mine/a/checkpoints/iter_7/model.pth', f'{place}/iter_7/other.pth', f'{place}/iter_x')
+    for name in (*refused, 'work_dirs/dry_run/b/checkpoints/iter_7'):
+        with pytest.raises(UserError, match='no run, checkpoint or file'):
+            find(name)
+    monkeypatch.delenv('DRY_RUN')
+    with pytest.raises(UserError, match='no run, checkpoint or file'):
+        find(f'{place}/iter_7/model.pth')
+
+
 def test_what_is_not_there(home: Path) -> None:
     with pytest.raises(UserError, match=r"no run, checkpoint or file 'mine/b'.*mine/a") as caught:
         find('mine/b')

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 
 from tests.io.killing import Killer
 from tests.io.samples import hidden
@@ -156,8 +157,18 @@ def test_other_kinds_keep_their_types(tmp_path: Path) -> None:
     assert np.array_equal(found[1]['mean'], columns[0]['mean'][1].numpy())  # type: ignore[index]
     assert (found[0]['jpeg'], found[1]['jpeg'], found[2]['jpeg']) == (b'', b'ab\x00', b'')
     assert found.column('jpeg')[[1, 2]] == [b'ab\x00', b'']
-    with pytest.raises(TypeError, match=r"column 'mean' is torch.bfloat16"):
-        writer.write(writer.ranges()[1], {'mean': torch.zeros(1, 3).bfloat16()}, ['x'])
+
+
+def test_bfloat16_is_written_as_it_is_and_read_as_float32(tmp_path: Path) -> None:
+    writer = ShardWriter(tmp_path, 'latents', 5, 3, {'scale': 0.5})
+    values = torch.randn(5, 2, 3).bfloat16()
+    for part in writer.ranges():
+        writer.write(part, {'mean': values[part.start : part.stop]}, [f'{n}' for n in range(part.start, part.stop)])
+    assert writer.finish().columns['mean'] == {'dtype': 'bfloat16', 'shape': [2, 3]}
+    found, wanted = ShardSet(tmp_path, verify=True), values.float().numpy()
+    assert load_torch(tmp_path / 'shard-00000-of-00002.safetensors')['mean'].dtype == torch.bfloat16
+    assert np.array_equal(np.stack([row['mean'] for row in found]), wanted)
+    assert np.array_equal(found.column('mean')[[4, 0, 3]], wanted[[4, 0, 3]])
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,8 @@ Launcher = subprocess.Popen[str]
 
 
 class Launchers:
-    """Start launchers in ``folder`` by ``python``, a warm program that has imported torch, or cold for tests that kill it."""
+    """Start launchers in ``folder`` by ``python``, a warm program that has imported torch, or cold for tests that kill it,
+    or that look at process groups."""
 
     def __init__(self, folder: Path, python: Path) -> None:
         self.folder, self.python = folder, python
@@ -50,9 +51,9 @@ class Launchers:
         place = ['--nnodes', str(nodes), '--node-rank', str(rank), '--master-addr', '127.0.0.1', '--master-port', str(port)]
         return self.start(body, *place, '--nproc-per-node', '1', *options, cold=cold)
 
-    def run(self, body: str, *options: str) -> tuple[int, list[str]]:
+    def run(self, body: str, *options: str, cold: bool = False) -> tuple[int, list[str]]:
         """Run a launcher to its end. Returns exit code and lines."""
-        return ends(self.start(body, *options))[0]
+        return ends(self.start(body, *options, cold=cold))[0]
 
 
 def ends(*processes: Launcher) -> list[tuple[int, list[str]]]:

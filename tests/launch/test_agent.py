@@ -99,7 +99,7 @@ signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a rank that ignores SIGTERM is 
 time.sleep(60)
 """
     begun = time.monotonic()
-    assert launchers.run(body)[0] == 1
+    assert launchers.run(body, cold=True)[0] == 1
     assert time.monotonic() - begun < 50
     pids = [int((tmp_path / name).read_text()) for name in ('worker', 'started_0_0')]
     assert not any(is_running(pid) for pid in pids)

@@ -13,6 +13,7 @@ import pytest
 from tests.launch.support import free_port, wait_for
 from tests.ranks import GlooPool
 from tests.runners.support import REPOSITORY, assert_same, everything, logged, samples, start, train, write_config
+from tests.warm import programs
 
 pytestmark = pytest.mark.slow
 
@@ -41,10 +42,11 @@ def compare(straight: Path, run: Path) -> None:
     assert [samples(straight, rank) for rank in (0, 1)] == [samples(run, rank) for rank in (0, 1)]
 
 
-def begin(folder: Path, *command: str) -> subprocess.Popen[str]:
+def begin(folder: Path, *command: str, cold: bool = False) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'RANK', 'WORLD_SIZE')}
     environment |= {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
-    return subprocess.Popen([sys.executable, *command], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
+    python = sys.executable if cold else programs() / 'python'
+    return subprocess.Popen([python, *command], cwd=folder, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def test_killed_rank_is_restarted_from_the_checkpoint(tmp_path: Path, straight: Path) -> None:
@@ -121,7 +123,7 @@ def test_sigterm_to_the_launcher_ends_with_a_checkpoint(tmp_path: Path) -> None:
 def test_9_a_lost_launcher_is_told_and_a_checkpoint_written(tmp_path: Path) -> None:
     config, run = str(write_config(tmp_path)), tmp_path / 'work_dirs/run'
     launch = ['-m', 'vq.launch.main', '--nproc-per-node', '2', '-m', 'vq.train']
-    process = begin(tmp_path, *launch, 'run', config, *options(iters=100000, save_every=100000))
+    process = begin(tmp_path, *launch, 'run', config, *options(iters=100000, save_every=100000), cold=True)
     wait_for(run / 'samples_0.txt', run / 'samples_1.txt')
     process.kill()
     _, said = process.communicate(timeout=120)

@@ -7,12 +7,13 @@ import signal
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.core import collectives
 from vq.core.records import Batch, Latent, Losses, Outputs
 from vq.interfaces import Callback, Loss
-from vq.registries import VQCallbackRegistry, VQLossRegistry
+from vq.registries import VQCallbackRegistry, VQLossRegistry, VQTeacherRegistry
+from vq.teachers.dinov2 import DINOv2Teacher
 
 
 @VQCallbackRegistry.register_()
@@ -108,3 +109,14 @@ class FeatureDistance(Loss):
 
     def forward(self, prediction: Tensor, features: Tensor) -> Tensor:
         return 1 - torch.cosine_similarity(prediction.float(), features.float(), dim=1).mean()
+
+
+@VQTeacherRegistry.register_()
+class LivelyTeacher(DINOv2Teacher):
+    """A tiny network with weights so large that its features differ from patch to patch. With the small weights that a new
+    network has, they are nearly constant, and norms would amplify rounding."""
+
+    def __init__(self, file: str = 'none') -> None:
+        super().__init__(dimension=16, depth=2, heads=2, image_size=28, file=file)
+        for parameter in self.network.parameters():
+            nn.init.normal_(parameter, std=0.2)

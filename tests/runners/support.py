@@ -16,7 +16,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.warm import programs
 from vq.io import atomic
+from vq.registries import VQRegistry
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -65,8 +67,8 @@ def write_config(folder: Path) -> Path:
 def start(
     folder: Path, *arguments: str, ranks: int = 1, module: str = 'vq.train', launch: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in another process, as a user would; ``launch`` are options of the launcher."""
-    command = [sys.executable, '-m', 'vq.launch.main', *launch]
+    """Run a command in another process, as a user would; ``launch`` are options of the launcher. It starts warm."""
+    command = [str(programs() / 'python'), '-m', 'vq.launch.main', *launch]
     command += ['--nproc-per-node', str(ranks)] if ranks > 1 else []
     environment = {name: value for name, value in os.environ.items() if name not in ('DRY_RUN', 'RANK', 'WORLD_SIZE')}
     environment |= {'PYTHONPATH': str(REPOSITORY), 'OMP_NUM_THREADS': '1'}
@@ -177,6 +179,25 @@ def commands_here(dry: bool = True) -> Iterator[None]:
     for handler in logger.handlers:
         handler.close()
     logger.handlers[:], logger.level, logger.propagate = handlers, level, propagate
+
+
+@contextlib.contextmanager
+def own_parts(folder: Path) -> Iterator[None]:
+    """Modules in ``folder`` that are imported meanwhile, and whatever is registered, are removed afterwards."""
+    modules = set(sys.modules)
+    registered = {}
+    for registry in VQRegistry.tree():
+        registry.load_package()
+        registered[registry] = set(registry.data)
+    try:
+        yield
+    finally:
+        for registry, names in registered.items():
+            for name in set(registry.data) - names:
+                del registry.data[name]
+        for name in set(sys.modules) - modules:
+            if (folder / f'{name}.py').exists():
+                del sys.modules[name]
 
 
 def said_by(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], int], *argv: str, code: int = 0) -> str:

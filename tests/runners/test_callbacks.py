@@ -219,11 +219,15 @@ def test_files_of_frozen_parts_are_recorded_and_a_change_is_noticed(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_logging_back_ends_start_without_what_they_do_not_need():
-    """mmengine would import transformers, which imports torch_xla. That takes seconds and selects a device."""
+def test_logging_back_ends_start_without_what_they_do_not_need(tmp_path):
+    """mmengine would import transformers, which imports torch_xla. That takes seconds and selects a device. TensorBoard would
+    import packages for folders on S3.
+    """
     code = (
-        'import sys\n'
-        'from vq.runners.callbacks.backends import hidden\n'
+        'import pathlib, sys\n'
+        'from vq.runners.callbacks.backends import TensorBoard, hidden\n'
+        f'TensorBoard(pathlib.Path({str(tmp_path)!r}), 0).close()\n'
+        "assert 'tensorboard' in sys.modules and not {'boto3', 'botocore', 'fsspec'} & set(sys.modules)\n"
         "with hidden('transformers'):\n"
         '    import mmengine.visualization\n'
         "assert not {'transformers', 'torch_xla', 'torch._inductor'} & set(sys.modules)\n"
@@ -232,3 +236,4 @@ def test_logging_back_ends_start_without_what_they_do_not_need():
         "    assert sys.modules['transformers'] is transformers\n"
     )
     subprocess.run([sys.executable, '-c', code], check=True)
+    assert [*tmp_path.glob('events.out.tfevents.*')]

@@ -125,6 +125,7 @@ def open_trainer(folder: Path, make: Callable[[Path], PyConfig], device: str, **
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('form', 'strategy'),
     [

@@ -178,10 +178,16 @@ def test_mistakes_about_data_are_answered_before_the_first_step(
 
 
 def test_doubts_about_sizes_and_batches_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(tmp_path, '.validator.dataset.image_size:16', '.trainer.dataloader.batch_size:1500', *ONE_STEP)
+    run(
+        tmp_path,
+        '.validator.dataset.image_size:16',
+        '.trainer.dataset.split::validation',
+        '.trainer.dataloader.batch_size:200',
+        *ONE_STEP,
+    )
     error = capsys.readouterr().err
     assert 'training images have image_size 32 and validation images 16' in error
-    said = 'a step takes 1500 images and the training set has 1437, so that a step repeats images'
+    said = 'a step takes 200 images and the training set has 180, so that a step repeats images'
     assert error.index(said) < error.index('preflight passed')
 
 

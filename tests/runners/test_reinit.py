@@ -170,6 +170,7 @@ def test_when(given: dict[str, Any], batch_size: int, expected: list[int]) -> No
     assert seen == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('source', ['codes', 'features'])
 @pytest.mark.parametrize('kind', ['gradient', 'residual', 'multi_scale'])
 def test_a_resumed_run_goes_on_to_the_same_bits(tmp_path: Path, kind: str, source: str) -> None:

@@ -11,6 +11,7 @@ import torch
 
 from tests.cli.features import ProjectionOfTests
 from tests.ranks import GlooPool
+from vq.core.errors import ConfigError, UserError
 from vq.data.datasets.digits import DigitsDataset
 from vq.data.loading import LoaderSettings
 from vq.interfaces import Features
@@ -69,12 +70,14 @@ def test_they_are_those_of_numpy_for_any_batch(tmp_path: Path, batch: int) -> No
 
 
 def measure_on_a_rank(folder: str) -> None:
-    writer_of(Path(folder), 13, strategy=DDPStrategy(device='cpu')).run()
+    file = str(Path(folder) / 'features.npz')
+    writer_of(Path(folder), 13, strategy=DDPStrategy(device='cpu'), features_file=file).run()
 
 
 def test_two_ranks_write_the_same(tmp_path: Path, gloo_pool: GlooPool) -> None:
     gloo_pool.run(measure_on_a_rank, str(tmp_path))
     check(read_reference(next((tmp_path / 'run').glob('*.npz'))))
+    check(read_reference(tmp_path / 'features.npz'))
 
 
 def test_a_stopped_call_goes_on(tmp_path: Path) -> None:
@@ -103,3 +106,28 @@ def test_rows_are_kept_on_demand(tmp_path: Path) -> None:
     found = read_reference(writer.file)
     assert found.rows['pooled'].shape == (180, 5) and found.rows['pooled'].dtype == torch.float16
     assert found.rows['logits'].shape == (180, 5)
+
+
+def test_a_file_of_features_has_them_in_fp32_with_ids_and_is_a_reference(tmp_path: Path) -> None:
+    writer = writer_of(tmp_path, features_file=str(tmp_path / 'sub/features.npz'))
+    written = writer.run()
+    with np.load(tmp_path / 'sub/features.npz', allow_pickle=False) as file:
+        features, ids = file['features'], file['ids']
+    assert features.dtype == np.float32 and features.shape == (180, 5)
+    dataset = DigitsDataset('validation', image_size=16)
+    place = {dataset.id_of(index): index for index in range(len(dataset))}
+    order = [place[name] for name in ids.tolist()]
+    assert sorted(order) == list(range(180))
+    np.testing.assert_allclose(features, expected_rows()[order], rtol=1e-6)
+    found = read_reference(tmp_path / 'sub/features.npz')
+    check(found)
+    assert torch.equal(found.rows['pooled'], torch.from_numpy(features))
+    assert found.check(written.about) == []  # it records all that figures depend on, the same as the statistics
+    with pytest.raises(UserError, match='network_hash'):
+        found.check({**written.about, 'network_hash': 'another'})
+    assert not read_reference(writer.file).rows
+
+
+def test_features_are_kept_once() -> None:
+    with pytest.raises(ConfigError, match='kept twice'):
+        writer_of(Path(), features=True, features_file='features.npz')

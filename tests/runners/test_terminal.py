@@ -10,7 +10,6 @@ import pty
 import re
 import struct
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ import pytest
 
 from tests.runners.support import REPOSITORY, commands_here, said_by, write_config
 from tests.snippets import environment
+from tests.warm import programs
 from vq.assembly import logs, telling
 from vq.cli import train, val
 from vq.core import output
@@ -41,7 +41,7 @@ def on_terminal(folder: Path, columns: int, *arguments: str, **variables: str) -
     for name in ('COLUMNS', 'LINES') + (() if 'NO_COLOR' in variables else ('NO_COLOR',)):
         given.pop(name, None)
     process = subprocess.Popen(
-        [sys.executable, '-m', 'vq.train', *arguments], cwd=folder, env=given, stdin=own, stdout=own, stderr=own
+        [programs() / 'python', '-m', 'vq.train', *arguments], cwd=folder, env=given, stdin=own, stdout=own, stderr=own
     )
     os.close(own)
     written = b''

@@ -14,6 +14,7 @@ from tests.runners.gan import STEP, write_gan_config
 from tests.shipped import composed, entries
 from vq.assembly.compose import checked, compose
 from vq.core.config import PyConfig
+from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.core.records import Batch
 from vq.interfaces import Task
@@ -77,7 +78,7 @@ def parts_by_config() -> dict[str, tuple[str, ...]]:
     found, seen = {}, set()
     for entry in tokenizers():
         config = small(entry)
-        with torch.device('meta'):
+        with on_meta():
             task = VQRunnerRegistry.build(config.trainer, 'trainer').model
         around = {key: value for key, value in config.trainer.model.items() if key != 'tokenizer'}
         between = {key: value for key, value in config.trainer.model.tokenizer.items() if key not in NETWORKS}

@@ -48,6 +48,10 @@ BLOCKWISE = dict(type='BlockwisePatchGAN', norm='none')
 STYLE = dict(type='StyleGAN2Discriminator', image_size=16, channel_base=128)
 WITH_LATENT = dict(l1=dict(type='L1Loss'), small=dict(type='LatentNorm'))
 PLAIN = dict(type='PatchGAN', width=8, depth=1, norm='none')
+TEACHER = dict(type='LivelyTeacher')
+EYES = dict(type='DINODiscriminator', teacher=TEACHER, image_size=28, kernel_size=3, norm='none')
+ALIGNED = dict(type='AlignmentLoss', teacher=TEACHER, place='tokenizer.decoder.levels.0', channels=8, grid=2)
+WITH_TEACHER = dict(l1=dict(type='L1Loss'), align=dict(ALIGNED, distance=dict(type='MarginLoss')))
 
 
 @pytest.mark.parametrize(
@@ -62,10 +66,11 @@ PLAIN = dict(type='PatchGAN', width=8, depth=1, norm='none')
         (dict(discriminator=BLOCKWISE, penalties=dict(lecam=dict(type='LeCamPenalty'))), dict()),
         (dict(accumulate=2, batch_size=4, discriminator=PLAIN), dict()),
         (dict(discriminator=PLAIN, losses=WITH_LATENT), dict()),
+        (dict(discriminator=EYES, losses=WITH_TEACHER), dict()),
         (dict(quantizer=dict(type='GumbelQuantizer'), discriminator=STYLE), dict(checkpoint_activations=True)),
         (dict(precision='fp16', quantizer=dict(type='GumbelQuantizer'), discriminator=STYLE), dict()),
     ],
-    ids=['ema', 'gradient', 'blocks', 'first-order', 'accumulated', 'latent', 'recomputed', 'fp16'],
+    ids=['ema', 'gradient', 'blocks', 'first-order', 'accumulated', 'latent', 'teachers', 'recomputed', 'fp16'],
 )
 def test_fsdp_equals_ddp(folder: str, gloo_pool: GlooPool, options: dict[str, Any], strategy: dict[str, Any]) -> None:
     """10 adversarial steps with an adaptive weight and R1 every second one: weights, average, norms, clipping."""

@@ -6,7 +6,6 @@ import ast
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vq
-from tests.runners.support import REPOSITORY
+from tests.runners.support import REPOSITORY, own_parts
+from tests.warm import programs
 from vq.cli.config import main as config
 from vq.cli.latents import main as measure
 from vq.cli.report import main as report
@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A tokenizer with statistics of its latents, and the config of a diffusion run on it."""
     home = tmp_path_factory.mktemp('diffusion')
     (home / 'latent_diffusion.py').write_text(TOY.read_text())
-    with pytest.MonkeyPatch.context() as patch:
+    with own_parts(home), pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.syspath_prepend(str(home))
         schedule = '.trainer.optimizers.tokenizer.schedule:None'
@@ -45,7 +45,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
         write_config(home)
         assert train([*RUN, '--trust']) == 0
         yield home
-        sys.modules.pop('latent_diffusion', None)
 
 
 def write_config(home: Path) -> None:
@@ -129,7 +128,7 @@ def test_it_is_counted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_trains_on_two_ranks(home: Path, strategy: str) -> None:
     """Twice the loader's batch of half the size: the same step but for the random numbers, which each rank draws."""
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(REPOSITORY), str(home)])}
-    command = [sys.executable, '-m', 'vq', '--nproc-per-node', '2', 'train', strategy, 'diffusion.json', '--trust']
+    command = [programs() / 'python', '-m', 'vq', '--nproc-per-node', '2', 'train', strategy, 'diffusion.json', '--trust']
     more = ['--override', '.trainer.dataloader.batch_size:4']
     more += [] if strategy == 'auto' else [f'.{which}.strategy.type::{strategy}' for which in ('trainer', 'validator')]
     done = subprocess.run([*command, *more], cwd=home, env=environment, capture_output=True, text=True, timeout=300)

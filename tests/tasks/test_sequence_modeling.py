@@ -14,6 +14,7 @@ from vq.core.random import key_of
 from vq.core.records import Batch, Predicted
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.generators.autoregressive import Autoregressive
+from vq.generators.mage import MAGEGenerator
 from vq.generators.masked import MaskedGenerator
 from vq.generators.networks.llama import LlamaNetwork
 from vq.registries import VQEncoderRegistry, VQModelRegistry
@@ -35,10 +36,13 @@ def tokenizer() -> FrozenTokenizer:
     return FrozenTokenizer(VQModelRegistry.build(config), image_size=8)
 
 
-def task(masked: bool = False, draw=multinomial, **settings) -> SequenceModeling:
+def task(kind: str = 'autoregressive', draw=multinomial, **settings) -> SequenceModeling:
     torch.manual_seed(0)
-    if masked:
-        generator = MaskedGenerator((4, 4), (CODES,), CLASSES, dim=16, depth=2, heads=2, steps=4)
+    shape = dict(dim=16, depth=2, heads=2, steps=4)
+    if kind == 'masked':
+        generator = MaskedGenerator((4, 4), (CODES,), CLASSES, **shape)
+    elif kind == 'mage':
+        generator = MAGEGenerator((4, 4), (CODES,), CLASSES, **shape, decoder_depth=1)
     else:
         network = LlamaNetwork(CODES, 16, 2, 2, grid=(4, 4), prefix=1)
         torch.nn.init.normal_(network.head.weight, std=0.5)
@@ -58,9 +62,9 @@ def batch(count: int = 3, tokens: bool = True) -> Batch:
     )
 
 
-@pytest.mark.parametrize('masked', [False, True])
-def test_the_loss_is_the_cross_entropy_of_what_is_learned(masked):
-    found = task(masked)
+@pytest.mark.parametrize('kind', ['autoregressive', 'masked', 'mage'])
+def test_the_loss_is_the_cross_entropy_of_what_is_learned(kind):
+    found = task(kind)
     samples = batch()
     ((name, losses),) = found.training_step(samples, found.roots(), 1)
     predicted = found.generator(samples.tokens, Condition(samples.category))
@@ -68,7 +72,7 @@ def test_the_loss_is_the_cross_entropy_of_what_is_learned(masked):
     expected = terms.mean() if predicted.mask is None else terms[predicted.mask].mean()
     assert name == 'generator'
     assert losses.total.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert (predicted.mask is not None) == masked
+    assert (predicted.mask is not None) == (kind != 'autoregressive')
 
 
 def test_label_smoothing_is_torchs():
@@ -76,6 +80,20 @@ def test_label_smoothing_is_torchs():
     found = task(label_smoothing=0.1).loss(Predicted(logits, targets))
     expected = 0.9 * F.cross_entropy(logits.flatten(0, 1), targets.flatten()) - 0.1 * logits.log_softmax(-1).mean()
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_visible_tokens_have_no_part_in_the_loss():
+    """The mean of the smoothed terms of hidden tokens; whatever is predicted for visible ones."""
+    logits, targets, mask = torch.randn(3, 5, 7), torch.randint(0, 7, (3, 5)), torch.rand(3, 5) < 0.5
+    logits[~mask] *= 100
+    logits.requires_grad_()
+    found = task('mage', label_smoothing=0.1).loss(Predicted(logits, targets, mask))
+    log_p = logits.detach().log_softmax(-1)
+    places = mask.nonzero().tolist()
+    terms = [-0.9 * log_p[row, place, targets[row, place]] - 0.1 * log_p[row, place].mean() for row, place in places]
+    assert found.item() == pytest.approx(torch.stack(terms).mean().item(), rel=1e-5)
+    found.backward()
+    assert torch.equal(logits.grad.abs().sum(-1) > 0, mask)
 
 
 def test_images_are_tokenised_where_there_are_no_tokens():
@@ -98,9 +116,9 @@ def test_only_the_generator_learns():
     assert not [key for key in kept if key.startswith('tokenizer.tokenizer')]
 
 
-@pytest.mark.parametrize('masked', [False, True])
-def test_what_validation_draws(masked):
-    found, samples = task(masked), batch(tokens=True)
+@pytest.mark.parametrize('kind', ['autoregressive', 'masked', 'mage'])
+def test_what_validation_draws(kind):
+    found, samples = task(kind), batch(tokens=True)
     outputs = found.validation_step(samples)
     assert set(outputs.pictures) == {'generated', 'half_generated', 'teacher_forced'}
     for picture in outputs.pictures.values():

@@ -69,7 +69,7 @@ def adversarial(losses: dict[str, Loss], **settings: Any) -> Any:
         (
             tokenization,
             {'align': FeatureDistance()},
-            'acts on the features, and losses of this task act on image, latent, par',
+            'acts on the features, and losses of this task act on hidden, image, latent, par',
         ),
         (reconstruction, {'small': LatentNorm()}, "ImageReconstruction cannot use the loss 'small' .* acts on the latent"),
         (adversarial_reconstruction, {'small': LatentNorm()}, 'AdversarialReconstruction cannot use .* acts on the latent'),
@@ -163,7 +163,7 @@ def assert_adds_up(line: dict[str, float], notes: set[str], optimizers: Any) -> 
             assert parts and abs(sum(parts) - total) <= 8 * EPS * sum(map(abs, parts)), (optimizer, terms, total)
 
 
-NOTES = {'generator_weight', 'logits_real', 'logits_fake'}
+NOTES = {'generator_weight', 'alignment_weight', 'logits_real', 'logits_fake'}
 
 
 def images_for(config: Any) -> Batch:
@@ -171,7 +171,7 @@ def images_for(config: Any) -> Batch:
     transform = config.trainer.dataset.get('transform') or {}
     size = transform.get('image_size') or config.trainer.dataset.get('image_size') or 32
     image = torch.randint(0, 256, (2, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    return Batch(image, ['a', 'b'], torch.arange(2))
+    return Batch(image, ['a', 'b'], torch.arange(2), category=torch.tensor([0, 1]))
 
 
 def tokenizer_entries() -> list[str]:
@@ -179,7 +179,7 @@ def tokenizer_entries() -> list[str]:
     found: dict[str, str] = {}
     for entry in entries():
         model = composed(entry).trainer.model
-        if 'losses' in model:
+        if 'losses' in model and model.get('tokenizer') is not None:
             tokenizer = model.tokenizer
             kinds = [model.type, model.losses, model.get('weight'), model.get('penalties'), model.get('generator_loss')]
             kinds += [tokenizer.get('quantizer'), tokenizer.type]

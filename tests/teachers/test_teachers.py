@@ -20,10 +20,10 @@ from vq.core.records import Batch, Losses, Outputs, to_float
 from vq.encoders.teacher import TeacherEncoder
 from vq.interfaces import Pretrained, Task
 from vq.io.checkpoints import model_state
+from vq.nn.positions import resize_positions
 from vq.registries import VQFeatureNetworkRegistry, VQTeacherRegistry
 from vq.tasks.image_classification.task import ImageClassification
 from vq.tasks.terms import terms_of
-from vq.teachers.dinov2 import resize_positions
 from vq.teachers.transformer import chosen
 
 CLIP = {'type': 'CLIPTeacher', 'dimension': 12, 'width': 32, 'depth': 3, 'heads': 4, 'image_size': 28}

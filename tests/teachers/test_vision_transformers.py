@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from vq.core.errors import UserError
+from vq.nn.positions import resize_positions
 from vq.registries import VQFeatureNetworkRegistry
-from vq.teachers.dinov2 import resize_positions
 
 SMALL_CLIP = {'type': 'CLIPImages', 'dimension': 12, 'width': 32, 'depth': 2, 'heads': 4, 'image_size': 28}
 SMALL_DINO = {'type': 'DINOv2', 'dimension': 32, 'depth': 2, 'heads': 4, 'image_size': 28}

@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import fcntl
+import gc
+import importlib
 import io
 import json
 import os
 import runpy
 import select
+import shutil
 import signal
 import socket
 import sys
+import threading
+import types
 from pathlib import Path
 from typing import Any
 
-import numpy  # noqa: F401
-import PIL.Image  # noqa: F401
-import safetensors.torch  # noqa: F401
-import torch._dynamo  # noqa: F401  # which every optimizer imports
+for module in (
+    'numpy', 'PIL.Image', 'safetensors.torch', 'rich.progress', 'rich.table', 'todd', 'torch.distributed.launcher.api',
+    'torch._dynamo', 'torch.utils.tensorboard',
+):  # fmt: skip  # the optimizers import the compiler
+    with contextlib.suppress(ImportError):  # an extra
+        importlib.import_module(module)
+for module in sys.argv[3:]:
+    importlib.import_module(module)
+os.fsync = os.fstat  # type: ignore[assignment]  # as in tests/conftest.py: a killed process leaves what it wrote
+gc.freeze()  # collections of a fork do not look at all that again
 
 PATH = sys.path[1:]  # without the folder of this file
 
 
-def serve(door: str) -> dict[str, Any]:
-    """Accept requests forever. Returns in a fork only, with its request."""
+def serve(door: str, lock: str) -> dict[str, Any]:
+    """Accept requests until nobody has the pipe open. Returns in a fork only, with its request."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(door)
         listener.listen()
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that have ended are not waited for
         while True:
             ready, _, _ = select.select([listener, sys.stdin], [], [])
-            if sys.stdin in ready:  # whoever opened the door is gone
-                os._exit(0)
+            if sys.stdin in ready:
+                leave(door, lock)
+                continue
             connection, _ = listener.accept()
             if os.fork() == 0:
                 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                 break
             connection.close()
     return attend(connection)
+
+
+def leave(door: str, lock: str) -> None:
+    """End, with the folder, unless somebody has opened the pipe again; whoever looks for this process has the lock."""
+    with open(lock, 'w') as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        if select.select([sys.stdin], [], [], 0)[0]:
+            shutil.rmtree(Path(door).parent)
+            os._exit(0)
 
 
 def attend(connection: socket.socket) -> dict[str, Any]:
@@ -49,8 +73,12 @@ def attend(connection: socket.socket) -> dict[str, Any]:
     process = os.fork()
     if process:
         print(process, file=lines, flush=True)
+        ended = os.pidfd_open(process)
+        if ended not in select.select([connection, ended], [], [])[0]:  # the client was killed
+            os.kill(process, signal.SIGKILL)
         _, status = os.waitpid(process, 0)
-        print(os.waitstatus_to_exitcode(status), file=lines, flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(os.waitstatus_to_exitcode(status), file=lines, flush=True)
         os._exit(0)
     lines.close()
     connection.close()
@@ -60,27 +88,57 @@ def attend(connection: socket.socket) -> dict[str, Any]:
     return job
 
 
-def become(name: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
-    """Make this process look as if a shell had started it."""
+def become(name: str, program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
+    """Make this process look as if a shell had started it. Its ranks and children begin with ``program``, warm again."""
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    unbuffered = name == 'python' and arguments[0] == '-u'
+    words = arguments[1:] if unbuffered else arguments
     modules = environment.get('PYTHONPATH', '').split(os.pathsep)
     installed = Path(sys.executable).parent
+    sys.executable = program
     sys.path[:] = [folder if name == 'python' else str(installed), *filter(None, modules), *PATH]
-    at_once = bool(environment.get('PYTHONUNBUFFERED'))
+    at_once = unbuffered or bool(environment.get('PYTHONUNBUFFERED'))
     sys.stdin, sys.stderr = os.fdopen(0), os.fdopen(2, 'w', 1)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, 'wb', 0 if at_once else -1), write_through=at_once)
-    if name == 'auto_torchrun':
-        sys.argv = [str(installed / name), *arguments]
-        runpy.run_path(sys.argv[0], run_name='__main__')
-    elif name == 'vq':
-        sys.argv = [str(installed / name), *arguments]
-        runpy.run_module('vq', run_name='__main__')
-    else:
-        sys.argv = arguments[1:]
+    if name != 'python':
+        sys.orig_argv = [sys.executable, str(installed / name), *words]
+        sys.argv = sys.orig_argv[1:]
+        if name == 'vq':
+            runpy.run_module('vq', run_name='__main__')
+        else:
+            runpy.run_path(sys.argv[0], run_name='__main__')
+        return
+    sys.orig_argv = [sys.executable, *arguments]
+    if words[0] == '-m':
+        sys.argv = words[1:]
+        sys.modules.pop(words[1], None)  # if another module imported it: a cold process would not have it yet
         runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
+    elif words[0] == '-c':
+        sys.argv, sys.path[0] = ['-c', *words[2:]], ''
+        sys.modules['__main__'] = main = types.ModuleType('__main__')
+        exec(compile(words[1], '<string>', 'exec'), vars(main))
+    else:
+        sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
+        runpy.run_path(words[0], run_name='__main__')
+
+
+def end(code: Any) -> None:
+    """End as the interpreter does, but do not take apart the modules of torch one by one, which costs a third of a second."""
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0 if code is None else code & 0xFF if isinstance(code, int) else 1)
 
 
 if __name__ == '__main__':
-    become(**serve(sys.argv[1]))
+    job = serve(*sys.argv[1:3])
+    try:
+        become(**job)
+    except SystemExit as ended:
+        end(ended.code)
+    end(None)

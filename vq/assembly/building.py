@@ -25,7 +25,7 @@ from vq.core.errors import UserError, listing
 from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
-from vq.interfaces import Pretrained, Strategy, Task, Tokenizer
+from vq.interfaces import HiddenLoss, Pretrained, Strategy, Task, Tokenizer
 from vq.interfaces.pretrained import frozen_parts
 from vq.io.run_folder import make_folder
 from vq.io.spec import preprocessing_of
@@ -168,7 +168,9 @@ def load_weights(
     def settings(module: nn.Module) -> dict[str, Any]:
         # published files have no digest of the tokenizer that they were trained on, so digests may be missing
         kept = [f'{name}.{tensor}' for name, part in frozen_parts(module).items() for tensor in part.kept]
-        new = (*module.training_only_prefixes(), *kept)  # type: ignore[operator]
+        # and weights from before an alignment have no projection for it
+        heads = [f'{name}.head' for name, part in module.named_modules() if isinstance(part, HiddenLoss)]
+        new = (*module.training_only_prefixes(), *kept, *heads)  # type: ignore[operator]
         return {'strict': strict, 'weights': weights, 'new_prefixes': new}
 
     def load() -> None:
@@ -186,8 +188,8 @@ def load_weights(
 def note_hashes(config: PyConfig, model: nn.Module, context: RunContext) -> None:
     """Store the hashes that results and token files record of their tokenizer in the context."""
     model_config = runner_config(config, 'validator' if 'validator' in config else 'trainer')['model']
-    context.meta['tokenizer_config_hash'] = digest(model_config.get('tokenizer', model_config))
-    tokenizer = getattr(model, 'tokenizer', model)
+    context.meta['tokenizer_config_hash'] = digest(model_config.get('tokenizer') or model_config)
+    tokenizer = getattr(model, 'tokenizer', None) or model
     context.meta['weights_hash'] = state_hash(tokenizer)
     if isinstance(tokenizer, Tokenizer):
         context.meta['tokens_hash'] = tokens_hash(tokenizer)

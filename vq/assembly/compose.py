@@ -57,6 +57,10 @@ def compose(
             if 'strategy' in config.get(runner, {}):
                 config[runner]['strategy']['precision'] = 'bf16'
     settle_strategy(config)
+    if dry_run():
+        from vq.assembly.frozen_weights import settle_steps
+
+        settle_steps(config)
     return config
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from vq.core.meta import facts_of, on_meta
+from vq.core.operations import Operations
 from vq.core.records import Batch
 from vq.core.specs import TokenSpec
 from vq.interfaces import Task
@@ -30,10 +30,16 @@ def token_facts(part: Mapping[str, Any]) -> TokenSpec:
     return found
 
 
-def count_model(runner: Mapping[str, Any]) -> Counts:
-    """Part -> (parameters, forward operations for one image); the first row is the whole model."""
+def meta_model(runner: Mapping[str, Any]) -> Task:
+    """The model of a runner's config, without memory."""
     with on_meta():
         model: Task = VQTaskRegistry.build(runner['model'], 'model')
+    return model
+
+
+def count_model(runner: Mapping[str, Any], built: Task | None = None) -> Counts:
+    """Part -> (parameters, forward operations for one image); the first row is the whole model, maybe ``built`` before."""
+    model = built or meta_model(runner)
     model.eval()
     try:
         flops = count_flops(model, size_of(runner.get('dataset', {})))
@@ -57,7 +63,7 @@ def count_flops(model: Task, size: tuple[int, int]) -> dict[str, float]:
     batch = Batch(image, ['one'], torch.zeros(1, dtype=torch.int64, device='meta'))
     parts = [(name, module) for name, module in model.named_modules() if name and name.count('.') <= 1]
     spent: dict[str, float] = {}
-    with FlopCounterMode(display=False) as counter, contextlib.ExitStack() as hooks:
+    with Operations() as counter, contextlib.ExitStack() as hooks:
         for name, module in parts:
             hooks.enter_context(_measure(name, module, counter, spent))
         model.forward_once(batch)
@@ -65,17 +71,17 @@ def count_flops(model: Task, size: tuple[int, int]) -> dict[str, float]:
         within = [spent[other] for other, _ in parts if other.startswith(f'{name}.') and other in spent]
         if name not in spent and within:
             spent[name] = sum(within)
-    return {'Global': float(counter.get_total_flops()), **spent}
+    return {'Global': float(counter.total), **spent}
 
 
 @contextlib.contextmanager
-def _measure(name: str, module: nn.Module, counter: FlopCounterMode, spent: dict[str, float]) -> Iterator[None]:
+def _measure(name: str, module: nn.Module, counter: Operations, spent: dict[str, float]) -> Iterator[None]:
     """Add the operations of each call of ``module`` to ``spent[name]``."""
     before: list[int] = []
-    enter = module.register_forward_pre_hook(lambda *_: before.append(counter.get_total_flops()))
+    enter = module.register_forward_pre_hook(lambda *_: before.append(counter.total))
 
     def leave(*_: Any) -> None:
-        spent[name] = spent.get(name, 0.0) + counter.get_total_flops() - before.pop()
+        spent[name] = spent.get(name, 0.0) + counter.total - before.pop()
 
     exit_ = module.register_forward_hook(leave)
     try:

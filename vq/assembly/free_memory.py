@@ -65,8 +65,8 @@ def _footprint(config: PyConfig, trainer: Trainer, ranks: int, factor: int) -> F
         return None
     try:
         return estimate(config, ranks, trainer.strategy.name)
-    except UserError as error:
-        logger.info('the memory of a step is not estimated: %s', error.message)
+    except (UserError, KeyError, AttributeError, TypeError) as error:  # the task reads fields that only its own data have
+        logger.info('the memory of a step is not estimated: %s', getattr(error, 'message', f'{type(error).__name__}: {error}'))
         return None
 
 

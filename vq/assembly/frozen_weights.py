@@ -8,7 +8,7 @@ from typing import Any
 
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
-from vq.io.runs import find
+from vq.io.runs import find, taken
 from vq.io.tensorfile import read_header
 from vq.io.weights import sniff
 
@@ -35,10 +35,30 @@ def take_tokenizer(config: PyConfig, files: Sequence[str], required: bool = Fals
             f'{others[0]} is the frozen tokenizer of this config, and the weights that were trained on it are missing',
             'Name both: --load-model-from TOKENIZER RUN. Or use the config in the run folder, which names the tokenizer.',
         )
+    weights = taken(others[0])
     for part in wanting.values():
-        part['weights'] = others[0]
-    logger.info('the frozen tokenizer is read from %s', others[0])
+        part['weights'] = weights
+    logger.info('the frozen tokenizer is read from %s', weights)
     return rest
+
+
+def settle_steps(config: PyConfig) -> None:
+    """Where the config names a step that a dry run does not have, name the checkpoint that is taken in its place.
+
+    So the config in the run folder names files that exist.
+    """
+    for which in ('trainer', 'validator'):
+        for part in _frozen(config.get(which, {}).get('model')):
+            if part.get('weights') is not None:
+                part['weights'] = taken(part['weights'])
+
+
+def _frozen(value: Any) -> Iterator[Any]:
+    if isinstance(value, Mapping):
+        if str(value.get('type', '')).split('.')[-1] == 'FrozenTokenizer':
+            yield value
+        for item in value.values():
+            yield from _frozen(item)
 
 
 def _wanting(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:

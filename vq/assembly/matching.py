@@ -15,6 +15,7 @@ from vq.core.check import check_config
 from vq.core.errors import UserError
 from vq.interfaces import Tokenizer
 from vq.interfaces.latents import optional_keys
+from vq.interfaces.pretrained import frozen_parts, left_out
 from vq.registries import VQModelRegistry
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -25,7 +26,9 @@ _HINT = 'Convert the file again: python -m vq.tools.convert_checkpoints KIND FIL
 
 
 def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
-    """The tokenizer on the meta device, if the tensors below ``tokenizer.`` are exactly those of its state dict."""
+    """The tokenizer on the meta device, if the tensors below ``tokenizer.`` are exactly those of its state dict. Frozen parts
+    have files of their own, so their tensors are not among them.
+    """
     own = {key.removeprefix(PREFIX): shape for key, shape in shapes.items() if key.startswith(PREFIX)}
     largest = max((size for shape in own.values() for size in shape), default=0)
     _check_sizes(config, len(own), max(largest, 4096), where)
@@ -39,7 +42,8 @@ def fit(config: Mapping[str, Any], shapes: Shapes, where: str) -> Tokenizer:
         raise UserError(f'{where}: its config cannot be built: {error}', _HINT) from error
     if not isinstance(tokenizer, Tokenizer):
         raise UserError(f'{where} describes a {type(tokenizer).__name__}, which is not a tokenizer', _HINT)
-    wanted = {key: tuple(value.shape) for key, value in tokenizer.state_dict().items()}
+    frozen = tuple(prefix for name, part in frozen_parts(tokenizer).items() for prefix in left_out(name, part))
+    wanted = {key: tuple(value.shape) for key, value in tokenizer.state_dict().items() if not key.startswith(frozen)}
     for key in optional_keys(tokenizer):
         own.pop(key, None)  # checked when they are loaded
     problems = [

@@ -45,13 +45,26 @@ def parse(target: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     Words ``key=value`` after CONFIG are options of the config, words ``.path=value`` are overrides.
     """
     words = [*(sys.argv[1:] if argv is None else argv)]
-    if any(isinstance(action, argparse._SubParsersAction) for action in target._actions):  # each has flags of its own
-        return target.parse_args(words)
-    foreign.refuse(target, words)
-    takes_pairs = '--config-options' in target._option_string_actions
-    options = target.parse_intermixed_args(key_values.with_flags(target, words) if takes_pairs else words)
+    if (below := chosen(target, words)) is not None:
+        return target.parse_args([words[0], *prepared(below, words[1:])])
+    if any(isinstance(action, argparse._SubParsersAction) for action in target._actions):
+        return target.parse_args(words)  # --help, or a sub-command that does not exist
+    options = target.parse_intermixed_args(prepared(target, words))
     check_name(target, options)
     return options
+
+
+def chosen(target: argparse.ArgumentParser, words: Sequence[str]) -> argparse.ArgumentParser | None:
+    """The parser of the sub-command that the first word names."""
+    groups = (action for action in target._actions if isinstance(action, argparse._SubParsersAction))
+    return next((group.choices[words[0]] for group in groups if words[:1] and words[0] in group.choices), None)
+
+
+def prepared(target: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
+    """The words with a flag before each pair. Flags that the parser does not have are refused."""
+    foreign.refuse(target, words)
+    takes_pairs = '--config-options' in target._option_string_actions
+    return key_values.with_flags(target, words) if takes_pairs else [*words]
 
 
 def check_name(target: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -78,6 +91,11 @@ def add_config(target: argparse.ArgumentParser, optional: str = '') -> None:
         nargs='?' if optional else None,
         help=f'a config file, as a path or as its path among the packaged configs; or a run folder{also}',
     )
+    add_pairs(target)
+
+
+def add_pairs(target: argparse.ArgumentParser) -> None:
+    """What changes a config: options, overrides, trust."""
     target.add_argument(
         '--config-options',
         action=DictAction,

@@ -22,7 +22,7 @@ COMMANDS = {
         'vq.cli.tokenize', 'write the tokens of a split as shards', True, 'vq.tasks.image_tokenization.tokenize'
     ),
     'fid': Command('vq.cli.fid', 'statistics of a dataset, which FID compares with', True, 'vq.fid'),
-    'data': Command('vq.cli.data', 'look at a folder of images: counts, classes, bad files', False, 'vq.data'),
+    'data': Command('vq.cli.data', 'look at images, check them, pack them into a few large files', False, 'vq.data'),
     'config': Command('vq.cli.config', 'list, print, check and copy configs; their options', False, 'vq.config'),
     'runs': Command('vq.cli.runs', 'list the runs: state, steps, figures, size; prune them'),
     'compare': Command('vq.cli.compare', 'runs or results side by side', False, 'vq.tools.compare'),

@@ -103,22 +103,27 @@ def look(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
 
 
 def report(config: Any, seconds: float) -> None:
-    """Check every runner of the config and count its model on the meta device."""
+    """Check every runner of the config, count its model on the meta device, and say which pretrained files are missing."""
     from rich.console import Console
     from rich.table import Table
 
     from vq.assembly.compose import checked
-    from vq.assembly.counting import count_model
+    from vq.assembly.counting import count_model, meta_model
+    from vq.assembly.needed_files import missing_lines, needed_files
+    from vq.core.environment import dry_run
 
     runners = [which for which in ('trainer', 'validator') if which in config]
     judged = {which: checked(config, which) for which in runners}
     print(f'\n# composed in {1000 * seconds:.0f} ms; checked: {", ".join(runners)}')
-    counts = count_model(judged[runners[0]]) if runners else None
-    if counts is None:
+    if not runners or 'model' not in judged[runners[0]]:
         return
+    model = meta_model(judged[runners[0]])
+    counts = count_model(judged[runners[0]], model)
     table = Table(show_edge=False, title=None)
     for column in ('part', 'parameters', 'forward GFLOPs per image'):
         table.add_column(column, justify='left' if column == 'part' else 'right')
     for name, (parameters, flops) in counts.items():
         table.add_row(name, f'{parameters:,}', '-' if flops is None else f'{flops / 1e9:.4f}')
     Console().print(table)
+    for line in [] if dry_run() else missing_lines(needed_files(judged, model)):
+        print(f'# {line}')

@@ -6,20 +6,29 @@ import argparse
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment
 from vq.core.errors import UserError, listing, nearest
 
+if TYPE_CHECKING:
+    from vq.io.published.keymap import Converted
+
 KINDS = {
     'taming': 'taming-transformers: VQGAN (VQModel) and its Gumbel form (GumbelVQ), a Lightning .ckpt',
     'llamagen': "LlamaGen's image tokenizers VQ-16 and VQ-8",
     'llamagen_gpt': "LlamaGen's class-conditional transformers GPT-B, L, XL (XXL and 3B by formula)",
+    'dit': "DiT's class-conditional denoisers, DiT-XL-2-256x256.pt, DiT-XL-2-512x512.pt and training files of any size",
+    'rae_dit': "RAE's class-conditional denoisers with a wide head (DiT-DH), stage2_model.pt",
     'reference': "the reference toolkit's model.pth of a VQGAN, CVQ-VAE or FSQ",
     'var': "VAR's multi-scale tokenizer, vae_ch160v4096z32.pth",
+    'beitv2': "BEiT v2's VQ-KD tokenizers, vqkd_encoder_base_decoder_*.pth",
     'mar': "MAR's continuous autoencoder KL-16, kl16.ckpt",
+    'rae_decoder': 'the decoders of representation autoencoders (bytetriper/RAE), model.pt',
+    'diffusers_kl': "autoencoders of diffusers (AutoencoderKL): Stable Diffusion's VAE and others, the folder",
+    'two_stage': "the two-stage framework's folder of an epoch (MAE-DiT): KL-VAE or ViT-MAE, DiT, or both",
     'serezd': "the VQ-VAE/GAN study's Lightning .ckpt (SerezD), all its quantizers",
     'open_magvit2': "Open-MAGVIT2's image tokenizers (lookup-free), Lightning .ckpt",
     'simvq': "SimVQ's image tokenizers, Lightning .ckpt",
@@ -39,9 +48,16 @@ options, KEY=VALUE (settings that the tensors do not show):
   taming       image_size=256 legacy=True beta=0.25 temperature=1.0 kl_weight=5e-4 discriminator=True
   llamagen     image_size=256 normalize=True commitment_weight=0.25
   llamagen_gpt image_size=256 heads=N label_drop=0.1
+  dit          heads=N label_drop=0.1
+  rae_dit      heads=N head_heads=N label_drop=0.1
   reference    image_size=256 distance=l2 normalize=False commitment_weight=0.25 discriminator=True
   var          scales=(1,2,3,4,5,6,8,10,13,16) residual=0.5 commitment_weight=0.25
+  beitv2       with_decoder=True heads=N decay=0.99
   mar          image_size=256 kl_weight=1e-6
+  rae_decoder  encoder=dinov2 statistics=stat.pt heads=N tau=0.8
+  diffusers_kl image_size=N kl_weight=1e-6 statistics=True
+  two_stage    weights=auto image_size=256 kl_weight=1e-6 norm_groups=32 discriminator=True heads=N
+               encoder_heads=N decoder_heads=N label_drop=0.1
   serezd       image_size=256 commitment_weight=0.25 decay=0.95 discriminator=True
                temperature=0.0625 kl_weight=0.00859375 straight_through=False
   open_magvit2 image_size=256 ema=True
@@ -58,7 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.tools.convert_checkpoints', 'Convert published checkpoints into the formats of vq.')
     parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<12} {about}' for name, about in KINDS.items()))
     parser.add_argument('kind', metavar='KIND', choices=KINDS, help=', '.join(KINDS))
-    parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens')
+    parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens, diffusers_kl and two_stage')
     parser.add_argument('--options', action=arguments.DictAction, help='settings of the kind, see below')
     parser.add_argument('--suffix', default='.converted', help='the result is FILE with this added (default: %(default)s)')
     parser.add_argument('--output', metavar='PATH', help='write the result here instead')
@@ -94,6 +110,12 @@ def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path
             return _convert_statistics(converter, file, output)
         if kind == 'llamagen_gpt':
             return _convert_generator(converter, kind, file, options, output)
+        if kind == 'two_stage':
+            from vq.cli.convert_epoch import convert_epoch
+
+            return convert_epoch(converter, kind, file, options, output)
+        if kind in ('dit', 'rae_dit'):
+            return _convert_denoiser(converter, kind, file, options, output)
         return _convert_tokenizer(converter, kind, file, options, output)
     except UserError as error:
         if str(file) in error.message or str(output) in error.message:
@@ -126,23 +148,31 @@ def _check_options(kind: str, convert: Callable[..., Any], options: Mapping[str,
 
 
 def _convert_tokenizer(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    from vq.io.published.reader import read_state
+
+    weights, more = converter.locate(file) if hasattr(converter, 'locate') else (file, ())
+    converted = converter.convert(read_state(weights, converter.NESTS), *more, **options)
+    return write_tokenizer(converted, kind, file, output, weights)
+
+
+def write_tokenizer(converted: Converted, kind: str, file: Path, output: Path, weights: Path | None = None) -> Lines:
+    """Write the file of a tokenizer. ``weights``: the file of its weights, if ``file`` is a folder."""
     from vq.assembly.counting import count
     from vq.assembly.matching import PREFIX, fit
     from vq.core.specs import in_words, size_of
     from vq.io.digest import read_digest
     from vq.io.published.converted import write_converted
-    from vq.io.published.keymap import Converted
-    from vq.io.published.reader import read_state
     from vq.io.values import check_values
     from vq.tasks.spec import spec_of_tokenizer
 
-    converted: Converted = converter.convert(read_state(file, converter.NESTS), **options)
     shapes = {key: tuple(value.shape) for key, value in converted.tensors.items()}
     tokenizer: Any = fit(converted.tokenizer, shapes, str(file))
     check_values(converted.tensors, {PREFIX + key: value for key, value in tokenizer.state_dict().items()}, file.name)
     found = tokenizer.spec(size_of(converted.image_size))
     discrete = tokenizer.can_tokenize
-    write_converted(output, converted, kind, file.name, read_digest(file), spec_of_tokenizer(tokenizer, converted.image_size))
+    write_converted(
+        output, converted, kind, file.name, read_digest(weights or file), spec_of_tokenizer(tokenizer, converted.image_size)
+    )
     own = sum(key.startswith(PREFIX) for key in shapes)
     others = f', {len(shapes) - own} of the discriminator' if len(shapes) > own else ''
     shown = f'{in_words((found.tokens if discrete else found.latent).shape)} per image of {converted.image_size} pixels'
@@ -210,21 +240,93 @@ def _convert_generator(converter: Any, kind: str, file: Path, options: Mapping[s
 
 def _fit_generator(converted: Any, prefix: str) -> Any:
     """The generator on the meta device; an error unless the tensors have exactly its names and shapes."""
-    import torch
-
     from vq.registries import VQGeneratorRegistry
 
+    return _fit(converted.tensors, {prefix: (VQGeneratorRegistry, converted.generator)})[0]
+
+
+def _fit(tensors: Mapping[str, Any], parts: Mapping[str, tuple[Any, dict[str, Any]]]) -> list[Any]:
+    """The parts, prefix of their keys -> (registry, config), on the meta device; an error unless the tensors fit exactly."""
+    import torch
+
     with torch.device('meta'):
-        generator: Any = VQGeneratorRegistry.build(converted.generator, 'generator')
-    wanted = {prefix + key: tuple(value.shape) for key, value in generator.state_dict().items()}
-    given = {key: tuple(value.shape) for key, value in converted.tensors.items()}
+        built = [registry.build(config, prefix.rstrip('.')) for prefix, (registry, config) in parts.items()]
+    wanted = {
+        prefix + key: tuple(value.shape)
+        for prefix, part in zip(parts, built, strict=True)
+        for key, value in part.state_dict().items()
+    }
+    given = {key: tuple(value.shape) for key, value in tensors.items()}
     odd = sorted(key for key in {*wanted, *given} if wanted.get(key) != given.get(key))
     if odd:
+        what = ' and the '.join(prefix.rstrip('.') for prefix in parts)
         raise UserError(
-            f'{len(odd)} tensors do not fit the generator: {listing(odd, most=4)}',
+            f'{len(odd)} tensors do not fit the {what}: {listing(odd, most=4)}',
             'The file is damaged, or of an architecture that cannot be converted.',
         )
-    return generator
+    return built
+
+
+def _convert_denoiser(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    from vq.io.published.reader import read_state
+
+    return write_denoiser(converter.convert(read_state(file, converter.NESTS), **options), kind, file, output)
+
+
+def write_denoiser(converted: Any, kind: str, file: Path, output: Path) -> Lines:
+    """Write a file of weights for --load-model-from, with the configs of denoiser and conditioner in its metadata."""
+    import json
+
+    import torch
+
+    from vq.assembly.counting import count
+    from vq.core.specs import LatentSpec, in_words
+    from vq.io import tensorfile
+    from vq.io.atomic import atomic_file
+    from vq.io.digest import read_digest
+    from vq.io.spec import Spec
+    from vq.io.values import check_values
+    from vq.registries import VQConditionerRegistry, VQDenoiserRegistry
+
+    parts = {
+        'denoiser.': (VQDenoiserRegistry, converted.denoiser),
+        'conditioner.': (VQConditionerRegistry, converted.conditioner),
+    }
+    denoiser, conditioner = _fit(converted.tensors, parts)
+    own = {prefix + k: v for prefix, p in zip(parts, (denoiser, conditioner), strict=True) for k, v in p.state_dict().items()}
+    check_values(converted.tensors, own, file.name)
+    computed = denoiser.positions.to_empty(device='cpu').table
+    if not torch.allclose(converted.positions[0].float(), computed, atol=1e-4):
+        raise UserError('its positions are not the fixed ones of sines', 'A DiT with learned positions cannot be converted.')
+    spec = Spec(
+        'generator',
+        trained_on={'classes': conditioner.classes},
+        latent=LatentSpec(denoiser.channels, denoiser.cells),
+    )
+    notes = {
+        'vq.format': 'vq.denoiser',
+        'vq.format_version': '1',
+        'vq.kind': kind,
+        'vq.denoiser': json.dumps(converted.denoiser, sort_keys=True),
+        'vq.conditioner': json.dumps(converted.conditioner, sort_keys=True),
+        'vq.latent_scale': json.dumps(converted.latent_scale),
+        'vq.spec': json.dumps(spec.as_json()),
+        'vq.source': file.name,
+        'vq.source_sha256': read_digest(file),
+    }
+    with atomic_file(output, tensorfile.size_of(converted.tensors)) as writer:
+        tensorfile.write_tensors(writer, converted.tensors, notes)
+    dropped = {'positions: computed': ['pos_embed'], **converted.dropped}
+    return [
+        ('read', f'{file} ({kind})'),
+        ('tensors', f'{len(converted.tensors)} of the denoiser and its conditioner'),
+        *(('left out', f'{len(keys)}: {reason}') for reason, keys in dropped.items()),
+        ('latent', f'{in_words(denoiser.cells)} cells of {denoiser.channels} channels, {conditioner.classes} classes'),
+        ('network', f'{denoiser.depth} layers of {denoiser.dim} channels, {denoiser.heads} heads, patch {denoiser.patch}'),
+        ('parameters', f'{count(denoiser) + count(conditioner):,}'),
+        ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
+        ('to use it', f'--load-model-from {output}, with a denoiser of these sizes'),
+    ]
 
 
 def _convert_tokens(converter: Any, file: Path, options: Mapping[str, Any], output: Path) -> Lines:

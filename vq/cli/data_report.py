@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vq.data.survey.survey import Survey
+    from vq.data.survey.surveyed import Surveyed
 
 WIDTH = 80
 MOST = 8  # files, groups or classes that are listed
@@ -17,13 +18,14 @@ MOST_CLASSES = 20
 FEW_IMAGES = 50
 BAD_LIMIT = 0.2  # bad_images_limit of the recipes
 BAR = 30  # columns
+SHEET_ROWS, SHEET_COLUMNS = 12, 8
 
 
 def show(found: Survey, picture: Path) -> None:
     good = int(found.good.sum())
     head = f'{found.root}: {number(good, "image")}'
-    if found.layout.labels is not None:
-        head += f' in {number(len(found.layout.categories), "class", "classes")}'
+    if found.labels is not None:
+        head += f' in {number(len(found.categories), "class", "classes")}'
     head += f', {len(found.bad)} bad, {sum(found.listing.ignored.values())} other files'
     if found.moved:
         paragraph(f'{found.moved}. So data_root is {found.root}, and this is what was looked at.')
@@ -70,7 +72,7 @@ def number(count: int, one: str, many: str = '') -> str:
     return f'{count:,} {one if count == 1 else many or one + "s"}'
 
 
-def classes(found: Survey) -> None:
+def classes(found: Surveyed) -> None:
     counts = found.per_class()
     if not counts:
         return
@@ -85,7 +87,7 @@ def classes(found: Survey) -> None:
         print(f'... and {len(rows) - len(shown)} more classes (--json FILE lists all)')
 
 
-def sizes(found: Survey) -> None:
+def sizes(found: Surveyed) -> None:
     histogram = {name: count for name, count in found.histogram().items() if count}
     longest = max(histogram.values())
     rows = [(name, '#' * max(1, round(BAR * count / longest)), count) for name, count in histogram.items()]
@@ -102,11 +104,12 @@ def sizes(found: Survey) -> None:
     paragraph(f'{text}: {many}' + (f', {fewer:,} will be enlarged' if fewer else ''))
 
 
-def kinds(found: Survey) -> None:
+def kinds(found: Surveyed) -> None:
     from vq.data.survey.reading import KINDS
 
     rows = [(kind, done, found.kinds[kind]) for kind, done in KINDS.items() if found.kinds[kind]]
-    table('kinds of images', ['kind', 'what is done with it', 'images'], rows, 2)
+    if rows:
+        table('kinds of images', ['kind', 'what is done with it', 'images'], rows, 2)
 
 
 def files(title: str, reasons: dict[str, str]) -> None:
@@ -125,14 +128,14 @@ def others(found: Survey) -> None:
     table('other files, ignored', ['reason', 'for example', 'files'], rows, 2)
 
 
-def duplicates(found: Survey) -> None:
+def duplicates(found: Surveyed) -> None:
     for title, groups in (('same bytes', found.copies), ('same pixels in another file', found.lookalikes)):
         if not groups:
             continue
         extra = sum(len(group) - 1 for group in groups)
         print(f'\nduplicates, {title}: {number(extra, "file")} more than needed')
         for group in groups[:MOST]:
-            names = [f'{found.listing.images[index]} ({found.layout.splits[index] or "no split"})' for index in group[:4]]
+            names = [f'{found.names[index]} ({found.splits[index] or "no split"})' for index in group[:4]]
             more = f' and {len(group) - 4} more' if len(group) > 4 else ''
             paragraph(f'  {" = ".join(names)}{more}')
         if len(groups) > MOST:
@@ -152,13 +155,13 @@ def split(found: Survey) -> None:
         )
 
 
-def needed_limit(found: Survey) -> float | None:
+def needed_limit(found: Surveyed) -> float | None:
     """``bad_images_limit`` that the folder needs, if the default is too small in any split."""
     from vq.data.bad_images import allowed_bad
 
-    splits, needed = found.layout.splits, 0.0
+    splits, needed = found.splits, 0.0
     for name in {*splits} - {''}:
-        bad = [path in found.bad for path, own in zip(found.listing.images, splits, strict=True) if own == name]
+        bad = [path in found.bad for path, own in zip(found.names, splits, strict=True) if own == name]
         if sum(bad) > allowed_bad(BAD_LIMIT, len(bad)):
             needed = max(needed, sum(bad) / len(bad))
     return (
@@ -168,15 +171,21 @@ def needed_limit(found: Survey) -> float | None:
 
 def warnings(found: Survey) -> list[str]:
     said = list(found.layout.warnings)
+    if found.listing.faults:
+        moved = number(len(found.listing.faults), 'entry', 'entries')
+        said.append(f'training refuses the folder: move {moved} out of it, and check again')
+    return said + remarks(found)
+
+
+def remarks(found: Surveyed) -> list[str]:
+    """What to know before training, of any images."""
+    said = []
     if leaks := found.leaks():
         images = sum(len(group) for group in leaks)
         said.append(
             f'LEAKAGE: {images} equal images lie in more than one split, so that figures of validation are too good. Delete '
             'the duplicates before training.'
         )
-    if found.listing.faults:
-        moved = number(len(found.listing.faults), 'entry', 'entries')
-        said.append(f'training refuses the folder: move {moved} out of it, and check again')
     if found.bad:
         limit = needed_limit(found)
         more = '' if limit is None else f'; more than bad_images_limit={BAD_LIMIT:g} allows'
@@ -198,7 +207,7 @@ def warnings(found: Survey) -> list[str]:
 
 
 def uneven(counts: dict[str, int]) -> list[str]:
-    from vq.data.survey.survey import UNEVEN
+    from vq.data.survey.surveyed import UNEVEN
 
     ordered = sorted((count, name) for name, count in counts.items() if count)
     if len(ordered) > 1 and ordered[-1][0] >= UNEVEN * ordered[0][0]:
@@ -209,3 +218,51 @@ def uneven(counts: dict[str, int]) -> list[str]:
 
 def shortened(names: Sequence[str]) -> str:
     return ', '.join(names[:MOST]) + (f', ... ({len(names)} in all)' if len(names) > MOST else '')
+
+
+def samples(found: Surveyed) -> list[tuple[str, list[int]]]:
+    """(words, images): a row for each class, evenly spread over it; without classes, rows of all images."""
+    import numpy as np
+
+    good = np.flatnonzero(found.good)
+    if found.labels is None:
+        spread = good[np.linspace(0, len(good) - 1, min(len(good), 4 * SHEET_COLUMNS)).astype(int)].tolist()
+        rows = [spread[first : first + SHEET_COLUMNS] for first in range(0, len(spread), SHEET_COLUMNS)]
+        return [('all images' if number == 0 else '', row) for number, row in enumerate(rows)]
+    names, found_rows = found.categories, []
+    for label in np.unique(np.linspace(0, len(names) - 1, min(len(names), SHEET_ROWS)).astype(int)):
+        own = good[found.labels[good] == label]
+        if len(own):
+            spread = own[np.linspace(0, len(own) - 1, min(len(own), SHEET_COLUMNS)).astype(int)].tolist()
+            found_rows.append((f'{label}: {names[label]}', spread))
+    return found_rows
+
+
+def write_sheet(rows: Sequence[tuple[str, Sequence[Any]]], size: int, path: Path) -> Any:
+    """The sample sheet as a file and as pixels (H, W, 3); None if there is no image to show."""
+    if not rows:
+        return None
+    import io
+
+    import numpy as np
+
+    from vq.data.survey.sheet import sheet
+    from vq.io import atomic
+
+    made, stream = sheet(rows, size), io.BytesIO()
+    made.save(stream, 'PNG')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, stream.getvalue())
+    return np.asarray(made)
+
+
+def write_json(path: Path | None, facts: Mapping[str, Any]) -> None:
+    if path is None:
+        return
+    import json
+
+    from vq.io import atomic
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, json.dumps(facts, indent=1, ensure_ascii=False).encode(errors='backslashreplace'))
+    print(f'written: {path}')

@@ -11,12 +11,13 @@ import importlib
 import os
 import shlex
 import shutil
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments
+from vq.cli import arguments, understanding
 from vq.cli.errors import command, say
 from vq.core import environment
 from vq.demo.beside import Beside
@@ -38,6 +39,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
         'vq.demo', 'Train a small tokenizer and a generator of its tokens on the CPU, and write a report about them.'
     )
+    parser.epilog = (
+        'python -m vq.demo understanding [--help]: compare tokenizers of pixels and of features; docs/understanding.md'
+    )
     parser.add_argument('--seed', type=int, default=3407)
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
     parser.add_argument(
@@ -56,7 +60,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = make_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if words[:1] == ['understanding']:
+        return understanding.main(words[1:])
+    options = make_parser().parse_args(words)
     os.environ.setdefault(
         'OMP_NUM_THREADS', '1'
     )  # two threads are no faster for networks this small: they wait for each other

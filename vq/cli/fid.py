@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.core import environment, run_names
+from vq.core.errors import UserError
 
 EXAMPLES = """
 examples:
   vq fid digits
   vq fid imagenet --train .dataloader.batch_size=1024
   vq fid folder data_root=photos image_size=256
+  vq fid imagenet --features imagenet_features.npz
 
 FID of images that are there: auto_torchrun -m vq.tools.fid REFERENCE IMAGES.
 """
@@ -26,7 +29,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.epilog = EXAMPLES
     parser.add_argument('dataset', metavar='DATASET', help='digits, imagenet, folder, or a dataset config of your own')
     parser.add_argument('--train', action='store_true', help='the training split, without augmentation')
-    parser.add_argument('--features', action='store_true', help='also fp16 features and logits of every image')
+    parser.add_argument(
+        '--features',
+        nargs='?',
+        const='',
+        metavar='FILE.npz',
+        help='also fp16 features and logits of every image, in the same file; with FILE.npz, fp32 features and ids there',
+    )
     parser.add_argument('--config-options', action=arguments.DictAction, help='options of the dataset, e.g. image_size=256')
     parser.add_argument(
         '--override', action=arguments.DictAction, help='values of the runner by path, e.g. .dataloader.batch_size=1024'
@@ -37,16 +46,30 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def joined(words: Sequence[str]) -> list[str]:
+    """``--features FILE.npz`` as one word; any other word after ``--features`` does not belong to it."""
+    found: list[str] = []
+    for word in words:
+        if found[-1:] == ['--features='] and word.endswith('.npz'):
+            found[-1] += word
+            continue
+        found.append('--features=' if word == '--features' else word)
+    return found
+
+
 @command
 def main(argv: Sequence[str] | None = None) -> int:
-    options = arguments.parse(make_parser(), argv)
+    options = arguments.parse(make_parser(), joined(sys.argv[1:] if argv is None else argv))
     environment.prepare()
     from vq.assembly import building
     from vq.assembly.compose import compose
     from vq.runners.statistics import StatisticsWriter
 
     options.config = 'fid/interface.py'
-    choices = {'dataset': options.dataset, 'train': options.train, 'features': options.features, **options.config_options}
+    if options.features and not options.features.endswith('.npz'):
+        raise UserError(f"--features writes an .npz file, not '{options.features}'", 'Write --features FILE.npz.')
+    choices = {'dataset': options.dataset, 'train': options.train, 'features': options.features == ''}
+    choices |= {'features_file': options.features or None, **options.config_options}
     overrides = {f'.validator{path}': value for path, value in options.override.items()}
     config = compose(options.config, choices, overrides, trusted=options.trust)
     inside = [part for part in options.dataset.replace('.py', '').split('/') if part not in ('.', '..')]  # of work_dirs

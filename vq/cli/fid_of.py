@@ -33,7 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         'reference',
         metavar='REFERENCE',
-        help='statistics by name (imagenet_validation: pretrained/fid/imagenet_validation.npz) or file, or images',
+        help='statistics by name (imagenet_validation: pretrained/fid/imagenet_validation.npz) or file, features, or images',
     )
     parser.add_argument(
         'images', metavar='IMAGES', help="a folder of images, with subfolders, or an .npz file of samples (ADM's)"
@@ -95,9 +95,11 @@ def reference_choices(name: str, figures: Sequence[str], of_images: bool, folder
 def is_images(path: Path, figures: Sequence[str], of_images: bool) -> bool:
     """True if the reference is the images in a file, False if it is the statistics in the file."""
     from vq.io.adm import SAMPLES, arrays_in
+    from vq.metrics.features.raw import name_of_features
 
     arrays = arrays_in(path)
-    has_statistics, has_images = 'mu' in arrays and 'sigma' in arrays, SAMPLES in arrays
+    has_statistics = 'mu' in arrays and 'sigma' in arrays
+    has_images = SAMPLES in arrays and name_of_features(path) != SAMPLES
     if has_statistics and has_images and not of_images:
         needy = [figure for figure in figures if figure in OF_ROWS]
         if needy and 'features_pooled' not in arrays:

@@ -21,14 +21,16 @@ from vq.core.random import python_stream
 if TYPE_CHECKING:
     from vq.cli.fuzzing.forms import Form
 
-COUNTS = {'images': 1000, 'checkpoints': 300, 'shards': 300, 'weights': 200, 'statistics': 120}
+COUNTS = {'images': 2000, 'checkpoints': 300, 'shards': 500, 'weights': 200, 'statistics': 120, 'annotations': 200}
 QUICK = 10  # the quick form reads one in so many
 HOSTILE, REWRITTEN = 0.15, 0.25  # of the cases: whole files made to hurt; files written anew with other content
+MOSTLY_REWRITTEN = ('annotations',)  # nearly every change of a byte breaks the syntax of JSON, and says little
 
 EXAMPLES = """
 examples:
   python -m vq.tools.fuzz --seed 3 --seconds 600
   python -m vq.tools.fuzz --quick
+  python -m vq.tools.fuzz --only annotations
   python -m vq.tools.fuzz --only images:17 --keep failures
 """
 
@@ -44,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--seed', type=int, default=0, help='seed and number determine a case')
     parser.add_argument('--seconds', type=float, default=3600.0, help='stop after this time; all kinds advance together')
     parser.add_argument('--quick', action='store_true', help=f'one case in {QUICK}')
-    parser.add_argument('--only', metavar='KIND:N', help='one case alone')
+    parser.add_argument('--only', metavar='KIND[:N]', help='one kind alone, or one case')
     parser.add_argument('--keep', metavar='FOLDER', type=Path, help='keep the files of failures there')
     return parser
 
@@ -92,13 +94,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def order(options: argparse.Namespace) -> Iterator[tuple[str, int]]:
     """Kinds and numbers of the cases. All kinds advance together, so that a time limit cuts all of them alike."""
-    if options.only:
-        kind, _, number = options.only.partition(':')
-        if kind not in COUNTS or not number.isdecimal():
-            raise UserError(f"'{options.only}' is no case", f'Give KIND:NUMBER; kinds are {", ".join(COUNTS)}.')
+    kind, sign, number = (options.only or '').partition(':')
+    if options.only and (kind not in COUNTS or (sign and not number.isdecimal())):
+        raise UserError(f"'{options.only}' is no case", f'Give KIND or KIND:NUMBER; kinds are {", ".join(COUNTS)}.')
+    if sign:
         yield kind, int(number)
         return
     counts = {kind: count // QUICK if options.quick else count for kind, count in COUNTS.items()}
+    counts = {kind: counts[kind]} if options.only else counts
     places = [((number + 0.5) / count, kind, number) for kind, count in counts.items() for number in range(count)]
     yield from ((kind, number) for _, kind, number in sorted(places))
 
@@ -157,7 +160,7 @@ class Bench:
         from vq.cli.fuzzing import damage, hostile
 
         stream = python_stream('fuzz', self.seed, case.kind, case.number)
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        files = sorted(file for file in path.glob(case.form.files) if file.is_file()) if path.is_dir() else [path]
         file = files[damage.below(stream, len(files))]
         fate = stream.random()
         data = file.read_bytes()
@@ -171,7 +174,7 @@ class Bench:
                 file.unlink()
                 hostile.PLACES[name](file)
             rewritten = file.name == 'metrics.json'
-        elif fate < HOSTILE + REWRITTEN and rewrite is not None:
+        elif fate < HOSTILE + (0.6 if case.kind in MOSTLY_REWRITTEN else REWRITTEN) and rewrite is not None:
             name, rewritten = 'written anew', True
             file.write_bytes(rewrite(data, stream))
         else:

@@ -30,7 +30,7 @@ Files: work_dirs/llamagen/NAME/llamagen_tokens/imagenet{S}_codes/{i}.npy (1, 10,
 examples:
   auto_torchrun -m vq.tools.llamagen vqgan configs/vqgan/8192_imagenet_ddp.py --load-model-from work_dirs/vqgan
   auto_torchrun -m vq.tools.llamagen digits configs/digits/vq_ema.py --load-model-from work_dirs/digits --format shards
-  python -m vq.tools.llamagen theirs configs/llamagen/vqgan_imagenet_ddp.py --from-codes imagenet_code_c2i_flip_ten_crop
+  python -m vq.tools.llamagen theirs configs/llamagen/vqgan_imagenet_ddp.py --from-codes CODES --load-model-from vq_ds16_c2i
 """
 
 
@@ -52,7 +52,9 @@ def make_parser() -> argparse.ArgumentParser:
         '--format', choices=('both', 'shards', 'llamagen'), default='both', help='files kept at the end (default: both)'
     )
     parser.add_argument(
-        '--from-codes', metavar='FOLDER', help="the reverse: convert LlamaGen's folders of codes and labels to token shards"
+        '--from-codes',
+        metavar='FOLDER',
+        help="the reverse: convert LlamaGen's codes and labels to token shards; --load-model-from says whose they are",
     )
     return parser
 
@@ -61,7 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     options = parser.parse_args(argv)
-    if bool(options.load_model_from) == bool(options.from_codes):
+    if not options.load_model_from and not options.from_codes:
         parser.error('give the weights of the tokenizer (--load-model-from), or existing codes (--from-codes)')
     if options.crop_range < 1 or (options.image_size is not None and options.image_size < 1):
         parser.error('--crop-range must be 1 or more, and --image-size a number of pixels')
@@ -143,11 +145,12 @@ def check_layout(writer: TokenWriter) -> None:
 def with_codes(writer: TokenWriter, producer: dict[str, Any], folder: Path, keep_shards: bool) -> dict[str, Any]:
     from vq.core import collectives
     from vq.io import atomic, llamagen_codes
+    from vq.io.exported import is_exported
     from vq.io.ranks import run_on_all_ranks
     from vq.io.shards import ShardSet
 
     root = folder / 'llamagen_tokens'
-    exported = llamagen_codes.is_exported(root, producer)
+    exported = is_exported(root, producer, 'codes')
     collectives.barrier()
     measured: dict[str, Any] = {'samples': writer.total, 'tokenised_now': 0}
     if keep_shards or not exported:
@@ -173,7 +176,7 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
     """Convert LlamaGen's codes to shards. The tokenizer, on the meta device, gives the codebook size and token shape."""
     import torch
 
-    from vq.assembly import logs
+    from vq.assembly import building, logs
     from vq.assembly.compose import checked
     from vq.interfaces import Tokenizer
     from vq.io import llamagen_codes
@@ -184,10 +187,15 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
     make_folder(folder)
     logs.start(folder)
     runner = checked(config, 'validator')
-    with torch.device('meta'):
-        tokenizer = getattr(VQTaskRegistry.build(runner['model'], 'model'), 'tokenizer', None)
+    with torch.device('cpu' if options.load_model_from else 'meta'):
+        model = VQTaskRegistry.build(runner['model'], 'model')
+    tokenizer = getattr(model, 'tokenizer', None)
     if not isinstance(tokenizer, Tokenizer) or not tokenizer.can_tokenize:
         raise UserError(f'{options.config} has no tokenizer with a codebook', 'Give the config of a discrete tokenizer.')
+    context = building.context_of(PROG, None, options, config, folder, 'validator')
+    if options.load_model_from:
+        building.load_weights(model, options.load_model_from, options.weights, context)
+        building.note_hashes(config, model, context)
     size = options.image_size or size_of(runner['dataset'])[0]
     source = Path(options.from_codes).expanduser()
     shards = llamagen_codes.import_codes(
@@ -198,6 +206,7 @@ def read_codes(config: PyConfig, options: argparse.Namespace, folder: Path) -> d
         token_shape=tokenizer.token_spec((size, size)).shape,
         dataset='imagenet',
         split='train',
+        weights_hash=context.meta.get('tokens_hash', ''),
     )
     producer = shards.manifest.producer
     return {

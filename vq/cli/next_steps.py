@@ -19,8 +19,14 @@ DRY = '# a dry run: its figures mean nothing. Without DRY_RUN the same commands 
 GENERATORS = {  # dataset of a tokenizer -> config of a generator on its tokens, and the option that names the tokenizer
     'DigitsDataset': ('digits/ar.py', 'tokenizer_run'),
     'FolderDataset': ('photos/ar.py', 'tokenizer'),
+    'PackedDataset': ('photos/ar.py', 'tokenizer'),
     'ImageNetDataset': ('ar/c2i_llama_medium_cfg_imagenet_ddp.py', 'tokenizer_run'),
 }
+DECODERS = {  # likewise, for a tokenizer that makes no pixels: config of a decoder
+    'DigitsDataset': ('digits/decoder.py', 'tokenizer_run'),
+    'ImageNetDataset': ('decoder/vqgan.py', 'tokenizer_run'),
+}
+WITHOUT_PIXELS = ('FeatureTokenization',)  # tasks that train such tokenizers
 
 
 def say_next(*lines: str) -> None:
@@ -79,13 +85,15 @@ def name_of(run: Run, work_dir: str | None = None) -> str | None:
 
 
 def generator_line(run: Run, path: str, base: Path, place: list[str]) -> str:
-    """The command that trains a generator on the tokens of ``run``; empty if it gives none or no shipped config fits."""
+    """The command that trains a generator on the tokens of ``run``, or a decoder if it makes no pixels; empty if it gives no
+    tokens or no shipped config fits."""
     trainer = run.config.get('trainer') or {}
-    dataset = str((trainer.get('dataset') or {}).get('type', '')).rpartition('.')[2]
-    if run.spec.kind != 'tokenizer' or run.spec.tokens is None or dataset not in GENERATORS:
+    dataset, task = (str((trainer.get(key) or {}).get('type', '')).rpartition('.')[2] for key in ('dataset', 'model'))
+    configs, suffix = (DECODERS, 'decoder') if task in WITHOUT_PIXELS else (GENERATORS, 'ar')
+    if run.spec.kind != 'tokenizer' or run.spec.tokens is None or dataset not in configs:
         return ''
-    config, option = GENERATORS[dataset]
-    folder, wanted = base / 'dry_run' if dry_run() and not place else base, f'{Path(path).name}_ar'
+    config, option = configs[dataset]
+    folder, wanted = base / 'dry_run' if dry_run() and not place else base, f'{Path(path).name}_{suffix}'
     wanted = 'gen' if config.startswith('photos/') else wanted
     names = (wanted, *(f'{wanted}_{number}' for number in range(2, 1000)))
     free = next((name for name in names if not (folder / name).exists()), wanted)

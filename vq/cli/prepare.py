@@ -94,19 +94,21 @@ def attempt(entry: Published, root: Path, options: argparse.Namespace) -> int:
 
 def prepare(entry: Published, root: Path, options: argparse.Namespace) -> None:
     from vq.io.pretrained import obtain
+    from vq.io.published.catalog import conversions
 
-    renewed = False
+    renewed = set()
     for remote in entry.files:
         with Bar(Path(remote.path).name) as bar:
             outcome = obtain(remote, root, options.mirror, options.force, bar.show, tell)
-        renewed = renewed or outcome != 'present'
+        if outcome != 'present':
+            renewed.add(remote)
         tell(f'{entry.name}: {root / remote.path} {"is present, checked" if outcome == "present" else outcome}')
-    if entry.kind is not None and not options.no_convert:
-        output = root / entry.converted
-        if output.exists() and not renewed:
-            tell(f'{entry.name}: {output} is present')
-            return
-        convert(entry.kind, entry, root / entry.files[0].path, output)
+    for tokenizer in () if options.no_convert else conversions(entry):
+        output = root / tokenizer.converted
+        if output.exists() and renewed.isdisjoint(tokenizer.files):
+            tell(f'{tokenizer.name}: {output} is present')
+            continue
+        convert(str(tokenizer.kind), tokenizer, root / tokenizer.files[0].path, output)
 
 
 def convert(kind: str, entry: Published, file: Path, output: Path) -> None:
@@ -164,11 +166,13 @@ def size_of(entry: Published) -> str:
 
 
 def state_of(entry: Published, root: Path) -> str:
+    from vq.io.published.catalog import conversions
+
     here = sum((root / remote.path).is_file() for remote in entry.files)
     if here < len(entry.files):
         begun = any((root / f'{remote.path}.part').exists() for remote in entry.files)
         return f'{here} of {len(entry.files)} files' if here else 'begun' if begun else 'missing'
-    if entry.kind is not None and not (root / entry.converted).exists():
+    if not all((root / tokenizer.converted).exists() for tokenizer in conversions(entry)):
         return 'present, not converted'
     return 'present'
 

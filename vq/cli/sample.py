@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from vq.interfaces.conditions import Asked
 
 KIND = 'VQSMRunnerRegistry.Sampler'
+SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps', 'sampler', 'history')  # that a task may have
 
 EXAMPLES = """
 examples:
   vq sample digits_ar
   vq sample gen --classes rocket boat --num-samples 100 --overwrite
   vq sample digits_ar --classes 3 7 --guidance 2 --overwrite
+  vq sample digits_diffusion --sampler dpmsolver --steps 20 --history 8
   vq sample digits_ar digits/ar.py tokenizer_run=digits features_run=digits_ic --num-samples 180 --sweep guidance=1:2:0.5
 
 Classes are balanced: image i is of class i mod n. A word of --classes is the name of a class, or else a number.
@@ -58,6 +60,10 @@ def make_parser() -> argparse.ArgumentParser:
         '--min-p', type=float, default=None, metavar='P', help='only tokens of at least P times the largest probability'
     )
     parser.add_argument('--steps', type=int, default=None, metavar='N', help='steps of a sampler that has steps')
+    parser.add_argument('--sampler', default=None, metavar='NAME', help='sampler of diffusion: Euler, Heun, DDIM, PLMS, ...')
+    parser.add_argument(
+        '--history', type=int, default=None, metavar='K', help='diffusion: also a grid of K states on the way to each image'
+    )
     parser.add_argument('--greedy', action='store_true', help='always take the most probable token')
     parser.add_argument('--overwrite', action='store_true', help='delete earlier samples of this name')
     parser.add_argument(
@@ -112,7 +118,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
         told_of.end({'images': measured['folder']})
-        print(f'{folder / "grid.png"}', flush=True)
+        for name in ('grid.png', *(['history.png'] if options.history else [])):
+            print(f'{folder / name}', flush=True)
     if argv is None:  # typed by somebody, not called by another program
         say_next_of('sample', options.load_model_from[-1], options.work_dir)
     return 0
@@ -125,7 +132,8 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     from vq.interfaces.conditions import Asked
     from vq.io import runs
 
-    count: int | None = model.get('classes', (model.get('generator') or {}).get('classes'))
+    inner = model.get('generator') or model.get('conditioner') or {}
+    count: int | None = model.get('classes', inner.get('classes'))
     names: tuple[str, ...] = ()
     with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
         names = runs.find(options.load_model_from[-1]).spec.categories
@@ -152,7 +160,7 @@ def describe(model: Any) -> dict[str, Any]:
 def set_drawing(config: Any, options: argparse.Namespace) -> dict[str, Any]:
     """Apply the settings of the command line to the config. Returns all settings that the images depend on."""
     model, kind = task_of(config)
-    given = {name: getattr(options, name) for name in ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps')}
+    given = {name: getattr(options, name) for name in SETTINGS}
     settings = {name: value for name, value in given.items() if value is not None}
     found: dict[str, Any] = kind.set_drawing(model, settings | ({'greedy': True} if options.greedy else {}))
     return found

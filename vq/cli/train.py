@@ -30,6 +30,7 @@ examples:
   vq --max-restarts 3 train safe digits/vq_ema.py       start again after a crash
   vq train digits_ar digits/ar.py tokenizer_run=digits  a generator on the tokens of the first run
   vq train digits_line digits/ar.py tokenizer_run=digits rope=line    one that vq export accepts
+  vq train digits_diffusion diffusion/digits.py tokenizer_run=digits    diffusion on latents of the first run
   vq train digits_ic ic/digits.py                       a classifier, whose features measure samples
 
 KEY=VALUE is an option of the config, .PATH=VALUE a value of the composed config.

@@ -101,7 +101,8 @@ def find_targets(folder: Path, options: argparse.Namespace) -> dict[str, list[st
         names = [Path(pattern).name for pattern in options.load_from]
         found, missing = history.expand(folder / 'checkpoints', *names)
         if missing:
-            logger.warning('%s has no complete checkpoint %s; the others are validated', folder, listing(missing))
+            there = listing(path.name for _, path in found)
+            logger.warning('%s has no complete checkpoint %s; validated: %s', folder, listing(missing), there)
         return {path.name: [*options.load_model_from, str(path)] for _, path in found}
     if options.load_model_from:
         return {'given': list(options.load_model_from)}

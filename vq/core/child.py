@@ -17,10 +17,10 @@ if sys.platform == 'linux':
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
     if os.getppid() != int(sys.argv[1]):  # the parent died before that call
         sys.exit(1)
-os.execv(sys.executable, [sys.executable, *sys.argv[2:]])
+os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
 def command(*arguments: str) -> list[str]:
     """The command line that runs ``python ARGUMENTS`` as a child that ends with this process."""
-    return [sys.executable, '-ISc', BECOME, str(os.getpid()), *arguments]
+    return [sys.executable, '-ISc', BECOME, str(os.getpid()), sys.executable, *arguments]

@@ -33,7 +33,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, Self
 
-from vq.core import composed, config_json, trust, type_changes
+from vq.core import composed, config_json, old_configs, trust, type_changes
 from vq.core.door import ToddConfig
 from vq.core.errors import ConfigError, nearest
 from vq.core.options import COMMAND_LINE, Namespace, Options, Record
@@ -71,6 +71,9 @@ def resolve_config(file: str | Path, folder: Path | None = None) -> Path:
         twin = composed.json_twin(candidate)
         if twin is not None or candidate.is_file():
             return (twin or candidate).resolve()
+    now = None if path.is_absolute() else old_configs.renamed(path, packaged_configs())
+    if now is not None:
+        return now.resolve()
     frames = _frames.get()
     where = f'{frames[-1]["__file__"]}: ' if frames else ''
     beside = {

@@ -31,7 +31,8 @@ class Wanted:
 
 @dataclasses.dataclass
 class Drawn:
-    """New images, or what they are made of. ``history`` are the states on the way, for those that record them."""
+    """New images, or what they are made of. ``history`` are the states on the way as images (B, 3, H, W) float, the last one
+    that of the result, for those that record them."""
 
     tokens: Tensor | None = None  # (B, *tokens.shape) int64
     latents: Tensor | None = None  # (B, C, *cells), as decoders take them

@@ -17,6 +17,7 @@ from vq.core.registry import TreeMeta
 
 _FILLING: set[Any] = {
     *(Tensor.uniform_, Tensor.normal_, Tensor.fill_, Tensor.zero_),
+    *(Tensor.clamp_, Tensor.erfinv_, Tensor.mul_, Tensor.add_),  # of truncated normal values
     *(nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_),
 }
 _known: dict[tuple[int, str, str, tuple[str, ...]], dict[str, Any]] = {}

@@ -71,6 +71,7 @@ TRAINER_CALLBACKS: dict[str, dict[str, Any]] = {
 RUNNERS: dict[str, dict[str, dict[str, Any]]] = {
     'Trainer': TRAINER_CALLBACKS,
     **{kind: {} for kind in ('Validator', 'ImagesValidator', 'Tokenizer', 'Sampler', 'StatisticsWriter', 'LatentStatistics')},
+    'LatentWriter': {},
 }
 
 

@@ -24,7 +24,10 @@ def require_image(image: Tensor | None) -> Tensor:
 
 def to_float(image: Tensor | None) -> Tensor:
     """uint8 (..., H, W) -> float in [-1, 1]. ``image`` of a batch can be None, which is an error here."""
-    return require_image(image).float() / 127.5 - 1
+    image = require_image(image)
+    if image.dtype == torch.uint8:  # the same operations in the memory of the first: on CPUs new memory takes most of the time
+        return image.float().div_(127.5).sub_(1)
+    return image.float() / 127.5 - 1
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -66,10 +69,11 @@ class Batch:
         return image if image.dtype == torch.uint8 else to_uint8(image)
 
     def to(self, device: torch.device | str, channels_last: bool = False) -> Self:
-        """The batch on a device; copies from pinned memory are asynchronous."""
+        """The batch on a device, images in the memory format of models; copies from pinned memory are asynchronous."""
         moved = self._tensors(lambda tensor: tensor.to(device, non_blocking=True))
-        if channels_last and self.image is not None:
-            moved['image'] = moved['image'].contiguous(memory_format=torch.channels_last)
+        if self.image is not None:
+            order = torch.channels_last if channels_last else torch.contiguous_format
+            moved['image'] = moved['image'].contiguous(memory_format=order)
         return dataclasses.replace(self, **moved)
 
     def pin_memory(self) -> Self:

@@ -131,10 +131,10 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         return iter(_trees[id(cls)])
 
     def names(cls) -> list[str]:
-        """All item names of this registry and its descendants, after importing their packages."""
+        """All item names of this registry and its descendants, sorted in each: imports come in any order."""
         for registry in cls.tree():
             registry.load_package()
-        return [name for registry in cls.tree() for name in registry.data]
+        return [name for registry in cls.tree() for name in sorted(registry.data)]
 
     def choices(cls) -> list[str]:
         """The names of the items that this registry accepts."""

@@ -5,6 +5,7 @@ A dataset declares further fields, which a batch has in ``extra``: ``fields = {'
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -45,10 +46,11 @@ MOVING = frozenset(name for name, field in STANDARD.items() if field.moves is no
 
 
 def all_fields(declared: Mapping[str, Field]) -> Mapping[str, Field]:
-    """The standard fields and the declared ones."""
+    """The standard fields and the declared ones. Of the standard mask a dataset can declare what a mirror exchanges."""
     if not declared:
         return STANDARD
     taken = sorted((STANDARD.keys() | set(NOTES) | {f'{name}_mask' for name in FIELDS}) & declared.keys())
+    taken = [name for name in taken if not _is_standard(name, declared[name])]
     if taken:
         raise ConfigError(f'a dataset declares the field {taken[0]}, which samples have already', 'Give it another name.')
     found = {**STANDARD, **with_results(declared)}
@@ -58,6 +60,10 @@ def all_fields(declared: Mapping[str, Field]) -> Mapping[str, Field]:
                 f'the field {name} is declared with rows_of={field.rows_of!r}', 'Name a field that is declared to be padded.'
             )
     return found
+
+
+def _is_standard(name: str, field: Field) -> bool:
+    return name in FIELDS and dataclasses.replace(field, mirrored=FIELDS[name].mirrored) == FIELDS[name]
 
 
 def refuse_unknown(name: str, fields: Mapping[str, Field], sample: str) -> NoReturn:

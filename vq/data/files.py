@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import collections
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from vq.core.errors import ConfigError, listing, nearest
+from vq.data.remote_root import RemotePath
+from vq.io.beton import refuse_beton
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.webp')  # compared in lower case
 SPLITS = {'train': ('train',), 'validation': ('validation', 'val'), 'test': ('test',)}  # split -> names of its folder
@@ -25,18 +28,23 @@ def find_images(root: Path, below: str = '') -> list[str]:
     """
     found: list[str] = []
     others: collections.Counter[str] = collections.Counter()
-    folder = root / below
+    folder = root / below if below else root
     if not folder.is_dir():
+        refuse_beton(str(root))
         raise ConfigError(
             f'the dataset folder {folder} {"is not a folder" if folder.exists() else "does not exist"}{_alike(root)}',
             'Give the folder that holds the images, relative to where the command is started: data_root=FOLDER (root of the '
             'dataset).',
         )
     try:
-        _walk(str(folder), below, (), found, others)
+        if isinstance(folder, RemotePath):
+            _sort_out(folder.names(), found, others)
+        else:
+            _walk(str(folder), below, (), found, others)
     except OSError as error:
         raise ConfigError(f'the folder {error.filename} cannot be listed: {error.strerror}', 'See its permissions.') from error
     if not found:
+        refuse_beton(str(folder))
         there = ', '.join(f'{count} x {kind}' for kind, count in others.most_common(6)) or 'nothing'
         raise ConfigError(
             f'the dataset folder {folder} holds no image ({" ".join(SUFFIXES)}, in any case), only: {there}',
@@ -83,6 +91,17 @@ def _walk(
                 found.append(name)
             else:
                 others[os.path.splitext(entry.name)[1] or 'no suffix'] += 1
+
+
+def _sort_out(names: Iterable[str], found: list[str], others: collections.Counter[str]) -> None:
+    """``_walk`` for files that are listed already."""
+    for name in names:
+        if any(map(is_hidden, name.split('/'))):
+            others['hidden'] += 1
+        elif name.lower().endswith(SUFFIXES):
+            found.append(name)
+        else:
+            others[os.path.splitext(name)[1] or 'no suffix'] += 1
 
 
 def is_hidden(name: str) -> bool:

@@ -6,7 +6,7 @@ of width W covers [0, W], so its mirror is x -> W - x.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -112,7 +112,7 @@ class Geometry(NamedTuple):
             if field.moves == 'image':
                 moved[name] = self.image(self._checked(name, value, name_of_sample))
             elif field.moves == 'mask':
-                moved[name] = self.mask(self._checked(name, value, name_of_sample))
+                moved[name] = self.mask(self._checked(name, value, name_of_sample), field.mirrored)
             elif field.moves == 'boxes':
                 boxes = rows_in(name, field, value, name_of_sample)
                 moved[name], kept = self.boxes(boxes, min_visibility)
@@ -129,9 +129,15 @@ class Geometry(NamedTuple):
     def image(self, image: np.ndarray) -> np.ndarray:
         return self._pixels(image, pixels.resize)
 
-    def mask(self, mask: np.ndarray) -> np.ndarray:
-        """(H, W, ...): each pixel takes the label of the source at its centre."""
-        return self._pixels(mask, pixels.resize_labels)
+    def mask(self, mask: np.ndarray, mirrored: Sequence[tuple[int, int]] = ()) -> np.ndarray:
+        """(H, W, ...): each pixel takes the label of the source at its centre. A mirror exchanges the pairs ``mirrored``."""
+        moved = self._pixels(mask, pixels.resize_labels)
+        return pixels.exchange(moved, mirrored) if mirrored and self.is_mirrored else moved
+
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether left and right of the source are exchanged: after an odd number of mirrors."""
+        return sum(isinstance(step, Mirror) for step in self.steps) % 2 == 1
 
     def _pixels(self, array: np.ndarray, resize: Callable[[np.ndarray, int, int], np.ndarray]) -> np.ndarray:
         for step in self.steps:

@@ -6,18 +6,14 @@ the random generators of the process that iterates.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
 import logging
-import os
-import signal
-import threading
-import time
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.util import Finalize
 from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -25,22 +21,26 @@ from vq.core.errors import ConfigError, RunFailure, UserError
 from vq.core.random import derive_seed, python_stream
 from vq.core.records import Batch
 from vq.data.bad_images import allowed_bad
-from vq.data.collate import collate
-from vq.data.decode import BadImage
-from vq.data.plan import Place
+from vq.data.buckets import Size, bucket_plan, bucket_sizes, buckets_of, sized, sizes_of
+from vq.data.collate import Rows, collate
+from vq.data.decode import BadImage, Fallbacks, noting_fallbacks
+from vq.data.plan import Place, SizedPlace, training_plan
+from vq.data.workers import Reading, prepare_worker, signals_held_back, stop_workers, tells_of_a_death
 from vq.interfaces import Dataset, Sample
 
 REPLACEMENTS = 32  # other samples that are tried in place of a bad one
 SHOWN = 5  # bad files that an error names
-PARENT_CHECK = 1.0  # seconds
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 logger = logging.getLogger('vq')
 
 
 @dataclasses.dataclass
 class LoaderSettings:
-    """``bad_image_cap``: fraction of the dataset that can be skipped; above 0 a few files of any dataset can be."""
+    """``bad_image_cap``: fraction of the dataset that can be skipped; above 0 a few files of any dataset can be.
+
+    ``aspect_buckets``: training images have about this number squared of pixels, in one of several shapes: see ``buckets.py``.
+    The transform must be ``bucketed``, or another that asks for ``wanted_size``.
+    """
 
     batch_size: int
     num_workers: int = 0
@@ -49,6 +49,9 @@ class LoaderSettings:
     batch_size_in_total: bool = False  # batch_size is that of all ranks together
     bad_images: Literal['raise', 'skip'] = 'raise'
     bad_image_cap: float = 0.2
+    aspect_buckets: int | None = None
+    bucket_multiple: int = 32  # the sides of buckets are multiples of this
+    bucket_ratio: float = 2.0  # the largest of the longer side of a bucket to the shorter one
 
     def __post_init__(self) -> None:
         for name, least in (('batch_size', 1), ('num_workers', 0), ('prefetch', 1)):
@@ -59,6 +62,9 @@ class LoaderSettings:
                 f'bad_images is {self.bad_images!r} with a cap of {self.bad_image_cap}',
                 "Use 'raise' or 'skip', and a cap from 0 to 1.",
             )
+
+        if self.aspect_buckets is not None:
+            bucket_sizes(self.aspect_buckets, self.bucket_multiple, self.bucket_ratio)
 
     def per_rank(self, world: int) -> int:
         """The batch size of one rank."""
@@ -74,11 +80,13 @@ class LoaderSettings:
 
 @dataclasses.dataclass
 class Packet:
-    """The result of a worker: a batch, the files skipped for it (path -> reason), an error for the user."""
+    """The result of a worker: a batch, the files skipped for it (path -> reason), an error for the user, and the files that
+    Pillow decoded although another decoder was asked for."""
 
     batch: Batch | None
     skipped: dict[str, str]
     error: UserError | None = None
+    fallbacks: Fallbacks = dataclasses.field(default_factory=dict)
 
     def pin_memory(self) -> Self:
         """Called by torch's loader."""
@@ -93,23 +101,57 @@ class Fetcher:
     seed: int
     training: bool
     skip: bool
+    reading: Reading | None = None  # None: in the process of the caller
 
-    def __getitems__(self, places: list[Place]) -> Packet:
+    def __getitems__(self, places: Sequence[Place | SizedPlace]) -> Packet:
+        size = next((size for _, _, *sizes in places for size in sizes), None)
+        with noting_fallbacks() as fallbacks, sized(size):
+            packet = self.packet([(epoch, index) for epoch, index, *_ in places], size)
+        packet.fallbacks = fallbacks
+        if self.reading is not None:
+            self.reading.note(-1)
+        return packet
+
+    def packet(self, places: list[Place], size: Size | None) -> Packet:
+        """Load and join the samples of a batch."""
         skipped: dict[str, str] = {}
         try:
-            samples = [sample for epoch, index in places if (sample := self.fetch(epoch, index, skipped)) is not None]
+            whole = self._at_once(places) if size is None else None
+            if whole is not None:
+                return Packet(whole, skipped)
+            own: Callable[[Sequence[Sample]], Batch] | None = getattr(self.dataset, 'collate', None)
+            rows, samples = Rows(len(places)), []
+            for epoch, index in places:
+                sample = self.fetch(epoch, index, skipped)
+                if sample is not None:
+                    samples.append(rows.keep(sample) if own is None else sample)
+                sample = None  # its memory is free for the next one
             fields = getattr(self.dataset, 'fields', None)
-            join: Callable[[Sequence[Sample]], Batch] = getattr(
-                self.dataset, 'collate', functools.partial(collate, fields=fields)
-            )
-            return Packet(join(samples) if samples else None, skipped)
+            batch = None if not samples else collate(samples, fields, rows) if own is None else own(samples)
+            if size is not None and batch is not None and batch.image is not None and batch.image.shape[-2:] != size:
+                height, width = batch.image.shape[-2:]
+                raise UserError(
+                    f'the images of a bucket of {size[0]} x {size[1]} pixels are {height} x {width}',
+                    "Set the transform of the dataset to 'VQTransformRegistry.bucketed', or aspect_buckets to None.",
+                )
+            return Packet(batch, skipped)
         except UserError as error:  # passed as an object: torch would rebuild it from its text
             return Packet(None, skipped, error)
+
+    def _at_once(self, places: list[Place]) -> Batch | None:
+        """The batch by ``load_batch`` of the dataset. None: images are loaded one by one, also if one of them is bad."""
+        told = (lambda index: None) if self.reading is None else self.reading.note
+        told(places[0][1])
+        try:
+            return self.dataset.load_batch([index for _, index in places], told)
+        except BadImage:
+            return None
 
     def fetch(self, epoch: int, index: int, skipped: dict[str, str]) -> Sample | None:
         """One sample. A bad one is replaced by another in training and left out in evaluation."""
         try:
-            return self.dataset.load(index, python_stream('sample', self.seed, epoch, index))
+            draws = getattr(self.dataset, 'draws', True)
+            return self.load(index, python_stream('sample', self.seed, epoch, index) if draws else _UNUSED)
         except BadImage as error:
             if not self.skip:
                 raise UserError(
@@ -120,13 +162,21 @@ class Fetcher:
             return None
         for other in replacements(len(self.dataset), self.seed, epoch, index):
             try:
-                return self.dataset.load(other, python_stream('sample', self.seed, epoch, other, 'for', index))
+                return self.load(other, python_stream('sample', self.seed, epoch, other, 'for', index))
             except BadImage as error:
                 skipped[error.path or self.dataset.id_of(other)] = error.reason
         raise RunFailure(
             f'no sample found in place of a bad image: {len(skipped)} could not be decoded{_first(skipped)}',
             'Look at these files: the dataset, or the disk below it, is damaged.',
         )
+
+    def load(self, index: int, stream: random.Random) -> Sample:
+        if self.reading is not None:
+            self.reading.note(index)
+        return self.dataset.load(index, stream)
+
+
+_UNUSED = random.Random(0)  # for datasets that do not draw
 
 
 def replacements(count: int, seed: int, epoch: int, index: int) -> Iterator[int]:
@@ -140,24 +190,46 @@ def replacements(count: int, seed: int, epoch: int, index: int) -> Iterator[int]
             yield other
 
 
+def training_batches(
+    dataset: Dataset, settings: LoaderSettings, rank: int, world: int, seed: int, start: int
+) -> Iterator[Sequence[Place | SizedPlace]]:
+    """The plan of a training: with aspect-ratio buckets if the settings have them. ``start``: samples already used."""
+    batch_size = settings.per_rank(world)
+    if settings.aspect_buckets is None:
+        return training_plan(len(dataset), batch_size, rank, world, seed, start)
+    buckets = bucket_sizes(settings.aspect_buckets, settings.bucket_multiple, settings.bucket_ratio)
+    numbers = buckets_of(sizes_of(dataset), buckets)
+    numbered = enumerate(np.bincount(numbers).tolist())
+    counts = ', '.join(f'{count} of {buckets[bucket][0]} x {buckets[bucket][1]}' for bucket, count in numbered if count)
+    logger.info('aspect-ratio buckets (height x width): %s', counts)
+    return bucket_plan(numbers, buckets, batch_size, rank, world, seed, start)
+
+
 class Loader:
     """An iterator over the batches of a plan, for one pass. ``close``, or the end of a ``with`` block, stops the workers."""
 
     def __init__(
-        self, dataset: Dataset, plan: Iterable[list[Place]], settings: LoaderSettings, seed: int, training: bool
+        self,
+        dataset: Dataset,
+        plan: Iterable[Sequence[Place | SizedPlace]],
+        settings: LoaderSettings,
+        seed: int,
+        training: bool,
     ) -> None:
         self.skipped: dict[str, str] = {}  # path -> reason; of this rank, since the loader was created
-        self._settings = settings
+        self.fallbacks: Fallbacks = {}  # kind of file -> how many Pillow decoded instead of the backend, and the first
+        self._dataset, self._settings = dataset, settings
         self._count = len(dataset)  # the dataset lists its files here, once, and not in every worker
         workers = settings.num_workers
+        self._reading = Reading(workers) if workers else None
         self._torch_loader: DataLoader[Any] = DataLoader(
-            Fetcher(dataset, seed, training, settings.bad_images == 'skip'),  # type: ignore[arg-type]
+            Fetcher(dataset, seed, training, settings.bad_images == 'skip', self._reading),  # type: ignore[arg-type]
             batch_sampler=plan,  # type: ignore[arg-type]
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
             prefetch_factor=settings.prefetch if workers else None,
             pin_memory=settings.pin_memory and torch.cuda.is_available(),
-            worker_init_fn=_prepare_worker,
+            worker_init_fn=prepare_worker,
             generator=torch.Generator().manual_seed(derive_seed('loader', seed)),  # not the global generator
         )
         self._packets: Iterator[Packet] | None = None
@@ -179,22 +251,29 @@ class Loader:
         try:
             while True:
                 packet = self._next_packet()
-                self._note(packet.skipped)
+                self._note(packet)
                 if packet.error is not None:
                     raise packet.error
                 if packet.batch is not None:
                     return packet.batch
         except BaseException as error:
+            died = self._reading is not None and tells_of_a_death(error)
+            read = self._reading.of_the_dead(self._packets) if self._reading is not None and died else []
             self.close()
-            if self._settings.num_workers and _tells_of_a_death(error):
+            if died:
+                names = ' and '.join(self._name(index) for index in read)
                 raise RunFailure(
-                    f'a worker that loads images died: {error}',
-                    'Usually memory or shared memory ran out: lower num_workers or prefetch in the dataloader.',
+                    f'a worker that loads images died{f" while it was reading {names}" if names else ""}: {error}',
+                    'Usually memory or shared memory ran out: lower num_workers or prefetch in the dataloader. '
+                    'If it is the same file again, that file is the cause.',
                 ) from error
             raise
 
     def close(self) -> None:
         """Stop the workers. The iterator is then exhausted."""
+        if self.fallbacks and not self._closed:
+            counts = ', '.join(f'{count} {kind}' for kind, (count, _) in self.fallbacks.items())
+            logger.info('Pillow decoded files instead of the backend that was asked for: %s', counts)
         self._closed = True
         if self._stop is not None:
             self._stop()
@@ -202,14 +281,22 @@ class Loader:
 
     def _next_packet(self) -> Packet:
         if self._packets is None:
-            with _signals_held_back():
+            with signals_held_back():
                 self._packets = iter(self._torch_loader)
             # also runs when the loader is garbage-collected, and at exit before multiprocessing waits for the workers
-            self._stop = Finalize(self, _stop_workers, (self._packets,), exitpriority=10)
+            self._stop = Finalize(self, stop_workers, (self._packets,), exitpriority=10)
         return next(self._packets)
 
-    def _note(self, skipped: dict[str, str]) -> None:
-        for path, reason in skipped.items():
+    def _name(self, index: int) -> str:
+        return self._dataset.path_of(index) or self._dataset.id_of(index)
+
+    def _note(self, packet: Packet) -> None:
+        for kind, (count, first) in packet.fallbacks.items():
+            before, path = self.fallbacks.get(kind, (0, first))
+            self.fallbacks[kind] = before + count, path
+            if not before:
+                logger.info('Pillow decodes %s instead, such as %s', kind, first)
+        for path, reason in packet.skipped.items():
             if path not in self.skipped:
                 self.skipped[path] = reason
                 logger.warning('skipped bad image %s: %s (%d so far)', path, reason, len(self.skipped))
@@ -228,57 +315,5 @@ def _first(skipped: dict[str, str]) -> str:
     return ''.join(lines) + (f'\n  ... and {len(skipped) - SHOWN} more' if len(skipped) > SHOWN else '')
 
 
-def _tells_of_a_death(error: BaseException) -> bool:
-    """Whether ``error`` means that a worker died: torch's own error, or a broken pipe to the worker. Errors raised inside a
-    worker begin with 'Caught'."""
-    if isinstance(error, ConnectionError | EOFError):
-        return not str(error).startswith('Caught')
-    return isinstance(error, RuntimeError) and str(error).startswith('DataLoader worker')
-
-
 def _as_it_is(packet: Packet) -> Packet:
     return packet
-
-
-@contextlib.contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Block the stop signals while workers are started: a worker inherits this until it ignores the signals."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _prepare_worker(_: int) -> None:
-    """Ignore the signals that stop a run. They go to the whole process group, and the main process, which handles them,
-    needs its workers until it ends."""
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that arrived meanwhile are ignored too
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    """End this worker when the main process is killed. torch's own check runs only while a worker waits for indices."""
-    while os.getppid() == parent:
-        time.sleep(PARENT_CHECK)
-    os._exit(1)
-
-
-def _stop_workers(packets: Any) -> None:
-    """Shut down the workers of torch's iterator, then kill those still alive: they ignore SIGTERM."""
-    workers = list(getattr(packets, '_workers', ()))
-    shut_down = getattr(packets, '_shutdown_workers', None)
-    if shut_down is not None:
-        try:
-            shut_down()
-        except RuntimeError as error:
-            # torch's SIGCHLD handler can report a dead worker during the clean-up; torch completes the clean-up all the same
-            if not _tells_of_a_death(error):
-                raise
-    for worker in workers:
-        if worker.is_alive():
-            worker.kill()
-        worker.join()

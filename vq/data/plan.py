@@ -14,6 +14,7 @@ import numpy as np
 from vq.core.random import derive_seed
 
 Place = tuple[int, int]  # (epoch, index)
+SizedPlace = tuple[int, int, tuple[int, int]]  # (epoch, index, (height, width)): see buckets.py
 
 
 def position_order(count: int, seed: int, epoch: int) -> np.ndarray:
@@ -28,7 +29,7 @@ def position_order(count: int, seed: int, epoch: int) -> np.ndarray:
 
 def training_plan(count: int, batch_size: int, rank: int, world: int, seed: int, start: int = 0) -> Iterator[list[Place]]:
     """The batches of one rank, endless. ``start``: number of positions that all ranks together have already used."""
-    _check(count, batch_size, rank, world)
+    check_plan(count, batch_size, rank, world)
     orders: dict[int, np.ndarray] = {}
     first = start + rank * batch_size
     while True:
@@ -48,11 +49,20 @@ def evaluation_plan(count: int, batch_size: int, rank: int, world: int) -> Itera
 
     Batch k holds consecutive indices and goes to rank k % world.
     """
-    _check(count, batch_size, rank, world)
+    check_plan(count, batch_size, rank, world)
     for first in range(rank * batch_size, count, world * batch_size):
         yield [(0, index) for index in range(first, min(first + batch_size, count))]
 
 
-def _check(count: int, batch_size: int, rank: int, world: int) -> None:
+def shares(counts: np.ndarray, total: int) -> np.ndarray:
+    """Whole numbers in proportion to ``counts`` that add up to ``total`` (largest remainders, ties to the first)."""
+    exact = counts * total / counts.sum()
+    given: np.ndarray = np.floor(exact).astype(np.int64)
+    given[np.argsort(given - exact, kind='stable')[: total - given.sum()]] += 1
+    return given
+
+
+def check_plan(count: int, batch_size: int, rank: int, world: int) -> None:
+    """Refuse numbers that make no plan."""
     if count < 1 or batch_size < 1 or not 0 <= rank < world:
         raise ValueError(f'no plan for {count} samples in batches of {batch_size} on rank {rank} of {world}')

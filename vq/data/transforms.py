@@ -7,7 +7,9 @@ none      short side to S, centre                                never
 weak      short side to S, random place                          half
 strong    area 0.8 to 1, sides 3:4 to 4:3, resized to S          half
 default   area 0.08 to 1, sides 3:4 to 4:3, resized to S         half
+layout    area 0.8 to 1.1, sides 0.95 to 1.05, resized to S      half
 square    of the centred square 0.7 to 1, square, resized to S   half
+bucketed  one of the first four, S: the size of the bucket        -
 ========= ====================================================== =======
 
 ``image_size`` is a number S, or (height, width): then the image is resized until it covers that size, and the sides of random
@@ -23,8 +25,10 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Literal
 
 from vq.core.specs import ImageSize
+from vq.data.buckets import wanted_size
 from vq.data.geometry import Geometry, Movable
 from vq.data.pixels import Box
 from vq.registries import VQTransformRegistry
@@ -96,7 +100,12 @@ def _centre(geometry: Geometry, size: ImageSize) -> Geometry:
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
 def none(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """Short side resized, centre crop, nothing random; always used in validation. (H, W) -> (S, S)."""
-    return _centre(Geometry.of(sample).cover(*sides_of(image_size)), image_size).move(sample, min_visibility)
+    return centred(Geometry.of(sample), image_size).move(sample, min_visibility)
+
+
+def centred(whole: Geometry, image_size: ImageSize) -> Geometry:
+    """The geometry of ``none``."""
+    return _centre(whole.cover(*sides_of(image_size)), image_size)
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
@@ -121,6 +130,15 @@ def default(sample: Movable, stream: random.Random, *, image_size: ImageSize, mi
 
 
 @VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def layout(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
+    """Nearly all of the image, for boxes and masks; mirrored half of the time. (H, W) -> (S, S).
+
+    Most photographs are longer than 1.05 : 1, so that no such box fits: then it is the largest centred one of that shape.
+    """
+    return _random_resized(sample, Geometry.of(sample), stream, image_size, (0.8, 1.1), (0.95, 1.05), min_visibility)
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
 def square(sample: Movable, stream: random.Random, *, image_size: ImageSize, min_visibility: float = 0.0) -> Movable:
     """A random square of 70 to 100 % of the largest centred one, mirrored half of the time, as in the VQ-VAE/GAN study.
 
@@ -129,3 +147,21 @@ def square(sample: Movable, stream: random.Random, *, image_size: ImageSize, min
     whole = Geometry.of(sample)
     centre = _centre(whole, min(whole.size))
     return _random_resized(sample, centre, stream, image_size, (0.7, 1.0), (1.0, 1.0), min_visibility)
+
+
+CROPS = {'none': none, 'weak': weak, 'strong': strong, 'default': default}
+
+
+@VQTransformRegistry.register_()  # type: ignore[untyped-decorator]
+def bucketed(
+    sample: Movable,
+    stream: random.Random,
+    *,
+    image_size: ImageSize,
+    crop: Literal['none', 'weak', 'strong', 'default'] = 'weak',
+    min_visibility: float = 0.0,
+) -> Movable:
+    """``crop`` to the size of the aspect-ratio bucket that the loader asks for; without buckets to ``image_size``."""
+    size = wanted_size() or image_size
+    moved: Movable = CROPS[crop](sample, stream, image_size=size, min_visibility=min_visibility)
+    return moved

@@ -72,11 +72,18 @@ class ViTDecoder(Decoder):
     def project(self, features: Tensor) -> Tensor:
         return F.pixel_shuffle(self.out(features).permute(0, 3, 1, 2), self.patch)
 
-    @torch.no_grad()
     def last_layer_gradients(self, features: Tensor, image: Tensor, gradients: Tensor) -> Tensor:
-        """V acts on each cell separately: its gradient is the sum over cells of (gradient at the patch) times (features)."""
-        n = gradients.shape[0]
-        patches = F.pixel_unshuffle(gradients.flatten(0, 1), self.patch)  # (n * B, 3 * patch^2, h, w)
-        patches = patches.view(n, -1, *patches.shape[1:]).transpose(1, 2).flatten(2)  # (n, 3 * patch^2, B * h * w)
-        rows = features.flatten(0, 2)  # (B * h * w, dim)
-        return torch.matmul(patches.to(rows.dtype), rows).float()
+        return patch_gradients(features, gradients, self.patch)
+
+
+@torch.no_grad()
+def patch_gradients(features: Tensor, gradients: Tensor, patch: int) -> Tensor:
+    """V acts on each cell separately: its gradient is the sum over cells of (gradient at the patch) times (features).
+
+    features (B, h, w, dim), gradients of n losses at the image (n, B, 3, H, W) -> (n, 3 * patch^2, dim), fp32.
+    """
+    n = gradients.shape[0]
+    patches = F.pixel_unshuffle(gradients.flatten(0, 1), patch)  # (n * B, 3 * patch^2, h, w)
+    patches = patches.view(n, -1, *patches.shape[1:]).transpose(1, 2).flatten(2)  # (n, 3 * patch^2, B * h * w)
+    rows = features.flatten(0, 2)  # (B * h * w, dim)
+    return torch.matmul(patches.to(rows.dtype), rows).float()

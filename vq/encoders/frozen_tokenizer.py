@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.specs import LatentSpec, TokenSpec, size_of
-from vq.interfaces import Encoder, Pretrained, Quantizer, Task, Tokenizer
+from vq.interfaces import Encoder, Quantizer, Task, Tokenizer
+from vq.io.kept_digest import KeptDigest
 from vq.io.runs import Run, find, weight_files
 from vq.io.weights import compare, load_model_from
 from vq.registries import VQEncoderRegistry
 
 
 @VQEncoderRegistry.register_()
-class FrozenTokenizer(Encoder, Pretrained):
+class FrozenTokenizer(KeptDigest, Encoder):
     """image (B, 3, H, W) -> code vectors (B, out_channels, h, w), without gradients, always in eval mode.
 
     - ``weights``: a name that ``vq.load`` takes (see ``vq/io/runs.py``). Read by ``load_pretrained``.
@@ -29,12 +30,10 @@ class FrozenTokenizer(Encoder, Pretrained):
     Code vectors are normalized if the tokenizer has statistics of its latents. A decoder takes them as they were: see
     ``Tokenizer.denormalize``.
 
-    ``digest``, the SHA-256 of the file that was read, goes into checkpoints in place of the weights. Loading such a checkpoint
-    with another tokenizer is an error: the parts trained on its codes would be useless.
+    A digest of the file goes into checkpoints in place of the weights: see ``KeptDigest``.
     """
 
-    kept: ClassVar[tuple[str, ...]] = ('digest',)
-    digest: Tensor  # (32,) uint8; zeros: weights are random
+    noun = 'tokenizer'
 
     def __init__(
         self,
@@ -46,6 +45,8 @@ class FrozenTokenizer(Encoder, Pretrained):
         super().__init__()
         if gives not in ('codes', 'features'):
             raise ConfigError(f"gives is '{gives}'", "Write 'codes' or 'features'.")
+        for name in tokenizer.training_only:
+            setattr(tokenizer, name, None)
         self.tokenizer, self.weights, self.gives = tokenizer, weights, gives
         self.image_size = size_of(image_size)
         latent = self.latent
@@ -53,7 +54,7 @@ class FrozenTokenizer(Encoder, Pretrained):
         before = gives == 'features' and isinstance(quantizer, Quantizer)
         self.out_channels = quantizer.feature_dim if before else latent.channels  # type: ignore[union-attr]
         self.downsampling = self.image_size[0] // latent.cells[0]
-        self.register_buffer('digest', torch.zeros(32, dtype=torch.uint8))
+        self.add_digest()
         self.requires_grad_(False)
         self.eval()
 
@@ -97,9 +98,7 @@ class FrozenTokenizer(Encoder, Pretrained):
 
     def load_pretrained(self) -> None:
         report = load_model_from(self._holder(), [self._source()])
-        found = torch.frombuffer(bytearray.fromhex(report.sources[0].sha256), dtype=torch.uint8)
-        self._compare(found, str(report.sources[0]))
-        self.digest.copy_(found)
+        self.keep_digest(report.sources[0].sha256, str(report.sources[0]))
 
     def check_pretrained(self, name: str) -> None:
         """Raise unless the weights of the tokenizer ``name`` have the shapes of this part, which can be on the meta device."""
@@ -117,22 +116,3 @@ class FrozenTokenizer(Encoder, Pretrained):
                 'Name the run of a tokenizer: tokenizer=NAME, or, with it_config, --load-model-from.',
             )
         return find(self.weights)
-
-    def _compare(self, digest: Tensor, what: str) -> None:
-        own, other = self.digest.cpu(), digest.cpu()
-        if own.any() and other.any() and not torch.equal(own, other):
-            raise UserError(
-                f'{what} belongs to another tokenizer: its file has the SHA-256 {_hexadecimal(other):.12}, '
-                f'and the file of this tokenizer has {_hexadecimal(own):.12}',
-                'Give the tokenizer that was used in training: the config in the run folder names it.',
-            )
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        given = state_dict.get(f'{prefix}digest')
-        if isinstance(given, Tensor):
-            self._compare(given, 'the loaded checkpoint')
-        super()._load_from_state_dict(state_dict, prefix, *others)  # type: ignore[no-untyped-call]
-
-
-def _hexadecimal(digest: Tensor) -> str:
-    return bytes(digest.tolist()).hex()

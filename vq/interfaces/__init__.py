@@ -9,22 +9,35 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vq.interfaces.codecs import CodebookUpdate, Connector, Decoder, Encoder, Quantizer, Tokenizer
+    from vq.interfaces.codecs import (
+        CodebookUpdate,
+        Coding,
+        Connector,
+        Decoder,
+        Encoder,
+        FeatureDecoder,
+        LatentMap,
+        Perturbation,
+        Quantizer,
+        Tokenizer,
+    )
+    from vq.interfaces.conditions import Conditioned, Conditioner
     from vq.interfaces.data import Dataset, Field, Sample
-    from vq.interfaces.denoisers import Denoiser
+    from vq.interfaces.denoisers import Denoise, Denoiser, Drive, Level, Path, TimeLaw
     from vq.interfaces.generators import CausalNetwork, Generator
-    from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, Loss
+    from vq.interfaces.losses import ActsOn, Discriminator, DiscriminatorPenalty, GeneratorWeight, HiddenLoss, Loss
     from vq.interfaces.metrics import FeatureNetwork, Features, Metric
     from vq.interfaces.pretrained import Pretrained
     from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
     from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
 
 MODULES = {
-    'codecs': 'CodebookUpdate Connector Decoder Encoder Quantizer Tokenizer',
+    'codecs': 'CodebookUpdate Coding Connector Decoder Encoder FeatureDecoder LatentMap Perturbation Quantizer Tokenizer',
     'data': 'Dataset Field Sample',
-    'denoisers': 'Denoiser',
+    'conditions': 'Conditioned Conditioner',
+    'denoisers': 'Denoise Denoiser Drive Level Path TimeLaw',
     'generators': 'CausalNetwork Generator',
-    'losses': 'ActsOn Discriminator DiscriminatorPenalty GeneratorWeight Loss',
+    'losses': 'ActsOn Discriminator DiscriminatorPenalty GeneratorWeight HiddenLoss Loss',
     'metrics': 'FeatureNetwork Features Metric',
     'pretrained': 'Pretrained',
     'running': 'Callback Runner Schedule Strategy Task',
@@ -37,21 +50,32 @@ __all__ = [
     'Callback',
     'CausalNetwork',
     'CodebookUpdate',
+    'Coding',
+    'Conditioned',
+    'Conditioner',
     'Connector',
     'Dataset',
     'Decoder',
+    'Denoise',
     'Denoiser',
     'Discriminator',
     'DiscriminatorPenalty',
+    'Drive',
     'Encoder',
+    'FeatureDecoder',
     'FeatureNetwork',
     'Features',
     'Field',
     'Generator',
     'GeneratorWeight',
+    'HiddenLoss',
+    'LatentMap',
     'Layers',
+    'Level',
     'Loss',
     'Metric',
+    'Path',
+    'Perturbation',
     'Pretrained',
     'Quantizer',
     'Runner',
@@ -61,6 +85,7 @@ __all__ = [
     'Task',
     'Teacher',
     'TeacherFeatures',
+    'TimeLaw',
     'Tokenizer',
 ]
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError
 from vq.core.records import Latent, Quantized
-from vq.core.specs import CodecSpec, Size, TokenSpec
+from vq.core.specs import CodecSpec, LatentSpec, Size, TokenSpec
 from vq.interfaces.latents import LatentStatistics
 
 
@@ -55,6 +55,14 @@ class Decoder(nn.Module):
         return self.project(self.features(z))
 
 
+class FeatureDecoder(nn.Module):
+    """code vectors (B, in_channels, h, w) -> features (B, out_channels, h, w): the prediction of a teacher's patch map."""
+
+    in_channels: int
+    out_channels: int
+    compiles = 'forward'
+
+
 class Quantizer(nn.Module):
     """features (..., C) -> code vectors (..., C) and tokens (...); computed in fp32, also under autocast.
 
@@ -64,6 +72,7 @@ class Quantizer(nn.Module):
 
     embedding_dim: int
     codebook_size: int  # tokens are below it
+    rounds: bool = False  # True: to levels of each channel, see ``unrounded``
     updates_in_forward: bool = False  # True: refuses gradient accumulation and activation checkpointing
     loss_weights: Mapping[str, float] = {}  # of the losses in Quantized.losses; 1 for names that are missing
     compiles = 'forward'
@@ -85,6 +94,10 @@ class Quantizer(nn.Module):
         """tokens (...) -> code vectors (..., C), exactly those of ``forward`` in eval."""
         raise NotImplementedError
 
+    def unrounded(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (..., C) -> their code vectors (..., C) before they are rounded, and the distance of levels (C,)."""
+        raise NotImplementedError
+
     def update(self, ok: Tensor | None = None) -> None:
         """Update the codes by the observations since the last call, unless ``ok`` (a bool on the device) is false."""
 
@@ -96,6 +109,42 @@ class Quantizer(nn.Module):
     def token_spec(self, cells: tuple[int, ...]) -> TokenSpec:
         """The tokens of features (*cells, C)."""
         return TokenSpec(cells, self.codebooks)
+
+
+class Coding(NamedTuple):
+    """Where z came from."""
+
+    features: Tensor  # the mean of the latent: of discrete tokenizers, the input of the quantizer (B, C', *cells)
+    tokens: Tensor | None = None
+    quantizer: Quantizer | None = None
+
+
+class Perturbation(nn.Module):
+    """z (B, C, *cells), the input of the decoder -> the same shape, disturbed in training only: a decoder that has seen
+    disturbed latents forgives those that a generator makes. A sequence is (B, C, L). See ``vq/nn/perturbations/``."""
+
+    def check(self, channels: int, quantizer: Quantizer | None) -> None:
+        """Raise unless this part can disturb latents of so many channels, of this quantizer."""
+
+    def forward(self, z: Tensor, coding: Coding | None = None) -> Tensor:
+        raise NotImplementedError
+
+
+class LatentMap(nn.Module):
+    """Latents of a tokenizer (B, C, *cells) <-> the latents of a second stage (B, C', *cells'): see ``vq/nn/latent_maps.py``.
+
+    ``forward(inverse(z))`` is z: to the bit, or to rounding where a map computes. A sequence has one axis of cells.
+    """
+
+    def forward(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def inverse(self, z: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def spec(self, latent: LatentSpec) -> LatentSpec:
+        """The output of ``forward`` for latents of this kind; an error for latents that it does not take."""
+        raise NotImplementedError
 
 
 class CodebookUpdate(nn.Module):
@@ -111,10 +160,14 @@ class Tokenizer(nn.Module):
     can_decode: bool
     decoder: Decoder  # only if ``can_decode``
     codebooks: tuple[int, ...]  # only if ``can_tokenize``: the size of each codebook
+    training_only: tuple[str, ...] = (
+        'perturbation',
+    )  # names of parts that neither tokens nor images need: a frozen tokenizer drops them
 
     def __init__(self) -> None:
         super().__init__()
         self.statistics = LatentStatistics()
+        self.perturbation: Perturbation | None = None
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
         own = [key for key in state_dict if key.startswith(prefix)]
@@ -161,8 +214,31 @@ class Tokenizer(nn.Module):
         quantized = self.quantize(latent)
         return quantized.z, quantized.tokens, quantized.losses
 
+    def set_perturbation(self, perturbation: Perturbation | None, channels: int, quantizer: Quantizer | None = None) -> None:
+        """Have z (B, ``channels``, *cells) disturbed in training, before it is decoded."""
+        if perturbation is not None:
+            perturbation.check(channels, quantizer)
+        self.perturbation = perturbation
+
+    def perturbed(self, z: Tensor, latent: Latent, tokens: Tensor | None = None) -> Tensor:
+        """z and tokens of ``code(latent)`` -> the input of ``decode`` in training; z itself in evaluation."""
+        if self.perturbation is None or not self.training:
+            return z
+        disturbed: Tensor = self.perturbation(z, Coding(latent.mean, tokens, getattr(self, 'quantizer', None)))
+        return disturbed
+
+    def has_no_pixels(self, source: str = 'RUN') -> UserError:
+        """The error for images that are asked of a tokenizer without a decoder. ``source``: what ``vq.load`` calls it."""
+        return UserError(
+            f'{type(self).__name__} makes no pixels: it has no decoder',
+            f'Train one on its tokens: auto_torchrun -m vq.train NAME configs/decoder/vqgan.py tokenizer={source}, or with '
+            'the config of this tokenizer: it_config=CONFIG --load-model-from RUN. See docs/reconstruction.md.',
+        )
+
     def decode(self, z: Tensor) -> Tensor:
         """Code vectors (B, C, h, w) -> image (B, 3, H, W) float."""
+        if not self.can_decode:
+            raise self.has_no_pixels()
         raise NotImplementedError
 
     def decoder_features(self, z: Tensor) -> Tensor:

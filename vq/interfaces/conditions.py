@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from vq.core.conditions import Condition
@@ -30,17 +29,18 @@ class Conditioner(nn.Module):
     """
 
     kind: ClassVar[Kind]
+    classes: int = 0  # categories are below it; 0 for conditioners of something else
     drop: float = 0.0  # share of rows that training learns without a condition
 
     def forward(self, condition: Condition | None, rows: int) -> Conditioned:
         """Rows without a condition, all if ``condition`` is None, get the null of this conditioner."""
         raise NotImplementedError
 
-    def dropped(self, condition: Condition | None, rows: int, device: torch.device) -> Condition | None:
-        """In training, some rows lose their condition; drawn from torch's global generator."""
+    def dropped(self, condition: Condition | None, uniforms: Tensor) -> Condition | None:
+        """In training, rows whose number (B,) in [0, 1) is below ``drop`` lose their condition."""
         if condition is None or not self.training or not self.drop:
             return condition
-        return condition.without(torch.rand(rows, device=device) < self.drop)
+        return condition.without(uniforms < self.drop)
 
 
 class Asked(NamedTuple):

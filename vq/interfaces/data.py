@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 from vq.core.errors import ConfigError, UserError
+
+if TYPE_CHECKING:
+    from vq.core.records import Batch  # imports torch, which vq data check does without
 
 Collate = Literal['image', 'stack', 'pad', 'list']
 Moves = Literal['image', 'mask', 'boxes', 'points', 'cannot']
@@ -27,6 +30,7 @@ class Field:
     - ``moves``: 'image', 'mask' (H, W, ...), 'boxes' (N, 4), 'points' (N, 2) follow the geometry of a transform. 'cannot':
       such a transform is an error. None: the field does not depend on places in the image.
     - ``rows_of``: the padded field with the same rows. They are dropped together, and share one ``_mask``.
+    - ``mirrored``: of a mask: pairs of labels that a mirror exchanges, such as those of the left and the right eye.
     """
 
     collate: Collate
@@ -35,6 +39,7 @@ class Field:
     optional: bool = False
     moves: Moves | None = None
     rows_of: str | None = None
+    mirrored: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         if self.collate not in get_args(Collate) or self.moves not in (None, *get_args(Moves)):
@@ -44,6 +49,8 @@ class Field:
             )
         if self.rows_of is not None and self.collate != 'pad':
             raise ConfigError(f"a field has rows_of={self.rows_of!r}, and collate='{self.collate}'", "Write collate='pad'.")
+        if self.mirrored and self.moves != 'mask':
+            raise ConfigError(f'a field has mirrored={self.mirrored!r}, and moves={self.moves!r}', "Write moves='mask'.")
 
 
 NONE_DECLARED: Mapping[str, Field] = MappingProxyType({})
@@ -102,7 +109,8 @@ class Dataset:
 
     name: str
     split: str
-    categories: Sequence[str] | None = None
+    categories: Sequence[str] | None = None  # names of the classes of images, by number
+    label_names: Sequence[str] | None = None  # names of the classes of boxes, or of the labels of masks, by number
     fields: Mapping[str, Field] = NONE_DECLARED  # of its samples, in addition to those of vq/data/fields.py
 
     def __len__(self) -> int:
@@ -115,6 +123,39 @@ class Dataset:
     def load(self, index: int, stream: random.Random) -> Sample:
         """The transformed sample; every random choice is drawn from ``stream``."""
         raise NotImplementedError
+
+    def path_of(self, index: int) -> str | None:
+        """The path of the image, for messages; None if the image is not a file of its own."""
+        return None
+
+    def original(self, index: int) -> Sample:
+        """The sample before any transform. A dataset around another one passes it on."""
+        raise UserError(
+            f'the dataset {type(self).__name__} does not give samples before their transform',
+            f'Take a dataset of images; or, if it is one, add a method original(index) to {type(self).__name__}.',
+        )
+
+    def load_batch(self, indices: Sequence[int], reading: Callable[[int], object] = lambda index: None) -> Batch | None:
+        """The batch of ``load`` of these samples, in a faster way than one by one; None: there is none for them.
+
+        Only for samples that no random choice changes. It can raise ``BadImage``; then they are loaded one by one. ``reading``
+        is told each index before its sample is read, so that the file at which a worker dies is known.
+        """
+        return None
+
+    def encoded(self, index: int) -> bytes | None:
+        """The bytes of the image file of a sample, whose decoded image is that of ``original``.
+
+        None: there is no such file. Packing keeps these bytes, so that JPEG is not compressed a second time.
+        """
+        return None
+
+    def size_of(self, index: int) -> tuple[int, int]:
+        """(height, width) of the image before any transform, without decoding it. Aspect-ratio buckets need it."""
+        raise UserError(
+            f'the dataset {type(self).__name__} does not know the sizes of its images without decoding them',
+            'Use a folder of images or packed images, or set aspect_buckets to None.',
+        )
 
     def make_sample(self, **values: Any) -> Sample:
         """A sample that knows the declared fields of this dataset."""

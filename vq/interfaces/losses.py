@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vq.core.records import Latent
 
-ActsOn = Literal['image', 'latent', 'features', 'parameters']
+ActsOn = Literal['image', 'latent', 'features', 'hidden', 'parameters']
 
 
 class ImageTerm(Protocol):
@@ -30,6 +30,13 @@ class FeatureTerm(Protocol):
     def __call__(self, prediction: Tensor, features: Tensor, /) -> Tensor: ...
 
 
+class HiddenTerm(Protocol):
+    """Hidden features of the model at the place of the loss, through its head (B, D, h, w), and the images (B, 3, H, W) float
+    in [-1, 1] -> scalar."""
+
+    def __call__(self, prediction: Tensor, image: Tensor, /) -> Tensor: ...
+
+
 class ParameterTerm(Protocol):
     """The module that the optimizer of the term trains, with whole parameters: not under FSDP -> scalar."""
 
@@ -40,6 +47,7 @@ TERMS: dict[ActsOn, type] = {
     'image': ImageTerm,
     'latent': LatentTerm,
     'features': FeatureTerm,
+    'hidden': HiddenTerm,
     'parameters': ParameterTerm,
 }
 
@@ -52,6 +60,21 @@ class Loss(nn.Module):
 
     weight: float
     acts_on: ActsOn = 'image'
+
+
+class HiddenLoss(Loss):
+    """A loss on features inside of the model. The model's root applies ``head``, which its optimizer trains.
+
+    ``place``: 'latent', the output of the encoder, or the path of a module from the task on, whose output is taken: a map
+    (B, C, h, w) or tokens (B, T, C). ``adaptive``: the weight is multiplied by the ratio of two gradient norms, of the image
+    losses and of this loss, at the latent.
+    """
+
+    acts_on: ActsOn = 'hidden'
+    place: str
+    channels: int  # C
+    head: nn.Module  # (B, C, h, w) -> (B, D, h, w)
+    adaptive: bool = False
 
 
 class Discriminator(nn.Module):

@@ -28,6 +28,7 @@ class Task(nn.Module):
     """
 
     outputs: Outputs
+    seed: int = 0  # of the run, the same on all ranks: set by the trainer
     evaluated_as: ClassVar[str | None] = None  # the task a validator builds in place of this one
 
     def __init__(self) -> None:

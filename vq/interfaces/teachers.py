@@ -34,6 +34,11 @@ class Teacher(nn.Module, Pretrained):
     dimension: int  # D
     depth: int  # number of blocks
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of ``preprocess``, for values in [0, 1]: 0.5 for those that take images in [-1, 1]."""
+        return (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
     def preprocess(self, image: Tensor) -> Tensor:
         """Images in [-1, 1] -> the input of the network, of the same size, in the normalisation of its training."""
         raise NotImplementedError

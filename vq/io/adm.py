@@ -61,8 +61,13 @@ def open_samples(path: Path) -> np.ndarray:
         has = listing(f"'{name}' {shape}" for name, (shape, _) in arrays.items()) or 'nothing'
         raise UserError(f'{path} has no samples, it holds {has}', LAYOUT)
     _check(path, *arrays[SAMPLES])
+    return open_array(path, SAMPLES)
+
+
+def open_array(path: Path, name: str) -> np.ndarray:
+    """An array of an ``.npz`` that ``arrays_in`` has accepted, memory-mapped if the file is not compressed."""
     with zipfile.ZipFile(path) as archive:
-        entry = archive.getinfo(f'{SAMPLES}.npy')
+        entry = archive.getinfo(f'{name}.npy')
         with archive.open(entry) as member:
             shape, fortran, dtype = _read_header(member)
             start = member.tell()  # of the data within the entry
@@ -72,7 +77,7 @@ def open_samples(path: Path) -> np.ndarray:
                 return np.memmap(path, dtype, 'r', offset, shape, order)  # type: ignore[call-overload, no-any-return]
     try:
         with np.load(path, allow_pickle=False) as file:
-            loaded: np.ndarray = file[SAMPLES]
+            loaded: np.ndarray = file[name]
             return loaded
     except ERRORS as error:
         raise UserError(f'{path} is not a readable .npz file: {error}', 'Fetch it again, or write it again.') from error

@@ -43,7 +43,7 @@ _SCHEMES = ('http', 'https')
 _PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that are tried again
 _PAGE = (b'<!doctype html', b'<html', b'version https://git-lfs')
 _NUMBER = r'[0-9]{1,18}'  # a length in a header; a number of thousands of digits is none
-_LENGTHS = {'sha256': 64, 'md5': 32}
+_LENGTHS = {'sha256': 64, 'sha1': 40, 'md5': 32}
 _DISK_HINT = 'Free some space there and run this again: it resumes where it stopped. Or choose another folder with --root.'
 
 
@@ -59,7 +59,9 @@ class Digest:
         algorithm, _, digits = text.partition(':')
         length = _LENGTHS.get(algorithm, 0)
         if not re.fullmatch('[0-9a-f]{8,}', digits) or len(digits) > length:
-            raise UserError(f"'{text}' is not a digest", 'Give sha256:DIGITS or md5:DIGITS, at least the first 8 digits.')
+            raise UserError(
+                f"'{text}' is not a digest", 'Give sha256:DIGITS, sha1:DIGITS or md5:DIGITS, at least the first 8 digits.'
+            )
         return cls(algorithm, digits)
 
     def accepts(self, hexadecimal: str) -> bool:
@@ -368,7 +370,7 @@ class _Https(urllib.request.HTTPSHandler):
         return self.do_open(_SecureConnection, req, context=self._context)  # type: ignore[attr-defined]
 
 
-def _opener() -> urllib.request.OpenerDirector:
+def opener() -> urllib.request.OpenerDirector:
     """An opener for http and https only, through the proxies of the environment."""
     opener = urllib.request.OpenerDirector()
     for handler in (
@@ -388,7 +390,7 @@ def _open(url: str, conditions: dict[str, str], elsewhere: str) -> http.client.H
     """The response to a request. Raises HTTPError only for 416."""
     request = urllib.request.Request(url, headers={'User-Agent': f'vq/{__version__}', **conditions})
     try:
-        response: http.client.HTTPResponse = _opener().open(request, timeout=SILENCE)
+        response: http.client.HTTPResponse = opener().open(request, timeout=SILENCE)
         return response
     except urllib.error.HTTPError as error:
         if error.code == 416 and conditions:

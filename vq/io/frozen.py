@@ -12,7 +12,7 @@ from pathlib import Path
 from torch import nn
 
 from vq.core.errors import UserError, listing
-from vq.interfaces import Loss
+from vq.interfaces import HiddenLoss, Loss
 from vq.interfaces.pretrained import frozen_parts
 from vq.io.digest import file_digest
 from vq.io.runs import Files, Parts
@@ -28,10 +28,11 @@ def recorded_of(model: nn.Module) -> tuple[Files, Parts]:
 def check_parts(checkpoint: Path, files: Mapping[str, str], parts: Mapping[str, list[str]], model: nn.Module) -> None:
     """Raise if a frozen part of ``model`` has other weights than the part of that name had in training.
 
-    Networks inside of losses are not compared, since they only measure; nor parts that carry a digest of their own in the
-    weights; nor files that are missing, which ``load_pretrained`` reports.
+    Networks inside of losses are not compared, since they only measure, unless a trained head of the loss stands on them; nor
+    parts that carry a digest of their own in the weights; nor files that are missing, which ``load_pretrained`` reports.
     """
-    measuring = tuple(f'{name}.' for name, part in model.named_modules() if isinstance(part, Loss))
+    losses = {name: part for name, part in model.named_modules() if isinstance(part, Loss)}
+    measuring = tuple(f'{name}.' for name, part in losses.items() if not isinstance(part, HiddenLoss))
     for name, part in frozen_parts(model).items():
         if part.kept or f'{name}.'.startswith(measuring):
             continue

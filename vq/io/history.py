@@ -12,10 +12,11 @@ import itertools
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from vq.core.environment import dry_run
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.reading import read_bytes, read_json
 from vq.io import atomic
@@ -127,9 +128,20 @@ def latest(folder: Path) -> Path | None:
     return known[-1][1] if known else None
 
 
+def stands_in(folder: Path, names: Sequence[str]) -> Path | None:
+    """In a dry run, the latest checkpoint of ``folder``, for steps that it does not have. None elsewhere, and for other names.
+
+    Commands name steps of full runs (``iter_150000``), or of dry runs with another number of steps (``iter_7``).
+    """
+    steps = bool(names) and all(_NAME.fullmatch(name) for name in names)
+    return latest(folder) if steps and dry_run() and 'dry_run' in folder.parts else None
+
+
 def expand(folder: Path, *patterns: str) -> tuple[list[tuple[int, Path]], list[str]]:
     """The complete checkpoints that match names, brace or glob patterns, 'latest' or 'all', in order of step; and the names
     without a complete checkpoint. It is an error if all are without. A shell may have expanded the braces before.
+
+    In a dry run, steps that it does not have mean the latest one: see ``stands_in``.
     """
     known = list_complete(folder)
     chosen: dict[int, Path] = {}
@@ -144,6 +156,8 @@ def expand(folder: Path, *patterns: str) -> tuple[list[tuple[int, Path]], list[s
             matches, without = _matches(known, pattern)
             missing += without
         chosen |= matches
+    if not chosen and (newest := stands_in(folder, missing)) is not None:
+        chosen = {step_of(newest): newest}
     if not chosen:
         there = [f'iter_{step}' for step, _ in known]
         hint = f'There are: {", ".join(there[:20])}{", ..." if len(there) > 20 else ""}.' if there else 'There is none yet.'
@@ -226,7 +240,7 @@ def prune(folder: Path, retention: Retention) -> list[Path]:
     """Delete the complete checkpoints that ``retention`` does not keep, on the first rank only. Returns their paths."""
     from vq.core import collectives
 
-    if not collectives.is_main():
+    if not collectives.is_main() or (retention.keep_last is None and retention.keep_state is None):
         return []
     known = list_complete(folder)
     if retention.keep_state is not None:

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from vq.core.errors import ConfigError, RunFailure, UserError, listing
-from vq.core.reading import read_bytes, read_json
+from vq.core.errors import ConfigError, UserError, listing
+from vq.core.reading import read_bytes
 from vq.io import atomic
 from vq.io.digest import file_digest
-from vq.io.manifest import LARGEST, NAME, first_difference
+from vq.io.exported import check_files, write_missing
+from vq.io.manifest import NAME
 from vq.io.shards import ShardSet, ShardWriter
 
 WRITERS = 8  # threads: a file costs two fsyncs, which run well in parallel
@@ -32,23 +33,6 @@ Array = npt.NDArray[Any]
 
 def folders(root: Path, image_size: int) -> tuple[Path, Path]:
     return root / f'imagenet{image_size}_codes', root / f'imagenet{image_size}_labels'
-
-
-def is_exported(root: Path, producer: dict[str, Any]) -> bool:
-    """Whether ``root`` holds a complete export. An export of another producer is an error."""
-    try:
-        found = read_json(root / NAME, LARGEST)['producer']
-    except FileNotFoundError:
-        return False
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f'{root / NAME} cannot be read: {error}', 'Delete the folder and write it again.') from error
-    field = first_difference(producer, found)
-    if field is not None:
-        raise UserError(
-            f"{root} holds codes of another tokenizer or of other images: '{field}' differs",
-            'Give this run another NAME, or delete that folder.',
-        )
-    return True
 
 
 def export_codes(shards: ShardSet, root: Path, rank: int = 0, world: int = 1) -> int:
@@ -73,7 +57,9 @@ def export_codes(shards: ShardSet, root: Path, rank: int = 0, world: int = 1) ->
             tokens = tokens.reshape(len(rows), 1, tokens.shape[1], -1)
             written += sum(
                 pool.map(
-                    lambda place: _write(codes / place[0], place[1]) | _write(labels / place[0], place[2]),
+                    lambda place: (
+                        write_missing(codes / place[0], _npy(place[1])) | write_missing(labels / place[0], _npy(place[2]))
+                    ),
                     ((f'{row}.npy', code, label) for row, code, label in zip(rows, tokens, category[:, None], strict=True)),
                 )
             )
@@ -84,30 +70,16 @@ def finish(shards: ShardSet, root: Path) -> None:
     """On one rank, after all have written: check that every file exists, then write the manifest with the producer."""
     wanted = {f'{row}.npy' for row in range(len(shards))}
     for folder in folders(root, int(shards.manifest.producer['image_size'])):
-        atomic.sweep(folder)
-        there = {path.name for path in folder.iterdir()}
-        if there != wanted:
-            raise RunFailure(
-                f'{folder}: {len(wanted - there)} files are missing and {len(there - wanted)} do not belong there '
-                f'({listing(wanted ^ there)})',
-                'Remove what does not belong there, and run the same command again: it writes what is missing.',
-            )
-    skipped = shards.manifest.skipped
-    atomic.write_json(root / NAME, {'count': len(shards), 'skipped': skipped, 'producer': shards.manifest.producer})
+        check_files(folder, wanted)
+    atomic.write_json(
+        root / NAME, {'count': len(shards), 'skipped': shards.manifest.skipped, 'producer': shards.manifest.producer}
+    )
 
 
-def _write(path: Path, array: Array) -> bool:
-    """Write an array unless its file exists. Returns whether it was written.
-
-    A file of the right size is complete: writes are atomic, and all files of a folder have the same size.
-    """
+def _npy(array: Array) -> bytes:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.ascontiguousarray(array), allow_pickle=False)
-    data = stream.getvalue()
-    if path.is_file() and path.stat().st_size == len(data):
-        return False
-    atomic.write_bytes(path, data)
-    return True
+    return stream.getvalue()
 
 
 def import_codes(
@@ -120,8 +92,12 @@ def import_codes(
     dataset: str = '',
     split: str = '',
     shard_size: int = 8192,
+    weights_hash: str = '',
 ) -> ShardSet:
-    """Convert LlamaGen's files to a set of token shards. ``source`` holds the two folders."""
+    """Convert LlamaGen's files to a set of token shards. ``source`` holds the two folders.
+
+    ``weights_hash``: of the tokenizer that is said to have made them; '': the shards name no tokenizer.
+    """
     codes, labels = folders(source, image_size)
     count = _count(codes, labels)
     first = _read(codes / '0.npy')
@@ -137,7 +113,7 @@ def import_codes(
     names = known.get(variants, [f'variant{number}' for number in range(variants)])
     producer = {
         'tokenizer_config_hash': '',
-        'weights_hash': '',
+        'weights_hash': weights_hash,
         'codebook_size': codebook_size,
         'token_shape': list(token_shape),
         'image_size': image_size,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -10,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from vq.core.errors import UserError
-from vq.core.reading import read_json
-from vq.io import atomic
+from vq.io import atomic, remote
 
 FORMAT_VERSION = 1
 NAME = 'manifest.json'
 LARGEST = 64_000_000  # bytes; 1,000 shards take 200,000
 _MOST = 2**62  # samples, rows, bytes
-_MAKERS = {'tokens': 'tokenizer'}  # kind -> what messages call its producer; default: 'producer'
+_MAKERS = {'tokens': 'tokenizer', 'latents': 'tokenizer'}  # kind -> what messages call its producer; default: 'producer'
 
 Producer = dict[str, Any]
 
@@ -44,6 +44,7 @@ class Manifest:
     complete: bool = False
     shards: list[ShardEntry] = dataclasses.field(default_factory=list)
     columns: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)  # name -> dtype, shape of one row
+    notes: dict[str, Any] = dataclasses.field(default_factory=dict)  # what the complete set says of itself, such as statistics
     format_version: int = FORMAT_VERSION
 
     @property
@@ -59,9 +60,29 @@ class Manifest:
     def shard_count(self) -> int:
         return -(-self.total // self.shard_size)
 
+    def fingerprint(self) -> str:
+        """A short digest of the content of a complete set."""
+        files = '\n'.join(entry.sha256 for entry in self.shards)
+        return hashlib.blake2b(files.encode(), digest_size=8).hexdigest()
+
+    def note(self, index: int) -> str:
+        """What shard ``index`` says in its own header: which samples of which set it holds."""
+        start = index * self.shard_size
+        about = {
+            'format_version': FORMAT_VERSION,
+            'kind': self.kind,
+            'start': start,
+            'stop': min(start + self.shard_size, self.total),
+            'producer': self.producer,
+        }
+        return json.dumps(about, sort_keys=True)
+
     def write(self, folder: Path) -> None:
         totals = {'count': self.count, 'skipped': self.skipped}
-        atomic.write_json(folder / NAME, {'format_version': self.format_version, **dataclasses.asdict(self), **totals})
+        content = {'format_version': self.format_version, **dataclasses.asdict(self), **totals}
+        if not self.notes:
+            del content['notes']
+        atomic.write_json(folder / NAME, content)
 
 
 def shard_name(index: int, count: int) -> str:
@@ -76,14 +97,15 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of a folder, complete or not."""
     path = folder / NAME
     try:
-        value = read_json(path, LARGEST)
+        value = remote.read_json(path, LARGEST)
         version = value['format_version']
         if version != FORMAT_VERSION:
             raise UserError(
                 f'{path} has format {version}, and this vq reads {FORMAT_VERSION}',
                 'Write the set again, or use the vq that wrote it.',
             )
-        fields = {field.name: value[field.name] for field in dataclasses.fields(Manifest)}
+        fields = {field.name: value[field.name] for field in dataclasses.fields(Manifest) if field.name != 'notes'}
+        fields['notes'] = value.get('notes', {})
         manifest = Manifest(**{**fields, 'shards': [ShardEntry(**entry) for entry in value['shards']]})
         sound = _is_sound(manifest)
     except FileNotFoundError as error:
@@ -102,7 +124,7 @@ def _is_sound(manifest: Manifest) -> bool:
     numbers = [manifest.total, manifest.shard_size, *(n for shard in shards for n in (shard.count, shard.size))]
     if any(type(number) is not int or not 0 <= number <= _MOST for number in numbers) or manifest.shard_size < 1:
         return False
-    if not isinstance(manifest.producer, dict) or not isinstance(manifest.columns, dict):
+    if not all(isinstance(part, dict) for part in (manifest.producer, manifest.columns, manifest.notes)):
         return False
     if not isinstance(manifest.kind, str) or not all(map(_is_column, manifest.columns.values())):
         return False
@@ -120,7 +142,7 @@ def _is_sound(manifest: Manifest) -> bool:
 def _is_column(about: Any) -> bool:
     if not isinstance(about, dict) or not isinstance(about.get('dtype'), str) or not isinstance(about.get('shape'), list):
         return False
-    return re.fullmatch(r'bytes|u?int\d+|float\d+', about['dtype']) is not None and all(
+    return re.fullmatch(r'bytes|u?int\d+|b?float\d+', about['dtype']) is not None and all(
         type(size) is int and 0 <= size <= _MOST for size in about['shape']
     )
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.errors import UserError
-from vq.io import bounds
+from vq.io import bounds, torchscript
 from vq.io.tensorfile import damaged
 from vq.io.writer import CHUNK, Writer
 
@@ -72,6 +72,7 @@ def read_torch(path: Path, mmap: bool = False, checksums: bool = True) -> Any:
     """Read a torch file of tensors and plain containers. Anything else in it is refused and never executed.
 
     torch does not compare the checksums of its zip files, so this does. ``checksums=False``: the caller has compared a digest.
+    Of a TorchScript archive, the tensors of its modules.
     """
     bounds.check_zip_size(path)
     if checksums:
@@ -83,6 +84,8 @@ def read_torch(path: Path, mmap: bool = False, checksums: bool = True) -> Any:
 
 def _load(path: Path, mmap: bool) -> Any:
     try:
+        if torchscript.is_archive(path):
+            return torchscript.read_archive(path)
         if path.suffix != '.safetensors':
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
         with path.open('rb') as file:  # torch reads a path with this suffix as safetensors, whatever it holds

@@ -9,8 +9,11 @@
 5. all these places again, with the suffix ``.safetensors`` in place of ``.pth``, ``.pt``, ``.ckpt`` or ``.bin``
 6. the catalog of published tokenizers
 
+An address (``s3://...``, ``https://...``) is copied into the cache of remote files first: see vq/io/remote_runs.py.
+
 A folder counts if it is a checkpoint, a run, the ``checkpoints`` folder of a run, or contains ``model.safetensors``. A run
-means its latest complete checkpoint.
+means its latest complete checkpoint. In a dry run, so does a checkpoint of another dry run that has no such step: commands
+written for more or fewer steps can be tried, and a warning names the checkpoint that is taken.
 
 Nothing in the working directory stands for a run or a catalog entry of the same name unless it is asked for: ``./NAME``. A
 name of a published tokenizer skips the third place. It is an error if a name is written without ``./``, is a run below
@@ -23,6 +26,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,12 +36,14 @@ from vq.core import composed, trust
 from vq.core.config_json import read as read_json
 from vq.core.environment import dry_run
 from vq.core.errors import UserError, listing, nearest
-from vq.io import atomic, history, spec
+from vq.io import atomic, history, remote, remote_runs, spec
 from vq.io.digest import file_digest, read_digest
 from vq.io.pretrained import pretrained_root
 from vq.io.published import catalog
 from vq.io.published.about import About, read_about
 from vq.io.tensorfile import damaged
+
+logger = logging.getLogger('vq')
 
 RUNS = Path('work_dirs')
 CONFIG, OLD_CONFIG = 'config.json', 'config.py'  # of a checkpoint
@@ -51,12 +57,12 @@ _OTHERS = ('.pth', '.pt', '.ckpt', '.bin')  # suffixes that are also tried as .s
 class Run:
     """Weights, config and spec of something that was trained. Each is read when it is first used."""
 
-    name: str  # as given to ``find``
+    name: str  # as given to ``find``; the path of what is taken in its place, see ``taken``
     weights: Path  # a checkpoint folder or a file
     checkpoint: Path | None = None  # the folder iter_N
     folder: Path | None = None  # the folder of the run
     trusted: bool = False
-    passed_over: str = ''  # newer checkpoints that are damaged, to be said when the weights are read
+    passed_over: str = ''  # what was asked for and is damaged or not there, to be said when the weights are read
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
@@ -181,10 +187,24 @@ def find(name: str | Path, work_dir: str | Path = RUNS, trust: bool = False) -> 
         return usable[0]
     if existing:
         raise _unusable(existing[0])
+    other = next((run for place in _places(name, root) if (run := _of_another_step(name, place, trust)) is not None), None)
+    if other is not None:
+        return other
     entry = catalog.find(name)
     if entry is None:
         raise _unknown(name, root)
     return Run(name, _converted(entry))
+
+
+def taken(name: str) -> str:
+    """What a config has to name: ``name``, or the path of the checkpoint that ``find`` takes in its place."""
+    try:
+        run = find(name)
+    except UserError:  # loading it raises the error
+        return name
+    if run.name != name:
+        logger.warning('%s', run.passed_over)
+    return run.name
 
 
 def weight_files(name: str | None) -> list[Path]:
@@ -201,7 +221,7 @@ def _is_path(name: str) -> bool:
 
 def _places(name: str, root: Path) -> list[Path]:
     """Paths to try, best first."""
-    path = Path(name).expanduser()
+    path = remote_runs.local_copy(name) if remote.is_remote(name) else Path(name).expanduser()
     if path.is_absolute():
         places = [path]
     else:
@@ -227,6 +247,15 @@ def _open(name: str, place: Path, trust: bool) -> Run | None:
     bare = place / 'model.safetensors'
     torn = place.name.startswith('iter_')  # an incomplete checkpoint is not read
     return Run(name, bare, None, None, trust) if bare.is_file() and not torn else None
+
+
+def _of_another_step(name: str, place: Path, trust: bool) -> Run | None:
+    """For a checkpoint ``iter_N``, or its weights, that is not in a dry run: the latest checkpoint of that dry run."""
+    checkpoint = place.parent if place.suffix == '.safetensors' else place
+    newest = None if checkpoint.exists() else history.stands_in(checkpoint.parent, [checkpoint.name])
+    found = None if newest is None else _open(name, newest if place is checkpoint else newest / place.name, trust)
+    said = f'{checkpoint} is not one of the few checkpoints of a dry run; {newest} is taken in its place'
+    return found and dataclasses.replace(found, name=str(found.weights), passed_over=said)
 
 
 def _folder_of(checkpoint: Path | None) -> Path | None:

@@ -1,7 +1,7 @@
 """One file of a set of shards: columns over rows, memory-mapped.
 
-A fixed-size column is one tensor (n, ...). A column of bytes is two tensors: ``NAME.bytes``, the concatenated values, and
-``NAME.offsets`` (n + 1). Every shard has the column ``id``.
+A fixed-size column is one tensor (n, ...); one of bfloat16 is read as float32. A column of bytes is two tensors:
+``NAME.bytes``, the concatenated values, and ``NAME.offsets`` (n + 1). Every shard has the column ``id``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from vq.core.reading import parse_json
 from vq.io import tensorfile
 
 BYTES, OFFSETS = '.bytes', '.offsets'
+BFLOAT16 = 'bfloat16'  # the dtype of a column, which NumPy does not have
 
 
 class Shard:
@@ -25,6 +26,8 @@ class Shard:
         self.path = path
         self.arrays, header = tensorfile.map_arrays(path)
         self.note = header.metadata.get('vq.shard', '')
+        self.notes = header.metadata
+        self._halves = {name for name, entry in header.entries.items() if entry.code == 'BF16'}
         offsets = self.arrays.get('id' + OFFSETS)
         if offsets is None or offsets.ndim != 1 or not offsets.size or 'id' + BYTES not in self.arrays:
             raise tensorfile.damaged(path, 'it has no ids')
@@ -57,7 +60,8 @@ class Shard:
             if name.endswith(OFFSETS):
                 self.described[name.removesuffix(OFFSETS)] = {'dtype': 'bytes', 'shape': []}
             elif not name.endswith(BYTES):
-                self.described[name] = {'dtype': str(self.arrays[name].dtype), 'shape': list(self.arrays[name].shape[1:])}
+                kind = BFLOAT16 if name in self._halves else str(self.arrays[name].dtype)
+                self.described[name] = {'dtype': kind, 'shape': list(self.arrays[name].shape[1:])}
 
     def __len__(self) -> int:
         return int(self._count)
@@ -70,8 +74,17 @@ class Shard:
             raise tensorfile.damaged(self.path, 'it has an id that is not UTF-8') from error
 
     def get(self, name: str, row: int) -> Any:
-        """A view of one row of a fixed-size column, or the bytes of one row of a column of bytes."""
+        """One row of a fixed-size column, a view if NumPy has its type, or the bytes of one row of a column of bytes."""
         if name in self.arrays:
-            return self.arrays[name][row]
-        start, stop = self.arrays[name + OFFSETS][row : row + 2]
-        return self.arrays[name + BYTES][start:stop].tobytes()
+            return self.rows(name, row)
+        return self.view(name, row).tobytes()
+
+    def view(self, name: str, row: int) -> tensorfile.Array:
+        """The bytes of one row of a column of bytes, as a view of the file."""
+        offsets = self.arrays[name + OFFSETS]
+        return self.arrays[name + BYTES][offsets[row] : offsets[row + 1]]
+
+    def rows(self, name: str, wanted: Any) -> Any:
+        """Rows of a fixed-size column: a number, a slice or an array of numbers."""
+        found = self.arrays[name][wanted]
+        return tensorfile.from_bfloat16(found) if name in self._halves else found

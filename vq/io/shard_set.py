@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from vq.core.errors import UserError, listing
+from vq.io import remote, remote_shards
 from vq.io.checked import Checked
 from vq.io.digest import read_digest
 from vq.io.manifest import NAME, ShardEntry, check_producer, read_manifest, shard_name
-from vq.io.shard import Shard
+from vq.io.shard import BFLOAT16, Shard
 from vq.io.tensorfile import Damaged
 
 _OPEN = 256  # memory maps held open at once: each costs a file descriptor
@@ -27,10 +28,18 @@ class ShardSet(Sequence[dict[str, Any]]):
 
     Opening checks the manifest, and that every file exists with the recorded size. The first read of a shard compares its
     SHA-256 and its tokens (vq/io/checked.py). ``verify``: check all shards now, also those checked before.
+
+    ``by_row``: the reader compares a checksum of each row, so whole shards are not read before the first row of them is used.
+
+    ``folder`` may be an address: a shard is copied into the cache of remote files when it is first used.
     """
 
-    def __init__(self, folder: str | Path, expect: Mapping[str, Any] | None = None, verify: bool = False) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, expect: Mapping[str, Any] | None = None, verify: bool = False, by_row: bool = False
+    ) -> None:
+        self.by_row = by_row
+        self.url = str(folder) if remote.is_remote(str(folder)) else ''
+        self.folder = remote_shards.manifest_folder(self.url) if self.url else Path(folder)
         self.manifest = read_manifest(self.folder)
         if not self.manifest.complete:
             count = self.manifest.shard_count
@@ -41,7 +50,7 @@ class ShardSet(Sequence[dict[str, Any]]):
                 'Run the command that writes it once more: it goes on where it stopped.',
             )
         check_producer(self.folder, self.manifest, expect or {})
-        for entry in self.manifest.shards:
+        for entry in () if self.url else self.manifest.shards:
             path = self.folder / entry.name
             size = path.stat().st_size if path.is_file() else None
             if size != entry.size:
@@ -51,6 +60,7 @@ class ShardSet(Sequence[dict[str, Any]]):
         for entry in self.manifest.shards:
             self.starts.append(self.starts[-1] + entry.count)
         self._open: collections.OrderedDict[int, Shard] = collections.OrderedDict()
+        self._most = remote_shards.most_open(self.manifest, _OPEN) if self.url else _OPEN
         self.checked = Checked(self.folder, len(self.manifest.shards))
         if verify:
             self.verify()
@@ -59,7 +69,7 @@ class ShardSet(Sequence[dict[str, Any]]):
         return self.starts[-1]
 
     def __getitem__(self, index: Any) -> Any:
-        shard, row = self._find(index)
+        shard, row = self.find(index)
         sample = {name: shard.get(name, row) for name in self.manifest.columns}
         try:
             return {**sample, 'id': sample['id'].decode()}
@@ -92,7 +102,7 @@ class ShardSet(Sequence[dict[str, Any]]):
 
     def _map(self, index: int) -> Shard:
         entry = self.manifest.shards[index]
-        shard = Shard(self.folder / entry.name)
+        shard = Shard(remote_shards.fetch(self.url, entry) if self.url else self.folder / entry.name)
         if len(shard) != entry.count or shard.described != self.manifest.columns:
             raise damaged_shard(shard.path, 'its rows or columns are not those in the manifest')
         return shard
@@ -118,23 +128,38 @@ class ShardSet(Sequence[dict[str, Any]]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_open': collections.OrderedDict()}  # worker processes map the files themselves
 
-    def _find(self, index: int) -> tuple[Shard, int]:
+    def find(self, index: int) -> tuple[Shard, int]:
+        """The shard that holds a row of the set, and the number of the row in it."""
         place = int(index) + (len(self) if index < 0 else 0)
         if not 0 <= place < len(self):
             raise IndexError(f'row {index} of {len(self)}')
         shard = bisect.bisect_right(self.starts, place) - 1
         return self._shard(shard), place - self.starts[shard]
 
+    def _checked(self, index: int) -> Shard:
+        shard = self._map(index)
+        if self.by_row and shard.note != self.manifest.note(index):  # files that were swapped have sound rows
+            raise damaged_shard(shard.path, 'it holds other samples than its name says')
+        known = not self.url and (self.by_row or index in self.checked)  # a copy can be another one than the last time
+        if not known and not self.checked.is_recorded(index, shard.path, self._proof(self.manifest.shards[index])):
+            self._check(index, shard)
+        return shard
+
+    def _checked_copy(self, index: int) -> Shard:
+        """A copy that the cache has just deleted, or that is damaged, is fetched once more."""
+        try:
+            return self._checked(index)
+        except (FileNotFoundError, Damaged):
+            remote_shards.forget(self.url, self.manifest.shards[index])
+            return self._checked(index)
+
     def _shard(self, index: int) -> Shard:
         if index in self._open:
             self._open.move_to_end(index)
             return self._open[index]
-        shard = self._map(index)
-        known = index in self.checked or self.checked.is_recorded(index, shard.path, self._proof(self.manifest.shards[index]))
-        if not known:
-            self._check(index, shard)
+        shard = self._checked_copy(index) if self.url else self._checked(index)
         self._open[index] = shard
-        if len(self._open) > _OPEN:
+        if len(self._open) > self._most:
             self._open.popitem(last=False)
         return shard
 
@@ -153,7 +178,7 @@ class ColumnView(Sequence[Any]):
         self._owner, self._name = owner, name
         about = owner.manifest.columns[name]
         self.is_bytes = about['dtype'] == 'bytes'
-        self.dtype = np.dtype('S') if self.is_bytes else np.dtype(about['dtype'])
+        self.dtype = np.dtype('S' if self.is_bytes else 'float32' if about['dtype'] == BFLOAT16 else about['dtype'])
         self.shape = (len(owner), *about['shape'])
 
     def __len__(self) -> int:
@@ -161,7 +186,7 @@ class ColumnView(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, int | np.integer):
-            shard, row = self._owner._find(int(index))
+            shard, row = self._owner.find(int(index))
             return shard.get(self._name, row)
         wanted = range(*index.indices(len(self))) if isinstance(index, slice) else index
         if self.is_bytes:
@@ -176,5 +201,5 @@ class ColumnView(Sequence[Any]):
         for number in np.unique(shards):
             chosen = np.flatnonzero(shards == number)
             shard = self._owner._shard(int(number))
-            result[chosen] = shard.arrays[self._name][rows[chosen] - self._owner.starts[number]]
+            result[chosen] = shard.rows(self._name, rows[chosen] - self._owner.starts[number])
         return result

@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from vq.core import collectives
 from vq.core.errors import RunFailure, UserError, listing
 from vq.io import atomic, tensorfile
 from vq.io.digest import read_digest
-from vq.io.manifest import FORMAT_VERSION, NAME, Manifest, ShardEntry, check_producer, plain, read_manifest, shard_name
+from vq.io.manifest import NAME, Manifest, ShardEntry, check_producer, plain, read_manifest, shard_name
 from vq.io.shard import BYTES, OFFSETS, Shard
 from vq.io.shard_set import ColumnView, ShardSet
 from vq.io.tensorfile import Array
@@ -36,6 +36,7 @@ __all__ = ['ColumnView', 'Shard', 'ShardRange', 'ShardSet', 'ShardWriter']
 logger = logging.getLogger('vq')
 
 Column = Any  # (n, ...) array or tensor, or a sequence of n bytes objects
+Summed = Callable[[Sequence[Mapping[str, str]]], Mapping[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,24 +116,37 @@ class ShardWriter:
     def path_of(self, part: ShardRange) -> Path:
         return self.folder / shard_name(part.index, self.manifest.shard_count)
 
-    def write(self, part: ShardRange, columns: Mapping[str, Column], ids: Sequence[str], skipped: Sequence[str] = ()) -> None:
-        """Write one shard: a row of every column for each of ``ids``. ``skipped`` lists the samples that cannot be read."""
+    def write(
+        self,
+        part: ShardRange,
+        columns: Mapping[str, Column],
+        ids: Sequence[str],
+        skipped: Sequence[str] = (),
+        notes: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write one shard: a row of every column for each of ``ids``. ``skipped`` lists the samples that cannot be read.
+
+        ``notes``: more metadata of the file, which ``finish`` can sum up.
+        """
         if len(ids) + len(skipped) != len(part):
             raise ValueError(f'shard {part.index} has {len(part)} samples, not {len(ids)} and {len(skipped)} skipped')
         if len({*ids, *skipped}) != len(part):
             raise UserError(f'shard {part.index} of {self.folder}: ids are not unique', 'Give every sample an id of its own.')
-        arrays: dict[str, Array] = {}
+        arrays: dict[str, Array | Tensor] = {}
         for name, values in {**columns, 'id': [sample.encode() for sample in ids]}.items():
             found = self._arrays_of(name, values)
             rows = len(found[name + OFFSETS]) - 1 if name + OFFSETS in found else len(found[name])
             if rows != len(ids):
                 raise ValueError(f"column '{name}' has {rows} rows, and there are {len(ids)} ids")
-            arrays |= found
+            arrays.update(found)
         with atomic.atomic_file(self.path_of(part), sum(array.nbytes for array in arrays.values())) as writer:
-            tensorfile.write_tensors(writer, arrays, self._note(part, skipped))
+            tensorfile.write_tensors(writer, arrays, {**self._note(part, skipped), **(notes or {})})
 
-    def finish(self) -> Manifest:
-        """On the first rank, after all have written: check that every shard exists, then write the complete manifest."""
+    def finish(self, summed: Summed | None = None) -> Manifest:
+        """On the first rank, after all have written: check that every shard exists, then write the complete manifest.
+
+        ``summed``: makes the notes of the manifest of those of the shards, which it gets in order.
+        """
         missing = [part for part in self.ranges() if not self._is_written(part)]
         if missing:
             raise RunFailure(
@@ -145,6 +159,7 @@ class ShardWriter:
             digests = list(pool.map(read_digest, paths))
         shards: list[ShardEntry] = []
         keys: list[int] = []
+        notes: list[Mapping[str, str]] = []
         described: dict[str, dict[str, Any]] | None = None
         for path, digest in zip(paths, digests, strict=True):
             shard = Shard(path)
@@ -155,9 +170,16 @@ class ShardWriter:
                 )
             described = shard.described
             keys += map(hash, shard.ids())
+            notes.append(shard.notes)
             shards.append(ShardEntry(path.name, len(shard), path.stat().st_size, digest, shard.skipped))
         self._check_once_only(paths, keys)
-        self.manifest = dataclasses.replace(self.manifest, complete=True, shards=shards, columns=described or {})
+        self.manifest = dataclasses.replace(
+            self.manifest,
+            complete=True,
+            shards=shards,
+            columns=described or {},
+            notes={} if summed is None else plain(summed(notes)),
+        )
         self.manifest.write(self.folder)
         return self.manifest
 
@@ -173,14 +195,7 @@ class ShardWriter:
             seen.add(sample)
 
     def _note(self, part: ShardRange, skipped: Sequence[str] = ()) -> dict[str, str]:
-        about = {
-            'format_version': FORMAT_VERSION,
-            'kind': self.manifest.kind,
-            'start': part.start,
-            'stop': part.stop,
-            'producer': self.manifest.producer,
-        }
-        return {'vq.shard': json.dumps(about, sort_keys=True), 'vq.skipped': json.dumps(list(skipped))}
+        return {'vq.shard': self.manifest.note(part.index), 'vq.skipped': json.dumps(list(skipped))}
 
     def _is_written(self, part: ShardRange) -> bool:
         try:
@@ -202,11 +217,13 @@ class ShardWriter:
             logger.warning('%s is damaged: it is written again', path)
         return sound
 
-    def _arrays_of(self, name: str, values: Column) -> dict[str, Array]:
+    def _arrays_of(self, name: str, values: Column) -> Mapping[str, Array | Tensor]:
         if isinstance(values, list | tuple) and all(isinstance(value, bytes) for value in values):
             offsets = np.zeros(len(values) + 1, np.int64)
             np.cumsum([len(value) for value in values], out=offsets[1:])
             return {name + BYTES: np.frombuffer(b''.join(values), np.uint8), name + OFFSETS: offsets}
+        if str(getattr(values, 'dtype', '')) == 'torch.bfloat16':
+            return {name: values.detach().cpu()}
         array: Array = values if isinstance(values, np.ndarray) else _numpy(name, values)
         return {name: self._narrow(array) if self.manifest.kind == 'tokens' and name == 'tokens' else array}
 
@@ -227,8 +244,7 @@ class ShardWriter:
 def _numpy(name: str, values: Tensor) -> Array:
     import torch
 
-    if not isinstance(values, torch.Tensor) or values.dtype == torch.bfloat16:
-        kind = getattr(values, 'dtype', type(values))
-        raise TypeError(f"column '{name}' is {kind}: give an array, a tensor or a list of bytes")
+    if not isinstance(values, torch.Tensor):
+        raise TypeError(f"column '{name}' is {type(values)}: give an array, a tensor or a list of bytes")
     array: Array = values.detach().cpu().numpy()
     return array

@@ -205,7 +205,7 @@ def guess(config: Mapping[str, Any]) -> Spec:
 
 
 def _kind(model: Mapping[str, Any]) -> str:
-    if 'generator' in model:
+    if 'generator' in model or 'denoiser' in model:
         return 'generator'
     if 'tokenizer' in model:
         return 'decoder' if 'frozen' in model['tokenizer'] else 'tokenizer'

@@ -211,15 +211,25 @@ def read_header(path: Path) -> Header:
 
 
 def map_arrays(path: Path) -> tuple[dict[str, Array], Header]:
-    """Read-only views of a file's tensors on a memory map: bytes are read when they are used."""
+    """Read-only views of a file's tensors on a memory map: bytes are read when they are used.
+
+    NumPy has no bfloat16: such a tensor is an array of its bits, which ``from_bfloat16`` reads.
+    """
     header = read_header(path)
-    raw = np.memmap(path, np.uint8, mode='r')
+    raw = np.asarray(np.memmap(path, np.uint8, mode='r'))  # a plain array: views of the subclass take several times as long
     arrays: dict[str, Array] = {}
     for name, entry in header.entries.items():
-        if entry.code not in _NUMPY:
+        kind = '<u2' if entry.code == 'BF16' else _NUMPY.get(entry.code)
+        if kind is None:
             raise damaged(path, f"'{name}' is {entry.code}, which NumPy does not have")
-        arrays[name] = raw[header.start + entry.begin : header.start + entry.end].view(_NUMPY[entry.code]).reshape(entry.shape)
+        arrays[name] = raw[header.start + entry.begin : header.start + entry.end].view(kind).reshape(entry.shape)
     return arrays, header
+
+
+def from_bfloat16(bits: Array) -> Array:
+    """The float32 numbers whose upper halves are ``bits`` (uint16)."""
+    widened: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    return widened
 
 
 def check_seal(path: Path, header: Header) -> None:

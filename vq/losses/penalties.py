@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vq.core import collectives
 from vq.core.errors import ConfigError
@@ -19,8 +20,8 @@ class R1Penalty(DiscriminatorPenalty):
     """E |grad_x D(x)|^2 over real images x (Mescheder et al. 2018), in fp32, every ``interval`` steps.
 
     The weight is multiplied by the interval, so that the strength does not depend on the interval. The discriminator runs in
-    eval mode: with batch statistics the gradient of one image would depend on the other images. It runs uncompiled, because
-    graphs of torch.compile have no second derivatives.
+    eval mode: with batch statistics the gradient of one image would depend on the other images. It runs uncompiled and
+    without fused attention: graphs of torch.compile and fused attention kernels have no second derivatives.
     """
 
     second_order = True
@@ -33,7 +34,7 @@ class R1Penalty(DiscriminatorPenalty):
 
     def forward(self, discriminator: Discriminator, real: Tensor, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         was_training = discriminator.training
-        with no_autocast(real.device), eager():
+        with no_autocast(real.device), eager(), sdpa_kernel(SDPBackend.MATH):
             images = real.detach().float().requires_grad_()
             discriminator.eval()
             (gradient,) = torch.autograd.grad(discriminator(images).sum(), images, create_graph=True)

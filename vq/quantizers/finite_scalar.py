@@ -32,6 +32,8 @@ class FiniteScalarQuantizer(Quantizer):
     z = 2 digit / (L - 1) - 1.
     """
 
+    rounds = True
+
     middle: Tensor  # (C,) int64, the digit of the code 0: floor(L / 2); with 'symmetric' in half digits: L - 1
     basis: Tensor  # (C,) int64, product of the levels of the channels before
     sizes: Tensor  # (C,) int64
@@ -80,6 +82,9 @@ class FiniteScalarQuantizer(Quantizer):
     def bounded(self, features: Tensor) -> Tensor:
         """Features (..., C), bounded to the range that rounds to the levels."""
         return (torch.tanh(features.float() + self.shift) * self.scale - self.offset) / 2
+
+    def unrounded(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        return self.bounded(features) * self.digit / self.middle, self.digit / self.middle
 
     def lookup(self, tokens: Tensor) -> Tensor:
         check_tokens(tokens, self.codebook_size, type(self).__name__)

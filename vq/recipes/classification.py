@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.core.specs import ImageSize
+from vq.recipes.data import data, tiny_data
 from vq.recipes.frozen import Frozen, frozen_tokenizer
-from vq.recipes.parts import data, other_logs, strategy, tiny_data, watching
+from vq.recipes.parts import other_logs, watching
+from vq.recipes.strategy import strategy
+from vq.recipes.teachers import TINY_DIGITS, digits_network, teacher
 
 IMAGES: dict[str, Any] = dict(dataset='digits', image_size=32, augmentation=None, num_classes=10)
 LOADING: dict[str, Any] = dict(batch_size=64, val_batch_size=60, num_workers=0)
@@ -52,19 +55,17 @@ def linear_probe(
     )
 
 
-@recipe(linear_probe)
+@recipe(linear_probe, teacher, hides=('teacher_layers',))
 def teacher_probe(
     given: Given,
     *,
-    teacher: Annotated[Literal['clip', 'dinov2'], 'the network'] = 'dinov2',
     layers: Annotated[str, "its layer: 'last', 'penultimate' or 'sum_of_last_K'"] = 'last',
 ) -> Config:
     """The linear probe of a frozen network that understands images, in place of a tokenizer."""
-    name, side = dict(clip=('CLIPTeacher', 336), dinov2=('DINOv2Teacher', 224))[teacher]
-    encoder = dict(type='TeacherEncoder', teacher=dict(type=name), layers=layers)
-    small = dict(dimension=32, depth=2, heads=4, image_size=28, **(dict(width=32) if teacher == 'clip' else {}))
-    tiny = dict(teacher=small, downsampling=8)
-    return linear_probe(given, backbone=encoder, tiny_backbone=tiny, image_size=side)
+    chosen = teacher(given, teacher_layers=layers)
+    encoder = dict(type='TeacherEncoder', teacher=chosen.part, layers=layers)
+    tiny = dict(teacher=chosen.tiny, downsampling=8)
+    return linear_probe(given, backbone=encoder, tiny_backbone=tiny, image_size=chosen.side)
 
 
 @recipe(linear_probe)
@@ -82,12 +83,10 @@ def digits_classifier(
     lr: Annotated[float, 'learning rate'] = 3e-3,
 ) -> Config:
     """A small convolutional classifier of handwritten digits. FID and related figures on digits use its features."""
-    shape = dict(multipliers=(1, 2, 4), residual_blocks=1, attention_levels=(), refine=False, norm_groups=4, out_channels=64)
-    network: Part = dict(type='ConvEncoder', width=classifier_width, **shape)
-    tiny = dict(width=8, out_channels=16)
+    network = digits_network(classifier_width)
     adam = dict(type='AdamW', lr=lr, betas=(0.9, 0.99), weight_decay=0.01)
     training: dict[str, Any] = dict(iters=200, save_every=100, optimizer=adam)
-    return linear_probe(given, backbone=network, tiny_backbone=tiny, **IMAGES, **LOADING, **training)
+    return linear_probe(given, backbone=network, tiny_backbone=TINY_DIGITS, **IMAGES, **LOADING, **training)
 
 
 @recipe(digits_classifier)

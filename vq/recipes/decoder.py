@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
+from vq.recipes.data import image_size_in
 from vq.recipes.frozen import OF_CODEBOOKS, frozen_tokenizer
-from vq.recipes.parts import by_name, chosen, image_size_in, kind_of
+from vq.recipes.parts import by_name, kind_of
+from vq.recipes.strategy import chosen
 
 IR_CONFIG = 'configs/vqgan/8192_dd2_aglwg075_imagenet_ddp.py'
 TASKS = dict(ImageTokenization='ImageReconstruction', AdversarialTokenization='AdversarialReconstruction')
@@ -60,7 +62,7 @@ def pixel_decoder(
     else:
         raise ConfigError(f"decoder is '{decoder}'", f'Choose vqgan, {", ".join(SIZES)}, or give dict(type=...).')
     tokenizer = dict(type='TokenizerWithDecoder', frozen=frozen.part, decoder=part)
-    model |= dict(type=TASKS[task], tokenizer=tokenizer | chosen(pre_decode=connector))
+    model |= dict(type=TASKS[task], tokenizer=tokenizer | chosen(pre_decode=connector, perturbation=own.get('perturbation')))
     _drop_codebooks(ir, ir.get('tiny', {}))
     ir['validator']['metrics'] = {**ir['validator'].get('metrics', {}), **frozen.metrics}
     imports = list(dict.fromkeys([*ir.get('custom_imports', []), *frozen.custom_imports]))

@@ -5,18 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
-from vq.recipes.parts import (
-    TINY_SCHEDULE,
-    by_name,
-    chosen,
-    code_sizes,
-    data,
-    of_types,
-    other_logs,
-    sized,
-    strategy,
-    watching,
-)
+from vq.recipes.data import data
+from vq.recipes.parts import TINY_SCHEDULE, by_name, code_sizes, of_types, other_logs, sized, watching
+from vq.recipes.perturbed import disturbed
+from vq.recipes.strategy import chosen, strategy
 
 EMA = dict(type='EMAUpdate', decay=0.97, restart=dict(threshold=0.1))
 EMA_CODEBOOK = dict(type='VectorQuantizer', commitment_weight=0.25, update=EMA)
@@ -24,7 +16,7 @@ SETTLING = dict(type='CosineSchedule', warmup=50, final=0.02)
 OF_CODES = ('quantizer', 'codebook_size', 'embedding_dim')
 
 
-@recipe(data, strategy, code_sizes, other_logs)
+@recipe(data, strategy, code_sizes, disturbed, other_logs)
 def digits_tokenizer(
     given: Given,
     *,
@@ -54,6 +46,7 @@ def digits_tokenizer(
         post_encode=dict(type=connector),
         pre_decode=dict(type='ConvConnector'),
         decoder=dict(type='ConvDecoder', residual_blocks=1, **shape),
+        **disturbed(given),
     )
     metrics = of_types(l1='L1Metric', mse='MSEMetric', psnr='PSNRMetric', ssim='SSIMMetric')
     if quantizer is not None:

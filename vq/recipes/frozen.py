@@ -105,7 +105,7 @@ def _of_run(name: str, option: str) -> tuple[Run, Config]:
         raise
     except UserError as error:  # any exception but ConfigError would be reported as a mistake in the config file
         raise ConfigError(f'{option}: {error.message}', error.hint) from error
-    if 'generator' in run.model:  # which has a tokenizer inside
+    if run.model.keys() & {'generator', 'denoiser'}:  # which have a tokenizer inside
         used = (run.model.get('tokenizer') or {}).get('weights')
         raise ConfigError(
             f"{option}: '{name}' is a generator" + (f', trained on the tokens of {used}' if used else ''),

@@ -9,12 +9,14 @@ from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.classification import IMAGES, LOADING, digits_features
+from vq.recipes.data import data, tiny_data
 from vq.recipes.frozen import frozen_tokenizer
-from vq.recipes.parts import TINY_SCHEDULE, chosen, data, of_types, other_logs, strategy, tiny_data, watching
+from vq.recipes.masked import TINY, mage, masked
+from vq.recipes.parts import TINY_SCHEDULE, of_types, other_logs, watching
+from vq.recipes.strategy import chosen, strategy
 
 # LlamaGen's dim, depth and heads: B, L and XL from its published files, XXL and 3B from its paper
 SIZES = {'B': (768, 12, 12), 'L': (1024, 24, 16), 'XL': (1280, 36, 20), 'XXL': (1536, 48, 24), '3B': (3200, 24, 32)}
-TINY = dict(dim=32, depth=2, heads=2)
 INCEPTION = dict(type='FIDInception')
 PICTURES = ('generated', 'half_generated', 'teacher_forced')
 
@@ -78,31 +80,12 @@ def autoregressive(
     return dict(type='Autoregressive', network=part | chosen(length=positions), vocabulary=vocabulary, predicts=predicts)
 
 
-@recipe()
-def masked(
-    given: Given,
-    shape: dict[str, int],
-    dropout: float,
-    *,
-    mask_ratio: Annotated[str | None, 'mask ratio schedule in training: cosine, mage; None: the default'] = None,
-    steps: Annotated[int | None, 'decoding steps'] = None,
-    order: Annotated[Literal['confidence', 'halton'] | None, 'order in which tokens are unmasked'] = None,
-    choice_temperature: Annotated[float | None, 'temperature of the noise in that order'] = None,
-    tied: Annotated[bool | None, 'the output layer shares the weights of the embeddings'] = None,
-    mlp_ratio: Annotated[float | None, 'hidden channels of feed-forward layers / dim'] = None,
-) -> Part:
-    """A generator that predicts all masked tokens at once, in several steps. None: the default of MaskedGenerator."""
-    drawing = chosen(steps=steps, order=order, choice_temperature=choice_temperature)
-    own = chosen(mask_ratio=mask_ratio, tied=tied, mlp_ratio=mlp_ratio)
-    return dict(type='MaskedGenerator', dropout=dropout, **own, **drawing, **shape)
-
-
-@recipe(autoregressive, masked)
+@recipe(autoregressive, masked, mage)
 def generator_part(
     given: Given,
     tiny: bool,
     *,
-    method: Annotated[Literal['autoregressive', 'masked'], 'how tokens are drawn'] = 'autoregressive',
+    method: Annotated[Literal['autoregressive', 'masked', 'mage'], 'how tokens are drawn'] = 'autoregressive',
     size: Annotated[Literal['B', 'L', 'XL', 'XXL', '3B'], 'preset of dim, depth and heads, each unless given'] = 'L',
     dim: Annotated[int | None, 'channels; None: from size'] = None,
     depth: Annotated[int | None, 'layers; None: from size'] = None,
@@ -114,7 +97,7 @@ def generator_part(
     """The generator, or its tiny form."""
     sized = dict(zip(TINY, SIZES[size], strict=True))
     shape = TINY if tiny else {**sized, **chosen(dim=dim, depth=depth, heads=heads)}
-    build = masked if method == 'masked' else autoregressive
+    build = dict(autoregressive=autoregressive, masked=masked, mage=mage)[method]
     return dict(build(given, shape, dropout), classes=num_classes, label_drop=label_drop)
 
 

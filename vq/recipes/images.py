@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from vq.core.recipe import Config, Given, Part, config_of, merge, recipe
-from vq.recipes.parts import code_sizes, data, datasets, of_types, photo_runner, strategy
+from vq.recipes.data import data, datasets
+from vq.recipes.parts import code_sizes, of_types, photo_runner
+from vq.recipes.strategy import strategy
 
 SMALL = dict(_delete_=True, type='SmallFeatures')  # the feature network of dry runs
 
@@ -14,7 +16,7 @@ SMALL = dict(_delete_=True, type='SmallFeatures')  # the feature network of dry 
 
 @recipe(datasets, hides=('dataset',))
 def one_dataset(given: Given, name: str) -> Config:
-    """Both splits of digits, folder or imagenet, whatever the option ``dataset`` says."""
+    """Both splits of a dataset in KNOWN, whatever the option ``dataset`` says."""
     return datasets(given, dataset=name)
 
 
@@ -50,12 +52,14 @@ def dataset_statistics(
     given: Given,
     *,
     train: Annotated[bool, 'use the training split, without augmentation'] = False,
-    features: Annotated[bool, 'also keep the features of each image'] = False,
+    features: Annotated[bool, 'also keep the features of each image, in fp16'] = False,
+    features_file: Annotated[str | None, 'an .npz file for the features of each image, in fp32, and their ids'] = None,
     network: Annotated[str | None, "config of a feature network; None: FID's Inception", config_of('network')] = None,
 ) -> Config:
     """Statistics of a dataset, for FID and related figures. ``vq.fid`` composes this config."""
     part = dict(type='FIDInception') if network is None else given.load(network, 'network')
-    writer = dict(type='StatisticsWriter', network=part, features=features, dataset=dict(split='train') if train else {})
+    kept = dict(features=features, features_file=features_file)
+    writer = dict(type='StatisticsWriter', network=part, **kept, dataset=dict(split='train') if train else {})
     tiny = dict(dataset=digits(train), network=SMALL, dataloader=dict(num_workers=0, batch_size_in_total=False))
     return merge(data(given, val_batch_size=64), strategy(given), dict(validator=writer, tiny=dict(validator=tiny)))
 

@@ -1,124 +1,19 @@
-"""Parts shared by recipes of several families: data, strategy, the convolutional tokenizer, callbacks, tiny forms."""
+"""Parts shared by recipes of several families: callbacks, the convolutional tokenizer, their tiny forms."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
-from vq.core.specs import ImageSize
+from vq.recipes.data import tiny_data
+from vq.recipes.perturbed import disturbed
+from vq.recipes.strategy import chosen, strategy
 
 # quantizers that do not take codebook_size and embedding_dim
 OWN_SIZES = ('FiniteScalarQuantizer', 'LookupFreeQuantizer', 'BinarySphericalQuantizer')
 SIZED = ('VectorQuantizer', 'GumbelQuantizer', 'SimVectorQuantizer', 'IndexBackpropagationQuantizer')
-
-# data
-
-
-def photographs(dataset: str, split: str, name: str | None, image_size: ImageSize, root: str | None, **settings: Any) -> Part:
-    transform = None if name is None else dict(type=f'VQTransformRegistry.{name}', image_size=image_size)
-    if dataset == 'digits':
-        return dict(type='VQDatasetRegistry.DigitsDataset', split=split, image_size=image_size, transform=transform)
-    kind = 'ImageNetDataset' if dataset == 'imagenet' else 'FolderDataset'
-    root = root or ('data/imagenet' if dataset == 'imagenet' else 'data/images')
-    return dict(type=f'VQDatasetRegistry.{kind}', root=root, split=split, transform=transform, **settings)
-
-
-@recipe()
-def datasets(
-    given: Given,
-    *,
-    dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
-    image_size: Annotated[ImageSize | None, 'pixels a side, or (height, width); None: 32 for digits, 256 for others'] = None,
-    augmentation: Annotated[str | None, 'none (crop), default, weak, strong, square; auto: strong, digits: None'] = 'auto',
-    data_root: Annotated[str | None, 'folder of the images; None: data/imagenet or data/images'] = None,
-    classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
-    held_out: Annotated[float, 'dataset folder without split folders: the fraction held out for validation'] = 0.05,
-    backend: Annotated[Literal['pillow', 'cv2'], 'decoder of image files; cv2 is faster for JPEG and needs mmcv'] = 'pillow',
-) -> Config:
-    """The training split with augmentation, and the validation split with centre crops."""
-    if dataset not in ('digits', 'folder', 'imagenet'):
-        settings: dict[str, Any] = dict(image_size=image_size, augmentation=augmentation, data_root=data_root)
-        settings |= dict(classes=classes, held_out=held_out, backend=backend)
-        unset = dict(image_size=None, augmentation='auto', data_root=None)
-        return given.load_with_all(f'{dataset}.py', **{k: v for k, v in settings.items() if k not in unset or v != unset[k]})
-    size = image_size or (32 if dataset == 'digits' else 256)
-    name = (None if dataset == 'digits' else 'strong') if augmentation == 'auto' else augmentation
-    files: dict[str, Any] = {} if dataset == 'digits' else dict(backend=backend)
-    if dataset == 'folder':
-        files |= dict(classes=classes, held_out=held_out)
-    validated = None if name is None else 'none'
-    return dict(
-        trainer=dict(dataset=photographs(dataset, 'train', name, size, data_root, **files)),
-        validator=dict(dataset=photographs(dataset, 'validation', validated, size, data_root, **files)),
-    )
-
-
-@recipe(datasets)
-def data(
-    given: Given,
-    *,
-    dataset: Annotated[str, 'digits, folder, imagenet, or the path of a config of your own without .py'] = 'digits',
-    batch_size: Annotated[int, 'images per step and rank'] = 16,
-    val_batch_size: Annotated[int | None, 'images per validation step; None: batch_size'] = None,
-    batch_size_in_total: Annotated[bool, 'batch sizes are totals over all ranks'] = False,
-    num_workers: Annotated[int | None, 'worker processes that load images; None: 4, and 0 for digits (in memory)'] = None,
-    bad_images: Annotated[Literal['raise', 'skip'], 'what to do with images that cannot be read'] = 'raise',
-    bad_images_limit: Annotated[float, 'bad_images skip: the fraction of a split that may be bad'] = 0.2,
-) -> Config:
-    """Datasets and data loaders."""
-    workers = (0 if dataset == 'digits' else 4) if num_workers is None else num_workers
-    loading: dict[str, Any] = dict(num_workers=workers, pin_memory=True, batch_size_in_total=batch_size_in_total)
-    loading |= dict(bad_images=bad_images, bad_image_cap=bad_images_limit)
-    training = dict(dataloader=dict(batch_size=batch_size, **loading))
-    validation = dict(dataloader=dict(batch_size=val_batch_size or batch_size, **loading))
-    return merge(datasets(given, dataset=dataset), dict(trainer=training, validator=validation))
-
-
-def photo_data(given: Given, **settings: Any) -> Config:
-    """Data of photographs at 256 pixels, and the strategy."""
-    images = dict(dataset='imagenet', image_size=256, augmentation='strong')
-    loading = dict(batch_size=96, batch_size_in_total=True, num_workers=5)
-    return merge(data(given, **{**images, **loading, **settings}), strategy(given))
-
-
-def image_size_in(config: Config) -> ImageSize:
-    """Size of the training images in pixels: a number for squares."""
-    dataset = config['trainer']['dataset']
-    size = (dataset.get('transform') or dataset).get('image_size', 256)
-    return (size[0], size[1]) if isinstance(size, list | tuple) else int(size)
-
-
-STRATEGIES = dict(auto='AutoStrategy', base='BaseStrategy', ddp='DDPStrategy', fsdp='FSDPStrategy', xla='XLAStrategy')
-
-
-@recipe()
-def strategy(
-    given: Given,
-    *,
-    strategy: Annotated[str, 'auto (one rank: base, several: ddp), base, ddp, fsdp, xla, or a config without .py'] = 'auto',
-    precision: Annotated[Literal['fp32', 'bf16', 'fp16'] | None, 'precision of forward passes; None: fp32'] = None,
-    accumulate: Annotated[int | None, 'gradient accumulation: micro-batches per step; None: 1'] = None,
-    device: Annotated[str | None, 'device of strategy base or auto: cpu, cuda:1, ...; None: the best available'] = None,
-) -> Config:
-    """Device, precision and distribution over ranks."""
-    part = dict(type=STRATEGIES[strategy]) if strategy in STRATEGIES else given.load_with_all(f'{strategy}.py')
-    settings = chosen(precision=precision, accumulate=accumulate, device=device if strategy in ('auto', 'base') else None)
-    return dict(trainer=dict(strategy=merge(part, settings)))
-
-
-def tiny_data(given: Given) -> Config:
-    """The tiny form of any dataset: scikit-learn's digits. Of the strategy it keeps what options and callers said.
-
-    Batch sizes are per rank, since the small batches of the tiny form do not divide among any number of ranks.
-    """
-    digits = dict(_delete_=True, type='DigitsDataset', image_size=32)
-    kept = dict(strategy(given)['trainer']['strategy'], _delete_=True)
-    loading = dict(num_workers=0, batch_size_in_total=False)
-    training = dict(dataset=dict(digits, split='train'), dataloader=dict(batch_size=8, **loading))
-    validation = dict(dataset=dict(digits, split='validation'), dataloader=dict(batch_size=60, **loading))
-    return dict(trainer=dict(training, iters=8, strategy=kept), validator=validation)
 
 
 def kind_of(part: Part) -> str:
@@ -178,11 +73,6 @@ def cooling(final: float = 1 / 16) -> Part:
     return dict(type='AnnealCallback', setting=setting, value=1.0, schedule=dict(type='CosineSchedule', final=final))
 
 
-def chosen(**settings: Any) -> dict[str, Any]:
-    """Settings that are not None. A setting left out has the default of the part."""
-    return {name: value for name, value in settings.items() if value is not None}
-
-
 def of_types(**types: str) -> dict[str, Part]:
     """Parts by name, with the default settings of their types."""
     return {name: dict(type=kind) for name, kind in types.items()}
@@ -234,7 +124,7 @@ def sized(given: Given, quantizer: Part, others: bool = True, **sizes: int) -> P
     return {**quantizer, **code_sizes(given, **sizes), **quantizer}
 
 
-@recipe(code_sizes)
+@recipe(code_sizes, disturbed)
 def conv_tokenizer(
     given: Given,
     *,
@@ -253,6 +143,7 @@ def conv_tokenizer(
         quantizer=sized(given, quantizer or dict(type='VectorQuantizer')),
         pre_decode=dict(type='ConvConnector'),
         decoder=dict(type='ConvDecoder', residual_blocks=3, **shape),
+        **disturbed(given),
     )
 
 

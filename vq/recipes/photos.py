@@ -8,22 +8,13 @@ from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.core.specs import ImageSize
 from vq.core.specs import size_of as size_of_images
+from vq.recipes.data import data, image_size_in, tiny_data
 from vq.recipes.digits import small_discriminator
 from vq.recipes.frozen import Frozen, frozen_tokenizer
 from vq.recipes.generators import token_generator
-from vq.recipes.parts import (
-    TINY_SCHEDULE,
-    chosen,
-    code_sizes,
-    data,
-    image_size_in,
-    kind_of,
-    of_types,
-    sized,
-    strategy,
-    tiny_data,
-    watching,
-)
+from vq.recipes.parts import TINY_SCHEDULE, code_sizes, kind_of, of_types, sized, watching
+from vq.recipes.perturbed import disturbed
+from vq.recipes.strategy import chosen, strategy
 
 Size = Literal['S', 'M', 'L']
 PIXELS = 8  # a token is a square of this many pixels a side
@@ -39,7 +30,7 @@ GENERATORS = dict(
 )
 
 
-@recipe(data, strategy, code_sizes)
+@recipe(data, strategy, code_sizes, disturbed)
 def photos_tokenizer(
     given: Given,
     *,
@@ -77,6 +68,7 @@ def photos_tokenizer(
         quantizer=sized(given, quantizer, codebook_size=codes, embedding_dim=8),
         pre_decode=dict(type='ConvConnector'),
         decoder=dict(type='ConvDecoder', width=decoder, upsample='repeat', **shape),
+        **disturbed(given),
     )
     metrics = of_types(l1='L1Metric', mse='MSEMetric', psnr='PSNRMetric', ssim='SSIMMetric', codebook='CodebookMetric')
     metrics['window'] = dict(type='WindowedCodebookMetric', window=1024)

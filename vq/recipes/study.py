@@ -7,7 +7,9 @@ from typing import Annotated, Literal
 from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, alias, merge, recipe
 from vq.core.specs import ImageSize
-from vq.recipes.parts import data, photo_data, photo_runner, strategy
+from vq.recipes.data import data, photo_data
+from vq.recipes.parts import photo_runner
+from vq.recipes.strategy import strategy
 
 BLOCKS = dict(residual_blocks=2, attention_levels=(), refine_attention=False, resample_last=True)
 LAYERS = dict(norm='group_unbiased', conv_bias=False)

@@ -7,7 +7,9 @@ from typing import Annotated, Any
 
 from vq.core.errors import ConfigError
 from vq.core.recipe import REQUIRED, Config, Given, Part, merge, recipe
-from vq.recipes.parts import TINY_CONV, conv_tokenizer, data, image_size_in, of_types, photo_data, photo_runner, strategy
+from vq.recipes.data import data, image_size_in, photo_data
+from vq.recipes.parts import TINY_CONV, conv_tokenizer, of_types, photo_runner
+from vq.recipes.strategy import strategy
 
 L1_LPIPS = dict(l1=dict(type='L1Loss'), lpips=dict(type='LPIPSLoss'))
 L2_LPIPS = dict(l2=dict(type='MSELoss'), lpips=dict(type='LPIPSLoss'))
@@ -39,7 +41,7 @@ def vqgan(
 
     Needs two files of pretrained weights: python -m vq.tools.prepare_checkpoints lpips torchvision-vgg16
     """
-    photos, small = photo_data(given), dict(width=8, depth=2)
+    photos, small = photo_data(given), dict(width=8, depth=2) if 'PatchGAN' in discriminator['type'] else {}
     if 'StyleGAN2' in discriminator['type']:
         discriminator = {'image_size': image_size_in(photos), **discriminator}
         small = dict(image_size=32, channel_base=256, channel_max=8)

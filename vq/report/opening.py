@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from vq.core import trust
 from vq.core.errors import UserError
+from vq.core.operations import Operations
 from vq.core.trust import import_modules
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io.runs import RUNS, Run, Weights, find
@@ -119,11 +119,11 @@ def affordable(work: Callable[[Tensor], object], image: Tensor, asked: Asked, le
     """How many images ``work`` can be applied to, by its number of operations for one: the same on every machine."""
     kind = torch.device(asked.device).type
     try:
-        with FlopCounterMode(display=False) as counter, torch.no_grad():
+        with Operations() as counter, torch.no_grad():
             work(image)
     except (NotImplementedError, RuntimeError):
         return least
-    return int(min(most, max(least, WORK.get(kind, WORK['cpu']) / max(counter.get_total_flops(), 1))))
+    return int(min(most, max(least, WORK.get(kind, WORK['cpu']) / max(counter.total, 1))))
 
 
 def in_batches(work: Callable[[Tensor], Tensor], rows: Tensor, size: int = 50) -> Tensor:

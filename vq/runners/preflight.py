@@ -22,6 +22,7 @@ from vq.core.random import python_stream, random_state, restore_random_state
 from vq.data.decode import BadImage
 from vq.interfaces import Dataset, Task
 from vq.io.ranks import run_on_all_ranks
+from vq.runners.belonging import check_belongs
 from vq.runners.callbacks.checkpoint import CheckpointCallback
 from vq.runners.callbacks.evaluate import EvalCallback
 
@@ -72,6 +73,7 @@ def _untouched(model: nn.Module) -> Iterator[None]:
 def _check_data(dataset: Dataset, name: str, model: Task) -> None:
     if not len(dataset):  # file datasets raise their own error, with the folder
         raise UserError(f'the {name} set is empty', 'Check its path and split in the config.')
+    check_belongs(dataset, model)
     classes, named = classes_of(model), getattr(dataset, 'categories', None)
     if classes and named is not None and len(named) > classes:
         raise UserError(

@@ -33,6 +33,7 @@ from vq.runners.progress import ProgressBar
 from vq.runners.protocol import ValidatorLike
 from vq.runners.validator import Validator
 
+ROWS = 8  # images of history.png
 WRITERS = 4  # threads that compress PNG files while the next batch is drawn
 
 
@@ -44,8 +45,9 @@ class ImageSampler(Validator):
     image has its own random numbers, derived from the seed and its number. So with the same batch size and number of
     threads, the same command gives the same bytes for any number of ranks and after any interruption.
 
-    In ``work_dir``: ``shards/`` (tokens and classes, from which a restart continues), ``grid.png``, and
-    ``samples/000123.png`` or ``samples.npz`` (ADM's layout, classes in arr_1). A batch with a missing picture is drawn again.
+    In ``work_dir``: ``shards/`` (tokens or latents, and classes, from which a restart continues), ``grid.png``,
+    ``history.png`` if the task records states on the way, and ``samples/000123.png`` or ``samples.npz`` (ADM's layout, classes
+    in arr_1). A batch with a missing picture is drawn again.
     """
 
     def __init__(
@@ -202,6 +204,8 @@ class ImageSampler(Validator):
         if wanted.category is not None:
             columns['category'] = wanted.category[:count].cpu().numpy()
         pictures = image[:count].cpu()
+        if drawn.history and part.index == 0:
+            self._show_history(drawn, pictures)
         if self.format == 'png':
             folder = self.work_dir / 'samples'
             folder.mkdir(parents=True, exist_ok=True)
@@ -211,6 +215,13 @@ class ImageSampler(Validator):
         else:
             columns['image'] = pictures.permute(0, 2, 3, 1).contiguous().numpy()
         writer.write(part, columns, [str(number) for number in wanted.ids[:count]])
+
+    def _show_history(self, drawn: Drawn, pictures: Tensor) -> None:
+        """``history.png``: a row for each of the first images, its states from noise to data; the last one is the image."""
+        rows = min(len(pictures), ROWS)
+        states = [to_uint8(state[:rows]).cpu() for state in drawn.history[:-1]] + [pictures[:rows]]
+        shown = torch.stack(states, dim=1).flatten(0, 1)
+        save_png(self.work_dir / 'history.png', grid(shown, columns=len(states)))
 
     def _finish(self, writer: ShardWriter) -> None:
         writer.finish()

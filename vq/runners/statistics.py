@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from vq.core import collectives
+from vq.core.errors import ConfigError
+from vq.core.random import key_of
 from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
 from vq.interfaces import Dataset, FeatureNetwork, Runner, Strategy
@@ -20,6 +22,7 @@ from vq.io.plain import read_torch, write_plain
 from vq.io.pretrained import pretrained_root
 from vq.io.ranks import run_on_all_ranks
 from vq.metrics.features.blocks import Blocks
+from vq.metrics.features.raw import write_features
 from vq.metrics.features.reference import Reference, dry_name, write_reference
 from vq.metrics.features.store import Collected, FeatureStore
 from vq.registries import VQRunnerRegistry
@@ -36,7 +39,8 @@ class StatisticsWriter(Runner):
 
     Every ``save_every`` images each rank saves its sums and its position. A second call resumes from these files if dataset,
     network, batch size and number of ranks are the same. ``features`` also stores fp16 features and logits of every image,
-    which kernel distances, precision and recall need.
+    which kernel distances, precision and recall need. ``features_file`` is an ``.npz`` file of its own for the pooled
+    features of every image in fp32, with ids (``vq/metrics/features/raw.py``). It is one or the other.
     """
 
     def __init__(
@@ -46,11 +50,15 @@ class StatisticsWriter(Runner):
         dataloader: LoaderSettings,
         strategy: Strategy,
         features: bool = False,
+        features_file: str | None = None,
         save_every: int = 20_000,
     ) -> None:
+        if features and features_file is not None:
+            raise ConfigError('features would be kept twice, in fp16 and in fp32', 'Set features or features_file.')
         self.network, self.dataset, self.dataloader, self.strategy = network, dataset, dataloader, strategy
         self.model = network  # commands load pretrained files into ``model``
         self.features, self.save_every = features, save_every
+        self.features_file = None if features_file is None else Path(features_file)
 
     def bind(self, context: RunContext) -> None:
         self.context, self.work_dir = context, context.work_dir
@@ -80,7 +88,8 @@ class StatisticsWriter(Runner):
         has = self._fields()
         rows = tuple(name for name in ('pooled', 'logits') if name in has) if self.features else ()
         statistics = tuple(name for name in ('pooled', 'spatial') if name in has)
-        self.store = FeatureStore(statistics, rows, torch.float16 if rows else torch.float32, budget=0)
+        keep, dtype = (rows, torch.float16) if self.features_file is None else (('pooled',), torch.float32)
+        self.store = FeatureStore(statistics, keep, dtype, budget=0)
         self.image_size: list[int] | None = None
         blocks = Blocks(self.network, self.store)
         done = self._resume(world, size)
@@ -105,6 +114,8 @@ class StatisticsWriter(Runner):
         run_on_all_ranks(
             lambda: write_reference(self.file, reference) if collectives.is_main() else None, 'writing the statistics'
         )
+        if self.features_file is not None:
+            self._write_features(self.features_file, collected, reference.about)
         self._partial.unlink(missing_ok=True)
         if collectives.is_main():
             logger.info(
@@ -140,6 +151,17 @@ class StatisticsWriter(Runner):
         found = {name: value for name, value in kept.items() if value is not None}
         return Reference(f'{self.dataset.name}_{self.dataset.split}', dict(collected.moments), about, found)
 
+    def _write_features(self, file: Path, collected: Collected, about: dict[str, Any]) -> None:
+        rows = collected.rows('pooled')  # on the main rank alone
+
+        def write() -> None:
+            if rows is not None:
+                names = {key_of(name): name for name in map(self.dataset.id_of, range(len(self.dataset)))}
+                write_features(file, rows, [names[key] for key in collected.keys.tolist()], about)
+                logger.info('features of %d images: %s', len(rows), file)
+
+        run_on_all_ranks(write, 'writing the features')
+
     # resuming
 
     @property
@@ -147,7 +169,7 @@ class StatisticsWriter(Runner):
         return self.work_dir / f'partial_{self.strategy.rank}.pt'
 
     def _identity(self, world: int, size: int) -> str:
-        return repr([self._about(), world, size, self.features])
+        return repr([self._about(), world, size, self.features, self.features_file is not None])
 
     def _save(self, done: int, world: int, size: int) -> None:
         state = {'identity': self._identity(world, size), 'done': done, 'store': self.store.state_dict()}

@@ -16,10 +16,10 @@ from vq.core.errors import ConfigError
 from vq.core.phases import TRAINER_CALLBACKS
 from vq.core.random import seed_everything
 from vq.core.records import Batch, Losses
-from vq.data.loading import Loader, LoaderSettings
-from vq.data.plan import training_plan
+from vq.data.loading import Loader, LoaderSettings, training_batches
 from vq.interfaces import Callback, Dataset, Runner, Strategy, Task
 from vq.registries import VQOptimizerRegistry, VQRunnerRegistry
+from vq.runners.belonging import check_belongs
 from vq.runners.context import RunContext
 from vq.runners.guard import FiniteGuard
 from vq.runners.journal import Journal
@@ -117,6 +117,7 @@ class Trainer(Runner):
         self.roots = self.model.roots()
         self.strategy.shard(self.roots)
         self.strategy.place(self.model)
+        check_belongs(self.dataset, self.model)
         self.optimizers = {
             name: factory(self._groups(self.roots[name]), self.strategy.fused) for name, factory in self.factories.items()
         }
@@ -124,6 +125,7 @@ class Trainer(Runner):
             self.strategy.adapt(optimizer)
         self._prepare_steps()
         seed_everything(self.context.seed, self.strategy.rank)
+        self.model.seed = self.context.seed
         for callback in self.callbacks.values():
             callback.bind(self)
         if self.resumed is not None:
@@ -229,14 +231,8 @@ class Trainer(Runner):
     def open_loader(self) -> Loader:
         """A new loader, for the caller alone, of the batches that training continues with."""
         strategy, seed = self.strategy, self.context.seed
-        plan = training_plan(
-            len(self.dataset),
-            self.dataloader.per_rank(strategy.world_size),
-            strategy.rank,
-            strategy.world_size,
-            seed,
-            self.samples_seen,
-        )
+        check_belongs(self.dataset, self.model)
+        plan = training_batches(self.dataset, self.dataloader, strategy.rank, strategy.world_size, seed, self.samples_seen)
         return Loader(self.dataset, plan, self.dataloader, seed, training=True)
 
     def state(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -18,6 +18,7 @@ from vq.data.loading import Loader, LoaderSettings
 from vq.data.plan import evaluation_plan
 from vq.interfaces import Dataset, Metric, Runner, Strategy, Task
 from vq.registries import VQRunnerRegistry
+from vq.runners.belonging import check_belongs
 from vq.runners.context import RunContext
 from vq.runners.named import Callbacks, named
 from vq.runners.progress import ProgressBar
@@ -64,6 +65,7 @@ class Validator(Runner):
         self.strategy.start()
         self.context.prepare()
         self.strategy.place(self.model)
+        check_belongs(self.dataset, self.model)
         self.place_networks()
         seed_everything(self.context.seed, self.strategy.rank)
         for callback in self.callbacks.values():
@@ -148,6 +150,7 @@ class Validator(Runner):
 
     def open_loader(self, per_rank: int | None = None) -> Loader:
         """Of the whole split; with ``per_rank``, of batches of that size without worker processes."""
+        check_belongs(self.dataset, self.model)
         settings = self.dataloader if per_rank is None else dataclasses.replace(self.dataloader, num_workers=0)
         per_rank = per_rank or settings.per_rank(self.strategy.world_size)
         plan = evaluation_plan(self.total, per_rank, self.strategy.rank, self.strategy.world_size)

@@ -1,4 +1,4 @@
-"""Functions that draw tokens: samplers, guidance, orders of masked decoding, random numbers."""
+"""Drawing: samplers of tokens and of diffusion, guidance, paths, orders of masked decoding, random numbers."""
 
 from vq.core.lazy import parts
 

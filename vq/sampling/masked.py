@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vq.sampling.keyed import FRACTION_BITS, fractions, mix, words
+
 MaskSchedule = Literal['cosine', 'linear', 'square', 'arccos']
 SCHEDULES: tuple[str, ...] = get_args(MaskSchedule)
-FRACTION_BITS = 24  # of a number in [0, 1) that fp32 holds exactly
 BASES = (2, 3)  # of the Halton sequence: rows, columns
 
 
@@ -70,36 +71,24 @@ def truncated_normal_mask_ratio(
 
 def hide(ratio: Tensor, uniform: Tensor) -> Tensor:
     """ratio (B,), uniform (B, L) -> bool (B, L): ceil(r L) positions of every row, at least one; all sets equally likely."""
-    length = uniform.shape[1]
-    count = (ratio * length).ceil().clamp(1, length)
-    return uniform.argsort(dim=1, stable=True).argsort(1) < count[:, None]
+    return hide_first(uniform.argsort(dim=1, stable=True), ratio)
+
+
+def hide_first(order: Tensor, ratio: Tensor, least: int = 1) -> Tensor:
+    """order int64 (B, L), the positions in an order -> bool (B, L): the first ceil(r L) are hidden, at least ``least``."""
+    length = order.shape[1]
+    count = (ratio * length).ceil().clamp(least, length)
+    return order.argsort(1) < count[:, None]
 
 
 def uniforms_of_tokens(tokens: Tensor, count: int) -> Tensor:
     """tokens int64 (B, L) -> fp32 (B, count) in [0, 1): pseudorandom numbers that depend only on the tokens of the row.
 
-    They are for draws that must be the same in every pass over a split, for any batches and ranks. (The mixing function is
-    that of SplitMix64, Steele et al. 2014.)
+    They are for draws that must be the same in every pass over a split, for any batches and ranks.
     """
     places = torch.arange(1, tokens.shape[1] + 1, device=tokens.device)
-    keys = _mix(tokens + _mix(places)).sum(1, keepdim=True)  # (B, 1), wraps around
-    drawn = _mix(keys + torch.arange(1, count + 1, device=tokens.device) * _signed(0x9E3779B97F4A7C15))
-    return _shift(drawn, 64 - FRACTION_BITS) * 2.0**-FRACTION_BITS
-
-
-def _mix(x: Tensor) -> Tensor:
-    x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
-    return x ^ _shift(x, 31)
-
-
-def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right, of 64 bits without sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(word: int) -> int:
-    return word - (1 << 64) if word >> 63 else word
+    keys = mix(tokens + mix(places)).sum(1)  # (B,), wraps around
+    return fractions(words(keys, count))
 
 
 # which tokens are fixed

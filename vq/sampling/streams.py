@@ -16,3 +16,11 @@ def uniforms(seed: int, ids: Sequence[int], *shape: int, purpose: str = 'tokens'
     for row, sample in zip(numbers, ids, strict=True):
         row.uniform_(generator=torch.Generator().manual_seed(derive_seed('sample', seed, purpose, sample)))
     return numbers
+
+
+def normals(seed: int, ids: Sequence[int], *shape: int, purpose: str = 'noise') -> Tensor:
+    """(B, *shape) fp32 standard normal numbers, on the CPU. Row b is drawn from a stream of its own, as in ``uniforms``."""
+    numbers = torch.empty(len(ids), *shape)
+    for row, sample in zip(numbers, ids, strict=True):
+        row.normal_(generator=torch.Generator().manual_seed(derive_seed('sample', seed, purpose, sample)))
+    return numbers

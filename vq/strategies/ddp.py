@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
@@ -110,13 +111,16 @@ class DDPStrategy(BaseStrategy):
         if not any(parameter.requires_grad for parameter in root.parameters()):
             return root
         devices = [self.device] if self.device.type == 'cuda' else None
-        return nn.parallel.DistributedDataParallel(
-            root,
-            device_ids=devices,
-            broadcast_buffers=False,
-            find_unused_parameters=self.find_unused_parameters,
-            gradient_as_bucket_view=True,
-        )
+        with warnings.catch_warnings():
+            # torch 2.14's new name, forward_sync_buffers, would overwrite buffers of other ranks with those of rank 0 here
+            warnings.filterwarnings('ignore', message='`broadcast_buffers` is deprecated')
+            return nn.parallel.DistributedDataParallel(
+                root,
+                device_ids=devices,
+                broadcast_buffers=False,
+                find_unused_parameters=self.find_unused_parameters,
+                gradient_as_bucket_view=True,
+            )
 
     @contextlib.contextmanager
     def micro_step(self, wrapped: Mapping[str, nn.Module], last: bool) -> Iterator[None]:

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from vq.core import collectives
 from vq.core.errors import ConfigError
 from vq.interfaces import Quantizer, Task
+from vq.interfaces.pretrained import frozen_parts
 from vq.io.sharded import is_sharded, local
 from vq.registries import VQStrategyRegistry
 from vq.strategies.base import Precision
@@ -36,7 +37,7 @@ class FSDPStrategy(DDPStrategy):
 
     **What is not.** Quantizers, whose codes are read and written outside of ``forward`` too (``update``, ``lookup``), and
     vectors (biases, norms, activation norms) are whole and fp32 on every rank; their gradients are averaged by one
-    collective per optimizer. Buffers are whole. Frozen networks outside of the roots are whole.
+    collective per optimizer. Buffers and frozen networks are whole.
 
     **Precision.** Autocast, as under the other strategies; blocks are also gathered in the half type, which gives the
     same bits as autocast's own cast of the weights at half the traffic. Gradients are reduced in fp32. A root with a
@@ -255,9 +256,10 @@ def shard_blocks(root: nn.Module) -> list[nn.Module]:
 
 
 def whole_parameters(root: nn.Module) -> set[nn.Parameter]:
-    """Parameters that every rank keeps whole: those of quantizers, and vectors."""
-    quantizers = [module for module in root.modules() if isinstance(module, Quantizer)]
-    whole = {parameter for quantizer in quantizers for parameter in quantizer.parameters()}
+    """Parameters that every rank keeps whole: those of quantizers and frozen parts, and vectors."""
+    frozen = frozen_parts(root)
+    kept = [module for name, module in root.named_modules() if isinstance(module, Quantizer) or name in frozen]
+    whole = {parameter for module in kept for parameter in module.parameters()}
     return whole | {parameter for parameter in root.parameters() if parameter.numel() == max(parameter.shape, default=1)}
 
 

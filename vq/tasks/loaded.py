@@ -70,7 +70,7 @@ class LoadedGenerator:
         seed: int = 3407,
         given: Tensor | None = None,
         keep: Tensor | None = None,
-        **settings: float,
+        **settings: float | str,
     ) -> Iterator[Drawn]:
         """Batches of new images, or of what they are made of; see ``sample``."""
         asked = Asked(self._classes(classes), [text] if isinstance(text, str) else text)
@@ -114,7 +114,7 @@ class LoadedGenerator:
             with torch.no_grad():
                 found = drawn.images()
             if found is None:
-                raise self._no_pixels()
+                raise self.tokenizer.has_no_pixels()
             made.append(to_uint8(found))
         return give(torch.cat(made), to)
 
@@ -146,15 +146,10 @@ class LoadedGenerator:
         """Tokens -> images."""
         check_form(to)
         if not self.tokenizer.can_decode or self.tokens is None:
-            raise self._no_pixels()
+            raise self.tokenizer.has_no_pixels()
         found = take_tokens(tokens, self.tokens.codebook_size, self.tokens.shape)
         parts = torch.split(found, self.intake.rows(*self.intake.image_size))
         return give(torch.cat([to_uint8(self.tokenizer.detokenize(part.to(self.device))) for part in parts]), to)
-
-    def _no_pixels(self) -> UserError:
-        return UserError(
-            f'{type(self.tokenizer).__name__} makes no pixels', 'Train a decoder for it: see docs/reconstruction.md.'
-        )
 
     def _classes(self, classes: Classes) -> list[int] | None:
         if classes is None:

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, UserError
 from vq.core.records import to_float
@@ -73,12 +73,12 @@ class ClassifierFeatures(FeatureNetwork):
             return Features(*self.classifier.represent(x))
 
     def pretrained_files(self) -> list[Path]:
-        files = [file for part in self._inner() for file in part.pretrained_files()]
+        files = [file for part in inner_parts(self.classifier) for file in part.pretrained_files()]
         return [*weight_files(self.weights), *files]
 
     def load_pretrained(self) -> None:
         load_model_from(self.classifier, [self._source()])
-        for part in self._inner():
+        for part in inner_parts(self.classifier):
             part.load_pretrained()
 
     def _source(self) -> Run:
@@ -86,9 +86,10 @@ class ClassifierFeatures(FeatureNetwork):
             raise UserError('the config has no weights for the classifier', "Give the classifier's run as weights.")
         return find(self.weights)
 
-    def _inner(self) -> list[Pretrained]:
-        """Frozen parts of the classifier, which have their own pretrained files."""
-        return [part for part in self.classifier.modules() if isinstance(part, Pretrained) and part.frozen]
+
+def inner_parts(model: nn.Module) -> list[Pretrained]:
+    """Frozen parts of a trained model, which have pretrained files of their own."""
+    return [part for part in model.modules() if isinstance(part, Pretrained) and part.frozen]
 
 
 def classifier_features(name: str | Path, trust: bool = False) -> ClassifierFeatures:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from vq.nn.pillow_resize import crop_centre, resize_like_pillow
 from vq.registries import VQFeatureNetworkRegistry, VQTeacherRegistry
+from vq.teachers.keys.clip import clip_keys
 from vq.teachers.transformer import TeacherNetwork, Tokens, TransformerTeacher
 
 FILE = 'clip/clip-vit-large-patch14-336.bin'
-OTHERS = ('text_model.', 'text_projection.', 'logit_scale')  # the text half of the file
-UNUSED = ('vision_model.embeddings.position_ids',)  # the buffer 0, 1, 2, ...
 
 
 @VQTeacherRegistry.register_()
@@ -22,8 +21,10 @@ class CLIPTeacher(TransformerTeacher):
     """The pooled vector is the projected class token, ``dimension`` numbers, not normalized. Layer 'projected': the patches
     after the final norm and the same projection, as in BEiT v2 and VQ-KD.
 
-    The defaults are ViT-L/14 at 336 pixels. Positions are resized bicubically without antialiasing to images of another size,
-    as transformers does; OpenAI's network takes one size only. The file has the parameter names of transformers, with or
+    The defaults are ViT-L/14 at 336 pixels. ViT-B/16 is ``CLIPTeacher(512, 768, 12, 12, 224, 16)``. Positions are resized
+    bicubically without antialiasing to images of another size, as transformers does; OpenAI's network takes one size only.
+
+    The file is OpenAI's own (``ViT-B-16.pt``, a TorchScript archive), or has the parameter names of transformers, with or
     without the text half. Needs the package transformers.
     """
 
@@ -82,7 +83,7 @@ class CLIPTeacher(TransformerTeacher):
         return self.dimension if layers == 'projected' else super().channels(layers)
 
     def renamed(self, published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: value for name, value in published.items() if not name.startswith(OTHERS) and name not in UNUSED}
+        return clip_keys(published)
 
 
 @VQFeatureNetworkRegistry.register_()

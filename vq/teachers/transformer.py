@@ -37,10 +37,11 @@ class TransformerTeacher(Teacher):
     - ``file``: its weights, below the folder of pretrained files. Random until ``load_pretrained``.
     """
 
-    prefix: ClassVar[int] = 1  # tokens before those of the patches
+    prefix: int = 1  # tokens before those of the patches
     MEAN: ClassVar[tuple[float, float, float]]  # of the training images, for values in [0, 1]
     STD: ClassVar[tuple[float, float, float]]
     named: ClassVar[tuple[str, ...]] = ()  # layers that only this family has
+    extra: ClassVar[str] = 'features'  # of this toolkit, the one that brings the network's package
 
     mean: Tensor  # (1, 3, 1, 1), like std; for 8-bit values
     std: Tensor
@@ -60,7 +61,8 @@ class TransformerTeacher(Teacher):
             self.network = self.make(heads)
         except ImportError as error:
             raise ConfigError(
-                f'{type(self).__name__} needs the package {error.name}, which is not installed', "pip install 'vq[features]'"
+                f'{type(self).__name__} needs the package {error.name}, which is not installed',
+                f"pip install 'vq[{self.extra}]'",
             ) from error
         for name, values in (('mean', self.MEAN), ('std', self.STD)):
             self.register_buffer(name, 255 * torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -86,6 +88,10 @@ class TransformerTeacher(Teacher):
         raise NotImplementedError
 
     # the contract
+
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        return self.MEAN, self.STD
 
     def preprocess(self, image: Tensor) -> Tensor:
         return self.normalise((image.float() + 1) * 127.5)

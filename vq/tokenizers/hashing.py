@@ -6,11 +6,12 @@ from vq.interfaces import Tokenizer
 from vq.io.weights import state_hash
 from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
-DECODING = ('decoder.', 'pre_decode.')
+DECODING = ('decoder.', 'feature_decoder.', 'pre_decode.', 'perturbation.', 'statistics.')
 
 
 def tokens_hash(tokenizer: Tokenizer) -> str:
-    """A short hash of the weights that determine the tokens. The decoder is left out: it does not change the tokens."""
+    """A short hash of the weights that determine tokens and latents. It leaves out the decoder, and the statistics of latents,
+    which are computed later."""
     if isinstance(tokenizer, TokenizerWithDecoder):
         return tokens_hash(tokenizer.frozen.tokenizer)
     return state_hash(tokenizer, without=DECODING)

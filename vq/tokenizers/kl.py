@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from vq.core.bindings import Source
 from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
 from vq.core.specs import CodecSpec, LatentSpec, Size
-from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
+from vq.interfaces import Connector, Decoder, Encoder, Perturbation, Tokenizer
 from vq.nn.precision import no_autocast
 from vq.registries import VQModelRegistry
 from vq.tokenizers.sizes import cells_of, check_image_size
 
 LOGVAR = (-30.0, 20.0)
+
+
+def _latent_channels(settings: Mapping[str, Any]) -> int | None:
+    """The channels that the decoder side takes; None while its parts are not built."""
+    taking = settings.get('pre_decode') or settings.get('decoder')
+    return getattr(taking, 'in_channels', None)
 
 
 @VQModelRegistry.register_()
@@ -30,7 +38,7 @@ class KLAutoencoder(Tokenizer):
     means, for which the same balance is 1e-6 / (3 H W). Larger weights give smoother latents and blurred images.
 
     By default connectors keep the width: ``post_encode`` that of the encoder, twice the latent's, and ``pre_decode`` that of
-    the decoder. Codebook metrics refuse this model.
+    the decoder. ``perturbation`` disturbs latents in training, before ``pre_decode``. Codebook metrics refuse this model.
     """
 
     can_tokenize = False
@@ -41,6 +49,7 @@ class KLAutoencoder(Tokenizer):
         'pre_decode.in_channels': 'decoder.in_channels',
         'pre_decode.out_channels': 'decoder.in_channels',
     }
+    binds: ClassVar[dict[str, Source]] = {'perturbation.channels': _latent_channels}
 
     def __init__(
         self,
@@ -50,6 +59,7 @@ class KLAutoencoder(Tokenizer):
         decoder: Decoder,
         pre_decode: Connector | None = None,
         kl_weight: float = 1e-6,
+        perturbation: Perturbation | None = None,
     ) -> None:
         super().__init__()
         moments = encoder.out_channels if post_encode is None else post_encode.out_channels
@@ -73,6 +83,7 @@ class KLAutoencoder(Tokenizer):
         self.kl_weight = float(kl_weight)
         self.downsampling = encoder.downsampling
         self.latent_channels = taken
+        self.set_perturbation(perturbation, taken)
 
     @property
     def loss_weights(self) -> dict[str, float]:
@@ -127,4 +138,4 @@ class KLAutoencoder(Tokenizer):
     def forward(self, image: Tensor) -> tuple[Tensor, Latent]:
         """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the Gaussian of the latent."""
         latent = self.encode(image)
-        return self.decode(self.code(latent)[0]), latent
+        return self.decode(self.perturbed(self.code(latent)[0], latent)), latent

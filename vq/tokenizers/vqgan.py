@@ -6,26 +6,26 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from vq.core.bindings import Source
 from vq.core.errors import ConfigError
-from vq.core.records import Latent, Quantized
-from vq.core.specs import CodecSpec, LatentSpec, Size
-from vq.interfaces import Connector, Decoder, Encoder, Quantizer, Tokenizer
+from vq.core.records import Quantized
+from vq.interfaces import Connector, Decoder, Encoder, Perturbation, Quantizer
 from vq.registries import VQModelRegistry
-from vq.tokenizers.sizes import cells_of, check_image_size
+from vq.tokenizers.encoding import EncodingTokenizer
 from vq.tokenizers.width_check import check_join
 
 
 @VQModelRegistry.register_()
-class VQGAN(Tokenizer):
+class VQGAN(EncodingTokenizer):
     """image -> encoder -> post_encode -> quantizer -> pre_decode -> decoder -> image; tokens (B, h, w).
 
-    A quantizer can have several tokens per cell, (B, h, w, n), or tokens without a grid, (B, n).
     Widths that the config leaves out follow from the neighbours: a connector takes its widths from both sides, the decoder
     takes ``in_channels`` from the encoder. Without connectors ``out_channels`` of the encoder must equal ``feature_dim`` of
     the quantizer, which is by default its ``embedding_dim``.
+
+    ``perturbation`` disturbs code vectors in training, before ``pre_decode``.
     """
 
-    can_tokenize = True
     can_decode = True
     # parts are built in the order of the signature, and a wire can only start at a part that is already built
     wires: ClassVar[dict[str, str]] = {
@@ -35,6 +35,7 @@ class VQGAN(Tokenizer):
         'pre_decode.in_channels': 'quantizer.embedding_dim',
         'pre_decode.out_channels': 'decoder.in_channels',
     }
+    binds: ClassVar[dict[str, Source]] = {'perturbation.channels': 'quantizer.embedding_dim'}
 
     def __init__(
         self,
@@ -44,15 +45,12 @@ class VQGAN(Tokenizer):
         post_encode: Connector | None = None,
         decoder: Decoder,
         pre_decode: Connector | None = None,
+        perturbation: Perturbation | None = None,
     ) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.post_encode = post_encode
-        self.quantizer = quantizer
+        super().__init__(encoder, quantizer, post_encode)
         self.pre_decode = pre_decode
         self.decoder = decoder
-        self.downsampling = encoder.downsampling
-        check_join('encoder', encoder.out_channels, 'post_encode', post_encode, 'quantizer', quantizer.feature_dim)
+        self.set_perturbation(perturbation, quantizer.embedding_dim, quantizer)
         check_join('quantizer', quantizer.embedding_dim, 'pre_decode', pre_decode, 'decoder', decoder.in_channels)
         upsampling = getattr(decoder, 'upsampling', encoder.downsampling)
         if upsampling != encoder.downsampling:
@@ -61,39 +59,6 @@ class VQGAN(Tokenizer):
                 'Give both the same multipliers.',
             )
 
-    @property
-    def codebooks(self) -> tuple[int, ...]:  # type: ignore[override]
-        return self.quantizer.codebooks
-
-    @property
-    def bits(self) -> float:
-        """Bits per token; with several tokens per cell, the sum over them."""
-        return self.quantizer.bits
-
-    @property
-    def loss_weights(self) -> dict[str, float]:
-        """The weights of the quantizer's losses."""
-        weights: dict[str, float] = getattr(self.quantizer, 'loss_weights', {})
-        return weights
-
-    def spec(self, size: Size) -> CodecSpec:
-        cells = cells_of(size, self.downsampling)
-        return CodecSpec(
-            self.quantizer.token_spec(cells), LatentSpec(self.quantizer.embedding_dim, cells, self.statistics.kind)
-        )
-
-    def encode(self, image: Tensor) -> Latent:
-        check_image_size(image.shape[-2], image.shape[-1], self.downsampling)
-        features = self.encoder(image)
-        return Latent(features if self.post_encode is None else self.post_encode(features))
-
-    def quantize(self, latent: Latent) -> Quantized:
-        quantized: Quantized = self.quantizer(latent.mean.permute(0, 2, 3, 1))  # channels last: (B, h, w, C)
-        z = quantized.z.permute(0, 3, 1, 2)
-        if latent.mean.is_contiguous():  # otherwise the whole decoder runs in NHWC, and its norms copy
-            z = z.contiguous()
-        return Quantized(z, quantized.tokens, quantized.losses, quantized.extra)
-
     def decode(self, z: Tensor) -> Tensor:
         image: Tensor = self.decoder(z if self.pre_decode is None else self.pre_decode(z))
         return image
@@ -101,13 +66,8 @@ class VQGAN(Tokenizer):
     def decoder_features(self, z: Tensor) -> Tensor:
         return self.decoder.features(z if self.pre_decode is None else self.pre_decode(z))
 
-    def lookup(self, tokens: Tensor) -> Tensor:
-        return self.quantizer.lookup(tokens).permute(0, 3, 1, 2).contiguous()
-
-    def update(self, ok: Tensor | None = None) -> None:
-        self.quantizer.update(ok)
-
     def forward(self, image: Tensor) -> tuple[Tensor, Quantized]:
         """image (B, 3, H, W) -> reconstruction (B, 3, H, W), and the output of the quantizer."""
-        quantized = self.quantize(self.encode(image))
-        return self.decode(quantized.z), quantized
+        latent = self.encode(image)
+        quantized = self.quantize(latent)
+        return self.decode(self.perturbed(quantized.z, latent, quantized.tokens)), quantized

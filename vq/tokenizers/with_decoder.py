@@ -8,11 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from vq.core.bindings import Source
 from vq.core.errors import ConfigError
 from vq.core.records import Latent, Quantized
 from vq.core.specs import CodecSpec, Size
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
-from vq.interfaces import Connector, Decoder, Encoder, Tokenizer
+from vq.interfaces import Connector, Decoder, Encoder, Perturbation, Quantizer, Tokenizer
 from vq.registries import VQModelRegistry
 from vq.tokenizers.width_check import check_join
 
@@ -25,6 +26,7 @@ class TokenizerWithDecoder(Tokenizer):
       always in eval mode and gets no gradients; checkpoints have only the digest of its file.
     - ``decoder``, ``pre_decode``: the trained parts. The connector takes its widths from both sides. Without a connector the
       decoder has as many input channels as the codes.
+    - ``perturbation``: disturbs code vectors in training, before ``pre_decode``.
 
     If its encoder allows, the tokenizer takes images of another size than in its training: a cell has as many pixels as
     before, so the number of tokens changes. The decoder must make as many pixels of a cell.
@@ -36,8 +38,16 @@ class TokenizerWithDecoder(Tokenizer):
         'pre_decode.in_channels': 'frozen.out_channels',
         'pre_decode.out_channels': 'decoder.in_channels',
     }
+    binds: ClassVar[dict[str, Source]] = {'perturbation.channels': 'frozen.out_channels'}
 
-    def __init__(self, *, frozen: Encoder, decoder: Decoder, pre_decode: Connector | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        frozen: Encoder,
+        decoder: Decoder,
+        pre_decode: Connector | None = None,
+        perturbation: Perturbation | None = None,
+    ) -> None:
         super().__init__()
         if not isinstance(frozen, FrozenTokenizer) or frozen.gives != 'codes':
             raise ConfigError(
@@ -58,8 +68,15 @@ class TokenizerWithDecoder(Tokenizer):
         self.pre_decode = pre_decode
         self.decoder = decoder
         self.downsampling = frozen.downsampling
+        self.set_perturbation(perturbation, frozen.out_channels, self.quantizer)
 
     # the frozen part
+
+    @property
+    def quantizer(self) -> Quantizer | None:
+        """That of the frozen tokenizer, if it is discrete."""
+        found = getattr(self.frozen.tokenizer, 'quantizer', None)
+        return found if isinstance(found, Quantizer) else None
 
     @property
     def can_tokenize(self) -> bool:  # type: ignore[override]

@@ -13,7 +13,8 @@ from vq.core.drawing import Drawn
 from vq.core.records import Losses, Outputs, Prediction, to_float
 from vq.interfaces import Denoiser, Encoder, Task
 from vq.registries import VQTaskRegistry
-from vq.sampling.predictions import linear_level, noised, target_of
+from vq.sampling.paths.flow import FlowPath
+from vq.sampling.predictions import noised, target_of
 from vq.sampling.streams import uniforms
 from vq.tasks.asked import condition_of_classes
 
@@ -44,8 +45,11 @@ class LatentDiffusion(Task):
     def roots(self):
         return {'denoiser': self.denoiser}
 
+    def latents(self, batch):
+        return self.tokenizer(to_float(batch.image)) if batch.latent is None else batch.latent
+
     def loss(self, denoiser, batch, t, eps, null):
-        x0, level = self.tokenizer(to_float(batch.image)), linear_level(t)
+        x0, level = self.latents(batch), FlowPath().level(t)
         found = denoiser(noised(x0, eps, level), t, Condition(batch.category, null=null))
         return (found.value - target_of(found.kind, x0, eps, level)).square().mean()
 
@@ -62,7 +66,7 @@ class LatentDiffusion(Task):
         return Outputs(losses={'flow': self.loss(self.denoiser, batch, t, eps, t < 0)})
 
     def forward_once(self, batch):
-        z, t = self.tokenizer(to_float(batch.image)), torch.zeros(len(batch), device=batch.key.device)
+        z, t = self.latents(batch), torch.zeros(len(batch), device=batch.key.device)
         self.denoiser(z, t, Condition(t.long(), null=t < 0))
 
     def condition(self, asked, places, device):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vq.cli.fuzzing.annotations import ANNOTATED, PACKED, Annotated, contents
+from vq.cli.fuzzing.scenes import SCENES
+from vq.cli.fuzzing.tables import TABLES
+from vq.data.datasets.latents import LatentDataset
 from vq.data.decode import decode_image
+from vq.data.jpeg import Backend
 from vq.io import checkpoints, runs, tensorfile
 from vq.io.checkpoints import Checkpoint
 from vq.io.published import statistics
@@ -44,6 +50,7 @@ class Form:
     checked: bool  # whether a checksum of the content is compared; else changed content is accepted, and the table names it
     bound: int = OTHERS
     is_folder: bool = False
+    files: str = '*'  # of a folder: a pattern of those that are damaged
 
 
 def digest(*values: Any) -> str:
@@ -74,7 +81,7 @@ def digest(*values: Any) -> str:
 # images
 
 
-def _image(kind: str, mode: str = 'RGB', **settings: Any) -> Form:
+def _image(kind: str, mode: str = 'RGB', backend: Backend = 'pillow', **settings: Any) -> Form:
     def make(path: Path) -> None:
         rows, columns = np.mgrid[:23, :37]
         pixels = np.stack([rows * 9 + columns, columns * 6, rows * columns % 251], -1).astype(np.uint8)
@@ -82,9 +89,10 @@ def _image(kind: str, mode: str = 'RGB', **settings: Any) -> Form:
         (image if mode in ('RGB', 'I;16') else image.convert(mode)).save(path, kind, **settings)
 
     def read(path: Path) -> str:
-        return digest(decode_image(path, pixel_limit=PIXELS))
+        return digest(decode_image(path, backend, pixel_limit=PIXELS))
 
-    return Form(f'{kind} {mode}', make, read, kind == 'PNG', IMAGES)
+    fast = '' if backend == 'pillow' else f', backend {backend}'
+    return Form(f'{kind} {mode}{fast}', make, read, kind == 'PNG', IMAGES)
 
 
 # weights
@@ -163,6 +171,30 @@ def _read_shards(path: Path) -> str:
     return digest(*(found[index] for index in range(len(found))), found.ids(), found.column('tokens')[:])
 
 
+def _latents(path: Path) -> None:
+    writer = ShardWriter(path, 'latents', 10, 4, {'dataset': 'digits', 'split': 'train', 'weights_hash': '0' * 16})
+    for part in writer.pending(0, 1):
+        numbers = np.arange(part.start, part.stop, dtype=np.float32)
+        values = numbers[:, None, None, None, None] / 7 + np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2)
+        columns = {'mean': values, 'logvar': -values, 'category': np.arange(part.start, part.stop) % 3}
+        writer.write(part, columns, [f'id {number}' for number in range(part.start, part.stop)])
+    writer.finish()
+
+
+def _read_latents(path: Path) -> str:
+    return digest(contents(LatentDataset(str(path), sample=True, normalized=False)))
+
+
+# annotations
+
+
+def _annotated(made: Annotated) -> Form:
+    def read(path: Path) -> str:
+        return digest(made.read(path))
+
+    return Form(made.name, made.make, read, made.checked, is_folder=True, files=made.files)
+
+
 # statistics
 
 
@@ -203,6 +235,7 @@ FORMS: dict[str, tuple[Form, ...]] = {
         *(_image('PNG', mode) for mode in ('RGB', 'P', 'L', 'RGBA', 'I;16')),
         *(_image('JPEG', mode) for mode in ('RGB', 'L', 'CMYK')),
         _image('JPEG', progressive=True),
+        *(_image('JPEG', mode, 'auto') for mode in ('RGB', 'L')),
         _image('WEBP'),
         _image('WEBP', lossless=True),
         *(_image(kind) for kind in ('BMP', 'TIFF', 'PPM')),
@@ -210,7 +243,11 @@ FORMS: dict[str, tuple[Form, ...]] = {
         _image('GIF', 'P'),
     ),
     'checkpoints': (Form('iter_4', _checkpoint, _read_checkpoint, True, is_folder=True),),
-    'shards': (Form('tokens', _shards, _read_shards, True, is_folder=True),),
+    'shards': (
+        Form('tokens', _shards, _read_shards, True, is_folder=True),
+        Form('latents', _latents, _read_latents, True, is_folder=True),
+        _annotated(PACKED),
+    ),
     'weights': (
         Form('w.pth', lambda path: torch.save({'model': _tensors()}, path), _read_weights, True),
         Form(
@@ -226,6 +263,9 @@ FORMS: dict[str, tuple[Form, ...]] = {
         Form('small.npz', _savez(np.savez_compressed), _read_reference, True),
         Form('fidelity.pt', lambda path: torch.save(_arrays_of_torch(), path), _read_reference, True),
         Form('todd.pth', _published, _read_published, True),
+    ),
+    'annotations': tuple(
+        _annotated(made) for made in (*ANNOTATED, *SCENES, *TABLES) if not made.needs or importlib.util.find_spec(made.needs)
     ),
 }
 

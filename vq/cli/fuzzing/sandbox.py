@@ -15,7 +15,8 @@ from typing import Any
 from vq.core.errors import UserError
 from vq.data.decode import BadImage
 
-SECONDS = 20.0  # after which a case counts as a hang
+SECONDS = 120.0  # after which a case counts as a hang; other work on the machine may slow it down
+CPU_SECONDS = 20  # of the case alone
 _SLACK = 2**30  # address space beyond the bound: threads and memory maps take some that is never used
 _FORBIDDEN = ('os.system', 'os.exec', 'os.fork', 'os.posix_spawn', 'os.spawn', 'subprocess.Popen', 'socket.connect')
 
@@ -46,6 +47,8 @@ def read_apart(read: Callable[[Path], str], path: Path, bound: int) -> Outcome:
         return Outcome('hang', f'nothing for {SECONDS:.0f} seconds')
     kind, _, rest = said.partition('\n')
     peak, _, text = rest.partition('\n')
+    if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU:
+        return Outcome('hang', f'nothing after {CPU_SECONDS} seconds of computing')
     if not kind:
         return Outcome('death', f'the process died with status {status}')
     if int(peak) > bound and kind in ('refused', 'accepted'):
@@ -74,6 +77,7 @@ def _be_the_child(read: Callable[[Path], str], path: Path, bound: int, pipe: int
         limit = _memory('VmSize') + bound + _SLACK
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
         before = _memory('VmRSS')
         watching = [True]
         sys.addaudithook(lambda event, arguments: _watch(event, arguments, done) if watching else None)

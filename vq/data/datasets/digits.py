@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from PIL import Image
 
 from vq.core.errors import ConfigError, UserError
-from vq.core.random import python_stream
+from vq.core.random import key_of, python_stream
 from vq.core.specs import ImageSize, size_of
 from vq.data.datasets.base import ImageDataset, Transform
+from vq.data.plan import shares
 from vq.registries import VQDatasetRegistry
+
+if TYPE_CHECKING:
+    from vq.core.records import Batch  # imports torch, which vq data check does without
 
 SIZES = {'train': 1437, 'validation': 180, 'test': 180}
 SPLIT_SEED = 1797
@@ -37,6 +42,13 @@ def enlarged(original: int, height: int, width: int) -> np.ndarray:
     return np.asarray(picture if same else picture.resize((width, height), Image.Resampling.BILINEAR))
 
 
+@functools.lru_cache(maxsize=1797)
+def named(original: int) -> tuple[str, int]:
+    """The id of a picture and its key."""
+    name = f'digits/{original:04d}'
+    return name, key_of(name)
+
+
 def _table() -> Path:
     """The path of scikit-learn's data file. Importing scikit-learn itself takes two seconds."""
     package = importlib.util.find_spec('sklearn')
@@ -44,14 +56,6 @@ def _table() -> Path:
     if file is None or not file.is_file():
         raise UserError("scikit-learn's digits are missing", 'Install it: pip install scikit-learn.')
     return file
-
-
-def shares(counts: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers in proportion to ``counts`` that add up to ``total`` (largest remainders, ties to the first)."""
-    exact = counts * total / counts.sum()
-    given: np.ndarray = np.floor(exact).astype(np.int64)
-    given[np.argsort(given - exact, kind='stable')[: total - given.sum()]] += 1
-    return given
 
 
 def split_indices(categories: np.ndarray) -> dict[str, np.ndarray]:
@@ -94,7 +98,7 @@ class DigitsDataset(ImageDataset):
         return SIZES[self.split]
 
     def id_of(self, index: int) -> str:
-        return f'digits/{self.indices[index]:04d}'
+        return named(int(self.indices[index]))[0]
 
     def category_of(self, index: int) -> int:
         return int(load_digits()[1][self.indices[index]])
@@ -103,3 +107,22 @@ class DigitsDataset(ImageDataset):
         height, width = size_of(self.image_size)
         enlarge = enlarged if max(height, width) <= KEPT_SIZE else enlarged.__wrapped__
         return np.repeat(enlarge(int(self.indices[index]), height, width)[:, :, None], 3, axis=2)
+
+    def load_batch(self, indices: Sequence[int], reading: Callable[[int], object] = lambda index: None) -> Batch | None:
+        """Without a transform: the cached pictures are joined, in a fifth of the time of 16 samples."""
+        import torch
+
+        from vq.core.records import Batch
+
+        height, width = size_of(self.image_size)
+        if type(self) is not DigitsDataset or self.transform is not None or max(height, width) > KEPT_SIZE:
+            return None
+        originals = self.indices[list(indices)].tolist()
+        grey = torch.from_numpy(np.stack([enlarged(original, height, width) for original in originals]))
+        names = [named(original) for original in originals]
+        return Batch(
+            image=grey[:, None].repeat(1, 3, 1, 1),
+            id=[name for name, _ in names],
+            key=torch.tensor([key for _, key in names]),
+            category=torch.from_numpy(load_digits()[1][originals]),
+        )

@@ -16,6 +16,7 @@ from vq.data.files import OF_SPLITS, SPLITS, find_images, folders_in, what_is_in
 from vq.data.held_out import share_for, which_are_held_out
 from vq.data.kept import Kept
 from vq.data.names import Names
+from vq.data.pixels import Resampler
 from vq.data.survey.layout import better_root
 from vq.registries import VQDatasetRegistry
 
@@ -135,13 +136,17 @@ class FolderDataset(FileDataset):
         pixel_limit: int = PIXEL_LIMIT,
         held_out: float = 0.0,
         shrink_to: int | None = None,
+        resampler: Resampler = 'pillow',
+        decode_to: int | None = None,
     ) -> None:
         split = 'validation' if split == 'val' else split
         if split not in SPLITS:
             raise ConfigError(f"there is no split '{split}'", f'Splits are: {", ".join(SPLITS)}.')
         if not 0 <= held_out < 1:
             raise ConfigError(f'held_out is {held_out}', 'It is a fraction of the images, from 0 to below 1.')
-        super().__init__(root, split, name or Path(root).name or 'folder', transform, backend, pixel_limit)
+        super().__init__(
+            root, split, name or Path(root).name or 'folder', transform, backend, pixel_limit, resampler, decode_to
+        )
         if shrink_to is not None and shrink_to < 1:
             raise ConfigError(f'shrink_to is {shrink_to}', 'It is a number of pixels, or None.')
         self.classes, self.held_out = classes, held_out
@@ -157,6 +162,9 @@ class FolderDataset(FileDataset):
 
     def read(self, index: int) -> np.ndarray:
         return super().read(index) if self._kept is None else self._kept.get(index, super().read)
+
+    def encoded(self, index: int) -> bytes | None:
+        return super().encoded(index) if self._kept is None else None  # a shrunk image is not that of its file
 
     def find(self) -> FileIndex:
         divided = self.held_out and self.split != 'test' and not has_split_folders(self.root)

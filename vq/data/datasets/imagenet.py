@@ -9,12 +9,13 @@ from typing import Any, Literal
 import numpy as np
 
 from vq.core.errors import ConfigError
-from vq.core.reading import read_json
 from vq.data.datasets.base import FileDataset, FileIndex, Transform
 from vq.data.datasets.folder import label_by_folder
 from vq.data.decode import PIXEL_LIMIT, Backend
 from vq.data.files import find_images
-from vq.data.names import Names
+from vq.data.names import Names, is_name
+from vq.data.pixels import Resampler
+from vq.io import remote
 from vq.registries import VQDatasetRegistry
 
 LARGEST = 512_000_000  # bytes of an annotation file; that of the training set has 100,000,000
@@ -42,10 +43,14 @@ class ImageNetDataset(FileDataset):
         class_order: Literal['wnid', 'synset'] = 'wnid',
         name: str = 'imagenet',
         pixel_limit: int = PIXEL_LIMIT,
+        resampler: Resampler = 'pillow',
+        decode_to: int | None = None,
     ) -> None:
         if split not in FOLDERS:
             raise ConfigError(f"ImageNet has no split '{split}'", "Its splits are 'train' and 'validation'.")
-        super().__init__(root, 'validation' if split == 'val' else split, name, transform, backend, pixel_limit)
+        super().__init__(
+            root, 'validation' if split == 'val' else split, name, transform, backend, pixel_limit, resampler, decode_to
+        )
         self.class_order = class_order
 
     def find(self) -> FileIndex:
@@ -76,7 +81,7 @@ class ImageNetDataset(FileDataset):
         for entry in _read_json(annotations, list):
             named = entry if isinstance(entry, dict) else {}
             image, synset = named.get('image', named.get('name')), named.get('synset_id')  # both keys are in use
-            if not isinstance(image, str) or not _is_name(image) or not isinstance(synset, int) or synset not in numbers:
+            if not isinstance(image, str) or not is_name(image) or not isinstance(synset, int) or synset not in numbers:
                 raise ConfigError(
                     f'{annotations} has an entry that is not an image of a known class: {entry!r:.80}',
                     'Each entry is {"image": NAME, "synset_id": NUMBER}; synsets.json must have the number.',
@@ -89,16 +94,11 @@ class ImageNetDataset(FileDataset):
         return FileIndex(Names(paths), np.array(labels, dtype=np.int32), names)
 
 
-def _is_name(name: str) -> bool:
-    """Whether a text of an annotation file can be the name of a file or folder."""
-    return '/' not in name and name.isprintable() and name not in ('', '.', '..')
-
-
 def _leaves(synsets: dict[str, Any], file: Path) -> dict[str, Any]:
     """The synsets that are classes. ImageNet's original table also lists their parents, with the number of children."""
     for key, entry in synsets.items():
         wnid = entry.get('WNID') if isinstance(entry, dict) else None
-        if not re.fullmatch('[0-9]{1,9}', key) or not isinstance(wnid, str) or not _is_name(wnid):
+        if not re.fullmatch('[0-9]{1,9}', key) or not isinstance(wnid, str) or not is_name(wnid):
             raise ConfigError(
                 f'{file} has an entry without a number or a WNID: {key!r}: {entry!r:.60}',
                 'It maps synset ids to {"WNID": ..., "words": ...}.',
@@ -108,7 +108,7 @@ def _leaves(synsets: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _read_json(file: Path, kind: type) -> Any:
     try:
-        content = read_json(file, LARGEST, deepest=None)
+        content = remote.read_json(file, LARGEST, deepest=None)
     except OSError as error:
         raise ConfigError(f'{file} cannot be read: {error.strerror}', 'The annotated layout of ImageNet needs it.') from error
     except ValueError as error:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
 
 from vq.core.errors import UserError, listing
+from vq.data.remote_root import place
 from vq.interfaces import Dataset, Sample
 from vq.io.manifest import NAME, read_manifest
 from vq.io.shards import ShardSet
@@ -20,16 +20,24 @@ class TokenDataset(Dataset):
     """The samples of token shards: tokens (*tokens.shape), category, id. They have no image.
 
     - ``source``: the image dataset. If the shards do not exist yet, TokensCallback writes them from it before training.
-    - ``folder``: the folder of the shards, or the output of ``vq.tasks.image_tokenization.tokenize``, which contains tokens/.
+    - ``folder``: the folder of the shards, or the output of ``vq.tasks.image_tokenization.tokenize``, which contains tokens/;
+      a path or an address.
       None: a folder inside the run's folder, so that each run has its own shards.
     - ``random_variant``: draw one of an image's variants (such as its mirror image) each time; False: take the first.
+    - ``assume_tokenizer``: take shards that name no tokenizer as made by that of the model. Imported ones can be such.
     """
 
-    def __init__(self, source: Dataset | None = None, folder: str | None = None, random_variant: bool = True) -> None:
+    def __init__(
+        self,
+        source: Dataset | None = None,
+        folder: str | None = None,
+        random_variant: bool = True,
+        assume_tokenizer: bool = False,
+    ) -> None:
         if source is None and folder is None:
             raise UserError('TokenDataset has neither shards nor images', 'Set folder, source, or both.')
-        self.source, self.random_variant = source, random_variant
-        self.folder = None if folder is None else Path(folder).expanduser()
+        self.source, self.random_variant, self.assume_tokenizer = source, random_variant, assume_tokenizer
+        self.folder = None if folder is None else place(folder)
 
     @property
     def name(self) -> str:  # type: ignore[override]
@@ -51,24 +59,24 @@ class TokenDataset(Dataset):
 
     @functools.cached_property
     def shards(self) -> ShardSet:
-        place = self.place()
-        if place is None or not (place / NAME).is_file():
+        folder = self.place()
+        if folder is None or not (folder / NAME).is_file():
             raise UserError(
                 f'there are no token shards in {self.folder or "the folder of the run"}',
                 'Write them with vq.tasks.image_tokenization.tokenize, or give the dataset its images as source and the '
                 'trainer a TokensCallback.',
             )
-        shards = ShardSet(place)
+        shards = ShardSet(folder)
         missing = [name for name in ('tokens', 'category') if name not in shards.manifest.columns]
         if missing:
             raise UserError(
-                f'{place} holds {shards.manifest.kind} without {listing(missing)}', 'Give a folder of token shards.'
+                f'{folder} holds {shards.manifest.kind} without {listing(missing)}', 'Give a folder of token shards.'
             )
         return shards
 
     def is_there(self) -> bool:
-        place = self.place()
-        return place is not None and (place / NAME).is_file() and read_manifest(place).complete
+        folder = self.place()
+        return folder is not None and (folder / NAME).is_file() and read_manifest(folder).complete
 
     def __len__(self) -> int:
         if self.source is not None and 'shards' not in self.__dict__ and not self.is_there():
@@ -87,5 +95,4 @@ class TokenDataset(Dataset):
         return self.make_sample(id=row['id'], tokens=tokens[variant], category=None if category < 0 else category)
 
     def fingerprint(self) -> str:
-        files = '\n'.join(entry.sha256 for entry in self.shards.manifest.shards)
-        return hashlib.blake2b(files.encode(), digest_size=8).hexdigest()
+        return self.shards.manifest.fingerprint()

@@ -7,23 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
-from vq.core.errors import RunFailure
 from vq.core.reading import read_bytes
 from vq.data.decode import LARGEST, PIXEL_LIMIT, PNG, BadImage, decode_image, orientation_of
+from vq.data.spread import spread
 
-CHUNK = 16  # images that a process gets at once
-WORTH_PROCESSES = 200  # images; fewer are read before processes would have started
 SMALL = (32, 32)  # the size at which pixels are compared
 
 SRGB = (b'sRGB', 'sRGB'.encode('utf-16-be'))  # in the description of a profile, by its version
@@ -64,11 +58,15 @@ def inspect(path: str | Path, pixel_limit: int = PIXEL_LIMIT) -> Facts:
         pixels = decode_image(data, pixel_limit=pixel_limit)
     except BadImage as error:
         return Facts(error.reason, content=content)
+    with Image.open(io.BytesIO(data)) as image:
+        return facts_of(pixels, content, kinds_of(image, data))
+
+
+def facts_of(pixels: np.ndarray, content: bytes, kinds: tuple[str, ...]) -> Facts:
     height, width = pixels.shape[:2]
     small = Image.fromarray(pixels).resize(SMALL, Image.Resampling.BOX)
     digest = hashlib.sha256(f'{width} {height}'.encode() + small.tobytes()).digest()[:16]
-    with Image.open(io.BytesIO(data)) as image:
-        return Facts('', width, height, kinds_of(image, data), content, digest)
+    return Facts('', width, height, kinds, content, digest)
 
 
 def kinds_of(image: Image.Image, data: bytes) -> tuple[str, ...]:
@@ -90,31 +88,8 @@ def inspect_all(
     root: Path, paths: Sequence[str], workers: int, advance: Callable[[int], None], pixel_limit: int = PIXEL_LIMIT
 ) -> Iterator[Facts]:
     """Facts of all paths, in their order. ``advance`` is told how many more are done."""
-    chunks = [[str(root / path) for path in paths[first : first + CHUNK]] for first in range(0, len(paths), CHUNK)]
-    if workers < 2 or len(paths) < WORTH_PROCESSES:
-        for chunk in chunks:
-            found = _inspect_chunk(chunk, pixel_limit)
-            advance(len(found))
-            yield from found
-        return
-    # spawned, not forked: this process may have threads, of a progress bar or of torch
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(min(workers, len(chunks)), context, initializer=_leave_interrupts_to_the_parent) as pool:
-        try:
-            for found in pool.map(_inspect_chunk, chunks, itertools.repeat(pixel_limit)):
-                advance(len(found))
-                yield from found
-        except BrokenProcessPool as error:
-            raise RunFailure(
-                f'a process that read images died: {error}', 'Usually memory ran out: repeat with --workers 1.'
-            ) from error
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+    return spread(_inspect_below, (root, pixel_limit), paths, workers, advance)
 
 
-def _inspect_chunk(paths: list[str], pixel_limit: int) -> list[Facts]:
-    return [inspect(path, pixel_limit) for path in paths]
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _inspect_below(settings: tuple[Path, int], path: str) -> Facts:
+    return inspect(settings[0] / path, settings[1])

@@ -71,7 +71,7 @@ class HuggingFaceNetwork(CausalNetwork, Pretrained):
         assert self.weights is not None
         folders = [Path(self.weights).expanduser(), pretrained_root() / self.weights]
         files = [folder / name for folder in folders for name in WEIGHTS]
-        return next((file for file in files if file.is_file()), files[0])
+        return next((file for file in files if file.is_file()), folders[-1] / WEIGHTS[0])
 
     def load_pretrained(self) -> None:
         if self.weights is None:

@@ -75,15 +75,17 @@ def row(html: Sequence[str]) -> str:
     return '<div class="charts">' + ''.join(html) + '</div>'
 
 
-def table(groups: Sequence[str], head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table. The first cell of a row is its name; then each of ``groups`` has the columns of ``head``."""
+def table(groups: Sequence[str], head: Sequence[str], rows: Sequence[Sequence[str]], name: str = '') -> str:
+    """A table. The first cell of a row is its name; then each of ``groups`` has the columns of ``head``. ``name``: the head of
+    the first column."""
     above = ''.join(f'<th scope="colgroup" colspan="{len(head)}">{escape(group)}</th>' for group in groups)
     names = ''.join(f'<th scope="col">{escape(name)}</th>' for _ in groups for name in head)
+    corner = f'<th scope="col">{escape(name)}</th>' if name else '<td></td>'
     lines = ''
     for first, *cells in rows:
         lines += f'<tr><th scope="row">{escape(first)}</th>' + ''.join(f'<td>{escape(cell)}</td>' for cell in cells) + '</tr>'
     return (
-        f'<div class="scroll"><table><thead><tr><td></td>{above}</tr><tr><td></td>{names}</tr></thead>'
+        f'<div class="scroll"><table><thead><tr><td></td>{above}</tr><tr>{corner}{names}</tr></thead>'
         f'<tbody>{lines}</tbody></table></div>'
     )
 

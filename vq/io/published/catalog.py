@@ -39,7 +39,7 @@ class Published:
         return f'{self.files[0].path}.converted'
 
 
-def _torchvision(file: str, size: int, digest: str, module: str, digest_source: str | None = None) -> RemoteFile:
+def _torchvision(file: str, size: int | None, digest: str, module: str, digest_source: str | None = None) -> RemoteFile:
     """A file of torchvision: its name ends with the first 8 digits of its SHA-256."""
     return RemoteFile(
         f'https://download.pytorch.org/models/{file}',
@@ -80,6 +80,70 @@ def _llamagen(file: str, digest: str, digest_source: str) -> RemoteFile:
     )
 
 
+def _beit2(name: str, digest: str) -> RemoteFile:
+    """A VQ-KD tokenizer of BEiT v2: the published name ends with the first 8 digits of its SHA-256."""
+    return RemoteFile(
+        f'https://github.com/addf400/files/releases/download/BEiT-v2/{name}-{digest}.pth',
+        f'beitv2/{name}.pth',
+        f'sha256:{digest}',
+        'https://github.com/microsoft/unilm/blob/master/beit2/TOKENIZER.md',
+        digest_source='https://github.com/microsoft/unilm/blob/master/beit2/modeling_vqkd.py',
+    )
+
+
+def _openai(file: str, digest: str) -> RemoteFile:
+    """A network of OpenAI's CLIP: its folder is named after the SHA-256 of the file."""
+    url = f'https://openaipublic.azureedge.net/clip/models/{digest}/{file}'
+    return RemoteFile(url, f'clip/{file}', f'sha256:{digest}', 'https://github.com/openai/CLIP/blob/main/clip/clip.py')
+
+
+def _laion(network: str, weights: str, repository: str) -> Published:
+    """A network of OpenCLIP trained on LAION-2B, by the names in OpenCLIP's table of weights."""
+    url = f'https://huggingface.co/laion/{repository}/resolve/main/open_clip_pytorch_model.bin'
+    source = 'https://github.com/mlfoundations/open_clip/blob/main/src/open_clip/pretrained.py'
+    remote = RemoteFile(url, f'openclip/{network}-{weights}.bin', None, source)
+    short = network.removeprefix('ViT-').lower()
+    return Published(f'openclip-{short}', f'{network} of OpenCLIP, LAION-2B (laion/{repository})', (remote,))
+
+
+def _siglip(name: str) -> Published:
+    url = f'https://huggingface.co/google/{name}/resolve/main/model.safetensors'
+    remote = RemoteFile(url, f'siglip/{name}.safetensors', None, 'https://github.com/fuliucansheng/unitorch (cli, siglip)')
+    kind = name.partition('-')[0]
+    return Published(kind, f'{kind.replace("siglip", "SigLIP")} B/16 at 224 pixels (google/{name})', (remote,))
+
+
+def _rae(path: str) -> RemoteFile:
+    url = 'https://huggingface.co/nyu-visionx/RAE-collections'
+    source = 'https://github.com/bytetriper/RAE (paths as in public code that reads this collection; never fetched)'
+    return RemoteFile(f'{url}/resolve/main/{path}', f'rae/{path}', None, source)
+
+
+def _rae_decoder(name: str, size: str) -> Published:
+    about = f'representation autoencoder, {size} decoder on DINOv2 ViT-B/14 with registers (bytetriper/RAE)'
+    file, options = _rae(f'decoders/dinov2/wReg_base/{size}_n08/model.pt'), {'statistics': RAE_STATISTICS.path}
+    return Published(name, about, (file,), kind='rae_decoder', options=options)
+
+
+RAE_STATISTICS = _rae('stats/dinov2/wReg_base/imagenet1k/stat.pt')
+
+
+def _dino(name: str, about: str, aliases: tuple[str, ...] = ()) -> Published:
+    url = f'https://dl.fbaipublicfiles.com/dino/{name}/{name}.pth'
+    file = RemoteFile(url, f'dino/{name}.pth', None, 'https://github.com/facebookresearch/dino (hubconf.py)')
+    return Published(f'dino-{about.removeprefix("ViT-").replace("/", "").lower()}', f'DINO {about}', (file,), aliases=aliases)
+
+
+def _dinov2(
+    size: str, registers: bool, digest: str | None = None, exact: int | None = None, proof: str | None = None
+) -> RemoteFile:
+    """A file of DINOv2 for patches of 14 pixels, with 4 registers or none."""
+    name = f'dinov2_vit{size}14'
+    file = f'{name}{"_reg4" if registers else ""}_pretrain.pth'
+    url = f'https://dl.fbaipublicfiles.com/dinov2/{name}/{file}'
+    return RemoteFile(url, f'dinov2/{file}', digest, 'https://github.com/facebookresearch/dinov2 (README.md)', exact, proof)
+
+
 _VGG16 = _torchvision(
     'vgg16-397923af.pth',
     553_433_881,
@@ -94,7 +158,13 @@ _ALEXNET = _torchvision(
     'alexnet',
     'https://huggingface.co/CSWRY/VOSR/blob/main/torch_cache/checkpoints/alexnet-owt-7be5be79.pth',
 )
+_VIT = _torchvision('vit_b_16-c867db91.pth', None, 'c867db91', 'vision_transformer')
+_CONVNEXT = _torchvision('convnext_base-6075fbad.pth', None, '6075fbad', 'convnext')
 _SQUEEZENET = _torchvision('squeezenet1_1-b8a52dc0.pth', 4_958_839, 'b8a52dc0', 'squeezenet')
+
+_BEIT2_CLIP = _beit2('vqkd_encoder_base_decoder_1x768x12_clip', 'd93179da')
+_BEIT2_CLIP_3 = _beit2('vqkd_encoder_base_decoder_3x768x12_clip', 'd5036aa7')
+_BEIT2_DINO = _beit2('vqkd_encoder_base_decoder_1x768x12_dino', '663c55d7')
 
 _CLIP_APP = 'https://github.com/tnwei/vqgan-clip-app (download-weights.sh)'
 _CODE_100 = 'https://github.com/dltechnology/100Code (AI_Art/main.py)'
@@ -128,8 +198,37 @@ CATALOG: tuple[Published, ...] = (
                 'https://huggingface.co/openai/clip-vit-large-patch14-336/blob/main/pytorch_model.bin',
             ),
         ),
+    ),
+    Published(
+        'clip-b-16',
+        'CLIP ViT-B/16, as a teacher (openai/CLIP)',
+        (_openai('ViT-B-16.pt', '5806e77cd80f8b59890b7e101eabd078d9fb84e6937f9e85e4ecb61988df416f'),),
         aliases=('clip',),
     ),
+    Published(
+        'clip-l-14',
+        'CLIP ViT-L/14 at 224 pixels, as a teacher (openai/CLIP)',
+        (_openai('ViT-L-14.pt', 'b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836'),),
+    ),
+    _laion('ViT-B-16', 'laion2b_s34b_b88k', 'CLIP-ViT-B-16-laion2B-s34B-b88K'),
+    _laion('ViT-L-14', 'laion2b_s32b_b82k', 'CLIP-ViT-L-14-laion2B-s32B-b82K'),
+    _laion('ViT-H-14', 'laion2b_s32b_b79k', 'CLIP-ViT-H-14-laion2B-s32B-b79K'),
+    _laion('ViT-bigG-14', 'laion2b_s39b_b160k', 'CLIP-ViT-bigG-14-laion2B-39B-b160k'),
+    Published(
+        'eva',
+        'EVA02-CLIP-B/16 (QuanSun/EVA-CLIP)',
+        (
+            RemoteFile(
+                'https://huggingface.co/QuanSun/EVA-CLIP/resolve/main/EVA02_CLIP_B_psz16_s8B.pt',
+                'eva/EVA02_CLIP_B_psz16_s8B.pt',
+                None,
+                'https://github.com/baaivision/EVA/blob/master/EVA-CLIP/README.md',
+            ),
+        ),
+        aliases=('eva-clip',),
+    ),
+    _siglip('siglip-base-patch16-224'),
+    _siglip('siglip2-base-patch16-224'),
     Published(
         'dinov2-l',
         'DINOv2 ViT-L/14 without registers, for FD-DINOv2 (facebookresearch/dinov2)',
@@ -144,6 +243,52 @@ CATALOG: tuple[Published, ...] = (
             ),
         ),
         aliases=('dinov2',),
+    ),
+    Published(
+        'dinov2-s',
+        'DINOv2 ViT-S/14 without registers',
+        (
+            _dinov2(
+                's',
+                False,
+                'sha256:b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9',
+                88_283_115,
+                'https://huggingface.co/junjiexv/dinov2_vit/commit/c0d683bfee6ab57c6ea47f0a6c9d8530b6b05674',
+            ),
+        ),
+    ),
+    Published('dinov2-b', 'DINOv2 ViT-B/14 without registers', (_dinov2('b', False),)),
+    Published('dinov2-reg-s', 'DINOv2 ViT-S/14 with registers', (_dinov2('s', True),)),
+    Published('dinov2-reg-b', 'DINOv2 ViT-B/14 with registers', (_dinov2('b', True),)),
+    Published('dinov2-reg-l', 'DINOv2 ViT-L/14 with registers', (_dinov2('l', True),), aliases=('dinov2-reg',)),
+    _dino('dino_vitbase16_pretrain', 'ViT-B/16', ('dino',)),
+    _dino('dino_vitbase8_pretrain', 'ViT-B/8'),
+    _dino('dino_deitsmall16_pretrain', 'ViT-S/16'),
+    _dino('dino_deitsmall8_pretrain', 'ViT-S/8'),
+    Published(
+        'mae-b',
+        'encoder of a masked autoencoder, ViT-B/16 (facebookresearch/mae)',
+        (
+            RemoteFile(
+                'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth',
+                'mae/mae_pretrain_vit_base.pth',
+                None,
+                'https://github.com/facebookresearch/mae (README.md)',
+            ),
+        ),
+        aliases=('mae',),
+    ),
+    Published(
+        'beit2-b',
+        'BEiT v2 ViT-B/16, pre-trained, as a teacher (microsoft/unilm)',
+        (
+            RemoteFile(
+                'https://github.com/addf400/files/releases/download/BEiT-v2/beitv2_base_patch16_224_pt1k.pth',
+                'beitv2/beitv2_base_patch16_224_pt1k.pth',
+                None,
+                'https://github.com/microsoft/unilm/tree/master/beit2 (README.md)',
+            ),
+        ),
     ),
     Published(
         'lpips',
@@ -173,7 +318,22 @@ CATALOG: tuple[Published, ...] = (
     Published('torchvision-vgg16', 'VGG16 trained on ImageNet, under LPIPS (torchvision)', (_VGG16,)),
     Published('torchvision-alexnet', 'AlexNet trained on ImageNet, under LPIPS (torchvision)', (_ALEXNET,)),
     Published('torchvision-squeezenet', 'SqueezeNet 1.1 trained on ImageNet, under LPIPS (torchvision)', (_SQUEEZENET,)),
-    Published('torchvision', 'the three networks under LPIPS (torchvision)', (_VGG16, _ALEXNET, _SQUEEZENET)),
+    Published('torchvision-vit', 'ViT-B/16 trained on ImageNet, as a teacher (torchvision)', (_VIT,), aliases=('vit',)),
+    Published('torchvision-convnext', 'ConvNeXt-B trained on ImageNet, as a teacher (torchvision)', (_CONVNEXT,)),
+    Published('torchvision', 'the five networks of torchvision', (_VGG16, _ALEXNET, _SQUEEZENET, _VIT, _CONVNEXT)),
+    Published(
+        'huggingface',
+        'GPT-2 medium, the language model (openai-community/gpt2-medium)',
+        (
+            RemoteFile(
+                'https://huggingface.co/openai-community/gpt2-medium/resolve/main/model.safetensors',
+                'huggingface/gpt2-medium/model.safetensors',
+                None,
+                'https://github.com/YuvrajSingh-mist/smolcluster (src/smolcluster/configs/model_weights.yaml)',
+            ),
+        ),
+        aliases=('gpt2-medium',),
+    ),
     Published(
         'taming-f16-1024',
         'VQGAN of taming-transformers, ImageNet, f16, 1,024 codes',
@@ -261,6 +421,18 @@ CATALOG: tuple[Published, ...] = (
         ),
         kind='mar',
     ),
+    Published('rae-dinov2-b-statistics', 'mean and variance of latents (bytetriper/RAE)', (RAE_STATISTICS,)),
+    _rae_decoder('rae-dinov2-b', 'ViTB'),
+    _rae_decoder('rae-dinov2-b-xl', 'ViTXL'),
+    Published('beit2-vqkd-clip', 'VQ-KD of BEiT v2, taught by CLIP ViT-B/16, 8,192 codes', (_BEIT2_CLIP,), kind='beitv2'),
+    Published(
+        'beit2-vqkd-clip-3',
+        'VQ-KD of BEiT v2, taught by CLIP ViT-B/16, three blocks in its feature decoder, 8,192 codes',
+        (_BEIT2_CLIP_3,),
+        kind='beitv2',
+    ),
+    Published('beit2-vqkd-dino', 'VQ-KD of BEiT v2, taught by DINO ViT-B/16, 8,192 codes', (_BEIT2_DINO,), kind='beitv2'),
+    Published('beitv2', 'the three VQ-KD tokenizers of BEiT v2', (_BEIT2_CLIP, _BEIT2_CLIP_3, _BEIT2_DINO)),
 )
 
 
@@ -273,3 +445,9 @@ def find(name: str) -> Published | None:
 def owner_of(path: str) -> Published | None:
     """The first entry that has the file ``path``."""
     return next((entry for entry in CATALOG if any(remote.path == path for remote in entry.files)), None)
+
+
+def conversions(entry: Published) -> list[Published]:
+    """The entries whose files are converted when ``entry`` is fetched: of a group, those of its files alone."""
+    owners = [owner_of(remote.path) for remote in entry.files]
+    return [owner for owner in owners if owner is not None and owner.kind is not None]

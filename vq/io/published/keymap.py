@@ -38,7 +38,8 @@ class Rule:
 
     Without a target the tensor is dropped for ``reason``. Several targets get equal parts of its first axis. ``dims`` is
     the number of dimensions to reshape to: 2 turns the weight of a 1x1 convolution into that of a linear layer, 4 does the
-    reverse, 1 turns (1, C, 1, 1) into a vector. Vectors are never reshaped.
+    reverse, 1 turns (1, C, 1, 1) into a vector. Of three dimensions, axes of length 1 in front are dropped. Vectors are never
+    reshaped.
     """
 
     source: str
@@ -117,6 +118,8 @@ def _reshaped(key: str, value: Tensor, dims: int | None) -> Tensor:
         return value
     if dims == 1 and value.ndim == 4 and value.numel() == value.shape[1]:
         return value.reshape(-1)
+    if value.ndim == 3 and dims < 3 and all(length == 1 for length in value.shape[:-dims]):
+        return value.reshape(value.shape[-dims:])
     if dims == 4 and value.ndim == 2:
         return value[:, :, None, None]
     if dims == 2 and value.ndim == 4 and value.shape[2:] == (1, 1):

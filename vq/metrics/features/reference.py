@@ -2,7 +2,8 @@
 
 Our files are ``.npz`` with ``mu`` and ``sigma`` (readable by pytorch-fid and clean-fid), ``mu_s`` and ``sigma_s`` for spatial
 features (needed by ADM's evaluator), and ``vq``: a line of JSON that describes network, preprocessing and dataset. Files of
-other tools have the arrays alone. A property that the file does not record is not checked, and the result reports that.
+other tools have the arrays alone. A property that the file does not record is not checked, and the result reports that. A
+file of features of single images is a reference too (``raw.py``).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from vq.io import adm, atomic
 from vq.io.covariance import fault_of
 from vq.io.digest import file_digest
 from vq.io.pretrained import pretrained_root
-from vq.metrics.features.statistics import Moments
+from vq.metrics.features.raw import FORMAT as RAW_FORMAT
+from vq.metrics.features.raw import name_of_features, open_features
+from vq.metrics.features.statistics import FeatureStatistics, Moments
 
 FORMAT = 'vq.feature_statistics'
 FORMAT_VERSION = 1
@@ -101,7 +104,7 @@ def write_reference(path: Path, reference: Reference) -> None:
 
 
 def read_reference(name: str | Path) -> Reference:
-    """Read an ``.npz`` of ours, ADM, pytorch-fid or clean-fid, or a ``.pt`` of torch-fidelity."""
+    """Read an ``.npz`` of ours, ADM, pytorch-fid or clean-fid, a ``.pt`` of torch-fidelity, or an ``.npz`` of features."""
     path = reference_file(name)
     if not path.is_file():
         made = sorted(file.stem for file in (pretrained_root() / 'fid').glob('*.npz'))
@@ -109,6 +112,9 @@ def read_reference(name: str | Path) -> Reference:
         raise UserError(
             f'no statistics of a reference set at {path}', f'Write them with auto_torchrun -m vq.fid DATASET.{have}'
         )
+    raw = name_of_features(path) if path.suffix == '.npz' else None
+    if raw is not None:
+        return _of_features(path, raw)
     arrays = _torch_arrays(path) if path.suffix in ('.pt', '.pth') else _numpy_arrays(path)
     about = _about(path, arrays)
     count = about.get('count')
@@ -121,12 +127,23 @@ def read_reference(name: str | Path) -> Reference:
     if not moments:
         raise UserError(
             f'{path} has {", ".join(sorted(arrays)) or "no arrays"}, but no statistics',
-            "Statistics are arrays 'mu' and 'sigma'. For a file of samples, give it as images: vq.tools.fid.",
+            "Statistics are arrays 'mu' and 'sigma', features one array (N, D). Give a file of samples to vq.tools.fid.",
         )
     rows = {
         key.removeprefix('features_'): _rows(path, key, value) for key, value in arrays.items() if key.startswith('features_')
     }
     return Reference(Path(name).stem, moments, about, rows, file_digest(path)[:16])
+
+
+def _of_features(path: Path, name: str) -> Reference:
+    """Moments and rows of a file of features of single images."""
+    rows = _rows(path, name, open_features(path, name))
+    statistics = FeatureStatistics(rows.shape[1])
+    statistics.update(rows)
+    about = _about(path, _numpy_arrays(path))
+    if about.get('count', len(rows)) != len(rows):
+        raise UserError(f"{path} says that it has {about['count']} images, and '{name}' has {len(rows)}", REMAKE)
+    return Reference(path.stem, {'pooled': statistics.compute()}, about, {'pooled': rows}, file_digest(path)[:16])
 
 
 def _numpy_arrays(path: Path) -> dict[str, np.ndarray]:
@@ -173,7 +190,7 @@ def _about(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
                 raise ValueError(f"its '{name}' is {value!r:.40}")
     except ValueError as error:
         raise UserError(f"{path} is damaged: its description 'vq' cannot be read: {error}", REMAKE) from error
-    if about.get('format') != FORMAT or version is None or version > FORMAT_VERSION:
+    if about.get('format') not in (FORMAT, RAW_FORMAT) or version is None or version > FORMAT_VERSION:
         raise UserError(
             f'{path} is of the format {about.get("format")} {about.get("format_version")}',
             f'This version reads {FORMAT} up to {FORMAT_VERSION}.',

@@ -44,7 +44,8 @@ class TensorBoard:
     """Event files, by torch's writer. Of an earlier part of the run TensorBoard drops what lies after ``step``."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
+        with hidden('botocore', 'fsspec'):  # tensorboard imports them for S3: a third of a second, and runs are local
+            from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(str(folder), purge_step=step + 1 if step else None)
 
@@ -128,20 +129,19 @@ class FromMMEngine:
 
 
 @contextlib.contextmanager
-def hidden(package: str) -> Iterator[None]:
-    """As if ``package`` were not installed, unless it is imported already.
+def hidden(*packages: str) -> Iterator[None]:
+    """As if the packages were not installed, except those that are imported already.
 
     mmengine asks transformers for an optimizer, and that starts torch's compiler and torch_xla: 4 seconds at the start of
     every run, for nothing.
     """
-    if package in sys.modules:
-        yield
-        return
-    sys.modules[package] = None  # type: ignore[assignment]
+    absent = [package for package in packages if package not in sys.modules]
+    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        del sys.modules[package]
+        for package in absent:
+            del sys.modules[package]
 
 
 @VQCallbackRegistry.register_()

@@ -14,6 +14,7 @@ from vq.data.loading import LoaderSettings
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Callback, Task, Tokenizer
 from vq.registries import VQCallbackRegistry
+from vq.runners.belonging import check_belongs
 from vq.runners.protocol import TrainerLike
 from vq.runners.tokenizer import TokenWriter
 from vq.tokenizers.hashing import tokens_hash
@@ -55,7 +56,7 @@ class TokensCallback(Callback[TrainerLike]):
             dataset.folder = self.runner.work_dir / 'tokens' / 'train'
         if not dataset.is_there():
             self._write(dataset, dataset.folder, tokenizer)
-        check_made_by(dataset, tokenizer)
+        check_belongs(dataset, self.runner.model)
         self._shards = dataset.shards
         self._epoch_ends = self.runner.samples_seen + len(dataset)
         self._started = time.perf_counter()
@@ -112,15 +113,3 @@ def tokenizer_of(task: Task) -> Tokenizer:
     if not isinstance(held, FrozenTokenizer):
         raise ConfigError(f'{type(task).__name__} has no frozen tokenizer', 'TokensCallback is for generators of tokens.')
     return held.tokenizer
-
-
-def check_made_by(dataset: TokenDataset, tokenizer: Tokenizer) -> None:
-    """Refuse tokens of another tokenizer: they have the same form, and a generator trained on them would draw noise."""
-    producer = dataset.shards.manifest.producer
-    own, other = tokens_hash(tokenizer), producer.get('weights_hash', '')
-    if producer.get('codebook_size') != tokenizer.codebook_size or (other and other != own):
-        raise UserError(
-            f'the tokens in {dataset.place()} were made by another tokenizer: {producer.get("codebook_size")} codes, weights '
-            f'{other or "unknown"}; the tokenizer of this run has {tokenizer.codebook_size} codes and the weights {own}',
-            'Give the tokenizer that made them, or another folder for tokens (option tokens).',
-        )

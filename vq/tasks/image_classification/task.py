@@ -78,10 +78,15 @@ class ImageClassification(Task):
             found.losses['cross_entropy'] = self._cross_entropy(logits, batch.category)
         return found
 
+    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """image (B, 3, H, W) float in [-1, 1] -> f(x) (B, C, h, w), and the input of the linear layer (B, dimension)."""
+        features: Tensor = self.backbone(image)
+        return features, self.head.pool(features)
+
     @torch.no_grad()
     def represent(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """image (B, 3, H, W) float in [-1, 1] -> input of the linear layer (B, dimension), and logits (B, classes)."""
-        pooled = self.head.pool(self.backbone(image))
+        _, pooled = self.features(image)
         return pooled, self.head.linear(pooled)
 
     def _seen(self, image: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
+from vq.core.records import Latent
 from vq.interfaces import ActsOn
 from vq.registries import VQTaskRegistry
 from vq.tasks.image_tokenization.adversarial import AdversarialTokenization
@@ -15,16 +16,21 @@ from vq.tokenizers.with_decoder import TokenizerWithDecoder
 
 
 class Decoding(nn.Module):
-    """The root the optimizer owns, without any frozen module: code vectors (B, C, h, w) -> image (B, 3, H, W)."""
+    """The root the optimizer owns, without any frozen module: code vectors (B, C, h, w) -> image (B, 3, H, W).
+
+    The mean of the latent and the tokens are for perturbations.
+    """
 
     def __init__(self, tokenizer: TokenizerWithDecoder, with_features: bool) -> None:
         super().__init__()
         self.pre_decode, self.decoder, self.with_features = tokenizer.pre_decode, tokenizer.decoder, with_features
+        self.perturbation = tokenizer.perturbation
         self._whole = (tokenizer,)  # in a tuple, so that nn.Module does not register it
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    def forward(self, z: Tensor, mean: Tensor, tokens: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The image; in training with ``with_features`` also the input of the decoder's last layer, otherwise None."""
         (tokenizer,) = self._whole
+        z = tokenizer.perturbed(z, Latent(mean), tokens)
         if not (self.with_features and tokenizer.training):
             return tokenizer.decode(z), None
         features = tokenizer.decoder_features(z)
@@ -47,8 +53,9 @@ class OnFrozenTokenizer(ImageTokenization):
         return Decoding(self.tokenizer, with_features)
 
     def _code(self, root: nn.Module, image: Tensor) -> AutoEncoderOutput:
-        z, tokens, losses = self.tokenizer.code(self.tokenizer.encode(image))
-        reconstruction, features = root(z)
+        latent = self.tokenizer.encode(image)
+        z, tokens, losses = self.tokenizer.code(latent)
+        reconstruction, features = root(z, latent.mean, tokens)
         return AutoEncoderOutput(reconstruction, tokens, losses, features)
 
 

@@ -16,7 +16,7 @@ from vq.interfaces import Discriminator, DiscriminatorPenalty, GeneratorWeight, 
 from vq.nn.precision import no_autocast
 from vq.nn.running_statistics import join_running_statistics, unjoined_norms
 from vq.registries import VQDiscriminatorLossRegistry, VQGeneratorLossRegistry, VQTaskRegistry
-from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization
+from vq.tasks.image_tokenization.task import AutoEncoderOutput, ImageTokenization, scale_for
 from vq.tasks.terms import check_names
 
 GeneratorLoss = Annotated[Callable[[Tensor], Tensor], VQGeneratorLossRegistry]
@@ -145,13 +145,14 @@ class AdversarialTokenization(ImageTokenization):
         if strength == 0:
             self._add_image_terms(losses, coded.reconstruction, image)
             self._at_image(losses, coded.reconstruction)  # refuses here what it would refuse when the discriminator starts
-            self._add_other_terms(losses, coded)
+            self._add_hidden_terms(losses, coded, image)
+            self._add_other_terms(losses, coded.losses, coded.latent)
             return losses
         # a leaf in place of the reconstruction: gradients stop here, and no parameter of a loss network gets one
         leaf = coded.reconstruction.detach().float().requires_grad_()
         adversarial = self.generator_loss(self._critic[0](leaf).fake)
         self._add_image_terms(losses, leaf if self.weight.by_gradients else coded.reconstruction, image)
-        scale = 2.0 ** round(math.log2(leaf.numel()))  # gradients of means are tiny: unscaled they underflow in fp16
+        scale = scale_for(leaf)
         adversarial_gradient = gradient_at(leaf, adversarial, scale)
         if self.weight.by_gradients:
             weight, image_gradient = self._adaptive_weight(losses, leaf, adversarial_gradient, coded, scale)
@@ -162,7 +163,8 @@ class AdversarialTokenization(ImageTokenization):
             weight = weight * torch.tensor([strength]).to(leaf.device, non_blocking=True)[0]
         losses.add('generator', adversarial.detach(), weight)
         losses.add_gradient(coded.reconstruction, (image_gradient + weight * adversarial_gradient) / scale)
-        self._add_other_terms(losses, coded)
+        self._add_hidden_terms(losses, coded, image, image_gradient if self.weight.by_gradients else None)
+        self._add_other_terms(losses, coded.losses, coded.latent)
         if isinstance(weight, Tensor):
             losses.notes['generator_weight'] = weight.detach()
         return losses

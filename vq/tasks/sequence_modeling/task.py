@@ -20,18 +20,33 @@ from vq.core.random import key_of
 from vq.core.records import Batch, Losses, Outputs, Predicted, to_float
 from vq.core.specs import in_words
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
-from vq.interfaces import Encoder, Generator, Task, Tokenizer
+from vq.interfaces import Encoder, Generator, Loss, Task, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.sampling.streams import uniforms
 from vq.tasks.asked import condition_of_classes
 from vq.tasks.counted import counted_codes
+from vq.tasks.hidden import Hidden, hidden_of
+from vq.tasks.terms import terms_of
 
 Sampler = Annotated[Callable[[Tensor, Tensor], Tensor], VQSamplerRegistry]
 Guidance = Annotated[Callable[..., float], VQGuidanceRegistry]
 
 PICTURES = ('generated', 'half_generated', 'teacher_forced')
 SEED = 3407  # of draws in validation: the same at every checkpoint
+
+
+class Watched(nn.Module):
+    """The root of a generator with losses on its hidden features: (Predicted, name of the loss -> projected features)."""
+
+    def __init__(self, generator: Generator, hidden: Hidden) -> None:
+        super().__init__()
+        self.generator, self.hidden = generator, hidden
+
+    def forward(self, tokens: Tensor, condition: Condition | None) -> tuple[Predicted, dict[str, Tensor]]:
+        with self.hidden.listening():
+            predicted: Predicted = self.generator(tokens, condition)
+        return predicted, self.hidden(self.generator.tokens.cells)
 
 
 @VQTaskRegistry.register_()
@@ -42,6 +57,7 @@ class SequenceModeling(Task):
       are tokenised on the fly. Checkpoints contain only the digest of the tokenizer's file.
     - ``sampler``, ``guidance``: how validation and ``vq.sample`` draw.
     - ``label_smoothing``: of the cross entropy.
+    - ``losses``: more losses, on hidden features of the generator: see ``AlignmentLoss``. They need images.
     - ``draws``: pictures that validation draws for each image, in addition to the reconstruction from its own tokens.
       'generated': a new image of the same class. 'half_generated': a new image that keeps the first half of the tokens.
       'teacher_forced': each token is drawn from the logits of one forward on the true tokens. Labels are those of the
@@ -64,6 +80,7 @@ class SequenceModeling(Task):
         guidance: Guidance,
         label_smoothing: float = 0.0,
         draws: tuple[str, ...] = PICTURES,
+        losses: dict[str, Loss] | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(tokenizer, FrozenTokenizer):
@@ -84,7 +101,11 @@ class SequenceModeling(Task):
             )
         self.generator, self.tokenizer = generator, tokenizer
         self.sampler, self.guidance, self.label_smoothing, self.draws = sampler, guidance, label_smoothing, tuple(draws)
-        self._roots: dict[str, nn.Module] = {'generator': generator}  # in a dict, so that nn.Module does not register it twice
+        self.losses = nn.ModuleDict(losses or {})
+        terms = terms_of(type(self).__name__, losses or {}, ('hidden',), {'cross_entropy': 'that of the tokens'})
+        hidden = hidden_of(self, losses or {}, terms['hidden'])
+        root = generator if hidden is None else Watched(generator, hidden)
+        self._roots: dict[str, nn.Module] = {'generator': root}  # in a dict, so that nn.Module does not register it twice
         self.outputs = Outputs()
 
     @property
@@ -117,11 +138,23 @@ class SequenceModeling(Task):
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
         tokens = self.tokens_of(batch)
-        predicted: Predicted = roots['generator'](tokens, self._condition(batch))
+        predicted, hidden = self._predict(roots['generator'], tokens, self._condition(batch))
         self.outputs = Outputs(tokens=tokens)
         losses = Losses()
         losses.add('cross_entropy', self.loss(predicted))
+        for name, value in self._of_hidden(hidden, batch).items():
+            losses.add(name, value, self.losses[name].weight)  # type: ignore[arg-type]
         yield 'generator', losses
+
+    def _predict(self, root: nn.Module, tokens: Tensor, condition: Condition | None) -> tuple[Predicted, dict[str, Tensor]]:
+        """The output of the root, and features inside of it for the losses that act there."""
+        found = root(tokens, condition)
+        return (found, {}) if isinstance(found, Predicted) else found
+
+    def _of_hidden(self, hidden: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The values of the losses on hidden features."""
+        image = to_float(batch.image) if hidden else None
+        return {name: self.losses[name](features, image) for name, features in hidden.items()}
 
     def loss(self, predicted: Predicted) -> Tensor:
         """Mean cross entropy over the learned positions, fp32."""
@@ -150,8 +183,10 @@ class SequenceModeling(Task):
     @torch.no_grad()
     def validation_step(self, batch: Batch) -> Outputs:
         tokens, condition = self.tokens_of(batch), self._condition(batch)
-        predicted: Predicted = self._roots['generator'](tokens, condition)
+        predicted, hidden = self._predict(self._roots['generator'], tokens, condition)
         found = Outputs(tokens=tokens, predicted=predicted, losses={'cross_entropy': self.loss(predicted)})
+        if batch.image is not None:
+            found.losses |= self._of_hidden(hidden, batch)
         ids = [key_of(name) for name in batch.id]
         if self.codes.can_decode:
             found.reconstruction = self.codes.detokenize(tokens)

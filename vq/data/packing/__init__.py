@@ -1,0 +1,1 @@
+"""Writing the samples of a dataset as packed images."""

@@ -1,0 +1,94 @@
+"""Guidance of a denoiser: a better and a worse estimate, and a step along the line from one to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vq.core.conditions import Condition
+from vq.core.errors import ConfigError
+from vq.core.records import Prediction
+from vq.interfaces.denoisers import Denoise
+from vq.sampling.guidance import guided
+
+
+class Guided:
+    """worse + s (better - worse), in the kind that the denoiser estimates. A ``Denoise``.
+
+    Classifier-free guidance (Ho and Salimans 2022): the better estimate knows the condition, the worse does not. Both come
+    from one pass over a doubled batch. With ``weak``, a weaker denoiser, both know the condition (autoguidance, Karras et al.
+    2024).
+
+    ``scale``: a schedule of ``guidance.py``; its progress goes from 0 at t = 1 to 1 at t = 0. Where the scale is 1, the worse
+    estimate is not computed; where it is 0, the better one is not.
+    ``channels``: guide only the first ones (the published DiT guides three of four). Learned variances are not guided.
+    """
+
+    def __init__(
+        self,
+        denoise: Denoise,
+        scale: Callable[[float, float], float],
+        channels: int | None = None,
+        weak: Denoise | None = None,
+    ) -> None:
+        if channels is not None and channels < 1:
+            raise ConfigError(f'guidance of {channels} channels', 'Give the number of the first channels to guide, or None.')
+        self.denoise, self.scale, self.channels, self.weak = denoise, scale, channels, weak
+        self._forms: tuple[Condition, Condition, Condition] | None = None  # a condition, it doubled, it without itself
+
+    def __call__(self, z: Tensor, t: float, condition: Condition | None, /) -> Prediction:
+        scale = self.scale(1 - t, 2.0)
+        if scale == 1:
+            return self.denoise(z, t, condition)
+        only_worse = scale == 0 and self.channels is None
+        if self.weak is not None:
+            worse = self.weak(z, t, condition)
+            if only_worse:
+                return worse
+            better = self.denoise(z, t, condition)
+            _require_one_kind(better, worse)
+        elif condition is not None:
+            doubled, empty = self._without(condition, z)
+            if only_worse:
+                return self.denoise(z, t, empty)
+            better, worse = _halves(self.denoise(torch.cat([z, z]), t, doubled))
+        else:
+            return self.denoise(z, t, None)
+        return Prediction(self._combined(better.value, worse.value, scale), better.kind, better.variance)
+
+    def _combined(self, better: Tensor, worse: Tensor, scale: float) -> Tensor:
+        """fp32, or fp64 if the estimates are."""
+        precise = torch.promote_types(better.dtype, torch.float32)
+        better, worse = better.to(precise), worse.to(precise)
+        if self.channels is None:
+            return guided(better, worse, scale)
+        if self.channels > better.shape[1]:
+            raise ConfigError(
+                f'guidance of {self.channels} channels of {better.shape[1]}', 'Leave channels out: all are guided then.'
+            )
+        first, last = better.tensor_split([self.channels], dim=1)
+        return torch.cat([guided(first, worse[:, : self.channels], scale), last], dim=1)
+
+    def _without(self, condition: Condition, z: Tensor) -> tuple[Condition, Condition]:
+        """2 B rows, the second half without a condition; and B rows, all without one. Made once for all steps."""
+        if self._forms is None or self._forms[0] is not condition:
+            marked = condition.without(torch.zeros(len(z), dtype=torch.bool, device=z.device))
+            empty = condition.without(torch.ones(len(z), dtype=torch.bool, device=z.device))
+            self._forms = condition, marked.doubled(), empty
+        return self._forms[1:]
+
+
+def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
+    known, unknown = both.value.chunk(2)
+    variance = None if both.variance is None else both.variance.chunk(2)[0]
+    return Prediction(known, both.kind, variance), Prediction(unknown, both.kind)
+
+
+def _require_one_kind(better: Prediction, worse: Prediction) -> None:
+    if better.kind != worse.kind:
+        raise ConfigError(
+            f'the denoiser estimates {better.kind}, and the weaker one that guides it estimates {worse.kind}',
+            'Take a weaker model of the same kind of prediction: an earlier checkpoint, or a smaller network.',
+        )

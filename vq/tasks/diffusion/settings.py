@@ -1,0 +1,84 @@
+"""Settings of drawing that commands give: which sampler, how many steps, how much guidance."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from vq.core.config import plain
+from vq.core.errors import UserError, listing, nearest
+from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry
+
+SETTINGS = ('guidance', 'sampler', 'steps', 'history')
+
+
+def check(settings: Mapping[str, Any], guides: bool) -> None:
+    """Raise for settings that diffusion does not have. ``guides``: there is something to be guided by."""
+    unknown = [name for name in settings if name not in SETTINGS]
+    if unknown:
+        raise UserError(f"diffusion has no setting '{unknown[0]}'", f'It has: {listing(SETTINGS)}.')
+    scale = settings.get('guidance')
+    if scale not in (None, 1) and not guides:
+        raise UserError(
+            f'guidance is {scale:g}, and the denoiser learned no condition to be guided by',
+            'Leave it out. Guidance needs a conditioner, such as ClassConditioner, or a guide.',
+        )
+    if settings.get('steps') is not None and settings['steps'] < 1:
+        raise UserError(f'a sampler of {settings["steps"]} steps', 'Give 1 or more.')
+
+
+def changed_config(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Put settings into the config of a task; returns those that the images depend on."""
+    check(settings, config.get('conditioner') is not None or config.get('guide') is not None)
+    own = plain(config['sampler'])
+    name, function = sampler_named(settings.get('sampler') or own['type'])
+    if name != own['type'].split('.')[-1]:
+        own = {'type': name, **_steps(own)}
+    own |= _steps(settings)
+    config['sampler'] = own if _has_steps(function) else {key: value for key, value in own.items() if key != 'steps'}
+    if settings.get('guidance') is not None:
+        config['guidance'] = _constant(settings['guidance'])
+    if settings.get('history') is not None:
+        config['history'] = int(settings['history'])
+    return {'sampler': plain(config['sampler']), 'guidance': plain(config['guidance'])}
+
+
+def changed(
+    sampler: Callable[..., Any], guidance: Callable[..., float], history: int, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Sampler, guidance and history that are built, with other settings."""
+    function, own = getattr(sampler, 'func', sampler), dict(getattr(sampler, 'keywords', {}))
+    if settings.get('sampler') is not None:
+        other = sampler_named(settings['sampler'])[1]
+        own = own if other is function else _steps(own)
+        function = other
+    own |= _steps(settings)
+    if not _has_steps(function):
+        own.pop('steps', None)
+    if settings.get('guidance') is not None:
+        guidance = VQGuidanceRegistry.build(_constant(settings['guidance']), 'guidance')
+    found: dict[str, Any] = {'sampler': functools.partial(function, **own), 'guidance': guidance}
+    return found | {'history': history if settings.get('history') is None else int(settings['history'])}
+
+
+def sampler_named(name: str) -> tuple[str, Callable[..., Any]]:
+    """A sampler by its name, whatever the case of its letters: ``ddim`` is ``DDIM``."""
+    known = VQDiffusionSamplerRegistry.names()
+    alike = [other for other in known if other.lower() == name.split('.')[-1].lower().replace('_', '')]
+    if not alike:
+        raise UserError(f"there is no sampler '{name}'{nearest(name, known)}", f'There are: {listing(known)}.')
+    return alike[0], VQDiffusionSamplerRegistry.parse(alike[0])[1]
+
+
+def _constant(scale: float) -> dict[str, Any]:
+    return {'type': 'ConstantGuidance', 'scale': float(scale)}
+
+
+def _steps(settings: Mapping[str, Any]) -> dict[str, int]:
+    return {} if settings.get('steps') is None else {'steps': int(settings['steps'])}
+
+
+def _has_steps(sampler: Callable[..., Any]) -> bool:
+    return 'steps' in inspect.signature(sampler).parameters
