@@ -7,8 +7,7 @@ import importlib
 import json
 import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors.torch import save_file
 
 from tests.shipped import composed
 from tests.snippets import ROOT, environment
+from tests.warm import CLIP, WarmStart
 
 OLD_FORM = {
     'trainer': {
@@ -224,16 +224,29 @@ def test_digest_sees_name_dtype_shape_and_every_bit(module, tmp_path):
 # the scripts
 
 
-def run(script: str, *arguments: str) -> tuple[int, str, dict[str, Any]]:
-    command = [sys.executable, str(ROOT / 'benchmarks' / script), *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True)
-    assert done.stdout.endswith('}\n'), f'{done.stdout}\n{done.stderr}'
-    return done.returncode, done.stdout, json.loads(done.stdout.splitlines()[-1])
+Run = Callable[..., tuple[int, str, dict[str, Any]]]
+
+
+@pytest.fixture(scope='module')
+def run() -> Iterator[Run]:
+    """``run(SCRIPT, ARGUMENTS...)`` -> exit code, output, its last line. Processes begin with torch imported, but with no
+    module of vq, since they import that of one of two checkouts.
+    """
+    with WarmStart([CLIP, 'sklearn.datasets']) as warm:
+
+        def run(script: str, *arguments: str) -> tuple[int, str, dict[str, Any]]:
+            command = [warm.folder / 'python', ROOT / 'benchmarks' / script, *arguments]
+            done = subprocess.run(command, env=environment(), capture_output=True, text=True)
+            assert done.stdout.endswith('}\n'), f'{done.stdout}\n{done.stderr}'
+            return done.returncode, done.stdout, json.loads(done.stdout.splitlines()[-1])
+
+        yield run
 
 
 def copied(folder: Path) -> Path:
+    """With its bytecode: times of files are copied too, so only what a test changes is compiled again."""
     for name in ('vq', 'configs', 'tests'):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(ROOT / name, folder / name)
     return folder
 
 
@@ -244,7 +257,7 @@ def after_docstring(file: Path, line: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_checkout_and_its_copy_are_the_same(tmp_path):
+def test_a_checkout_and_its_copy_are_the_same(run, tmp_path):
     code, text, found = run('same.py', str(copied(tmp_path / 'copy')), '--quick')
     assert code == 0 and found['equal'], text
     assert found['compose']['entries'] == 6 and found['compose']['cases'] == 12
@@ -253,7 +266,7 @@ def test_a_checkout_and_its_copy_are_the_same(tmp_path):
 
 
 @pytest.mark.slow
-def test_one_changed_value_is_named_and_trains_to_other_tensors(tmp_path):
+def test_one_changed_value_is_named_and_trains_to_other_tensors(run, tmp_path):
     tree, leaf = copied(tmp_path / 'copy'), 'cluster/dino_8192_imagenet_ddp.py'
     after_docstring(tree / 'configs' / leaf, "_kwargs_.setdefault('lr', 1.5e-3)")
     after_docstring(tree / 'configs' / 'ic' / 'digits.py', "_kwargs_.setdefault('lr', 1.5e-3)")
@@ -265,7 +278,7 @@ def test_one_changed_value_is_named_and_trains_to_other_tensors(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_entry_that_is_gone_and_a_part_that_is_another_are_named(tmp_path):
+def test_an_entry_that_is_gone_and_a_part_that_is_another_are_named(run, tmp_path):
     tree, leaf = copied(tmp_path / 'copy'), 'cvqvae/8192_contrastive_imagenet_ddp.py'
     (tree / 'configs' / leaf).unlink()
     norms = tree / 'vq' / 'encoders' / 'convolutional.py'
@@ -296,7 +309,7 @@ def test_every_room_stands_on_a_floor(module):
 
 
 @pytest.mark.slow
-def test_the_walk_counts_a_climb_that_is_planted(tmp_path):
+def test_the_walk_counts_a_climb_that_is_planted(run, tmp_path):
     tree = copied(tmp_path / 'copy')
     with (tree / 'vq' / 'loading.py').open('a') as file:
         file.write('\n\ndef planted():\n    return None\n')

@@ -74,7 +74,18 @@ def test_warm_is_cold(name: str, word: str, folder: Path, warm_programs: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('words', [['-u', '-m', 'says'], ['says.py'], ['-c', SAYS], ['-u', '-c', SAYS], ['-I', 'says.py']])
+@pytest.mark.parametrize(
+    'words',
+    [
+        ['-u', '-m', 'says'],
+        ['says.py'],
+        ['-c', SAYS],
+        ['-u', '-c', SAYS],
+        ['-P', 'says.py'],
+        ['-P', '-c', SAYS],
+        ['-I', 'says.py'],
+    ],
+)
 def test_scripts_and_texts_are_run_as_modules_are(words: list[str], folder: Path, warm_programs: Path) -> None:
     def run(python: str | Path) -> subprocess.CompletedProcess[str]:
         command = [python, *words, 'fine', "it's"]

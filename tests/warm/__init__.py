@@ -4,7 +4,7 @@ That import is half of the time of a small command, and importing vq a third of 
 has imported torch, but no module of vq unless ``modules`` names some. It writes programs ``auto_torchrun``, ``python`` and
 ``vq`` to put first on a shell's PATH. A command given to them runs in a fork of that process, with their arguments, folder,
 environment, streams and signals, and they end with its exit code. A program that is killed takes its fork with it. Options of
-the interpreter besides ``-u``, ``-m`` and ``-c`` start a cold one.
+the interpreter besides ``-u``, ``-P``, ``-m`` and ``-c`` start a cold one.
 
 ``programs`` starts one such process for all workers of pytest-xdist. It lives as long as one of them has its pipe open.
 

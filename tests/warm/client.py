@@ -9,15 +9,17 @@ import socket
 import sys
 
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+PASSED = (('-u',), ('-P',))
 
 
 def is_served(arguments: tuple[str, ...]) -> bool:
-    """Whether these are a module, a text or a script to run, without options of the interpreter."""
+    """Whether these are a module, a text or a script to run, without options of the interpreter but one of ``PASSED``."""
+    arguments = arguments[1:] if arguments[:1] in PASSED else arguments
     return arguments[:1] in (('-m',), ('-c',)) or (bool(arguments) and not arguments[0].startswith('-'))
 
 
 def main(door: str, name: str, *arguments: str) -> None:
-    if name == 'python' and not is_served(arguments[1:] if arguments[:1] == ('-u',) else arguments):
+    if name == 'python' and not is_served(arguments):
         os.execv(sys.executable, [sys.executable, *arguments])
     signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)  # until they can be forwarded
     program = os.path.join(os.path.dirname(door), 'python')

@@ -93,12 +93,13 @@ def become(name: str, program: str, arguments: list[str], folder: str, environme
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    unbuffered = name == 'python' and arguments[0] == '-u'
-    words = arguments[1:] if unbuffered else arguments
+    option = arguments[0] if name == 'python' and arguments[0] in ('-u', '-P') else ''
+    unbuffered, words = option == '-u', arguments[1:] if option else arguments
     modules = environment.get('PYTHONPATH', '').split(os.pathsep)
     installed = Path(sys.executable).parent
     sys.executable = program
-    sys.path[:] = [folder if name == 'python' else str(installed), *filter(None, modules), *PATH]
+    own = [] if option == '-P' else [folder if name == 'python' else str(installed)]
+    sys.path[:] = [*own, *filter(None, modules), *PATH]
     at_once = unbuffered or bool(environment.get('PYTHONUNBUFFERED'))
     sys.stdin, sys.stderr = os.fdopen(0), os.fdopen(2, 'w', 1)
     sys.stdout = io.TextIOWrapper(os.fdopen(1, 'wb', 0 if at_once else -1), write_through=at_once)
@@ -116,11 +117,11 @@ def become(name: str, program: str, arguments: list[str], folder: str, environme
         sys.modules.pop(words[1], None)  # if another module imported it: a cold process would not have it yet
         runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
     elif words[0] == '-c':
-        sys.argv, sys.path[0] = ['-c', *words[2:]], ''
+        sys.argv, sys.path[: len(own)] = ['-c', *words[2:]], [''] * len(own)
         sys.modules['__main__'] = main = types.ModuleType('__main__')
         exec(compile(words[1], '<string>', 'exec'), vars(main))
     else:
-        sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
+        sys.argv, sys.path[: len(own)] = words, [str(Path(words[0]).resolve().parent)] * len(own)
         runpy.run_path(words[0], run_name='__main__')
 
 
