@@ -1,4 +1,5 @@
-"""The tree of all registries. A child holds special kinds of parts. A registry imports its package at the first unknown name.
+"""The tree of all registries. A child holds special kinds of parts. When a name is first asked for, a registry imports the
+modules of its package that register it, and the whole package if none does.
 
 ``interface`` names the base class in ``vq/interfaces/``: a constructor parameter annotated with it takes a nested
 ``dict(type=...)`` from that registry. Nothing here imports torch.

@@ -1,8 +1,9 @@
 """Registries: names for parts, and building parts from configs.
 
 Todd's registries with three additions: a dotted name resolves from anywhere in the tree (todd searches descendants
-only), a registry imports its own package on the first miss, and building is driven by the constructor's annotations:
-a parameter annotated with an interface (or a list, dict or optional of it) takes a nested ``dict(type=...)``.
+only), a registry imports the modules of its own package that register a name it does not have yet, and building is driven by
+the constructor's annotations: a parameter annotated with an interface (or a list, dict or optional of it) takes a nested
+``dict(type=...)``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from vq.core.config import plain
 from vq.core.door import Config, RegistryMeta, ToddRegistry
 from vq.core.errors import ConfigError, UserError, listing, nearest
 from vq.core.parameters import Parameter, alternatives, dataclass_in, parameters_of, strip, takes_any_keyword
+from vq.core.registering import registering
 
 _subclasses: Any = type.__subclasses__
 # caches: read thousands of times for one config, cleared whenever a registry is created
@@ -54,6 +56,10 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         *parents, name = key.split('.')
         start: TreeMeta = cls.locate(parents) if parents else cls
         found = _below(start, name)
+        if not found:
+            for registry in start.tree():
+                registry.load_item(name)
+            found = _below(start, name)
         if not found:
             for registry in start.tree():
                 registry.load_package()
@@ -140,6 +146,12 @@ class TreeMeta(RegistryMeta):  # type: ignore[misc]
         """The names of the items that this registry accepts."""
         cls.names()
         return [name for registry in cls.tree() for name, item in registry.data.items() if cls.accepts(registry, item)]
+
+    def load_item(cls, name: str) -> None:
+        """Import the modules of the package whose source registers an item of this name."""
+        if 'package' in cls.__dict__ and not cls.__dict__.get('_loaded', False):
+            for module in registering(cls.package).get(name, ()):
+                importlib.import_module(module)
 
     def load_package(cls) -> None:
         """Import the modules that register into this registry; only the first call does."""
