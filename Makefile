@@ -63,7 +63,7 @@ test-fast: $(VENV)/.ready-test lint
 	$(BIN)/python $(PYTEST) -m 'not slow'
 
 test-xla: .venv-xla/.ready
-	.venv-xla/bin/python -m pytest -m xla tests/strategies/test_xla.py
+	.venv-xla/bin/python -m pytest -m xla tests/strategies/test_xla.py tests/strategies/test_xla_diffusion.py
 
 test-oldest: .venv-oldest/.ready
 	.venv-oldest/bin/python $(PYTEST) -m 'not slow'

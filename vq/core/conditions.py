@@ -41,6 +41,15 @@ class Condition:
         moved: dict[str, Any] = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
         return dataclasses.replace(self, **moved)
 
+    def taken(self, rows: list[int]) -> Self:
+        """The rows with these numbers, in this order; a row can be taken several times."""
+        taken: dict[str, Any] = {
+            name: value[rows] if isinstance(value, Tensor) else [value[row] for row in rows]
+            for name, value in vars(self).items()
+            if value is not None
+        }
+        return dataclasses.replace(self, **taken)
+
     def without(self, rows: Tensor) -> Self:
         """The same, with ``rows`` (B,) bool without a condition as well."""
         return dataclasses.replace(self, null=rows if self.null is None else self.null | rows)

@@ -14,6 +14,7 @@ from vq.core.conditions import Condition
 from vq.core.errors import UserError
 from vq.core.records import Prediction
 from vq.interfaces import Conditioned, Conditioner, Denoiser, Task
+from vq.interfaces.denoisers import conditioned
 from vq.io.kept_digest import KeptDigest
 from vq.io.runs import Run, find, weight_files
 from vq.io.weights import load_model_from
@@ -71,8 +72,7 @@ class FrozenDenoiser(KeptDigest, Denoiser):
 
     def rows(self, z: Tensor, t: Tensor, condition: Condition | None) -> Prediction:
         """The same, with its own conditioner."""
-        conditioned = None if self.conditioner is None else self.conditioner(condition, len(z))
-        prediction: Prediction = self(z, t, conditioned)
+        prediction: Prediction = self(z, t, conditioned(self.denoiser, self.conditioner, condition, len(z)))
         return prediction
 
     # weights

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from vq.core.conditions import Condition
 
 Kind = Literal['classes', 'text', 'layout']
+FORMS = ('vector', 'sequence', 'maps')  # of a condition, as networks take it
 
 
 class Conditioned(NamedTuple):

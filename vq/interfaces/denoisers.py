@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol
 from torch import Tensor, nn
 
 from vq.core.conditions import Condition
+from vq.core.errors import ConfigError, listing
 from vq.core.records import Prediction, PredictionKind
-from vq.interfaces.conditions import Conditioned
+from vq.interfaces.conditions import FORMS, Conditioned, Conditioner
 
 
 class Denoiser(nn.Module):
@@ -21,10 +22,28 @@ class Denoiser(nn.Module):
 
     kind: PredictionKind
     dim: int  # channels of ``Conditioned.vector``
+    takes: tuple[str, ...] = ('vector',)  # the forms of a condition that it reads: 'vector', 'sequence', 'maps'
     compiles = 'forward'
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Prediction:
         raise NotImplementedError
+
+
+def conditioned(
+    denoiser: Denoiser, conditioner: Conditioner | None, condition: Condition | None, rows: int
+) -> Conditioned | None:
+    """What a conditioner makes for a denoiser; an error if the denoiser would leave a part of it unread."""
+    if conditioner is None:
+        return None
+    found: Conditioned = conditioner(condition, rows)
+    unread = [form for form in FORMS if getattr(found, form) is not None and form not in denoiser.takes]
+    if unread:
+        raise ConfigError(
+            f"{type(conditioner).__name__} gives conditions of the form '{unread[0]}', which {type(denoiser).__name__} does "
+            'not take',
+            f'It takes: {listing(denoiser.takes)}. Change the conditioner, or take a denoiser whose ``takes`` has this.',
+        )
+    return found
 
 
 Number = Tensor | float

@@ -91,6 +91,7 @@ def diffusion(
     connector: Annotated[Part | None, 'map with an inverse from the latents to what is learned; None: none'] = None,
     sample_posterior: Annotated[bool, 'draw x0 from the Gaussian of a continuous tokenizer; False: its mean'] = False,
     num_classes: Annotated[int, 'number of classes; 0: unconditional'] = 1000,
+    conditioner: Annotated[Part | None, 'what reads the condition, such as texts or layouts; None: classes'] = None,
     label_drop: Annotated[float, 'share of labels dropped in training; guidance needs it'] = 0.1,
     label_std: Annotated[float | None, 'deviation of initial class vectors; None: 0.02'] = None,
     draws: Annotated[tuple[str, ...], "pictures that validation draws: ('generated',), or none"] = ('generated',),
@@ -121,12 +122,13 @@ def diffusion(
     denoiser, little_denoiser = denoiser_part(given, path['type'] == 'BetaPath', pixels)
     aligned, tiny_aligned = repa(given, denoiser.get('dim', 0))
     guide = guide_part(given)
+    of_classes = dict(type='ClassConditioner', classes=num_classes, drop=label_drop, **classes) if num_classes else None
     model: Part = dict(
         type='DiffusionTask',
         tokenizer=None if pixels else frozen.part,
         image_size=image_size_in(images) if pixels else None,
         denoiser=denoiser,
-        conditioner=dict(type='ClassConditioner', classes=num_classes, drop=label_drop, **classes) if num_classes else None,
+        conditioner=of_classes if conditioner is None else conditioner,
         path=path,
         losses=aligned,
         guide=guide,

@@ -30,7 +30,7 @@ def keyed_normals(keys: Tensor, *shape: int, purpose: tuple[int | str, ...] = ()
     """
     count = math.prod(shape)
     drawn = words(_rows(keys, purpose), -(-count // 2))
-    radius = (((drawn >> 32) & 0xFFFFFFFF).float().add_(0.5).mul_(2.0**-32)).log_().mul_(-2).clamp_(min=0).sqrt_()
+    radius = (_shift(drawn, 32).float().add_(0.5).mul_(2.0**-32)).log_().mul_(-2).clamp_(min=0).sqrt_()
     angle = (drawn & 0xFFFFFFFF).float().mul_(2 * math.pi * 2.0**-32)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], 1)[:, :count].reshape(len(keys), *shape)
 
@@ -57,5 +57,5 @@ def mix(x: Tensor) -> Tensor:
 
 
 def _shift(x: Tensor, bits: int) -> Tensor:
-    """Logical shift to the right, of 64 bits without sign."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+    """Logical shift to the right, of 64 bits without sign. Not ``>>``: torch_xla divides there, towards zero."""
+    return torch.bitwise_right_shift(x, bits) & ((1 << (64 - bits)) - 1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vq.core.class_names import class_numbers
+from vq.core.conditions import Condition
 from vq.core.drawing import Drawn, Wanted
 from vq.core.errors import UserError
 from vq.core.records import to_uint8
@@ -22,6 +23,7 @@ from vq.interfaces.pretrained import frozen_parts
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
 from vq.registries import VQTaskRegistry
+from vq.tasks.asked import NOUNS
 from vq.tasks.sequence_modeling.task import first_half
 
 TOKENS = 2**15  # drawn at once, unless ``batch_size`` is given: 128 images of 256 tokens
@@ -66,6 +68,7 @@ class LoadedGenerator:
         classes: Classes = None,
         count: int | None = None,
         text: str | Sequence[str] | None = None,
+        layout: Condition | None = None,
         guidance: float | None = None,
         seed: int = 3407,
         given: Tensor | None = None,
@@ -73,8 +76,8 @@ class LoadedGenerator:
         **settings: float | str,
     ) -> Iterator[Drawn]:
         """Batches of new images, or of what they are made of; see ``sample``."""
-        asked = Asked(self._classes(classes), [text] if isinstance(text, str) else text)
-        turns = len(asked.classes or asked.text or ()) or (self.task.classes if asked.classes is None else 0)
+        asked = Asked(self._classes(classes), [text] if isinstance(text, str) else text, layout)
+        turns = len(asked.classes or asked.text or asked.layout or ()) or (self.task.classes if asked.classes is None else 0)
         rows = len(given) if given is not None else turns if count is None and (turns or classes is not None) else count or 1
         if rows < 1 or (count is not None and count < 1):
             raise UserError(f'{rows if count is None else count} images are requested', 'Draw 1 or more.')
@@ -102,7 +105,8 @@ class LoadedGenerator:
         return torch.cat(found)
 
     def sample(self, classes: Classes = None, count: int | None = None, to: Form = 'tensor', **how: Any) -> Any:
-        """New images: ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``, or of ``text[i mod n]``.
+        """New images: ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``, of ``text[i mod n]``, or
+        of row i mod n of ``layout``, a Condition.
 
         A class is a number, or a name in ``class_names``. Without ``classes``, all classes are taken in turn. Further settings
         (``guidance``, ``seed``, and those of the task, such as temperature, top_k, top_p, min_p) replace those of the config.
@@ -158,7 +162,7 @@ class LoadedGenerator:
         return class_numbers(several, self.class_names, self.task.classes, self.source)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
-        known = f'{self.task.classes} classes' if self.task.classes else 'unconditional'
+        known = f'{self.task.classes} classes' if self.task.classes else NOUNS.get(self.task.asks, 'unconditional')
         height, width = self.intake.image_size
         part = self.task if self.tokens is None else self.generator
         tokens = '' if self.tokens is None else f'{self.tokens.shape} tokens, '

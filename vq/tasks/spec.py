@@ -37,7 +37,8 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
     if isinstance(generator := getattr(model, 'generator', None), Generator):
         tokens, latent = generator.tokens, None
     categories = names_of(dataset, getattr(model, 'tokenizer', None))
-    if (count := classes_of(model)) is not None and len(categories) != count:
+    of_boxes = getattr(model, 'asks', None) == 'layout'  # the categories of boxes are those of the data
+    if not of_boxes and (count := classes_of(model)) is not None and len(categories) != count:
         categories = ()  # the names of other classes than those that the model draws or tells apart
     return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent, categories)
 

@@ -24,18 +24,19 @@ from vq.runners.protocol import TrainerLike
 class GenerationsCallback(Callback[TrainerLike]):
     """Every ``interval`` steps and at the end ``pictures/iter_N_generated.png``: ``each`` images of up to ``classes`` classes.
 
-    A row is a class. If there is an EMACallback, its averaged weights draw. The seeds of the images are the same every time,
-    so pictures of two checkpoints differ only by training. The random generators of the training do not change.
+    A row is a class, or one of ``texts`` where the model takes texts. If there is an EMACallback, its averaged weights draw.
+    The seeds of the images are the same every time, so pictures of two checkpoints differ only by training. The random
+    generators of the training do not change.
     """
 
     phase = 'pictures'
 
-    def __init__(self, interval: int = 5000, each: int = 8, classes: int = 10) -> None:
+    def __init__(self, interval: int = 5000, each: int = 8, classes: int = 10, texts: tuple[str, ...] = ()) -> None:
         if interval < 1 or each < 1 or classes < 1:
             raise ConfigError(
                 f'GenerationsCallback has interval {interval}, each {each}, classes {classes}', 'Give 1 or more of all.'
             )
-        self.interval, self.each, self.classes = interval, each, classes
+        self.interval, self.each, self.classes, self.texts = interval, each, classes, tuple(texts)
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
@@ -43,6 +44,10 @@ class GenerationsCallback(Callback[TrainerLike]):
             raise ConfigError(
                 f'{type(runner.model).__name__} draws nothing',
                 'GenerationsCallback is for generators: leave it out of the callbacks.',
+            )
+        if self.texts and runner.model.asks != 'text':
+            raise ConfigError(
+                f'GenerationsCallback has texts, and {type(runner.model).__name__} takes none here', 'Leave texts out.'
             )
 
     @torch.no_grad()
@@ -60,9 +65,10 @@ class GenerationsCallback(Callback[TrainerLike]):
     def _draw(self, model: Draws) -> None:
         """All ranks draw the same images, because a sharded network needs all ranks. The main rank writes the file."""
         strategy, known = self.runner.strategy, model.classes
-        rows = min(known, self.classes) or 1
+        rows = len(self.texts) or min(known, self.classes) or 1
         ids = list(range(rows * self.each))
-        asked = Asked([number // self.each for number in ids]) if known else Asked()
+        row_of = [number // self.each for number in ids]
+        asked = Asked(text=[self.texts[row] for row in row_of]) if self.texts else Asked(row_of if known else None)
         wanted = Wanted(ids, self.runner.context.seed, model.condition(asked, ids, strategy.device))
         with strategy.autocast():
             found = model.draw(wanted).images()

@@ -8,6 +8,7 @@ from vq.core.conditions import Condition
 from vq.core.records import Prediction
 from vq.interfaces import Denoiser
 from vq.interfaces.conditions import Conditioner
+from vq.interfaces.denoisers import conditioned
 from vq.tasks.hidden import Hidden
 
 
@@ -27,9 +28,9 @@ class Conditional(nn.Module):
         self, z: Tensor, t: Tensor, condition: Condition | None, listens: bool = False
     ) -> tuple[Prediction, dict[str, Tensor]]:
         """``listens``: the heads run. Drawing does without them."""
-        conditioned = None if self.conditioner is None else self.conditioner(condition, len(z))
+        given = conditioned(self.denoiser, self.conditioner, condition, len(z))
         if self.hidden is None or not listens:
-            return self.denoiser(z, t, conditioned), {}
+            return self.denoiser(z, t, given), {}
         with self.hidden.listening():
-            prediction: Prediction = self.denoiser(z, t, conditioned)
+            prediction: Prediction = self.denoiser(z, t, given)
         return prediction, self.hidden(self.cells)

@@ -26,7 +26,7 @@ from vq.losses.variational import chain_bits
 from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTaskRegistry
 from vq.sampling.predictions import noised
 from vq.sampling.streams import normals
-from vq.tasks.asked import condition_of_classes
+from vq.tasks.asked import condition_in, condition_of
 from vq.tasks.diffusion import settings as of_drawing
 from vq.tasks.diffusion.drawing import Drawing, Threshold, estimate_of
 from vq.tasks.diffusion.network import Conditional
@@ -151,14 +151,7 @@ class DiffusionTask(Task):
     def unpack(self, batch: Batch) -> tuple[Tensor, Condition | None]:
         """Image (B, 3, H, W), uint8 or in [-1, 1], or latent of a cache (B, C, *cells); and the condition of each."""
         found = batch.latent if batch.latent is not None else to_float(batch.image)
-        if self.conditioner is None:
-            return found, None
-        if self.conditioner.kind == 'classes' and batch.category is None:
-            raise ConfigError(
-                f'the conditioner learns {self.conditioner.classes} classes, and this dataset gives none',
-                'Take a dataset with classes, or set conditioner to None.',
-            )
-        return found, Condition.of(batch)
+        return found, None if self.conditioner is None else condition_in(batch, self.conditioner)
 
     def training_step(self, batch: Batch, roots: Mapping[str, nn.Module], step: int) -> Iterator[tuple[str, Losses]]:
         if step == 1 and collectives.is_main() and not batch.key.is_meta:  # meta: only the memory is estimated
@@ -255,7 +248,7 @@ class DiffusionTask(Task):
         return 0 if self.conditioner is None else self.conditioner.classes
 
     def condition(self, asked: Asked, places: Sequence[int], device: torch.device) -> Condition | None:
-        return condition_of_classes(asked, self.classes, places, device)
+        return condition_of(asked, self.asks, self.classes, places, device)
 
     @torch.no_grad()
     def draw(self, wanted: Wanted) -> Drawn:
