@@ -181,6 +181,11 @@ def test_satin_is_found_by_the_names_of_its_subsets(tmp_path: Path) -> None:
     assert len(SATINDataset(tmp_path, subsets=SUBSETS[5:])) == 14 * 18
     with pytest.raises(ConfigError, match='none does not exist'):
         len(SATINDataset(tmp_path / 'none'))
+    for subset in SUBSETS[:3]:  # found in its folder, whatever is asked for first
+        alone = [SATINDataset(tmp_path, 'train', subsets=(subset,)) for _ in range(4)]
+        assert (alone[0].categories, alone[1].label_names) == (None, None)
+        assert alone[2].fingerprint() == alone[0].fingerprint() and len(alone[3]) == len(alone[0])
+        assert ids(alone[0]) == ids(alone[1]) == [name for name in ids(train) if name.startswith(f'{subset}/')]
 
 
 def test_laion_is_read_in_each_of_its_layouts(tmp_path: Path) -> None:

@@ -127,9 +127,9 @@ class CombinedDataset(ImageDataset):
 
     @functools.cached_property
     def categories(self) -> Sequence[str] | None:  # type: ignore[override]
-        names = {key: part.categories and tuple(part.categories) for key, part in self.parts.items()}
         if self.classes == 'none':
-            return None
+            return None  # parts are not asked: that can read their files
+        names = {key: part.categories and tuple(part.categories) for key, part in self.parts.items()}
         first, *others = names
         if self.classes == 'same':
             for key in others:
@@ -216,6 +216,7 @@ class CombinedDataset(ImageDataset):
 
     @functools.cached_property
     def _digest(self) -> str:
+        _ = self.counts  # a dataset that looks for its parts has found them now
         of_parts = [(key, part.fingerprint()) for key, part in self.parts.items()]
         about = repr((type(self).__name__, self.name, self.split, self.classes, self.settings(), of_parts))
         return hashlib.blake2b(about.encode(), digest_size=8).hexdigest()
