@@ -266,13 +266,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob('*')) if file.is_file()}
 
 
-class OneOfThree(collectives.SingleProcess):
-    """A rank of three that run one after the other."""
+class OneOf(collectives.SingleProcess):
+    """A rank of several that run one after the other."""
 
-    size = 3
-
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
 
 
 def make_many(root: Path) -> Path:
@@ -291,15 +289,24 @@ def write_all(root: Path, target: Path) -> None:
     pack(one_dataset(root), target, Packing('proportion', 8), quiet, 3)
 
 
+def write_on_rank(root: Path, target: Path, rank: int, world: int) -> None:
+    collectives.install(OneOf(rank, world))
+    try:
+        write_all(root, target)
+    finally:
+        collectives.install(None)
+
+
 def test_a_set_is_the_same_however_often_it_was_stopped(tmp_path: Path, killer: Killer, gloo_pool: GlooPool) -> None:
     root = make_many(tmp_path / 'photos')
     write_all(root, tmp_path / 'whole')
     whole = contents(tmp_path / 'whole')
     assert len(whole) == 13 and len(set(ShardSet(tmp_path / 'whole').ids())) == 34  # twelve shards and the manifest
     target = tmp_path / 'O'
-    for ranks, at in enumerate((31, 45, 60), 1):  # killed after some changes of the disk, restarted with 1, 2 and 3 ranks
+    for ranks, at in enumerate((21, 31, 45), 1):  # killed after some changes of the disk, restarted with 1, 2 and 3 ranks
         shutil.rmtree(target, ignore_errors=True)
-        assert not killer.run(functools.partial(write_all, root, target), at)
+        for rank in (0, 1):  # both ranks of two, in the middle of a shard
+            assert not killer.run(functools.partial(write_on_rank, root, target, rank, 2), at)
         assert 0 < len(list(target.glob('shard-*'))) < 12
         if ranks == 1:
             write_all(root, target)
@@ -307,9 +314,7 @@ def test_a_set_is_the_same_however_often_it_was_stopped(tmp_path: Path, killer: 
             gloo_pool.run(write_all, root, target)
         else:
             for rank in (1, 2, 0):  # the first rank completes the set
-                collectives.install(OneOfThree(rank))
-                write_all(root, target)
-            collectives.install(None)
+                write_on_rank(root, target, rank, 3)
         assert contents(target) == whole, ranks
 
 
