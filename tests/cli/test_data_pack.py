@@ -9,12 +9,15 @@ import pytest
 from PIL import Image
 
 from vq.cli import data
+from vq.core.check import check_config
 from vq.core.config import PyConfig
 from vq.core.errors import UserError
 from vq.core.random import python_stream
 from vq.data.datasets.digits import DigitsDataset
 from vq.data.datasets.packed import PackedDataset
 from vq.io.packed import splits_in
+from vq.recipes.data import is_packed
+from vq.registries import VQDatasetRegistry
 
 
 @pytest.fixture
@@ -62,6 +65,18 @@ def test_all_image_configs_take_packed_data() -> None:
             part = config[role]['dataset']
             assert part['type'].endswith('PackedDataset') and (part['root'], part['split']) == ('O', split)
             assert part['transform'] == PyConfig.load(file)[role]['dataset']['transform']
+    for name in ('coco_2014', 'coco_stuff', 'visual_genome', 'hq_faces', 'laion_aesthetics', 'sa_med2d_20m', 'satin', 'few'):
+        config = PyConfig.load('vqgan/8192_imagenet_ddp.py', dataset=name, data='packed')
+        for role in ('trainer', 'validator'):
+            check_config(VQDatasetRegistry, config[role]['dataset'], role)
+            assert is_packed(config[role]['dataset']) and config[role]['dataset']['transform']['image_size'] == 256
+    generator = PyConfig.load('photos/ar.py', data='packed', data_root='O')
+    assert {generator[role]['dataset']['root'] for role in ('trainer', 'validator')} == {'O'} and is_packed(generator)
+    with pytest.raises(UserError, match='data_root is not given'):
+        PyConfig.load('photos/maskgit.py', data='packed')
+    asked = PyConfig.load('datasets/coco_2017.py', data='packed', empty_text=0.1)
+    with pytest.raises(UserError, match="PackedDataset has no parameter 'empty_text'"):
+        check_config(VQDatasetRegistry, asked.trainer.dataset, 'trainer.dataset')
     with pytest.raises(UserError, match=r'train.beton is a file of FFCV'):
         PyConfig.load('vqgan/8192_imagenet_ddp.py', data_root='data/train.beton')
 

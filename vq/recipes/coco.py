@@ -18,7 +18,8 @@ def captioned(
 ) -> Config:
     """A dataset with several captions for each image, of which one is drawn."""
     known = known._replace(settings=dict(known.settings, captions=captions))
-    return merge(datasets(given, known), dict(trainer=dict(dataset=dict(empty_text=empty_text))))
+    # packed images have no such parameter
+    return merge(datasets(given, known), dict(trainer=dict(dataset=dict(empty_text=empty_text) if empty_text else {})))
 
 
 @recipe(captioned)

@@ -92,7 +92,7 @@ def datasets(
         refuse_beton(data_root)
     root, others = data_root if data == 'folder' else None, dict(classes=classes, held_out=held_out, backend=backend)
     config = _in_files(given, dataset, known or KNOWN.get(dataset), image_size, augmentation, root, **others)
-    return config if data == 'folder' else _packed(config, data_root or f'data/{Path(dataset).name}_packed', backend)
+    return config if data == 'folder' else packed(config, data_root or f'data/{Path(dataset).name}_packed', backend)
 
 
 def _in_files(
@@ -124,9 +124,9 @@ def _in_files(
     )
 
 
-def _packed(config: Config, root: str, backend: str) -> Config:
+def packed(config: Config, root: str, backend: str) -> Config:
     """The splits of a dataset as they are packed below ``root``, with their transforms."""
-    if _holds_packed(config):  # the config of a dataset that is made of others: its parts are packed
+    if is_packed(config):  # the config of a dataset that is made of others: its parts are packed
         return config
     found = {}
     for role, split in (('trainer', 'train'), ('validator', 'validation')):
@@ -139,10 +139,11 @@ def _packed(config: Config, root: str, backend: str) -> Config:
     return found
 
 
-def _holds_packed(part: Any) -> bool:
+def is_packed(part: Any) -> bool:
+    """Whether a config holds a dataset of packed images."""
     if isinstance(part, Mapping):
         kind = str(part.get('type', '')).rpartition('.')[2]
-        return kind == 'PackedDataset' or any(map(_holds_packed, part.values()))
+        return kind == 'PackedDataset' or any(map(is_packed, part.values()))
     return False
 
 

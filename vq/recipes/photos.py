@@ -8,7 +8,7 @@ from vq.core.errors import ConfigError
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.core.specs import ImageSize
 from vq.core.specs import size_of as size_of_images
-from vq.recipes.data import data, image_size_in, tiny_data
+from vq.recipes.data import data, image_size_in, packed, tiny_data
 from vq.recipes.digits import small_discriminator
 from vq.recipes.frozen import Frozen, frozen_tokenizer
 from vq.recipes.generators import token_generator
@@ -119,7 +119,7 @@ def photos_gan(
 OF_IMAGES = ('dataset', 'augmentation', 'classes', 'backend', 'held_out')  # options of the tokenizer, whose run has them
 
 
-@recipe(token_generator, hides=(*OF_IMAGES, 'data_root', 'image_size', 'size', 'num_classes', 'guidance', 'gives'))
+@recipe(token_generator, hides=(*OF_IMAGES, 'data_root', 'data', 'image_size', 'size', 'num_classes', 'guidance', 'gives'))
 def photos_generator(
     given: Given,
     *,
@@ -127,6 +127,7 @@ def photos_generator(
     iters: Annotated[int | None, 'optimizer steps; None: 1,200 (S), 10,000 (M), 50,000 (L)'] = None,
     lr: Annotated[float | None, 'learning rate of AdamW; None: 2e-3 (S), 1e-3 (M), 3e-4 (L)'] = None,
     data_root: Annotated[str | None, 'folder of the images, if it has moved; None: where the tokenizer found them'] = None,
+    data: Annotated[Literal['folder', 'packed'], 'packed: data_root is what vq data pack made of these images'] = 'folder',
     image_size: Annotated[ImageSize | None, "image size in pixels; it must be the tokenizer's, which is the default"] = None,
     num_classes: Annotated[int | None, "number of classes; None: of the tokenizer's images; 0: unconditional"] = None,
     guidance: Annotated[float | Part | None, 'scale of classifier-free guidance; None: 2 with classes, else 1'] = None,
@@ -137,7 +138,7 @@ def photos_generator(
     so that every step sees other crops: with a few hundred images, tokens written once would be learned by heart.
     """
     frozen = frozen_tokenizer(given, it_config='configs/photos/tokenizer.py')
-    sets, pixels = images_of(frozen, data_root), size_of(frozen, image_size)
+    sets, pixels = images_of(frozen, data_root, data == 'packed'), size_of(frozen, image_size)
     known = 0 if frozen.run is None else frozen.run.spec.trained_on.get('classes') or 0
     classes = known if num_classes is None else num_classes
     scale = guidance.get('scale', 1) if isinstance(guidance, dict) else guidance
@@ -170,8 +171,8 @@ def photos_generator(
     return merge(config, dict(tiny=dict(trainer=dict(model=dict(generator=tiny)))))
 
 
-def images_of(frozen: Frozen, root: str | None) -> dict[str, Part]:
-    """The datasets of the config that trained a tokenizer. ``root``: where their folder is now."""
+def images_of(frozen: Frozen, root: str | None, in_shards: bool) -> dict[str, Part]:
+    """The datasets of the config that trained a tokenizer. ``root``: where their folder is now, or their packed images."""
     found: dict[str, Part] = {}
     for which in ('trainer', 'validator'):
         part = (frozen.config.get(which) or {}).get('dataset')
@@ -182,6 +183,12 @@ def images_of(frozen: Frozen, root: str | None) -> dict[str, Part]:
                 'Give a run that was trained here, or take a config of configs/ar, which has a dataset of its own.',
             )
         found[which] = {**part, **({} if root is None or 'root' not in part else dict(root=root))}
+    if in_shards:
+        if root is None:
+            raise ConfigError('data is packed, and data_root is not given', 'Add data_root=O, the output of vq data pack.')
+        backend = str(found['trainer'].get('backend', 'pillow'))
+        both = packed({which: dict(dataset=part) for which, part in found.items()}, root, backend)
+        return {which: both[which]['dataset'] for which in found}
     return found
 
 
