@@ -67,7 +67,7 @@ def test_outputs(case):
     peer, model = case
     x, y = peer['in/x'], peer['in/y']
     close(model(x, (peer['in/t'] + 1) / 1000, y), peer['out/forward'])
-    close(model(x, (peer['in/t_fractional'] + 1) / 1000, y), peer['out/forward_fractional_t'])
+    close(model(x, (peer['in/t_fractional'].double() + 1) / 1000, y), peer['out/forward_fractional_t'])
     close(model(x, (peer['in/t'] + 1) / 1000, None), peer['out/forward_null_class'])
 
 
