@@ -44,6 +44,7 @@ class RotaryTable(nn.Module):
 
     The first ``prefix`` positions have zeros for cosine AND sine, as in LlamaGen. Their queries and keys are zero, so all
     later positions attend to them with logit 0 at any distance. Positions are counted from the end of the prefix.
+    ``still``: the prefix is not rotated, as in JiT.
 
     The table moves to every device with the module. It is recomputed there, so it is fp32 whatever the precision of weights.
     """
@@ -51,12 +52,19 @@ class RotaryTable(nn.Module):
     table: Tensor
 
     def __init__(
-        self, length: int, channels: int, grid: tuple[int, int] | None = None, prefix: int = 0, base: float = 10000.0
+        self,
+        length: int,
+        channels: int,
+        grid: tuple[int, int] | None = None,
+        prefix: int = 0,
+        base: float = 10000.0,
+        still: bool = False,
     ) -> None:
         super().__init__()
         if grid is not None and length > prefix + grid[0] * grid[1]:
             raise ValueError(f'{length} positions do not fit a grid of {grid[0]} x {grid[1]} after {prefix} positions')
         self.length, self.channels, self.grid, self.prefix, self.base = length, channels, grid, prefix, base
+        self.still = still
         self.register_buffer('table', self._make().to(torch.get_default_device()), persistent=False)
 
     def _make(self) -> Tensor:
@@ -65,8 +73,9 @@ class RotaryTable(nn.Module):
             turns = rotary_line(rest, self.channels, self.base)
         else:
             turns = rotary_grid(*self.grid, self.channels, self.base)
-        zeros = torch.zeros(self.prefix, self.channels // 2, 2, device='cpu')
-        return torch.cat([zeros, turns])[: self.length].contiguous()
+        first = torch.zeros(self.prefix, self.channels // 2, 2, device='cpu')
+        first[..., 0] = float(self.still)
+        return torch.cat([first, turns])[: self.length].contiguous()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RotaryTable:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]

@@ -88,6 +88,7 @@ def denoiser_part(
     bottleneck: Annotated[
         int | None, 'channels between a patch and its token, for large patches of pixels; None: none'
     ] = None,
+    context: Annotated[int, 'forms but wide_head: tokens of the class, from a third of the blocks on (JiT: 32)'] = 0,
     head_dim: Annotated[int, 'form wide_head: channels of the head'] = 2048,
     head_depth: Annotated[int, 'form wide_head: blocks of the head'] = 2,
     prediction: Annotated[
@@ -109,7 +110,7 @@ def denoiser_part(
         return part, tiny_denoiser or small(part, pixels)
     told = dict(kind=prediction or ('epsilon' if on_grid else 'velocity'), timesteps=GRID if on_grid else None)
     more = MODERN if form == 'modern' else {}
-    own = dict(learned_variance=learned_variance, **chosen(bottleneck=bottleneck))
+    own = dict(learned_variance=learned_variance, **chosen(bottleneck=bottleneck, context=context or None))
     part = dict(type='DiT', patch=patch, **told, **shape, **own, **more)
     return part, tiny_denoiser or small(part, pixels)
 
@@ -119,7 +120,8 @@ def small(part: Part, pixels: bool) -> Part:
     kind, sizes = kind_of(part), dict(TINY, patch=4 if pixels else 1)
     if kind == 'WideHeadDiT':
         return sizes | dict(head_dim=32, head_depth=1, head_heads=2)
-    return sizes | (dict(bottleneck=8) if part.get('bottleneck') else {}) if kind == 'DiT' else {}
+    fewer = {name: less for name, less in dict(bottleneck=8, context=2).items() if part.get(name)}
+    return sizes | fewer if kind == 'DiT' else {}
 
 
 @recipe()
