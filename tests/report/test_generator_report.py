@@ -74,6 +74,20 @@ def test_a_run_without_evaluation_has_a_chart_of_its_training(facts):
     assert 'held out' not in page.render().split('<svg')[0].rsplit('legend', 1)[1]
 
 
+def test_a_denoiser_has_its_own_words_curve_and_history(facts):
+    rng = np.random.default_rng(1)
+    facts.tokens, facts.loss = False, ('denoising', 'mean squared error')
+    facts.journal = [{'step': step, 'kind': 'train', 'denoising': 1 / step} for step in (20, 40)]
+    facts.history = rng.integers(0, 256, (4, 3, SIZE, SIZE, 3), dtype=np.uint8)
+    page = Page('', '')
+    add_sections(facts, page)
+    found = Reader(page.render())
+    assert found.ids == ['drawn', 'history', 'generated', 'nearest', 'completions']
+    assert 'distinct digits' in found.text and 'token grids' not in found.text
+    assert "The generator's loss, mean squared error" in found.text and 'nats' not in found.text
+    np.testing.assert_array_equal(found.pictures['2: state 3 of 4'], facts.history[2, 2])
+
+
 def test_pictures_are_those_of_the_facts(facts, reader):
     near, half = facts.neighbours, facts.completions
     np.testing.assert_array_equal(reader.pictures['new digit 1: 2'], near.images[1])

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import vq
+from tests.report.support import Reader
 from tests.runners.support import commands_here
 from vq.cli.data import main as data
 from vq.cli.latents import main as measure
@@ -62,7 +63,13 @@ def test_it_validates_and_reports(home: Path) -> None:
     assert found['samples'] == 180 and len(parts) == 5
     assert abs(found['loss/denoising'] - sum(parts) / 5) < 1e-6
     assert report(['denoiser', '--images', '4']) == 0
-    assert 'DiffusionTask draws images without tokens' in (home / 'work_dirs/denoiser/report.html').read_text()
+    page = Reader((home / 'work_dirs/denoiser/report.html').read_text())
+    assert 'DiffusionTask draws images without tokens' in page.text
+    assert 'The config sets DPMSolver with 2 steps, and guidance 2 (1 is no guidance).' in page.text
+    guided, unguided = (page.pictures[f'{name}: the first 10 of each class'] for name in ('guided', 'unguided'))
+    assert guided.shape == (10 * 36, 10 * 36, 3) and not np.array_equal(guided, unguided)
+    assert np.array_equal(page.pictures['3: state 2 of 2'], guided[3 * 36 + 2 : 4 * 36 - 2, 2:34]), 'the end is the image'
+    assert not np.array_equal(page.pictures['3: state 1 of 2'], page.pictures['3: state 2 of 2'])
 
 
 def test_it_draws_the_same_by_command_and_in_python(home: Path) -> None:

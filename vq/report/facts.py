@@ -111,7 +111,7 @@ class Completions:
 
 @dataclasses.dataclass
 class GeneratorFacts:
-    """A generator of tokens, measured."""
+    """Whatever draws images, measured."""
 
     journal: list[dict[str, Any]]  # lines of its log.jsonl
     drawn: dict[str, Drawn]  # 'guided', 'unguided'; the first one is the config's way
@@ -126,6 +126,9 @@ class GeneratorFacts:
     names: Sequence[str] = ()  # of the classes
     counts: dict[str, list[int]] = dataclasses.field(default_factory=dict)  # of whose tokens -> uses of each code
     others: dict[str, Results] = dataclasses.field(default_factory=dict)  # further columns of figures
+    tokens: bool = True  # False: it draws images without tokens, as a denoiser does
+    loss: tuple[str, str] = ('cross_entropy', 'nats per token')  # its name in the journal, and its unit
+    history: Pixels | None = None  # (K, N, H, W, 3): K states on the way to the first N images, from noise
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""The sections of a report on a token generator: new images, their figures, their nearest training images."""
+"""The sections of a report on whatever draws: new images, their figures, their nearest training images."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ METRICS = {
     'fd_held_out': ("FD to held-out {noun}, classifier's features", '{:.2f}'),
     'share_mean': ('tokens shared with the nearest training {one}, mean', '{:.1%}'),
     'share_most': ('tokens shared with the nearest training {one}, maximum', '{:.1%}'),
-    'distinct': ('distinct token grids', '{:,}'),
+    'distinct': ('distinct {what}', '{:,}'),
     'samples': ('images', '{:,}'),
 }  # key in the results: name and form
 
@@ -62,7 +62,7 @@ def singular(noun: str) -> str:
 
 
 def add_sections(facts: GeneratorFacts, page: Page) -> None:
-    for section in (samples, comparison, nearest, completions, statistics):
+    for section in (samples, history, comparison, nearest, completions, statistics):
         section(facts, page)
 
 
@@ -91,7 +91,7 @@ def comparison(facts: GeneratorFacts, page: Page) -> None:
         columns[f'held-out {facts.noun}'] = facts.real
     rows = [
         [
-            name.format(noun=facts.noun, one=singular(facts.noun)),
+            name.format(noun=facts.noun, one=singular(facts.noun), what='token grids' if facts.tokens else facts.noun),
             *(form.format(found[key]) if key in found else '' for found in columns.values()),
         ]
         for key, (name, form) in METRICS.items()
@@ -105,26 +105,49 @@ def comparison(facts: GeneratorFacts, page: Page) -> None:
             'divided by the same figure of the training images: 1 means equally diverse, 0 means identical images. '
         )
     one = singular(facts.noun)
+    if facts.tokens:
+        words += 'Two token grids share a token if they have the same code at the same position. '
     words += (
-        'Two token grids share a token if they have the same code at the same position. The figures of held-out '
-        f'{facts.noun} are those to expect of real {facts.noun}. If the generator memorizes training {facts.noun}, its loss '
-        f'on held-out {facts.noun} rises, and its {facts.noun} share more tokens with a training {one}.'
+        f'The figures of held-out {facts.noun} are those to expect of real {facts.noun}. If the generator memorizes training '
+        f'{facts.noun}, its loss on held-out {facts.noun} rises'
     )
+    words += f', and its {facts.noun} share more tokens with a training {one}.' if facts.tokens else '.'
     html = f'<div class="beside">{figures}{row([loss_chart(facts)])}</div>'
     page.section('generated', f'New {facts.noun}, measured', words, [html])
 
 
 def loss_chart(facts: GeneratorFacts) -> str:
-    lines = []
-    for name, kind, key in (('training', 'train', 'cross_entropy'), ('held out', 'eval', 'loss/cross_entropy')):
+    lines, (loss, unit) = [], facts.loss
+    for name, kind, key in (('training', 'train', loss), ('held out', 'eval', f'loss/{loss}')):
         found = [(line['step'], line) for line in facts.journal if line['kind'] == kind]
         line = training.curve(name, found, key)
         lines += [] if line is None else [line]
     return line_chart(
-        "The generator's loss, nats per token",
+        f"The generator's loss, {unit}",
         lines or [Series('training', [], [])],
         'step',
         note='Training: means between two log lines, with dropout and dropped labels. Held out: averaged weights.',
+    )
+
+
+def history(facts: GeneratorFacts, page: Page) -> None:
+    """One column per image, from its noise to its end."""
+    if facts.history is None or not facts.drawn:
+        return
+    drawn = next(iter(facts.drawn.values()))
+    states = len(facts.history)
+    columns = []
+    for place in range(facts.history.shape[1]):
+        number = int(drawn.asked[place])
+        about = facts.names[number] if number < len(facts.names) else str(number)
+        made = [picture(facts.history[k, place], f'{about}: state {k + 1} of {states}') for k in range(states)]
+        columns.append((about, made))
+    rows = [*('' for _ in range(states - 1)), 'end']
+    page.section(
+        'history',
+        'From noise to images',
+        f'Evenly spaced states of the sampler on the way to the first {facts.noun}, decoded as they are.',
+        [stacks(rows, columns)],
     )
 
 

@@ -14,6 +14,7 @@ from vq.core import trust
 from vq.core.errors import UserError
 from vq.core.operations import Operations
 from vq.core.trust import import_modules
+from vq.data.datasets.latents import LatentDataset
 from vq.interfaces import Dataset, FeatureNetwork
 from vq.io.runs import RUNS, Run, Weights, find
 from vq.report.facts import Origin
@@ -66,6 +67,8 @@ class Opened:
             return None
         try:
             dataset = open_split(described, split, f'{which}.dataset')
+            if isinstance(dataset, LatentDataset) and validator:  # a cache has no images: those that it was written from
+                dataset = open_split(validator, dataset.split, f'{which}.dataset')
             len(dataset)
         except (UserError, OSError) as error:
             self.leave_out(words, error if isinstance(error, UserError) else str(error))
