@@ -88,6 +88,12 @@ def test_look_shows_other_shards_too(photos: Path, capsys: pytest.CaptureFixture
     tokens = np.arange(32).reshape(2, 1, 4, 4) % 9
     writer.write(writer.ranges()[0], dict(tokens=tokens, category=np.array([3, -1])), ['one', 'two'])
     writer.finish()
+    latents = ShardWriter('O/validation/latents', 'latents', 2, 2, {})
+    latents.write(latents.ranges()[0], dict(mean=np.ones((2, 1, 8, 4, 4), np.float32)), ['three', 'four'])
+    latents.finish()
+    for words in (['O'], ['O', '--split', 'validation'], ['O/validation']):
+        assert data.main(['look', *words, '--index', '1']) == 0
+        assert 'row 1: four' in capsys.readouterr().out
     assert data.main(['look', 'tokens', '--index', '-1']) == 0
     said = capsys.readouterr().out
     assert 'row 1: two' in said and 'tokens: (1, 4, 4) uint16, 0 to 8' in said and 'category: -1' in said

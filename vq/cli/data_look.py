@@ -1,7 +1,7 @@
 """One row of a set of shards, in words and as a picture: packed images, tokens or latents.
 
-SHARDS is the folder of a set, or one that holds the splits of a set. The row is compared with its checksum. --verify reads all
-files of the set and compares them with the manifest.
+SHARDS is the folder of a set, or one that holds the splits of a set, as vq data pack and vq data latents write them. The row
+is compared with its checksum. --verify reads all files of the set and compares them with the manifest.
 """
 
 from __future__ import annotations
@@ -67,7 +67,9 @@ def find_set(folder: Path, split: str | None) -> Path:
     if split is None and (folder / NAME).is_file():
         return folder
     there = splits_in(folder)
-    there += sorted(path.parent.name for path in folder.glob(f'*/{NAME}') if path.parent.name not in there)
+    found = [*sorted(folder.glob(f'*/{NAME}')), *sorted(folder.glob(f'*/latents/{NAME}'))]  # the second: of vq data latents
+    there += [name for path in found if (name := path.parent.relative_to(folder).as_posix()) not in there]
+    split = f'{split}/latents' if split not in there and f'{split}/latents' in there else split
     if not there or (split is not None and split not in there):
         what = f'has {", ".join(there)}' if there else 'has no manifest.json' if folder.is_dir() else 'is no folder'
         raise UserError(
