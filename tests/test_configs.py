@@ -132,7 +132,12 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
     assert numbers and all(math.isfinite(value) for value in numbers)
     weights = ('--load-model-from', str(folder / 'tiny'))
     kind = composed(entry).trainer.model.type
-    if kind in ('ImageClassification', 'SequenceModeling', 'DiffusionTask'):  # which have no tokens of their own
+    if kind in (
+        'ImageClassification',
+        'SequenceModeling',
+        'DiffusionTask',
+        'LatentModeling',
+    ):  # which have no tokens of their own
         run(test_command.main, 'tiny', entry, '--num-samples', '5', *weights)
         for main, words in ((tokenize.main, ['tiny', entry]), (inference.main, [entry, str(tmp_path / 'picture.png')])):
             assert main([*words, *weights]) == 2

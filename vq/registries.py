@@ -104,6 +104,20 @@ class VQCausalNetworkRegistry(VQGeneratorRegistry):
     interface = 'vq.interfaces:CausalNetwork'
 
 
+class VQContinuousGeneratorRegistry(VQModelRegistry):
+    """Models that learn and sample continuous tokens."""
+
+    package = 'vq.generators.continuous'
+    interface = 'vq.interfaces:ContinuousGenerator'
+
+
+class VQTokenHeadRegistry(VQModelRegistry):
+    """From a vector to a continuous token."""
+
+    package = 'vq.generators.heads'
+    interface = 'vq.interfaces:TokenHead'
+
+
 class VQDenoiserRegistry(VQModelRegistry):
     """Networks that estimate what noise was added."""
 

@@ -4,8 +4,8 @@
     auto_torchrun -m vq.val   two_stage/klvae_f16_imagenet_ddp configs/two_stage/klvae_f16_imagenet_ddp.py
 
 Hyperparameters of latent diffusion (autoencoder_kl_16x16x16.yaml): Adam 4.5e-6 per image, L1 + LPIPS, KL 1e-6, adversarial
-gain 0.5 from step 50,000 on. The network is that of MAR's KL-16, which ``vq convert mar`` converts; latent diffusion's has
-attention on both sides (``attention=both``). Hardware and hours: not measured here, and published nowhere; theirs had 12
+gain 0.5 from step 50,000 on. The network is that of MAR's KL-16, which ``vq convert mar_kl16`` converts; latent diffusion's
+has attention on both sides (``attention=both``). Hardware and hours: not measured here, and published nowhere; theirs had 12
 images per GPU. Expected, quoted from the README of latent-diffusion for its model, trained on OpenImages for 442,998 steps:
 rFID 0.87 and 24.08 dB PSNR on ImageNet's validation images. This config was never trained to its end.
 

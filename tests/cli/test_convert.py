@@ -215,7 +215,7 @@ class TestLoad:
     def test_a_continuous_autoencoder(self, tmp_path: Path) -> None:
         peer, file = read_golden('mar_kl_vae'), tmp_path / 'kl16.ckpt'
         torch.save({'model': peer.state}, file)
-        said = dict(convert_file('mar', file, {'image_size': 16}, tmp_path / 'kl16'))
+        said = dict(convert_file('mar_kl16', file, {'image_size': 16}, tmp_path / 'kl16'))
         assert said['latent'] == '4 x 8 x 8 per image of 16 pixels, continuous (KLAutoencoder)'
         assert 'codes' not in said
         loaded = vq.load(tmp_path / 'kl16')

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from vq.assembly.matching import fit
-from vq.io.published import llamagen, mar, open_magvit2, serezd, taming, var
+from vq.io.published import llamagen, mar_kl16, open_magvit2, serezd, taming, var
 from vq.io.published.keymap import Converted
 from vq.quantizers.gumbel import GumbelQuantizer, kl_to_uniform, relaxed_weights, straight_through_codes
 from vq.registries import VQModelRegistry
@@ -185,7 +185,7 @@ def test_open_magvit2(golden):
 
 def test_mar_kl_autoencoder(golden):
     peer = golden('mar_kl_vae')
-    model = built(mar.convert(peer.state, image_size=16))
+    model = built(mar_kl16.convert(peer.state, image_size=16))
     assert model.spec((16, 16)).latent.shape == peer['out/mean'].shape[1:]
     latent = model.encode(peer['in/image'])
     torch.testing.assert_close(latent.mean, peer['out/mean'], **CLOSE)

@@ -12,7 +12,7 @@ from tests.published import read_golden, read_manifest
 from tests.shipped import composed
 from vq.assembly.matching import fit
 from vq.core.errors import UserError
-from vq.io.published import beitv2, llamagen, mar, open_magvit2, reference, serezd, simvq, taming, var
+from vq.io.published import beitv2, llamagen, mar_kl16, open_magvit2, reference, serezd, simvq, taming, var
 from vq.io.published.keymap import Converted, drop, map_keys, rename, split
 from vq.registries import VQDiscriminatorRegistry, VQModelRegistry
 
@@ -25,7 +25,7 @@ CONVERTERS = {
     'vq_reference_vqgan_f16_1024': reference,
     'vq_reference_vqgan_f16_16384': reference,
     'var_vqvae_ch160v4096z32': var,
-    'mar_kl16_vae': mar,
+    'mar_kl16_vae': mar_kl16,
     'serezd_vqvae_standard_256': serezd,
     'serezd_vqvae_ema_256': serezd,
     'serezd_vqvae_gumbel_256': serezd,
@@ -399,7 +399,7 @@ class TestArchitecture:
     def test_a_discrete_model_is_no_kl_autoencoder(self) -> None:
         state = {key: value for key, value in small_taming().items() if not key.startswith('quantize.')}
         with pytest.raises(UserError, match='encodes to 6 channels and decodes from 6'):
-            mar.convert(state)
+            mar_kl16.convert(state)
 
     def test_legacy_says_which_term_beta_weighs(self) -> None:
         for legacy, weights in ((True, (0.5, 1.0)), (False, (1.0, 0.5))):

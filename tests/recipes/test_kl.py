@@ -9,7 +9,7 @@ import torch
 
 from tests.published import read_manifest
 from tests.shipped import composed
-from vq.io.published import diffusers_kl, mar
+from vq.io.published import diffusers_kl, mar_kl16
 from vq.io.published.keymap import Converted
 from vq.registries import VQModelRegistry
 
@@ -30,7 +30,7 @@ def fits(config: Any, converted: Converted) -> None:
 
 def test_f16_is_the_network_of_kl_16() -> None:
     shapes = read_manifest('mar_kl16_vae')['tensors']
-    converted = mar.convert({key: torch.empty(shape, device='meta') for key, shape in shapes.items()})
+    converted = mar_kl16.convert({key: torch.empty(shape, device='meta') for key, shape in shapes.items()})
     fits(tokenizer_of(F16), converted)
 
 

@@ -25,7 +25,8 @@ KINDS = {
     'reference': "the reference toolkit's model.pth of a VQGAN, CVQ-VAE or FSQ",
     'var': "VAR's multi-scale tokenizer, vae_ch160v4096z32.pth",
     'beitv2': "BEiT v2's VQ-KD tokenizers, vqkd_encoder_base_decoder_*.pth",
-    'mar': "MAR's continuous autoencoder KL-16, kl16.ckpt",
+    'mar': "MAR's class-conditional transformers base, large and huge with their diffusion heads, checkpoint-last.pth",
+    'mar_kl16': "MAR's continuous autoencoder KL-16, kl16.ckpt",
     'rae_decoder': 'the decoders of representation autoencoders (bytetriper/RAE), model.pt',
     'diffusers_kl': "autoencoders of diffusers (AutoencoderKL): Stable Diffusion's VAE and others, the folder",
     'two_stage': "the two-stage framework's folder of an epoch (MAE-DiT): KL-VAE or ViT-MAE, DiT, or both",
@@ -53,7 +54,8 @@ options, KEY=VALUE (settings that the tensors do not show):
   reference    image_size=256 distance=l2 normalize=False commitment_weight=0.25 discriminator=True
   var          scales=(1,2,3,4,5,6,8,10,13,16) residual=0.5 commitment_weight=0.25
   beitv2       with_decoder=True heads=N decay=0.99
-  mar          image_size=256 kl_weight=1e-6
+  mar          heads=N patch=1 label_drop=0.1
+  mar_kl16     image_size=256 kl_weight=1e-6 latent_scale=N (0.2325 for the transformers of MAR)
   rae_decoder  encoder=dinov2 statistics=stat.pt heads=N tau=0.8
   diffusers_kl image_size=N kl_weight=1e-6 statistics=True
   two_stage    weights=auto image_size=256 kl_weight=1e-6 norm_groups=32 discriminator=True heads=N
@@ -114,6 +116,8 @@ def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path
             from vq.cli.convert_epoch import convert_epoch
 
             return convert_epoch(converter, kind, file, options, output)
+        if kind == 'mar':
+            return _convert_continuous(converter, kind, file, options, output)
         if kind in ('dit', 'rae_dit'):
             return _convert_denoiser(converter, kind, file, options, output)
         return _convert_tokenizer(converter, kind, file, options, output)
@@ -349,4 +353,53 @@ def _convert_statistics(converter: Any, file: Path, output: Path) -> Lines:
         ('features', f'{len(statistics.mean)}, of {int(statistics.count)} images'),
         ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB): mean, covariance, count in float64'),
         ('to use it', 'as the reference statistics of the FID metric'),
+    ]
+
+
+def _convert_continuous(converter: Any, kind: str, file: Path, options: Mapping[str, Any], output: Path) -> Lines:
+    """Write a file of weights for --load-model-from, with the configs of generator and conditioner in its metadata."""
+    import json
+
+    from vq.assembly.counting import count
+    from vq.core.specs import LatentSpec, in_words
+    from vq.io import tensorfile
+    from vq.io.atomic import atomic_file
+    from vq.io.digest import read_digest
+    from vq.io.published.reader import read_state
+    from vq.io.spec import Spec
+    from vq.io.values import check_values
+    from vq.registries import VQConditionerRegistry, VQContinuousGeneratorRegistry
+
+    converted = converter.convert(read_state(file, converter.NESTS), **options)
+    parts = {
+        'generator.': (VQContinuousGeneratorRegistry, converted.generator),
+        'conditioner.': (VQConditionerRegistry, converted.conditioner),
+    }
+    generator, conditioner = _fit(converted.tensors, parts)
+    own = {prefix + k: v for prefix, p in zip(parts, (generator, conditioner), strict=True) for k, v in p.state_dict().items()}
+    check_values(converted.tensors, own, file.name)
+    trained_on = {'classes': conditioner.classes}
+    spec = Spec('generator', trained_on=trained_on, latent=LatentSpec(generator.channels, generator.cells))
+    notes = {
+        'vq.format': 'vq.continuous',
+        'vq.format_version': '1',
+        'vq.kind': kind,
+        'vq.generator': json.dumps(converted.generator, sort_keys=True),
+        'vq.conditioner': json.dumps(converted.conditioner, sort_keys=True),
+        'vq.latent_scale': json.dumps(converted.latent_scale),
+        'vq.spec': json.dumps(spec.as_json()),
+        'vq.source': file.name,
+        'vq.source_sha256': read_digest(file),
+    }
+    with atomic_file(output, tensorfile.size_of(converted.tensors)) as writer:
+        tensorfile.write_tensors(writer, converted.tensors, notes)
+    return [
+        ('read', f'{file} ({kind})'),
+        ('tensors', f'{len(converted.tensors)} of the generator and its conditioner'),
+        *(('left out', f'{len(keys)}: {reason}') for reason, keys in converted.dropped.items()),
+        ('latent', f'{in_words(generator.cells)} cells of {generator.channels} channels, {conditioner.classes} classes'),
+        ('network', f'{generator.depth} layers of {generator.dim} channels, {generator.heads} heads, and a decoder'),
+        ('parameters', f'{count(generator) + count(conditioner):,}'),
+        ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
+        ('to use it', f'--load-model-from {output}, with a generator of these sizes'),
     ]

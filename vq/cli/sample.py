@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from vq.interfaces.conditions import Asked
 
 KIND = 'VQSMRunnerRegistry.Sampler'
-SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps', 'sampler', 'history')  # that a task may have
+SETTINGS = (  # that a task may have
+    'guidance',
+    'temperature',
+    'top_k',
+    'top_p',
+    'min_p',
+    'steps',
+    'sampler',
+    'history',
+    'num_iter',
+    'cfg_schedule',
+)
 
 EXAMPLES = """
 examples:
@@ -53,7 +64,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--format', choices=('png', 'npz'), default='png', help='npz: one file in the format of ADM')
     parser.add_argument('--guidance', type=float, default=None, metavar='S', help='constant scale; 1: no guidance')
-    parser.add_argument('--temperature', type=float, default=None, metavar='T', help='divides logits (default: of the config)')
+    parser.add_argument(
+        '--temperature', type=float, default=None, metavar='T', help='divides logits, or scales noise (default: of the config)'
+    )
     parser.add_argument('--top-k', type=int, default=None, metavar='K', help='only the K most probable tokens')
     parser.add_argument('--top-p', type=float, default=None, metavar='P', help='only the most probable tokens whose sum is P')
     parser.add_argument(
@@ -63,6 +76,12 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--sampler', default=None, metavar='NAME', help='sampler of diffusion: Euler, Heun, DDIM, PLMS, ...')
     parser.add_argument(
         '--history', type=int, default=None, metavar='K', help='diffusion: also a grid of K states on the way to each image'
+    )
+    parser.add_argument(
+        '--num-iter', type=int, default=None, metavar='N', help='MAR: iterations, each of which draws some tokens'
+    )
+    parser.add_argument(
+        '--cfg-schedule', default=None, metavar='NAME', help='MAR: guidance over these: constant, linear or cosine'
     )
     parser.add_argument('--greedy', action='store_true', help='always take the most probable token')
     parser.add_argument('--overwrite', action='store_true', help='delete earlier samples of this name')
@@ -132,7 +151,7 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     from vq.interfaces.conditions import Asked
     from vq.io import runs
 
-    inner = model.get('generator') or model.get('conditioner') or {}
+    inner = {**(model.get('conditioner') or {}), **(model.get('generator') or {})}
     count: int | None = model.get('classes', inner.get('classes'))
     names: tuple[str, ...] = ()
     with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors

@@ -10,8 +10,8 @@ from typing import Any
 
 from vq.core.errors import UserError, listing
 
-SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps')
-COUNTS = ('top_k', 'steps')
+SETTINGS = ('guidance', 'temperature', 'top_k', 'top_p', 'min_p', 'steps', 'num_iter')
+COUNTS = ('top_k', 'steps', 'num_iter')
 
 
 def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:

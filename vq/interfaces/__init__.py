@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Tokenizer,
     )
     from vq.interfaces.conditions import Conditioned, Conditioner
+    from vq.interfaces.continuous import ContinuousGenerator, Streams, TokenDrawing, TokenHead
     from vq.interfaces.data import Dataset, Field, Sample
     from vq.interfaces.denoisers import Denoise, Denoiser, Drive, Level, Path, TimeLaw
     from vq.interfaces.generators import CausalNetwork, Generator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 MODULES = {
     'codecs': 'CodebookUpdate Coding Connector Decoder Encoder FeatureDecoder LatentMap Perturbation Quantizer Tokenizer',
+    'continuous': 'ContinuousGenerator Streams TokenDrawing TokenHead',
     'data': 'Dataset Field Sample',
     'conditions': 'Conditioned Conditioner',
     'denoisers': 'Denoise Denoiser Drive Level Path TimeLaw',
@@ -54,6 +56,7 @@ __all__ = [
     'Conditioned',
     'Conditioner',
     'Connector',
+    'ContinuousGenerator',
     'Dataset',
     'Decoder',
     'Denoise',
@@ -82,10 +85,13 @@ __all__ = [
     'Sample',
     'Schedule',
     'Strategy',
+    'Streams',
     'Task',
     'Teacher',
     'TeacherFeatures',
     'TimeLaw',
+    'TokenDrawing',
+    'TokenHead',
     'Tokenizer',
 ]
 

@@ -117,5 +117,5 @@ def _warn_of_repeated_images(trainer: Trainer) -> None:
 
 def classes_of(model: Task) -> int:
     """The number of classes of a generator or classifier; 0 of other models."""
-    found = getattr(getattr(model, 'generator', model), 'classes', 0)
+    found = getattr(model, 'classes', getattr(getattr(model, 'generator', None), 'classes', 0))
     return found if isinstance(found, int) else 0

@@ -53,23 +53,10 @@ class Guided:
             doubled, empty = self._without(condition, z)
             if only_worse:
                 return self.denoise(z, t, empty)
-            better, worse = _halves(self.denoise(torch.cat([z, z]), t, doubled))
+            return guided_halves(self.denoise(torch.cat([z, z]), t, doubled), scale, self.channels)
         else:
             return self.denoise(z, t, None)
-        return Prediction(self._combined(better.value, worse.value, scale), better.kind, better.variance)
-
-    def _combined(self, better: Tensor, worse: Tensor, scale: float) -> Tensor:
-        """fp32, or fp64 if the estimates are."""
-        precise = torch.promote_types(better.dtype, torch.float32)
-        better, worse = better.to(precise), worse.to(precise)
-        if self.channels is None:
-            return guided(better, worse, scale)
-        if self.channels > better.shape[1]:
-            raise ConfigError(
-                f'guidance of {self.channels} channels of {better.shape[1]}', 'Leave channels out: all are guided then.'
-            )
-        first, last = better.tensor_split([self.channels], dim=1)
-        return torch.cat([guided(first, worse[:, : self.channels], scale), last], dim=1)
+        return _guided(better, worse, scale, self.channels)
 
     def _without(self, condition: Condition, z: Tensor) -> tuple[Condition, Condition]:
         """2 B rows, the second half without a condition; and B rows, all without one. Made once for all steps."""
@@ -80,10 +67,24 @@ class Guided:
         return self._forms[1:]
 
 
-def _halves(both: Prediction) -> tuple[Prediction, Prediction]:
+def guided_halves(both: Prediction, scale: float, channels: int | None = None) -> Prediction:
+    """From one pass over 2 B rows, those with a condition and then those without it: the guided estimate of B rows."""
     known, unknown = both.value.chunk(2)
     variance = None if both.variance is None else both.variance.chunk(2)[0]
-    return Prediction(known, both.kind, variance), Prediction(unknown, both.kind)
+    return _guided(Prediction(known, both.kind, variance), Prediction(unknown, both.kind), scale, channels)
+
+
+def _guided(better: Prediction, worse: Prediction, scale: float, channels: int | None) -> Prediction:
+    """fp32, or fp64 if the estimates are."""
+    precise = torch.promote_types(better.value.dtype, torch.float32)
+    first, second = better.value.to(precise), worse.value.to(precise)
+    if channels is None:
+        return Prediction(guided(first, second, scale), better.kind, better.variance)
+    if channels > first.shape[1]:
+        raise ConfigError(f'guidance of {channels} channels of {first.shape[1]}', 'Leave channels out: all are guided then.')
+    led, last = first.tensor_split([channels], dim=1)
+    value = torch.cat([guided(led, second[:, :channels], scale), last], dim=1)
+    return Prediction(value, better.kind, better.variance)
 
 
 def _require_one_kind(better: Prediction, worse: Prediction) -> None:

@@ -6,6 +6,7 @@ around: the same on every device, in any batch, on any rank.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import torch
@@ -15,6 +16,26 @@ from vq.core.random import derive_seed
 
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed number
 FRACTION_BITS = 24  # of uniform numbers: those of fp32
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyedStreams:
+    """Numbers for B rows, each from a stream of its key and of a purpose, such as a seed and a step.
+
+    ``shared``: one number in [0, 1) for all rows, on every rank.
+    """
+
+    keys: Tensor  # (B,) int64
+    purpose: tuple[int | str, ...]
+    shared: float = 0.0
+
+    def uniforms(self, *shape: int, of: str) -> Tensor:
+        """(B, *shape) in [0, 1)."""
+        return keyed_uniforms(self.keys, *shape, purpose=(*self.purpose, of))
+
+    def normals(self, *shape: int, of: str) -> Tensor:
+        """(B, *shape), standard normal."""
+        return keyed_normals(self.keys, *shape, purpose=(*self.purpose, of))
 
 
 def keyed_uniforms(keys: Tensor, *shape: int, purpose: tuple[int | str, ...] = ()) -> Tensor:

@@ -45,7 +45,7 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
 
 def classes_of(model: nn.Module) -> int | None:
     """The number of classes of a generator or classifier; None for a model that knows none."""
-    classes = getattr(getattr(model, 'generator', model), 'classes', None)
+    classes = getattr(model, 'classes', getattr(getattr(model, 'generator', None), 'classes', None))
     return classes if isinstance(classes, int) else None
 
 

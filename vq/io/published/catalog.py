@@ -171,6 +171,23 @@ _CODE_100 = 'https://github.com/dltechnology/100Code (AI_Art/main.py)'
 _PYTTI = 'https://huggingface.co/Somnai/pytti-vqgan-checkpoints'
 _IQA = 'https://huggingface.co/chaofengc/IQA-PyTorch-Weights'
 
+
+def _mar(name: str, file: str, key: str) -> RemoteFile:
+    """A file of MAR; all have the same name there. The page gives dl=0, which sends the file itself only to wget."""
+    return RemoteFile(
+        f'https://www.dropbox.com/scl/fi/{file}/checkpoint-last.pth?rlkey={key}&dl=1',
+        f'mar/mar_{name}.pth',
+        None,
+        'https://github.com/LTH14/mar (util/download.py)',
+    )
+
+
+_MAR = {
+    'base': _mar('base', 'f6dpuyjb7fudzxcyhvrhk', 'a6i4bo71vhfo4anp33n9ukujb'),
+    'large': _mar('large', 'pxacc5b2mrt3ifw4cah6k', 'm48ovo6g7ivcbosrbdaz0ehqt'),
+    'huge': _mar('huge', '1qmfx6fpy3k7j9vcjjs3s', '4lae281yzxb406atp32vzc83o'),
+}
+
 CATALOG: tuple[Published, ...] = (
     Published(
         'pytorch-fid',
@@ -419,8 +436,14 @@ CATALOG: tuple[Published, ...] = (
                 'https://github.com/LTH14/mar (util/download.py)',
             ),
         ),
-        kind='mar',
+        kind='mar_kl16',
+        options={'latent_scale': 0.2325},
+        aliases=('kl16',),
     ),
+    Published('mar-base', 'MAR-B, ImageNet, 256 pixels, on latents of KL-16', (_MAR['base'],), kind='mar'),
+    Published('mar-large', 'MAR-L, ImageNet, 256 pixels, on latents of KL-16', (_MAR['large'],), kind='mar'),
+    Published('mar-huge', 'MAR-H, ImageNet, 256 pixels, on latents of KL-16', (_MAR['huge'],), kind='mar'),
+    Published('mar', 'the three transformers of MAR', tuple(_MAR.values())),
     Published('rae-dinov2-b-statistics', 'mean and variance of latents (bytetriper/RAE)', (RAE_STATISTICS,)),
     _rae_decoder('rae-dinov2-b', 'ViTB'),
     _rae_decoder('rae-dinov2-b-xl', 'ViTXL'),

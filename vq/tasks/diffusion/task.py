@@ -22,6 +22,7 @@ from vq.denoisers.frozen import FrozenDenoiser
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Conditioner, Denoiser, Encoder, LatentMap, Loss, Path, Task, TimeLaw, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
+from vq.losses.objective import Objective
 from vq.losses.variational import chain_bits
 from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTaskRegistry
 from vq.sampling.predictions import noised
@@ -31,7 +32,6 @@ from vq.tasks.diffusion import settings as of_drawing
 from vq.tasks.diffusion.drawing import Drawing, Threshold, estimate_of
 from vq.tasks.diffusion.network import Conditional
 from vq.tasks.diffusion.numbers import Numbers, fixed_numbers, numbers_of, over_the_batch
-from vq.tasks.diffusion.objective import Objective
 from vq.tasks.diffusion.space import Space, cells_in, channels_in
 from vq.tasks.hidden import hidden_of
 from vq.tasks.terms import terms_of

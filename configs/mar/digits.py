@@ -1,0 +1,18 @@
+"""Handwritten digits by MAR: continuous tokens in a random order, on the latents of a KL autoencoder of digits, with guidance.
+
+    auto_torchrun -m vq.train digits_kl configs/digits/kl.py
+    python -m vq.tools.latents digits_kl --load-model-from digits_kl
+    auto_torchrun -m vq.train digits_mar configs/mar/digits.py --config-options \\
+        tokenizer_run::work_dirs/digits_kl_latents/tokenizer.safetensors
+    auto_torchrun -m vq.sample digits_mar --classes 3 7 --guidance 2 --num-iter 16
+
+The second command puts mean and deviation of the latents into a file of the tokenizer. Training takes minutes; measured only
+in the tiny form. Expected: digits of the class that is asked for.
+
+Options: ``tokenizer_run`` (any run of configs/digits/kl.py), ``features_run`` (a run of ic/digits.py: figures on the features
+of that classifier), and those that ``vq.config FILE --options`` prints.
+"""
+
+from vq.recipes import digits_mar
+
+_export_ = digits_mar(_kwargs_)
