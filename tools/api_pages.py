@@ -31,6 +31,8 @@ TITLES = {
     'VQGeneratorRegistry': 'Generators',
     'VQTeacherRegistry': 'Teachers',
     'VQCausalNetworkRegistry': 'Networks of autoregressive generators',
+    'VQContinuousGeneratorRegistry': 'Generators of continuous tokens',
+    'VQTokenHeadRegistry': 'Heads of continuous tokens',
     'VQDenoiserRegistry': 'Denoisers',
     'VQConditionerRegistry': 'Conditioners',
     'VQPathRegistry': 'Paths of diffusion',

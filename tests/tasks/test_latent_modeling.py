@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import pytest
@@ -283,4 +284,4 @@ def test_energy_falls_along_the_descent() -> None:
         gradient, x = head.slope(x, z)
         x = x - 0.01 * gradient
         energies.append(head.energy(x, z))
-    assert all((after < before).all() for before, after in zip(energies, energies[1:], strict=False))
+    assert all((after < before).all() for before, after in itertools.pairwise(energies))

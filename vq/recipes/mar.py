@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.classification import IMAGES, LOADING, digits_features
 from vq.recipes.data import data, tiny_data
-from vq.recipes.diffusion import INCEPTION
 from vq.recipes.frozen import frozen_tokenizer
+from vq.recipes.generators import INCEPTION
 from vq.recipes.parts import TINY_SCHEDULE, other_logs, watching
 from vq.recipes.strategy import chosen, strategy
 

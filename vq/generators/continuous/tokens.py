@@ -33,7 +33,7 @@ class LatentTokens:
         return rows.flatten(2).transpose(1, 2)
 
     def latents(self, tokens: Tensor) -> Tensor:
-        rows = tokens.transpose(1, 2).unflatten(2, self.grid)
+        rows = tokens.transpose(1, 2).reshape(len(tokens), self.width, *self.grid)
         return F.pixel_shuffle(rows, self.patch) if self.patch > 1 else rows
 
     def kept(self, keep: Tensor) -> Tensor:

@@ -24,12 +24,12 @@ class EnergyTokenHead(TokenHead):
     E is one number for the hidden tokens of an image: blocks of each token, modulated by its z; then the mean over tokens, a
     layer modulated by the mean of what z was made into, and one output.
 
-    - ``steps`` K, and ``step_size`` a, which is learned and at least 1e-4. Gradients pass through the last step alone, as there.
+    - ``steps`` K, and ``step_size`` a, which is learned and at least 1e-4. Gradients pass through the last step alone.
     - Guidance has the fork's own form: the gradient is  (1 + s) g_c - s g_u,  where g_u is that of a trajectory without the
       condition; none at a scale of 1 or less. ``temperature`` scales x_0.
 
-    The fork's loss is a mean over all tokens, also those that the encoder saw, and drawing starts from zeros; here the loss is
-    that of hidden tokens, and drawing starts as training does.
+    The fork's loss is a mean over all tokens, also those that the encoder saw, and its drawing starts from zeros; here the
+    loss is that of hidden tokens, and drawing starts as training does.
     """
 
     takes = ('guidance', 'temperature')

@@ -12,7 +12,7 @@ from vq.core.conditions import Condition
 from vq.core.config import plain
 from vq.core.errors import UserError, listing
 from vq.core.records import Prediction
-from vq.interfaces import ContinuousGenerator, Drive, TokenDrawing
+from vq.interfaces import ContinuousGenerator, Drive, TokenDrawing, TokenHead
 from vq.registries import VQContinuousGeneratorRegistry, VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTokenHeadRegistry
 from vq.sampling.paths import BetaPath
 from vq.tasks.diffusion.settings import sampler_named
@@ -23,8 +23,10 @@ LEAST = {'steps': 1, 'num_iter': 1, 'temperature': 0}
 
 def taken(generator: Mapping[str, Any] | ContinuousGenerator) -> tuple[str, ...]:
     """The names of the settings that a generator and its head use. ``generator``: the model, or its config."""
+    kinds: list[type[ContinuousGenerator] | type[TokenHead]]
     if isinstance(generator, ContinuousGenerator):
-        kinds = [type(generator), *([type(generator.head)] if hasattr(generator, 'head') else [])]
+        head = getattr(generator, 'head', None)
+        kinds = [type(generator), *([type(head)] if isinstance(head, TokenHead) else [])]
     else:
         kinds = [VQContinuousGeneratorRegistry.parse(generator['type'])[1]]
         if generator.get('head') is not None:
