@@ -12,23 +12,43 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-SLOW, FAST = 2.0, 0.02  # seconds of a test by its mark, if it is not listed below
-APART = ('tests/test_readme.py', 'tests/test_benchmarks.py', 'tests/test_configs.py')  # tests without common fixtures
+SLOW, FAST = 2.0, 0.02  # seconds of a test by its mark, if neither it nor its file is listed below
+APART = (  # tests without common fixtures
+    *('tests/test_readme.py', 'tests/test_benchmarks.py', 'tests/test_configs.py'),
+    *('tests/strategies/test_compile.py', 'tests/quantizers/test_quantizer_compile.py', 'tests/launch/test_nodes.py'),
+)
+EACH = {
+    'tests/test_readme.py': 6.0,
+    'tests/test_benchmarks.py': 5.0,
+    'tests/test_configs.py': 4.0,
+    'tests/launch/test_nodes.py': 8.0,
+}
 # their loaders fork workers: once such workers died by SIGSEGV, in the process that had run the tests of ranks, so these tests
 # are in another part; the cause is not known
 FORKING = ('tests/data/test_fast_loading.py', 'tests/data/test_tables.py')
 SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order depends on it
-    'tests/end_to_end/test_document_003.py': 65,
-    'tests/end_to_end/test_demo.py': 110,
+    'tests/end_to_end/test_document_003.py': 240,
+    'tests/end_to_end/test_demo.py': 137,
+    'tests/cli/test_examples.py': 200,
+    'tests/launch/test_agent.py': 85,
+    'tests/test_same.py': 60,
+    'tests/launch/test_training.py': 50,
+    'tests/strategies/test_compile.py::test_compiled_kernels_equal_eager[digits/vqgan.py]': 50,
     'tests/test_gpu_benchmark.py': 36,
+    'tests/end_to_end/test_old_runs.py': 35,
+    'tests/runners/test_lasting_output.py': 35,
     'tests/end_to_end/test_newcomer.py': 34,
+    'tests/cli/test_memory.py': 32,
+    'tests/denoisers/test_denoiser_compile.py': 32,
     'tests/end_to_end/test_understanding.py': 26,
+    'tests/cli/test_a_resume_is_the_same_run.py': 22,
     'tests/cli/test_fidelity_tool.py': 19,
-    'tests/cli/test_examples.py': 35,
     'tests/test_benchmarks.py::test_six_kills_resume_to_the_same_bytes': 22,
     'tests/test_benchmarks.py::test_fid_benchmark_sees_equal_features_statistics_and_distances': 13,
     'tests/test_readme.py::test_every_block_runs_as_it_stands[README.md]': 33,
+    'tests/test_readme.py::test_every_block_runs_as_it_stands[docs/running.md]': 30,
     'tests/test_readme.py::test_every_block_runs_as_it_stands[docs/generation.md]': 31,
+    'tests/test_readme.py::test_every_block_runs_as_it_stands[docs/diffusion.md]': 20,
     'tests/test_notebook.py': 20,
     'tests/test_readme.py::test_every_block_runs_as_it_stands[docs/reconstruction.md]': 15,
 }
@@ -60,7 +80,8 @@ def dealt(tests: Sequence[Item], workers: int, slow: set[str], ranks: set[str]) 
         units['ranks' if test.nodeid in ranks else test.nodeid if file in APART else file].append(test)
 
     def seconds(name: str) -> float:
-        return SECONDS.get(name) or sum(SLOW if test.nodeid in slow else FAST for test in units[name])
+        each = EACH.get(name.partition('::')[0], SLOW)
+        return SECONDS.get(name) or sum(each if test.nodeid in slow else FAST for test in units[name])
 
     long = [name for name in units if name in FORKING or any(test.nodeid in slow for test in units[name])]
     parts: list[list[Item]] = [[] for _ in range(workers)]
