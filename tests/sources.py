@@ -6,7 +6,7 @@ import ast
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,7 +42,8 @@ def module_name(path: Path) -> str:
     return '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
+@functools.cache
+def imports(path: Path) -> Sequence[tuple[str, bool, int]]:
     """(imported module, whether the import runs with the module itself, line), function-level ones included.
 
     ``from a import b`` gives ``a.b``, which may be a module or a name in one.
@@ -54,15 +55,17 @@ def imports(path: Path) -> Iterator[tuple[str, bool, int]]:
         for node in ast.walk(function)
     }
     package = module_name(path).split('.')[: None if path.name == '__init__.py' else -1]
+    found = []
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                yield alias.name, id(node) not in inside, node.lineno
+                found.append((alias.name, id(node) not in inside, node.lineno))
         elif isinstance(node, ast.ImportFrom):
             start = package[: len(package) - node.level + 1] if node.level else []
             base = '.'.join([*start, *([node.module] if node.module else [])])
             for alias in node.names:
-                yield f'{base}.{alias.name}', id(node) not in inside, node.lineno
+                found.append((f'{base}.{alias.name}', id(node) not in inside, node.lineno))
+    return found
 
 
 def imported_by(words: Sequence[str]) -> tuple[str, set[str]]:
