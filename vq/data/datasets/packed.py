@@ -87,7 +87,14 @@ class PackedDataset(ImageDataset):
 
     @functools.cached_property
     def categories(self) -> Sequence[str] | None:  # type: ignore[override]
-        found = self.shards.manifest.producer.get('categories')
+        return self._names('categories')
+
+    @functools.cached_property
+    def label_names(self) -> Sequence[str] | None:  # type: ignore[override]
+        return self._names('label_names')
+
+    def _names(self, which: str) -> Sequence[str] | None:
+        found = self.shards.manifest.producer.get(which)
         return None if found is None else tuple(map(str, found))
 
     @functools.cached_property

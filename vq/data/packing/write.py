@@ -99,6 +99,7 @@ def producer_of(dataset: Dataset, packing: Packing) -> dict[str, Any]:
         'decode_to': getattr(dataset, 'decode_to', None),
         **packing.describe(),
         'categories': None if dataset.categories is None else [*dataset.categories],
+        'label_names': None if dataset.label_names is None else [*dataset.label_names],
         'fields': {name: dataclasses.asdict(field) for name, field in dataset.fields.items()},
     }
 
