@@ -183,10 +183,10 @@ def digits_diffusion(
     """A small class-conditional denoiser of handwritten digits, on the latents of a digits tokenizer."""
     tokens = dict(it_config='configs/digits/vq_ema.py', gives='features')
     schedule = dict(type='CosineSchedule', warmup=50, final=0.02)
-    network = dict(dim=128, depth=6, heads=4, patch=1, label_std=1.0, path='beta', prediction='v')
-    training = dict(iters=1500, lr=2e-3, ema=0.99, precision='fp32', schedule=schedule)
+    network = dict(dim=128, depth=6, heads=4, patch=2, label_std=1.0, path='beta', prediction='v')
+    training = dict(iters=900, lr=2e-3, ema=0.99, precision='fp32', schedule=schedule)
     drawn = dict(sampler='DPMSolver', steps=20, guidance=2.0)
     features = None if features_run is None else digits_features(given, features_run=features_run)
     measured = dict(features=features, figures=('fid', 'precision_recall'))
-    watched = dict(save_every=500, pictures_every=500, evaluate=1500, evaluate_limit=None)
+    watched = dict(save_every=450, pictures_every=450, evaluate=900, evaluate_limit=None)
     return diffusion(given, **IMAGES, **LOADING, **tokens, **network, **training, **drawn, **measured, **watched)
