@@ -1,4 +1,4 @@
-"""All measurements that need a GPU, in at most 8 minutes: eight parts, one table, one line of JSON.
+"""All measurements that need a GPU, in at most 8 minutes: nine parts, one table, one line of JSON.
 
     python benchmarks/gpu.py                         all parts; needs a CUDA device
     python benchmarks/gpu.py --parts search,train    only these parts
@@ -10,6 +10,7 @@
     train      images per second of the ImageNet VQGAN in bf16, with and without discriminator; the largest batch that fits
     vqkd       images per second of VQ-KD in bf16, and the share of its teacher
     sampling   autoregressive tokens against Hugging Face's eager generation, and as a share of the memory bandwidth
+    diffusion  images per second of DiT-B/2 in training, and sampling in 50 steps against diffusers' DiT
     nccl       a process group of one: all-reduce, a step under the strategy ddp (gloo on the CPU)
     precision  losses in bf16 and fp16 against fp32 over 60 steps
     graphs     compiled steps, steps and decoding with CUDA graphs, against the same work without them
@@ -45,6 +46,7 @@ PARTS = {  # name -> module, function, time limit in seconds
     'train': ('_gpu_train', 'train', 200.0),
     'vqkd': ('_gpu_vqkd', 'vqkd', 40.0),
     'sampling': ('_gpu_sampling', 'sampling', 100.0),
+    'diffusion': ('_gpu_diffusion', 'diffusion', 70.0),
     'nccl': ('_gpu_numerics', 'group_of_one', 40.0),
     'precision': ('_gpu_numerics', 'precision', 50.0),
     'graphs': ('_gpu_graphs', 'graphs', 90.0),

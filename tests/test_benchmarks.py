@@ -139,6 +139,21 @@ def test_sampling_benchmark_sees_equal_tokens() -> None:
     assert one['sides']['ours']['times_ours'] == 1.0 and one['goal'] == 1.7 and eight['goal'] == 1.3
 
 
+@pytest.mark.slow
+def test_diffusion_benchmark_sees_equal_steps_and_latents(tmp_path: Path) -> None:
+    pytest.importorskip('diffusers')
+    output = tmp_path / 'diffusion.json'
+    found = run('diffusion', '--output', str(output))
+    assert json.loads(output.read_text()) == found
+    training, sampling = found['rows'].values()
+    assert (training['aim'], sampling['aim']) == (1.0, 1.15)
+    for row in (training, sampling):
+        assert set(row['sides']) == {'ours', 'diffusers', 'plain'} and row['sides']['ours']['times_ours'] == 1.0
+        assert row['faster_cpu'] == min(row['sides'][name]['cpu_times_ours'] for name in ('diffusers', 'plain'))
+    assert max(next(iter(found['equality'].values())).values()) < 1e-3
+    assert found['latents']['share'] < 1 and set(found['latents']['sides']) == {'cached', 'on the fly'}
+
+
 def test_every_benchmark_is_described() -> None:
     page = (ROOT / 'benchmarks' / 'README.md').read_text()
     assert SCRIPTS

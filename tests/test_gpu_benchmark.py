@@ -16,7 +16,7 @@ import pytest
 from tests.snippets import ROOT, environment
 from tests.warm import programs
 
-PARTS = ['tests', 'search', 'train', 'vqkd', 'sampling', 'nccl', 'precision', 'graphs']
+PARTS = ['tests', 'search', 'train', 'vqkd', 'sampling', 'diffusion', 'nccl', 'precision', 'graphs']
 
 # A worker with parts that fail in every possible way. SIGALRM ends the time of a part.
 WORKER = """
@@ -62,7 +62,8 @@ def helper(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
 
 @pytest.mark.slow
 def test_the_quick_form_does_every_part_on_the_cpu(tmp_path: Path) -> None:
-    pytest.importorskip('transformers')
+    for package in ('transformers', 'diffusers'):
+        pytest.importorskip(package)
     output = tmp_path / 'gpu.json'
     command = [programs() / 'python', str(ROOT / 'benchmarks' / 'gpu.py'), '--quick', '--output', str(output)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True)
@@ -81,6 +82,9 @@ def test_the_quick_form_does_every_part_on_the_cpu(tmp_path: Path) -> None:
     assert parts['tests']['figures']['counts'] == {'passed': 0, 'failed': 0, 'skipped': parts['tests']['rows'][1]['figure']}
     assert parts['nccl']['figures']['backend'] == 'gloo'
     assert {'ours', 'HF'} == set(parts['sampling']['figures']['batch 1, against HF'])
+    learned, drawn = parts['diffusion']['rows']
+    assert learned['roof'] > 0 and drawn['peer'] > 0 and drawn['ratio'] > 0
+    assert {'ours', 'diffusers'} == set(parts['diffusion']['figures']['sampling eager'])
     lines = [row['what'] for row in parts['train']['rows']]
     assert any(what.startswith('no GAN') for what in lines) and any('largest batch' in what for what in lines)
     assert all(row['roof'] > 0 for row in parts['train']['rows'])

@@ -5,9 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from vq.conditioners.classes import ClassConditioner
+from vq.core.conditions import Condition
 from vq.core.errors import ConfigError
 from vq.denoisers.dit import DiT, dit_size
+from vq.denoisers.wide_head import WideHeadDiT
 from vq.interfaces import Conditioned
+from vq.nn.packed import PackedLinear
+from vq.tasks.diffusion.network import Conditional
 
 MODERN = dict(positions='rope', norm='rms', mlp='swiglu', qk_norm=True, timesteps=None, time='fourier', kind='velocity')
 CASES = {
@@ -148,3 +153,28 @@ def test_conditions_of_another_form():
         model(z, t, Conditioned(torch.zeros(2, 8)))
     with pytest.raises(ConfigError, match="no size 'XXL'"):
         dit_size('XXL')
+
+
+@pytest.mark.parametrize('name', ['patch_2_wide', 'modern', 'wide_head'])
+@torch.no_grad()
+def test_drawing_packs_the_network_and_conditions_once(name):
+    """The network of a drawing gives what the trained one gives; the classes become vectors once for all steps."""
+    torch.manual_seed(0)
+    shape = dict(channels=3, cells=(4, 6), dim=16, depth=1, heads=2)
+    denoiser = WideHeadDiT(**shape, head_dim=24, head_depth=1, head_heads=2) if name == 'wide_head' else make(name)
+    awake(denoiser)
+    conditioner = ClassConditioner(5, 16, std=1.0)
+    root = Conditional(denoiser, conditioner).eval()
+    calls = []
+    conditioner.register_forward_hook(lambda *call: calls.append(call))
+    drawn, condition = root.for_drawing(), Condition(torch.tensor([3, 0]))
+    z = torch.randn(2, denoiser.channels, *denoiser.cells)
+    assert any(isinstance(module, PackedLinear) for module in drawn.modules())
+    for step in (0.9, 0.4):
+        t = torch.full((2,), step)
+        found, expected = (network(z, t, condition)[0] for network in (drawn, root))
+        torch.testing.assert_close(found.value, expected.value, rtol=1e-5, atol=1e-5 * expected.value.abs().max().item())
+    assert len(calls) == 3, 'once for the drawing, twice for the root'
+    other = drawn(z, t, Condition(torch.tensor([3, 4])))[0].value
+    torch.testing.assert_close(other[0], found.value[0], rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(other[1], found.value[1], rtol=1e-2), 'another condition is another one'

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from vq.nn.packed import Packed, Product, Transposed, product_of
+from vq.nn.packed import GeluLinear, Packed, PackedLinear, Product, Transposed, packed_copy, product_of
 
 
 @pytest.mark.parametrize('rows', [1, 2, 16, 33])
@@ -55,3 +55,34 @@ def test_other_precisions_call_the_modules(autocast):
             assert type(product) is Product
             assert torch.equal(product(x), linear(norm(x)))
             assert torch.equal(product.added(x, residual), residual + linear(norm(x)))
+
+
+@torch.no_grad()
+def test_a_packed_copy_gives_what_the_network_gives():
+    """Also of a layer that stands in two places, and of GELU, which is part of the product."""
+    torch.manual_seed(0)
+    shared = nn.Linear(8, 8, bias=False)
+    network = nn.Sequential(nn.Linear(6, 8), shared, nn.LayerNorm(8), GeluLinear(8, 8), shared)
+    x = 3 * torch.randn(2, 5, 6)
+    twin = packed_copy(network, 4)
+    assert twin[1] is twin[4] and twin[2].weight is network[2].weight and isinstance(twin[3], PackedLinear)
+    assert isinstance(network[0], nn.Linear) and len(network.state_dict()) == 8, 'the network stays as it was'
+    exact = network.double()(x.double()).float()
+    network.float()
+    for rows in (x, x[:1], x[1]):
+        torch.testing.assert_close(twin(rows), network(rows), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(twin(x), exact, rtol=1e-5, atol=1e-5)
+    before = twin(x)
+    for index in (0, 1, 3):
+        network[index].weight.zero_()
+    assert torch.equal(twin(x), before), 'the weights are those of the time of packing'
+
+
+def test_networks_that_are_not_packed():
+    low, compiled = nn.Sequential(nn.Linear(3, 3)).bfloat16(), nn.Sequential(nn.Linear(3, 3))
+    compiled[0].compile(backend='eager')
+    for network in (low, compiled, nn.Sequential(nn.ReLU())):
+        assert packed_copy(network, 4) is network
+    with torch.autocast('cpu', torch.bfloat16):
+        network = nn.Sequential(nn.Linear(3, 3))
+        assert packed_copy(network, 4) is network

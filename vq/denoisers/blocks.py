@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing
 from vq.core.specs import in_words
+from vq.nn.packed import GeluLinear
 from vq.nn.recompute import Recomputed
 from vq.nn.rope import RotaryTable
 
@@ -104,10 +105,10 @@ class GeluMLP(nn.Module):
 
     def __init__(self, dim: int, width: int) -> None:
         super().__init__()
-        self.into, self.out = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.into, self.out = GeluLinear(dim, width), nn.Linear(width, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.out(F.gelu(self.into(x), approximate='tanh'))
+        y: Tensor = self.out(self.into(x))
         return y
 
 

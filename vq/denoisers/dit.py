@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -81,6 +81,8 @@ class DiT(Denoiser):
 
     ``dit_size`` has the published sizes.
     """
+
+    packs: ClassVar[bool] = True
 
     def __init__(
         self,

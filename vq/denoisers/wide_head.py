@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,6 +42,8 @@ class WideHeadDiT(Denoiser):
     their own; every token of the head is modulated by the token of the trunk at its place. Blocks have rotary positions,
     RMSNorm and SwiGLU; tokens of the trunk also get sine-cosine positions. Time is told by random frequencies.
     """
+
+    packs: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -24,6 +24,7 @@ class Denoiser(nn.Module):
     dim: int  # channels of ``Conditioned.vector``
     takes: tuple[str, ...] = ('vector',)  # the forms of a condition that it reads: 'vector', 'sequence', 'maps'
     compiles = 'forward'
+    packs: ClassVar[bool] = False  # linear layers are only called, so that drawing can pack their weights: vq/nn/packed.py
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Prediction:
         raise NotImplementedError

@@ -8,16 +8,18 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vq.core.conditions import Condition
 from vq.core.drawing import Drawn, Wanted
+from vq.core.random import derive_seed
 from vq.core.records import Prediction
 from vq.denoisers.frozen import FrozenDenoiser
 from vq.interfaces import Drive, Path
 from vq.interfaces.denoisers import Denoise
 from vq.sampling.guided import Guided
-from vq.sampling.streams import normals
+from vq.sampling.keyed import keyed_normals
 from vq.sampling.thresholds import Thresholded
 from vq.tasks.diffusion.network import Conditional
 from vq.tasks.diffusion.space import Space
@@ -44,17 +46,17 @@ class Drawing:
     def denoise(self, root: Conditional, path: Path, guide: FrozenDenoiser | None) -> Denoise:
         """The estimate for rows of one time, with guidance and threshold."""
         weak = None if guide is None else estimate_of(guide.rows)
-        found: Denoise = Guided(estimate_of(root), self.guidance, self.guided_channels, weak)
+        found: Denoise = Guided(estimate_of(root.for_drawing()), self.guidance, self.guided_channels, weak)
         if self.threshold is not None:
             found = Thresholded(found, path, self.threshold.limit, self.threshold.quantile)
         return found
 
     def draw(self, wanted: Wanted, space: Space, root: Conditional, path: Path, guide: FrozenDenoiser | None) -> Drawn:
-        """z_1 and the noise of each step of image i are drawn from streams of the seed and i alone."""
+        """z_1 and the noise of each step of image i are functions of the seed and i alone, computed on the device."""
         device = next(root.parameters()).device
 
         def numbers(purpose: str) -> Tensor:
-            return normals(wanted.seed, wanted.ids, *space.spec.shape, purpose=purpose).to(device)
+            return noise_of(wanted.seed, wanted.ids, purpose, space.spec.shape, device)
 
         drive = Drive(self.denoise(root, path, guide), path, wanted.condition, lambda step: numbers(f'step {step}'))
         history = History(self.history, steps_of(self.sampler))
@@ -67,6 +69,12 @@ class Drawing:
         states = [space.decode(space.latents(state)) for state in history.spaced()]
         kept = None if space.tokenizer is None else latents
         return Drawn(latents=kept, decode=functools.partial(space.decode, latents), history=states)
+
+
+def noise_of(seed: int, ids: list[int], purpose: str, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """Standard normal numbers (B, *shape), those of an image by its id. Only keys pass from the host to the device."""
+    keys = torch.tensor([derive_seed('drawn', seed, number) for number in ids], device=device)
+    return keyed_normals(keys, *shape, purpose=(purpose,))
 
 
 def estimate_of(rows: Callable[..., Any]) -> Denoise:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from vq.core.conditions import Condition
 from vq.core.records import Prediction
 from vq.interfaces import Denoiser
-from vq.interfaces.conditions import Conditioner
+from vq.interfaces.conditions import Conditioned, Conditioner
 from vq.interfaces.denoisers import conditioned
+from vq.nn.packed import packed_copy
 from vq.tasks.hidden import Hidden
+
+ROWS = 256  # of the products in a step of sampling, the same for all batches
 
 
 class Conditional(nn.Module):
@@ -34,3 +39,31 @@ class Conditional(nn.Module):
         with self.hidden.listening():
             prediction: Prediction = self.denoiser(z, t, given)
         return prediction, self.hidden(self.cells)
+
+    def for_drawing(self) -> Conditional:
+        """The same for the many passes of a drawing: weights are packed, and each condition is conditioned once.
+
+        A network whose parameters are sharded works as a whole only, and is returned as it is.
+        """
+        if any(type(parameter.detach()) is not Tensor for parameter in self.parameters()):
+            return self
+        denoiser = packed_copy(self.denoiser, ROWS) if self.denoiser.packs else self.denoiser
+        conditioner = None if self.conditioner is None else cast(Conditioner, Once(self.conditioner))
+        return Conditional(denoiser, conditioner)
+
+
+class Once(nn.Module):
+    """A conditioner that keeps what it gave: samplers ask with the same objects in every step."""
+
+    def __init__(self, conditioner: Conditioner) -> None:
+        super().__init__()
+        self.conditioner = conditioner
+        self._given: list[tuple[Condition | None, int, Conditioned]] = []
+
+    def forward(self, condition: Condition | None, rows: int) -> Conditioned:
+        for known, count, given in self._given:
+            if known is condition and count == rows:
+                return given
+        found: Conditioned = self.conditioner(condition, rows)
+        self._given.append((condition, rows, found))
+        return found
