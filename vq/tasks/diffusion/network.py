@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from torch import Tensor, nn
 
 from vq.core.conditions import Condition
@@ -28,12 +26,13 @@ class Conditional(nn.Module):
     ) -> None:
         super().__init__()
         self.denoiser, self.conditioner, self.hidden, self.cells = denoiser, conditioner, hidden, cells
+        self._kept: list[tuple[Condition | None, int, Conditioned | None]] | None = None  # in a drawing
 
     def forward(
         self, z: Tensor, t: Tensor, condition: Condition | None, listens: bool = False
     ) -> tuple[Prediction, dict[str, Tensor]]:
         """``listens``: the heads run. Drawing does without them."""
-        given = conditioned(self.denoiser, self.conditioner, condition, len(z))
+        given = self._conditioned(condition, len(z))
         if self.hidden is None or not listens:
             return self.denoiser(z, t, given), {}
         with self.hidden.listening():
@@ -48,22 +47,16 @@ class Conditional(nn.Module):
         if any(type(parameter.detach()) is not Tensor for parameter in self.parameters()):
             return self
         denoiser = packed_copy(self.denoiser, ROWS) if self.denoiser.packs else self.denoiser
-        conditioner = None if self.conditioner is None else cast(Conditioner, Once(self.conditioner))
-        return Conditional(denoiser, conditioner)
+        found = Conditional(denoiser, self.conditioner)
+        found._kept = []
+        return found
 
-
-class Once(nn.Module):
-    """A conditioner that keeps what it gave: samplers ask with the same objects in every step."""
-
-    def __init__(self, conditioner: Conditioner) -> None:
-        super().__init__()
-        self.conditioner = conditioner
-        self._given: list[tuple[Condition | None, int, Conditioned]] = []
-
-    def forward(self, condition: Condition | None, rows: int) -> Conditioned:
-        for known, count, given in self._given:
+    def _conditioned(self, condition: Condition | None, rows: int) -> Conditioned | None:
+        """Samplers ask with the same objects in every step."""
+        for known, count, given in self._kept or ():
             if known is condition and count == rows:
                 return given
-        found: Conditioned = self.conditioner(condition, rows)
-        self._given.append((condition, rows, found))
+        found = conditioned(self.denoiser, self.conditioner, condition, rows)
+        if self._kept is not None:
+            self._kept.append((condition, rows, found))
         return found
