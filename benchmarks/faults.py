@@ -1,6 +1,6 @@
 """Kills at random moments: every command resumes to the same bytes.
 
-    python benchmarks/faults.py                 40 kills and 12 signals, about 20 minutes on two cores
+    python benchmarks/faults.py                 40 kills and 12 signals of ten kinds of work, about 25 minutes on two cores
     python benchmarks/faults.py --quick         6 kills, of a smaller tokenizer
 
 Each kind of work runs once without a fault. The digest of its results is the expected one. Then it is started again, killed
@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from _common import arguments, finish, machine, must_be_equal, table
 from _same_runs import digests, last_checkpoint, whole
 from _same_trees import ROOT, environment
@@ -44,7 +45,31 @@ class Work(NamedTuple):
 
 def training(name: str, config: str, *options: str) -> Work:
     given = ['-m', 'vq.train', name, f'configs/{config}.py', '--config-options', *options]
-    return Work(name, given, [*given, '--auto-resume'], name, lambda run: whole(digests(last_checkpoint(run))), signals=True)
+    return Work(name, given, [*given, '--auto-resume'], name, state, signals=True)
+
+
+def state(run: Path) -> str:
+    """The digest of weights, their average and the state of the optimizers at the end."""
+    checkpoint = last_checkpoint(run)
+    of_weights = whole(digests(checkpoint))
+    optimizers = torch.load(checkpoint / 'training.pt', weights_only=True)['optimizers']
+    return hashlib.sha256((of_weights + digest_of(optimizers)).encode()).hexdigest()
+
+
+def digest_of(value: object) -> str:
+    """The SHA-256 of plain containers of tensors and numbers."""
+    found = hashlib.sha256()
+    if isinstance(value, torch.Tensor):
+        found.update(f'{value.dtype} {tuple(value.shape)}'.encode() + value.contiguous().numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            found.update(f'{name} {digest_of(part)}'.encode())
+    elif isinstance(value, list | tuple):
+        for part in value:
+            found.update(digest_of(part).encode())
+    else:
+        found.update(repr(value).encode())
+    return found.hexdigest()
 
 
 def files(folder: Path) -> str:
@@ -69,6 +94,14 @@ def upon(name: str, module: str, config: str, source: str, *more: str, options: 
     )
 
 
+def caching(name: str, source: str) -> Work:
+    """Write the latents of a tokenizer."""
+    given = ['-m', 'vq.data', 'latents', f'work_dirs/{source}', '--load-model-from', f'work_dirs/{source}']
+    given += ['--output-folder', f'work_dirs/{name}', '--shard-size', '128']
+    return Work(name, given, given, name, files)
+
+
+LITTLE = ('iters:60', 'save_every:20', 'dim:32', 'depth:2', 'heads:2', 'evaluate:None', 'times::loss_second_moment')
 WORKS = (
     training('ema', 'digits/vq_ema', 'iters:80', 'save_every:20'),
     training('gan', 'digits/vqgan', 'iters:60', 'start:20', 'save_every:20'),
@@ -77,6 +110,9 @@ WORKS = (
     training('ar', 'digits/ar', 'iters:60', 'save_every:20', 'tokenizer_run::ema'),
     upon('ema', 'vq.tasks.image_tokenization.tokenize', 'digits/vq_ema', 'ema', '--train'),
     upon('ar', 'vq.sample', 'digits/ar', 'ar', '--num-samples', '120', options=['tokenizer_run::ema']),
+    training('diffusion', 'diffusion/digits', *LITTLE, 'tokenizer_run::ema'),
+    caching('latents', 'kl'),
+    training('cached', 'diffusion/digits_cached', *LITTLE, 'tokenizer_run::kl', 'latents::work_dirs/latents'),
 )
 SMALL = ('iters:80', 'save_every:20', 'width:4', 'features:16', 'batch_size:8')
 QUICK_WORKS = (
