@@ -269,6 +269,7 @@ def test_the_energy_head_learns_hidden_tokens_and_has_settings_of_its_own() -> N
     assert losses.values.keys() == {'distance'}
     idle = {name for name, value in model.generator.named_parameters() if value.grad is None}
     assert idle == {'head.final.linear.bias'}, 'a constant has no slope'
+    assert not model.generator.head.final.linear.bias.requires_grad
     drawn = model.eval().draw(Wanted([0, 1], 1, Condition(torch.tensor([0, 1]))))
     assert drawn.latents.isfinite().all() and not drawn.latents.requires_grad  # type: ignore[union-attr]
     with pytest.raises(UserError, match="does not use 'steps'"):

@@ -50,6 +50,7 @@ class EnergyTokenHead(TokenHead):
         self.blocks = nn.ModuleList(MLPBlock(width) for _ in range(depth))
         self.final = FinalLayer(width, 1)
         reset(self)
+        self.final.linear.bias.requires_grad_(False)  # a constant has no slope, and DDP waits for every gradient
         for block in self.blocks:
             nn.init.zeros_(block.modulation.weight)  # type: ignore[union-attr, arg-type]
 

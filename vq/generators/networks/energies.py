@@ -79,6 +79,7 @@ class EnergyTransformer(nn.Module):
         self.blocks = nn.ModuleList(EnergyBlock(dim, heads, mlp_ratio) for _ in range(depth))
         self.final = FinalLayer(dim, 1)
         reset(self)
+        self.final.linear.bias.requires_grad_(False)  # a constant has no slope, and DDP waits for every gradient
         for block in self.blocks:
             nn.init.zeros_(block.modulation.weight)  # type: ignore[union-attr, arg-type]
         for parameter in (self.start, self.candidate, self.positions):
