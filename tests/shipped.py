@@ -34,6 +34,17 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {'guide_config': 'configs/diffusion/digits.py', 'align_block': 3, 'form': 'wide_head', 'patch': 1},
         {'connector': {'type': 'Chain', 'maps': [{'type': kind} for kind in MAPS]}},
     ],
+    'energy/interface.py': [
+        {
+            'learn_step': True,
+            'contrastive': True,
+            'inner_loop': True,
+            'langevin': True,
+            'accept': 'metropolis',
+            'align_block': 3,
+        },
+        {'energy': False},
+    ],
     'decoder/interface.py': [{}, {'decoder': 'vqkd'}, {'decoder': 'vqkd_large'}],
 }
 

@@ -96,7 +96,7 @@ def test_network_of_the_head(model: Model) -> None:
     peer, head = model.peer, model.generator.head
     z = model.generator.network(model.tokens, model.visible, model.vector()).flatten(0, 1).repeat(2, 1)
     x = model.tokens.flatten(0, 1).repeat(2, 1)[..., None, None]
-    value, _, variance = head.denoiser(x, (peer['in/t'] + 1) / 1000, Conditioned(z))
+    value, _, variance, _ = head.denoiser(x, (peer['in/t'] + 1) / 1000, Conditioned(z))
     close(torch.cat([value, variance], 1)[..., 0, 0], peer['out/net_output'])
 
 

@@ -30,7 +30,8 @@ PATHS: dict[str, Path] = {
     'linear betas': BetaPath(),
     'cosine betas': BetaPath('cosine', steps=100),
 }
-SAMPLERS = VQDiffusionSamplerRegistry.names()
+OTHERS = ('GradientDescent', 'Refined')  # without times of their own: see test_descent.py and test_equilibrium.py
+SAMPLERS = [name for name in VQDiffusionSamplerRegistry.names() if name not in OTHERS]
 NOISY = {
     'DDIM': dict(eta=1.0),
     'Ancestral': dict(variance='large'),

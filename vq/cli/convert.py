@@ -27,6 +27,7 @@ KINDS = {
     'beitv2': "BEiT v2's VQ-KD tokenizers, vqkd_encoder_base_decoder_*.pth",
     'mar': "MAR's class-conditional transformers base, large and huge with their diffusion heads, checkpoint-last.pth",
     'mar_kl16': "MAR's continuous autoencoder KL-16, kl16.ckpt",
+    'mar_energy': "energy diffusion's denoisers pure_diffusion_* (mar_ebwm), standard and energy, checkpoint-last.pth",
     'rae_decoder': 'the decoders of representation autoencoders (bytetriper/RAE), model.pt',
     'diffusers_kl': "autoencoders of diffusers (AutoencoderKL): Stable Diffusion's VAE and others, the folder",
     'two_stage': "the two-stage framework's folder of an epoch (MAE-DiT): KL-VAE or ViT-MAE, DiT, or both",
@@ -56,6 +57,7 @@ options, KEY=VALUE (settings that the tensors do not show):
   beitv2       with_decoder=True heads=N decay=0.99
   mar          heads=N patch=1 label_drop=0.1
   mar_kl16     image_size=256 kl_weight=1e-6 latent_scale=N (0.2325 for the transformers of MAR)
+  mar_energy   reduction=mean_then_head multiplier=1.0 timesteps=1000 heads=N label_drop=0.1
   rae_decoder  encoder=dinov2 statistics=stat.pt heads=N tau=0.8
   diffusers_kl image_size=N kl_weight=1e-6 statistics=True
   two_stage    weights=auto image_size=256 kl_weight=1e-6 norm_groups=32 discriminator=True heads=N
@@ -118,7 +120,7 @@ def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path
             return convert_epoch(converter, kind, file, options, output)
         if kind == 'mar':
             return _convert_continuous(converter, kind, file, options, output)
-        if kind in ('dit', 'rae_dit'):
+        if kind in ('dit', 'rae_dit', 'mar_energy'):
             return _convert_denoiser(converter, kind, file, options, output)
         return _convert_tokenizer(converter, kind, file, options, output)
     except UserError as error:
@@ -299,7 +301,8 @@ def write_denoiser(converted: Any, kind: str, file: Path, output: Path) -> Lines
     denoiser, conditioner = _fit(converted.tensors, parts)
     own = {prefix + k: v for prefix, p in zip(parts, (denoiser, conditioner), strict=True) for k, v in p.state_dict().items()}
     check_values(converted.tensors, own, file.name)
-    computed = denoiser.positions.to_empty(device='cpu').table
+    network = getattr(denoiser, 'denoiser', denoiser)  # of an energy, the one inside
+    computed = network.positions.to_empty(device='cpu').table
     if not torch.allclose(converted.positions[0].float(), computed, atol=1e-4):
         raise UserError('its positions are not the fixed ones of sines', 'A DiT with learned positions cannot be converted.')
     spec = Spec(
@@ -326,7 +329,7 @@ def write_denoiser(converted: Any, kind: str, file: Path, output: Path) -> Lines
         ('tensors', f'{len(converted.tensors)} of the denoiser and its conditioner'),
         *(('left out', f'{len(keys)}: {reason}') for reason, keys in dropped.items()),
         ('latent', f'{in_words(denoiser.cells)} cells of {denoiser.channels} channels, {conditioner.classes} classes'),
-        ('network', f'{denoiser.depth} layers of {denoiser.dim} channels, {denoiser.heads} heads, patch {denoiser.patch}'),
+        ('network', f'{network.depth} layers of {network.dim} channels, {network.heads} heads, patch {network.patch}'),
         ('parameters', f'{count(denoiser) + count(conditioner):,}'),
         ('written', f'{output} ({output.stat().st_size / 1e6:.1f} MB)'),
         ('to use it', f'--load-model-from {output}, with a denoiser of these sizes'),

@@ -125,6 +125,7 @@ class Prediction(NamedTuple):
     value: Tensor  # the shape of z
     kind: PredictionKind
     variance: Tensor | None = None  # the shape of z: of a learned reverse process
+    energy: Tensor | None = None  # (B,) fp32: ``value`` is its gradient by z; minus that for x0 and score
 
 
 class Predicted(NamedTuple):

@@ -140,8 +140,25 @@ class DiT(Denoiser):
         self.time.mlp.reset_parameters()
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Prediction:
+        x, c = self._tokens(z, t, condition)
+        value = unpatched(self.final(x, c), self.patch, self.cells)
+        if not self.learned_variance:
+            return Prediction(value, self.kind)
+        value, variance = value.chunk(2, dim=1)
+        return Prediction(value, self.kind, variance)
+
+    def features(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Tensor:
+        """The tokens after the last block."""
+        return self._tokens(z, t, condition)[0]
+
+    def headless(self) -> int:
+        del self.final
+        return self.dim
+
+    def _tokens(self, z: Tensor, t: Tensor, condition: Conditioned | None) -> tuple[Tensor, Tensor]:
+        """Tokens (B, N, dim), and the condition of the blocks (B, 1, dim)."""
         c, vector = self.time(t), vector_of(condition, self.dim)
-        c = F.silu(c if vector is None else c + vector)[:, None]  # (B, 1, dim)
+        c = F.silu(c if vector is None else c + vector)[:, None]
         x = self.patches(z)
         if self.positions is not None:
             x = self.positions(x)
@@ -150,10 +167,4 @@ class DiT(Denoiser):
                 tokens = self.context.expand(len(x), -1, -1)
                 x = torch.cat([tokens if vector is None else tokens + vector[:, None], x], dim=1)
             x = block(x, c)
-        if self.context is not None:
-            x = x[:, self.context.shape[1] :]
-        value = unpatched(self.final(x, c), self.patch, self.cells)
-        if not self.learned_variance:
-            return Prediction(value, self.kind)
-        value, variance = value.chunk(2, dim=1)
-        return Prediction(value, self.kind, variance)
+        return (x if self.context is None else x[:, self.context.shape[1] :]), c

@@ -21,7 +21,7 @@ from vq.io.weights import load_model_from
 from vq.registries import VQDenoiserRegistry
 
 
-def _given(name: str) -> Source:
+def given(name: str) -> Source:
     """The owner's own setting."""
 
     def source(values: Mapping[str, Any]) -> Any:
@@ -40,8 +40,8 @@ class FrozenDenoiser(KeptDigest, Denoiser):
 
     noun = 'guide'
     binds: ClassVar[dict[str, Source]] = {
-        'denoiser.channels': _given('channels'),
-        'denoiser.cells': _given('cells'),
+        'denoiser.channels': given('channels'),
+        'denoiser.cells': given('cells'),
         'conditioner.dim': 'denoiser.dim',
     }
 

@@ -81,6 +81,19 @@ class WideHeadDiT(Denoiser):
         self.time.mlp.reset_parameters()
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Prediction:
+        x, u = self._tokens(z, t, condition)
+        return Prediction(unpatched(self.final(x, u), self.patch, self.cells), self.kind)
+
+    def features(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Tensor:
+        """The tokens of the head after its last block."""
+        return self._tokens(z, t, condition)[0]
+
+    def headless(self) -> int:
+        del self.final
+        return self.head_dim
+
+    def _tokens(self, z: Tensor, t: Tensor, condition: Conditioned | None) -> tuple[Tensor, Tensor]:
+        """Tokens of the head, and what modulates them, both (B, N, head_dim)."""
         time, vector = self.time(t)[:, None], vector_of(condition, self.dim)
         c = F.silu(F.silu(time if vector is None else time + vector[:, None]))  # (B, 1, dim)
         s = self.positions(self.patches(z))
@@ -90,7 +103,7 @@ class WideHeadDiT(Denoiser):
         x = self.head_patches(z)
         for block in self.head_blocks:
             x = block(x, u)
-        return Prediction(unpatched(self.final(x, u), self.patch, self.cells), self.kind)
+        return x, u
 
 
 def _blocks(depth: int, dim: int, heads: int, mlp_ratio: float, qk_norm: bool, rope: RotaryTable) -> nn.ModuleList:

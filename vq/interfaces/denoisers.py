@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor, nn
 
@@ -25,9 +25,19 @@ class Denoiser(nn.Module):
     takes: tuple[str, ...] = ('vector',)  # the forms of a condition that it reads: 'vector', 'sequence', 'maps'
     compiles = 'forward'
     packs: ClassVar[bool] = False  # linear layers are only called, so that drawing can pack their weights: vq/nn/packed.py
+    timeless = False  # whether the estimate, but for its size, is the same at all times
 
     def forward(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Prediction:
         raise NotImplementedError
+
+    def features(self, z: Tensor, t: Tensor, condition: Conditioned | None = None) -> Tensor:
+        """(B, N, width): what a head of another kind reads, such as that of an energy. Here the cells of the estimate."""
+        prediction: Prediction = self(z, t, condition)
+        return prediction.value.flatten(2).transpose(1, 2)
+
+    def headless(self) -> int | None:
+        """Take off the layers that ``features`` does not use, for good. Returns the width; None: the channels of z."""
+        return None
 
 
 def conditioned(
@@ -113,6 +123,9 @@ class Drive:
     condition: Condition | None
     noise: Callable[[int], Tensor]  # number of the step -> standard normal numbers (B, C, *cells), a stream for each image
     corrected: Callable[[Tensor, float], Tensor] = lambda z, t: z  # applied to z after each step, with its new time
+    inner_step: Number | None = None  # the step size that the denoiser keeps for its inner loop
+    observe: Callable[[Any], None] = lambda found: None  # is given what an inner loop did, a ``Descent``
+    timeless: bool = False  # of the denoiser
 
 
 Sampler = Callable[..., Iterator[Tensor]]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from torch import Tensor, nn
 
-from vq.core.records import Latent
+from vq.core.records import Latent, Prediction
+from vq.interfaces.denoisers import Level
 
-ActsOn = Literal['image', 'latent', 'features', 'hidden', 'parameters']
+ActsOn = Literal['image', 'latent', 'features', 'hidden', 'parameters', 'energy']
 
 
 class ImageTerm(Protocol):
@@ -43,12 +45,36 @@ class ParameterTerm(Protocol):
     def __call__(self, module: nn.Module, /) -> Tensor: ...
 
 
+@dataclasses.dataclass
+class Landscape:
+    """The energies around the noisy samples z_t (B, C, *cells) of a training step, at their times and conditions."""
+
+    evaluate: Callable[[Tensor], Prediction]  # z (B, C, *cells) -> estimates with energies
+    prediction: Prediction  # at ``z``
+    z: Tensor
+    x0: Tensor
+    eps: Tensor
+    t: Tensor  # (B,)
+    level: Level  # of t
+    steps: int | None  # times of the path, if it has a grid
+    size: Tensor  # () the step size of the denoiser, with its gradient
+    noise: Callable[[str], Tensor]  # purpose -> standard normal numbers, the shape of z, a stream for each sample
+    notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log, which losses add
+
+
+class EnergyTerm(Protocol):
+    """The energies of a training step -> scalar."""
+
+    def __call__(self, landscape: Landscape, /) -> Tensor: ...
+
+
 TERMS: dict[ActsOn, type] = {
     'image': ImageTerm,
     'latent': LatentTerm,
     'features': FeatureTerm,
     'hidden': HiddenTerm,
     'parameters': ParameterTerm,
+    'energy': EnergyTerm,
 }
 
 

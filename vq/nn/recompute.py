@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from vq.nn.second_order import contexts, is_second_order
+
 
 class Recomputed(nn.Module):
     """A block that saves only its inputs for backward if ``recompute`` is on, in training only.
@@ -27,5 +29,6 @@ class Recomputed(nn.Module):
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         if self.recompute and self.training and torch.is_grad_enabled():
-            return checkpoint(self.compute, *inputs, use_reentrant=False, preserve_rng_state=self.random, **options)
+            how = dict(options, context_fn=contexts) if is_second_order() else options
+            return checkpoint(self.compute, *inputs, use_reentrant=False, preserve_rng_state=self.random, **how)
         return self.compute(*inputs, **options)

@@ -29,11 +29,11 @@ def rotary_grid(height: int, width: int, channels: int, base: float = 10000.0) -
 
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
-    """x (..., T, heads, D) and a table (T, D / 2, 2) -> x rotated, computed in fp32.
+    """x (..., T, heads, D) and a table (T, D / 2, 2) -> x rotated, computed in fp32; fp64 stays.
 
     (a, b) -> (a cos - b sin, b cos + a sin) for each pair of neighbouring channels.
     """
-    pairs = x.float().reshape(*x.shape[:-1], -1, 2)
+    pairs = x.to(torch.promote_types(x.dtype, torch.float32)).reshape(*x.shape[:-1], -1, 2)
     cos, sin = table[:, None].unbind(-1)
     a, b = pairs.unbind(-1)
     return torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2).to(x.dtype)

@@ -25,6 +25,7 @@ from vq.recipes.digits import (
     digits_residual,
     digits_tokenizer,
 )
+from vq.recipes.energy import digits_energy, digits_equilibrium, energy_diffusion
 from vq.recipes.frozen import frozen_tokenizer
 from vq.recipes.generators import class_to_image, digits_generator, token_generator
 from vq.recipes.images import clip, dataset_statistics, dinov2, image_figures, image_pairs, one_dataset, photo_runner_alone

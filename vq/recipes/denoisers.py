@@ -14,7 +14,6 @@ SIZES = {'S': (384, 12, 6), 'B': (768, 12, 12), 'L': (1024, 24, 16), 'XL': (1152
 TINY = dict(dim=32, depth=2, heads=2)
 Kind = Literal['epsilon', 'x0', 'v', 'velocity', 'score']
 MODERN = dict(positions='both', norm='rms', mlp='swiglu', qk_norm=True)
-GRID = 1000  # times of a path of betas
 
 
 @recipe()
@@ -29,16 +28,18 @@ def path_part(
     noise_schedule: Annotated[Literal['linear', 'scaled_linear', 'cosine', 'sqrt'], 'path beta: its betas'] = 'linear',
     noise_start: Annotated[float | None, 'path beta: the first beta; None: as published'] = None,
     noise_end: Annotated[float | None, 'path beta: the last beta; None: as published'] = None,
+    timesteps: Annotated[int, 'path beta: number of times'] = 1000,
 ) -> Part:
     """How data becomes noise."""
     if path == 'beta':
-        return dict(type='BetaPath', schedule=noise_schedule, steps=GRID, **chosen(start=noise_start, end=noise_end))
+        return dict(type='BetaPath', schedule=noise_schedule, steps=timesteps, **chosen(start=noise_start, end=noise_end))
     return dict(type='CosinePath' if path == 'cosine' else 'FlowPath', shift=shift)
 
 
 @recipe()
 def times_part(
     given: Given,
+    grid: int | None,
     *,
     stratified: Annotated[bool, 'the times of a step are spread evenly over the batch of all ranks'] = False,
     times: Annotated[
@@ -48,11 +49,10 @@ def times_part(
     times_mean: Annotated[float, 'times logit_normal: mean of log(t / (1 - t)); above 0 is towards noise'] = 0.0,
     times_std: Annotated[float, 'times logit_normal: deviation of log(t / (1 - t))'] = 1.0,
 ) -> Part:
-    """How training draws its times."""
-    if times == 'logit_normal':
-        law: Part = dict(type='LogitNormalTimes', mean=times_mean, std=times_std)
-    else:
-        law = dict(type='UniformTimes') if times == 'uniform' else dict(type='LossSecondMomentTimes', steps=GRID)
+    """How training draws its times. ``grid``: the number of times of the path, if it has any."""
+    normal = dict(type='LogitNormalTimes', mean=times_mean, std=times_std)
+    by_loss = dict(type='LossSecondMomentTimes', steps=grid or 1000)
+    law = dict(uniform=dict(type='UniformTimes'), logit_normal=normal, loss_second_moment=by_loss)[times]
     return dict(times=law, stratified=stratified)
 
 
@@ -71,7 +71,7 @@ def objective(
 @recipe()
 def denoiser_part(
     given: Given,
-    on_grid: bool,
+    grid: int | None,
     pixels: bool,
     *,
     denoiser: Annotated[Part | None, 'the whole denoiser, in place of the options that describe it'] = None,
@@ -99,16 +99,16 @@ def denoiser_part(
     """A DiT, and what changes in its tiny form."""
     if denoiser is not None:
         return denoiser, tiny_denoiser or {}
-    if learned_variance and not on_grid:
+    if learned_variance and grid is None:
         raise ConfigError('a learned variance is that of a chain of steps, and only path=beta has one', 'Set path=beta.')
     shape: dict[str, Any] = {**dict(zip(TINY, SIZES[size], strict=True)), **chosen(dim=dim, depth=depth, heads=heads)}
     if form == 'wide_head':
-        if on_grid or bottleneck is not None:
+        if grid is not None or bottleneck is not None:
             raise ConfigError('a WideHeadDiT has no bottleneck and is told the time itself', 'Set path=flow or path=cosine.')
         head = dict(head_dim=head_dim, head_depth=head_depth)
         part = dict(type='WideHeadDiT', patch=patch, kind=prediction or 'velocity', **shape, **head)
         return part, tiny_denoiser or small(part, pixels)
-    told = dict(kind=prediction or ('epsilon' if on_grid else 'velocity'), timesteps=GRID if on_grid else None)
+    told = dict(kind=prediction or ('velocity' if grid is None else 'epsilon'), timesteps=grid)
     more = MODERN if form == 'modern' else {}
     own = dict(learned_variance=learned_variance, **chosen(bottleneck=bottleneck, context=context or None))
     part = dict(type='DiT', patch=patch, **told, **shape, **own, **more)

@@ -119,7 +119,7 @@ def diffusion(
         cache = dict(type='VQDatasetRegistry.LatentDataset', folder=f'{latents}/train')
         images['trainer']['dataset'] = dict(cache, sample=sample_posterior, random_variant=mirror)
     classes, path = chosen(std=label_std), path_part(given)
-    denoiser, little_denoiser = denoiser_part(given, path['type'] == 'BetaPath', pixels)
+    denoiser, little_denoiser = denoiser_part(given, path.get('steps'), pixels)
     aligned, tiny_aligned = repa(given, denoiser.get('dim', 0))
     guide = guide_part(given)
     of_classes = dict(type='ClassConditioner', classes=num_classes, drop=label_drop, **classes) if num_classes else None
@@ -135,7 +135,7 @@ def diffusion(
         sample_posterior=sample_posterior and latents is None,
         draws=draws,
         bits_steps=bits_steps,
-        **times_part(given),
+        **times_part(given, path.get('steps')),
         **objective(given),
         **drawing_part(given),
     )
@@ -161,7 +161,6 @@ def diffusion(
         little['guide'] = dict(denoiser=small(guide['denoiser'], pixels))
     little |= dict(image_size=32) if pixels else dict(tokenizer=frozen.tiny)
     tiny = dict(model=little, optimizers=dict(denoiser=dict(schedule=TINY_SCHEDULE)), callbacks=tiny_callbacks)
-    without = dict(metrics=dict(generated=None))
     return merge(
         images,
         strategy(given, precision='bf16'),
@@ -169,7 +168,7 @@ def diffusion(
         dict(
             trainer=dict(type='Trainer', iters=iters, model=model, optimizers=optimizers, callbacks=callbacks),
             validator=dict(type='Validator', metrics=metrics),
-            tiny=merge(tiny_data(given), dict(trainer=tiny, validator=without)),
+            tiny=merge(tiny_data(given), dict(trainer=tiny, validator=dict(metrics=dict(generated=None)))),
         ),
     )
 

@@ -24,6 +24,7 @@ class Guided:
     ``scale``: a schedule of ``guidance.py``; its progress goes from 0 at t = 1 to 1 at t = 0. Where the scale is 1, the worse
     estimate is not computed; where it is 0, the better one is not.
     ``channels``: guide only the first ones (the published DiT guides three of four). Learned variances are not guided.
+    Energies are guided like their gradients, so that the guided energy is that of the guided estimate.
     """
 
     def __init__(
@@ -71,15 +72,19 @@ def guided_halves(both: Prediction, scale: float, channels: int | None = None) -
     """From one pass over 2 B rows, those with a condition and then those without it: the guided estimate of B rows."""
     known, unknown = both.value.chunk(2)
     variance = None if both.variance is None else both.variance.chunk(2)[0]
-    return _guided(Prediction(known, both.kind, variance), Prediction(unknown, both.kind), scale, channels)
+    energies = (None, None) if both.energy is None else both.energy.chunk(2)
+    better, worse = Prediction(known, both.kind, variance, energies[0]), Prediction(unknown, both.kind, energy=energies[1])
+    return _guided(better, worse, scale, channels)
 
 
 def _guided(better: Prediction, worse: Prediction, scale: float, channels: int | None) -> Prediction:
-    """fp32, or fp64 if the estimates are."""
+    """fp32, or fp64 if the estimates are. An energy is guided like its gradient, but not where some channels are guided."""
     precise = torch.promote_types(better.value.dtype, torch.float32)
     first, second = better.value.to(precise), worse.value.to(precise)
     if channels is None:
-        return Prediction(guided(first, second, scale), better.kind, better.variance)
+        known = better.energy is not None and worse.energy is not None
+        energy = guided(better.energy, worse.energy, scale) if known else None  # type: ignore[arg-type]
+        return Prediction(guided(first, second, scale), better.kind, better.variance, energy)
     if channels > first.shape[1]:
         raise ConfigError(f'guidance of {channels} channels of {first.shape[1]}', 'Leave channels out: all are guided then.')
     led, last = first.tensor_split([channels], dim=1)

@@ -19,6 +19,8 @@ from vq.core.records import Prediction, PredictionKind
 from vq.interfaces import Level
 from vq.interfaces.denoisers import Number
 
+UPHILL = ('x0', 'score')  # kinds that point to the data: an energy that is low there has minus the estimate as its gradient
+
 
 def noised(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
     """z_t."""

@@ -15,6 +15,7 @@ from vq.interfaces import Path, TimeLaw
 from vq.registries import VQTimeLawRegistry
 
 BELOW_ONE = 1 - 2**-24  # the largest fp32 number below 1
+FIRST = 1e-3  # below this time the field of equilibrium matching is that of this time: at t = 0 it vanishes
 
 
 def stratified(uniforms: Tensor, positions: Tensor, count: int) -> Tensor:
@@ -121,3 +122,24 @@ class LossSecondMomentTimes(TimeLaw):
         self.losses.copy_(ring[:-1].view_as(self.losses))
         seen = torch.ones_like(index) if ok is None else ok.long().expand_as(index)
         self.counts.scatter_add_(0, index, seen)
+
+
+def strength(t: Tensor, decay: float) -> Tensor:
+    """c(t) = min(1, t / (1 - decay)) of equilibrium matching: whole from noise on, and then falling to 0 at data."""
+    return (t.clamp(min=FIRST) / (1 - decay)).clamp(max=1.0)
+
+
+@VQTimeLawRegistry.register_()
+class EquilibriumTimes(TimeLaw):
+    """All times alike, with the weights c(t)^2 / mean c^2, which turn errors of the velocity into those of the field of an
+    ``Equilibrium`` of the same ``decay``."""
+
+    def __init__(self, decay: float = 0.8) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ConfigError(f'decay is {decay}', 'Give a number from 0 to below 1, that of the denoiser.')
+        self.decay = float(decay)
+
+    def forward(self, uniforms: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+        t = _on_path(uniforms, path)
+        return t, strength(t, self.decay).square() / (self.decay + (1 - self.decay) / 3)

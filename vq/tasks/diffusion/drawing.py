@@ -15,9 +15,11 @@ from vq.core.conditions import Condition
 from vq.core.drawing import Drawn, Wanted
 from vq.core.random import derive_seed
 from vq.core.records import Prediction
+from vq.denoisers.energy import energy_of
 from vq.denoisers.frozen import FrozenDenoiser
 from vq.interfaces import Drive, Path
 from vq.interfaces.denoisers import Denoise
+from vq.sampling.descent import Descent
 from vq.sampling.guided import Guided
 from vq.sampling.keyed import keyed_normals
 from vq.sampling.thresholds import Thresholded
@@ -51,14 +53,27 @@ class Drawing:
             found = Thresholded(found, path, self.threshold.limit, self.threshold.quantile)
         return found
 
-    def draw(self, wanted: Wanted, space: Space, root: Conditional, path: Path, guide: FrozenDenoiser | None) -> Drawn:
-        """z_1 and the noise of each step of image i are functions of the seed and i alone, computed on the device."""
+    def draw(
+        self,
+        wanted: Wanted,
+        space: Space,
+        root: Conditional,
+        path: Path,
+        guide: FrozenDenoiser | None,
+        observe: Callable[[Descent], None],
+    ) -> Drawn:
+        """z_1 and the noise of each step of image i are functions of the seed and i alone, computed on the device. ``observe``
+        gets what each inner loop did."""
         device = next(root.parameters()).device
 
         def numbers(purpose: str) -> Tensor:
             return noise_of(wanted.seed, wanted.ids, purpose, space.spec.shape, device)
 
         drive = Drive(self.denoise(root, path, guide), path, wanted.condition, lambda step: numbers(f'step {step}'))
+        drive.observe, drive.timeless = observe, root.denoiser.timeless
+        energy = energy_of(root.denoiser)
+        if energy is not None:
+            drive.inner_step = energy.step.detach()
         history = History(self.history, steps_of(self.sampler))
         z = first = numbers('latent')
         for z in self.sampler(first, drive):
@@ -89,7 +104,8 @@ def estimate_of(rows: Callable[..., Any]) -> Denoise:
 
 def steps_of(sampler: Callable[..., Any]) -> int | None:
     """The number of steps that a sampler is set to; None if it has no such setting."""
-    parameter = inspect.signature(sampler).parameters.get('steps')
+    inner = getattr(sampler, 'keywords', {}).get('sampler')  # a sampler around another one yields as often
+    parameter = inspect.signature(inner or sampler).parameters.get('steps')
     return None if parameter is None or parameter.default is parameter.empty else int(parameter.default)
 
 

@@ -32,12 +32,7 @@ def check(settings: Mapping[str, Any], guides: bool) -> None:
 def changed_config(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Put settings into the config of a task; returns those that the images depend on."""
     check(settings, config.get('conditioner') is not None or config.get('guide') is not None)
-    own = plain(config['sampler'])
-    name, function = sampler_named(settings.get('sampler') or own['type'])
-    if name != own['type'].split('.')[-1]:
-        own = {'type': name, **_steps(own)}
-    own |= _steps(settings)
-    config['sampler'] = own if _has_steps(function) else {key: value for key, value in own.items() if key != 'steps'}
+    config['sampler'] = _changed_part(plain(config['sampler']), settings)
     if settings.get('guidance') is not None:
         config['guidance'] = _constant(settings['guidance'])
     if settings.get('history') is not None:
@@ -45,11 +40,32 @@ def changed_config(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[
     return {'sampler': plain(config['sampler']), 'guidance': plain(config['guidance'])}
 
 
+def _changed_part(own: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a sampler with other settings; of a sampler around another one, those of the inner one."""
+    if isinstance(own.get('sampler'), dict):
+        return {**own, 'sampler': _changed_part(own['sampler'], settings)}
+    name, function = sampler_named(settings.get('sampler') or own['type'])
+    if name != own['type'].split('.')[-1]:
+        own = {'type': name, **_steps(own)}
+    own |= _steps(settings)
+    return own if _has_steps(function) else {key: value for key, value in own.items() if key != 'steps'}
+
+
 def changed(
     sampler: Callable[..., Any], guidance: Callable[..., float], history: int, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Sampler, guidance and history that are built, with other settings."""
+    if settings.get('guidance') is not None:
+        guidance = VQGuidanceRegistry.build(_constant(settings['guidance']), 'guidance')
+    found: dict[str, Any] = {'sampler': _changed_sampler(sampler, settings), 'guidance': guidance}
+    return found | {'history': history if settings.get('history') is None else int(settings['history'])}
+
+
+def _changed_sampler(sampler: Callable[..., Any], settings: Mapping[str, Any]) -> Callable[..., Any]:
+    """The same of a sampler that is built."""
     function, own = getattr(sampler, 'func', sampler), dict(getattr(sampler, 'keywords', {}))
+    if callable(own.get('sampler')):
+        return functools.partial(function, **{**own, 'sampler': _changed_sampler(own['sampler'], settings)})
     if settings.get('sampler') is not None:
         other = sampler_named(settings['sampler'])[1]
         own = own if other is function else _steps(own)
@@ -57,15 +73,12 @@ def changed(
     own |= _steps(settings)
     if not _has_steps(function):
         own.pop('steps', None)
-    if settings.get('guidance') is not None:
-        guidance = VQGuidanceRegistry.build(_constant(settings['guidance']), 'guidance')
-    found: dict[str, Any] = {'sampler': functools.partial(function, **own), 'guidance': guidance}
-    return found | {'history': history if settings.get('history') is None else int(settings['history'])}
+    return functools.partial(function, **own)
 
 
 def sampler_named(name: str) -> tuple[str, Callable[..., Any]]:
     """A sampler by its name, whatever the case of its letters: ``ddim`` is ``DDIM``."""
-    known = VQDiffusionSamplerRegistry.names()
+    known = [other for other in VQDiffusionSamplerRegistry.names() if not _wraps(VQDiffusionSamplerRegistry.parse(other)[1])]
     alike = [other for other in known if other.lower() == name.split('.')[-1].lower().replace('_', '')]
     if not alike:
         raise UserError(f"there is no sampler '{name}'{nearest(name, known)}", f'There are: {listing(known)}.')
@@ -78,6 +91,11 @@ def _constant(scale: float) -> dict[str, Any]:
 
 def _steps(settings: Mapping[str, Any]) -> dict[str, int]:
     return {} if settings.get('steps') is None else {'steps': int(settings['steps'])}
+
+
+def _wraps(sampler: Callable[..., Any]) -> bool:
+    """Whether it is one around another one, which a name alone does not give."""
+    return 'sampler' in inspect.signature(sampler).parameters
 
 
 def _has_steps(sampler: Callable[..., Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +18,22 @@ from vq.core.errors import ConfigError
 from vq.core.random import key_of
 from vq.core.records import Batch, Losses, Outputs, Prediction, PredictionKind, to_float
 from vq.core.specs import ImageSize
+from vq.denoisers.energy import energy_of
 from vq.denoisers.frozen import FrozenDenoiser
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
-from vq.interfaces import Conditioner, Denoiser, Encoder, LatentMap, Loss, Path, Task, TimeLaw, Tokenizer
+from vq.interfaces import Conditioner, Denoiser, Encoder, LatentMap, Level, Loss, Path, Task, TimeLaw, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
+from vq.interfaces.losses import Landscape
 from vq.losses.objective import Objective
 from vq.losses.variational import chain_bits
 from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTaskRegistry
+from vq.sampling.keyed import keyed_normals
 from vq.sampling.predictions import noised
 from vq.sampling.streams import normals
 from vq.tasks.asked import condition_in, condition_of
 from vq.tasks.diffusion import settings as of_drawing
 from vq.tasks.diffusion.drawing import Drawing, Threshold, estimate_of
+from vq.tasks.diffusion.landscape import DescentTotals, check_energy
 from vq.tasks.diffusion.network import Conditional
 from vq.tasks.diffusion.numbers import Numbers, fixed_numbers, numbers_of, over_the_batch
 from vq.tasks.diffusion.space import Space, cells_in, channels_in
@@ -41,6 +45,16 @@ Guidance = Annotated[Callable[..., float], VQGuidanceRegistry]
 
 SEED = 3407  # of validation: the same at every checkpoint
 OWN = {'denoising': 'the error of the denoiser', 'bound': 'the bound of its variance', 'bits': 'the likelihood'}
+
+
+class Seen(NamedTuple):
+    """What a pass over noisy samples gave."""
+
+    losses: dict[str, Tensor]  # (B,), without weights
+    hidden: dict[str, Tensor]  # features for other losses
+    prediction: Prediction
+    z: Tensor
+    level: Level
 
 
 @VQTaskRegistry.register_()
@@ -55,7 +69,8 @@ class DiffusionTask(Task):
     - ``denoiser``, ``conditioner``: the network f, and what makes its input of the condition; None: unconditional.
     - ``path``: alpha and sigma. ``times``: the law of t; ``stratified``: of each step, the times are spread over the batch of
       all ranks, so that its loss varies less. ``space``, ``min_snr``, ``bound_weight``: see ``Objective``.
-    - ``losses``: more losses, on hidden features of the denoiser: see ``AlignmentLoss`` (REPA). They need images.
+    - ``losses``: more losses, on hidden features of the denoiser: see ``AlignmentLoss`` (REPA), they need images; or on its
+      energies, if it is an ``Energy``: ``ContrastiveEnergyLoss``, ``RefinementLoss``.
 
     How images are drawn, in validation and by ``vq.sample``:
 
@@ -65,7 +80,9 @@ class DiffusionTask(Task):
 
     Validation measures the loss in ``bins`` parts of (0, 1), at the same times with the same noise at every checkpoint, and
     draws the pictures in ``draws``: 'generated', of the condition of each image, or none. ``bits_steps``: it also measures the
-    bound on the negative log likelihood of a chain of so many steps, in bits per number of x0; for paths with a grid.
+    bound on the negative log likelihood of a chain of so many steps, in bits per number of x0; for paths with a grid. With
+    the sampler ``Refined`` it adds the share of accepted inner steps, ``accept_rate``, and how far an inner loop lowers the
+    energy, ``energy_gap``.
 
     For data of one's own, override ``unpack``.
     """
@@ -129,7 +146,9 @@ class DiffusionTask(Task):
         self.path, self.times, self.stratified = path, times, stratified
         self.objective = Objective(path, space, min_snr, bound_weight, pixels=tokenizer is None)
         self.losses = nn.ModuleDict(losses or {})
-        terms = terms_of(type(self).__name__, losses or {}, ('hidden',), OWN)
+        terms = terms_of(type(self).__name__, losses or {}, ('hidden', 'energy'), OWN)
+        check_energy(denoiser, losses or {}, terms['energy'])
+        self._of_energy, self.descents = terms['energy'], DescentTotals()
         hidden = hidden_of(self, losses or {}, terms['hidden'])
         root = Conditional(denoiser, conditioner, hidden, getattr(denoiser, 'grid', self.space.spec.cells))
         self._roots = {'denoiser': root}  # in a dict, so that nn.Module does not register it twice
@@ -163,27 +182,38 @@ class DiffusionTask(Task):
         t, weights = self.times(over_the_batch(numbers.time) if self.stratified else numbers.time, self.path)
         if self.conditioner is not None:
             condition = self.conditioner.dropped(condition, numbers.drop)
-        found, hidden = self._values(roots['denoiser'], x0, numbers.noise, t, condition, listens=True)
-        losses = Losses()
+        seen = self._values(roots['denoiser'], x0, numbers.noise, t, condition, listens=True)
+        found, losses = seen.losses, Losses()
         losses.add('denoising', (weights * found['denoising']).mean())
         if 'bound' in found:
             losses.add('bound', (weights * found['bound']).mean(), self.objective.bound_weight)
-        for name, value in self._of_hidden(hidden, batch).items():
+        for name, value in self._of_hidden(seen.hidden, batch).items():
             losses.add(name, value, self.losses[name].weight)  # type: ignore[arg-type]
+        if self._of_energy:
+            energy = energy_of(self.denoiser)
+            assert energy is not None
+            landscape = Landscape(
+                lambda z: roots['denoiser'](z, t, condition)[0],
+                *(seen.prediction, seen.z, x0, numbers.noise, t, seen.level, self.path.steps, energy.step),
+                lambda purpose: keyed_normals(batch.key, *self.space.spec.shape, purpose=(self.seed, step, purpose)),
+                losses.notes,
+            )
+            for name in self._of_energy:
+                losses.add(name, self.losses[name](landscape), self.losses[name].weight)  # type: ignore[arg-type]
         weighted = (value.detach() * losses.weights[name] for name, value in found.items())
         self._seen.append((t, torch.stack([*weighted]).sum(0)))
         yield 'denoiser', losses
 
     def _values(
         self, root: nn.Module, x0: Tensor, eps: Tensor, t: Tensor, condition: Condition | None, listens: bool = False
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The losses (B,) of samples at times t (B,), without weights; and hidden features for other losses."""
+    ) -> Seen:
+        """Samples at times t (B,)."""
         level = self.path.level(t)
         z = noised(x0, eps, level)
         prediction, hidden = root(z, t, condition, listens)
         found = {'denoising': self.objective.error(prediction, x0, eps, level)}
         bound = self.objective.bound(prediction, z, x0, t)
-        return found if bound is None else found | {'bound': bound}, hidden
+        return Seen(found if bound is None else found | {'bound': bound}, hidden, prediction, z, level)
 
     def _of_hidden(self, hidden: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The values of the losses on hidden features."""
@@ -202,6 +232,7 @@ class DiffusionTask(Task):
     def validation_step(self, batch: Batch) -> Outputs:
         x, condition = self.unpack(batch)
         x0, ids = self.space.encode(x), [key_of(name) for name in batch.id]
+        self.descents.take()  # of what was drawn before
         found = Outputs(losses=self._losses_over_time(x0, ids, condition))
         if self.bits_steps is not None:
             found.losses['bits'] = self._bits(x0, ids, condition, self.bits_steps).mean()
@@ -211,6 +242,7 @@ class DiffusionTask(Task):
             pictures = self.draw(Wanted(ids, SEED, condition)).images()
             assert pictures is not None
             found.pictures[name] = pictures
+        found.losses |= self.descents.take()
         return found
 
     def _losses_over_time(self, x0: Tensor, ids: list[int], condition: Condition | None) -> dict[str, Tensor]:
@@ -221,7 +253,7 @@ class DiffusionTask(Task):
             t = (place + numbers.time) / self.bins
             if self.path.steps is not None:
                 t = (t * self.path.steps).floor().add(1) / self.path.steps
-            found, _ = self._values(self._roots['denoiser'], x0, numbers.noise, t, condition)
+            found = self._values(self._roots['denoiser'], x0, numbers.noise, t, condition).losses
             parts[f't{place / self.bins:.2g}-{(place + 1) / self.bins:.2g}'] = found['denoising'].mean()
         return {'denoising': torch.stack([*parts.values()]).mean(), **parts}
 
@@ -253,7 +285,7 @@ class DiffusionTask(Task):
     @torch.no_grad()
     def draw(self, wanted: Wanted) -> Drawn:
         guide = self.guide if isinstance(self.guide, FrozenDenoiser) else None
-        return self.drawn_by.draw(wanted, self.space, self._roots['denoiser'], self.path, guide)
+        return self.drawn_by.draw(wanted, self.space, self._roots['denoiser'], self.path, guide, self.descents.add)
 
     @classmethod
     def set_drawing(cls, config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,69 @@
+"""docs/energy.md: it has every flag and default of the energy diffusion code, and what stands beside them can be used."""
+
+from __future__ import annotations
+
+import re
+
+from tests.flag_tables import PAGE, flags, written
+from tests.published import SHARED, find
+from tests.test_two_stage_page import CODE, Pairs, Row, together, uses
+from vq.assembly.compose import checked, compose
+
+CONFIG = 'energy/base_energy_imagenet_ddp.py'
+# beginnings of cells without anything to check
+NOT_RUN = ('of MAR', 'not built', 'a setting of masked', 'found by itself', 'always, where', 'follows from')
+# defaults of substance that its notes name beside flags, and the types of models
+DEFAULTS = (
+    *(
+        'wd 0.02',
+        'betas (0.9, 0.95)',
+        'grad clip 3.0',
+        'EMA 0.9999',
+        'cosine or constant lr',
+        'label drop 0.1',
+        'eval_freq 40',
+    ),
+    *('save_last_freq 2', 'contrastive scale 0.05', 'refinement scale 0.1', 'mask_ratio_min 0.7', 'buffer 64', 'dropout 0.1'),
+    *('seed 42', 'workers 10', 'grad_accu 1', 'ddit', 'debt', 'debt_diffusion', 'linear_then_mean'),
+)
+
+
+class FlagRow(Row):
+    """A row whose options are those of energy diffusion."""
+
+    @property
+    def config(self) -> str:
+        return CONFIG
+
+
+def test_the_table_is_that_of_its_source() -> None:
+    """If this fails: python -m tests.flag_tables"""
+    page = PAGE.read_text(encoding='utf-8')
+    assert page == written(page)
+
+
+def test_every_flag_of_the_document_and_of_the_notes_has_a_row() -> None:
+    document = find(SHARED / 'reference/systems/004.txt', 'the folder shared').read_text()
+    notes = find(SHARED / 'reference/systems-000-001-002-004.md', 'the folder shared').read_text()
+    features = notes.partition('### D1.')[2].partition('### D2.')[0]
+    wanted = {flag for text in (document, features) for flag in re.findall(r'--[a-z_]+', text)} | set(DEFAULTS)
+    assert len(wanted) > 70
+    rows = [flag.theirs for flag in flags()]
+    assert len(rows) == len(set(rows)), 'a flag has one row'
+    missing = sorted(wanted - set(rows))
+    assert not missing, missing
+
+
+def test_what_stands_in_every_row_can_be_used() -> None:
+    """Parses and resolves; the options of all rows are composed together, as far as they do not exclude each other."""
+    wanted: dict[str, list[Pairs]] = {CONFIG: []}
+    for flag in flags():
+        row = FlagRow('Flags', flag.theirs, flag.ours)
+        if not row.ours.startswith(NOT_RUN):
+            used = [kind for code in CODE.findall(row.ours) for kind in uses(row, code, wanted)]
+            assert used, f'nothing to check in {flag.theirs}'
+    assert len(wanted[CONFIG]) > 20
+    for options, overrides in together(wanted[CONFIG]):
+        composed = compose(CONFIG, options, overrides, tiny=False)
+        checked(composed, 'trainer')
+        checked(composed, 'validator')
