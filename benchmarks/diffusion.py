@@ -53,7 +53,7 @@ from vq.core.records import Batch  # noqa: E402
 
 OURS, PEERS = 'ours', ('diffusers', 'plain')
 TRAINING, SAMPLING = 1.0, 1.15  # aims: the time of the faster peer in that of ours
-SMALL, LARGE = Size(8, 2, 128, 6, 4, rows=32, drawn=8), Size(32, 8, 384, 12, 6, rows=16, drawn=8)
+SMALL, LARGE = Size(8, 2, 128, 6, 4, rows=32, drawn=8), Size(32, 8, 384, 12, 6, rows=16, drawn=4)
 QUICK = SMALL._replace(depth=2, rows=8, drawn=2)
 REPEATS = 7
 

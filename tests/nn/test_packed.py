@@ -58,7 +58,19 @@ def test_other_precisions_call_the_modules(autocast):
 
 
 @torch.no_grad()
-def test_a_packed_copy_gives_what_the_network_gives():
+def test_small_layers_are_not_packed():
+    """The call of a packed product takes longer, which a small one does not make up for. GELU is worth it."""
+    twin = packed_copy(nn.Sequential(nn.Linear(8, 8), GeluLinear(8, 8), nn.Linear(512, 256)), 4)
+    assert [type(layer) for layer in twin] == [nn.Linear, PackedLinear, PackedLinear]
+
+
+@pytest.fixture
+def small_pays(monkeypatch):
+    monkeypatch.setattr('vq.nn.packed.PAYS', 0)
+
+
+@torch.no_grad()
+def test_a_packed_copy_gives_what_the_network_gives(small_pays):
     """Also of a layer that stands in two places, and of GELU, which is part of the product."""
     torch.manual_seed(0)
     shared = nn.Linear(8, 8, bias=False)

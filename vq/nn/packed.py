@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Network = TypeVar('Network', bound=nn.Module)
+PAYS = 2**17  # weights: the call of a packed product takes 15 us more than that of a plain one, what it saves grows with them
 
 
 class GeluLinear(nn.Linear):
@@ -116,8 +117,9 @@ def packed_copy(network: Network, rows: int) -> Network:
     """The network for many passes without gradients, with copies of its current weights in the fastest layout.
 
     The copy runs the code of the network, with its other parameters, and its linear layers can only be called: their weights
-    are in a layout of oneDNN. ``rows``: of most products. Only on a CPU in fp32, and not for networks that are compiled or
-    sharded: these are returned as they are.
+    are in a layout of oneDNN. Measured with 384 channels on one core: with 4 to 64 rows, a product takes 0.75 to 0.95 of the
+    time of a plain one; with 64 rows or more, one with GELU takes 0.75. ``rows``: of most products. Only on a CPU in fp32, and
+    not for networks that are compiled or sharded: these are returned as they are.
     """
     linear = [module for module in network.modules() if type(module) in (nn.Linear, GeluLinear)]
     compiled = any(module._compiled_call_impl is not None for module in network.modules())
@@ -130,7 +132,7 @@ def packed_copy(network: Network, rows: int) -> Network:
 def _packed(module: Any, rows: int, made: dict[nn.Module, nn.Module]) -> Any:
     """``made``: modules that stand in several places stay one module."""
     if module not in made:
-        if type(module) in (nn.Linear, GeluLinear):
+        if isinstance(module, GeluLinear) or (type(module) is nn.Linear and module.weight.numel() >= PAYS):
             made[module] = PackedLinear(module, max(2, rows)).eval()
         else:
             made[module] = twin = copy.copy(module)

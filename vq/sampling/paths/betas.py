@@ -15,6 +15,7 @@ from vq.registries import VQPathRegistry
 from vq.sampling.spacing import falling_grid
 
 Schedule = Literal['linear', 'scaled_linear', 'cosine', 'sqrt']
+EPS = float(np.finfo(np.float64).eps)
 RANGES = {'linear': (1e-4, 2e-2), 'scaled_linear': (8.5e-4, 1.2e-2), 'sqrt': (1e-4, 2e-2)}
 
 
@@ -92,6 +93,10 @@ class BetaPath(Path):
         return Level(alpha, sigma, -self.steps * rate * sigma, self.steps * rate * alpha)
 
     def level_at(self, t: float) -> Level:
+        near = round(place := t * self.steps)
+        if 0 <= near <= self.steps and abs(place - near) <= 4 * EPS * place:  # on the grid, as in ``level``
+            alpha, sigma, _, slope = self.tables[:, near].tolist()
+            return Level(alpha, sigma, -self.steps * slope * sigma, self.steps * slope * alpha)
         return Level(*(float(value) for value in self.level(torch.tensor([t], dtype=torch.float64, device='cpu'))))
 
     def times(self, steps: int, spacing: str = 'uniform') -> list[float]:
