@@ -30,12 +30,13 @@ def diffusion_head(
     tiny_head: Annotated[Part | None, 'overrides of that head in the tiny form'] = None,
     head_width: Annotated[int, 'channels of the head'] = 1024,
     head_depth: Annotated[int, 'blocks of the head'] = 3,
+    prediction: Annotated[str, 'what the head estimates: epsilon, or v, whose errors do not grow in noise'] = 'epsilon',
     repeats: Annotated[int, 'times at which the head learns each token of a step'] = 4,
 ) -> tuple[Part, Part]:
     """The head of MAR, and what changes in its tiny form."""
     if head is not None:
         return head, tiny_head or {}
-    denoiser = dict(type='MLPDenoiser', width=head_width, depth=head_depth, learned_variance=True)
+    denoiser = dict(type='MLPDenoiser', width=head_width, depth=head_depth, kind=prediction, learned_variance=True)
     part = dict(type='DiffusionHead', denoiser=denoiser, path=dict(type='BetaPath', schedule='cosine'), repeats=repeats)
     return part, tiny_head or dict(denoiser=dict(width=32, depth=1), repeats=2)
 
@@ -146,7 +147,9 @@ def digits_mar(
 ) -> Config:
     """A small MAR of handwritten digits, on the latents of a KL autoencoder of digits."""
     tokens = dict(it_config='configs/digits/kl.py', sample_posterior=False)
-    network = dict(dim=128, depth=3, heads=4, buffer=4, dropout=0.0, head_width=192, head_depth=3, mask_min=0.5)
+    network = dict(
+        dim=128, depth=3, heads=4, buffer=4, dropout=0.0, head_width=192, head_depth=3, mask_min=0.5, prediction='v'
+    )
     schedule = dict(type='CosineSchedule', warmup=50, final=0.02)
     training = dict(iters=1500, lr=2e-3, clip=1.0, ema=0.99, precision='fp32', schedule=schedule)
     drawn = dict(num_iter=8, sampler=dict(type='Ancestral', steps=25, spacing='respaced'), guidance=3.0)
