@@ -34,6 +34,7 @@ SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order 
     'tests/test_same.py': 60,
     'tests/launch/test_training.py': 50,
     'tests/strategies/test_compile.py::test_compiled_kernels_equal_eager[digits/vqgan.py]': 50,
+    'tests/end_to_end/test_digits_diffusion.py': 45,
     'tests/test_gpu_benchmark.py': 36,
     'tests/end_to_end/test_old_runs.py': 35,
     'tests/runners/test_lasting_output.py': 35,

@@ -154,6 +154,15 @@ def test_diffusion_benchmark_sees_equal_steps_and_latents(tmp_path: Path) -> Non
     assert found['latents']['share'] < 1 and set(found['latents']['sides']) == {'cached', 'on the fly'}
 
 
+@pytest.mark.slow
+def test_digits_benchmark_measures_new_and_real_digits_alike(tmp_path: Path) -> None:
+    found = run('digits_diffusion', '--only', 'cached', '--work-dir', str(tmp_path))
+    row, real = found['ways']['cached']['3407'], found['held_out_digits']
+    assert row['seconds']['cpu'] > 0 and set(row['guided']) == set(row['unguided']) == set(real)
+    assert real['within'] == 1 and 0 <= row['guided']['agreement'] <= 1 and row['guided']['fd'] > real['fd'] > 0
+    assert found['worst']['cached']['guided within'] == row['guided']['within']
+
+
 def test_every_benchmark_is_described() -> None:
     page = (ROOT / 'benchmarks' / 'README.md').read_text()
     assert SCRIPTS

@@ -1,5 +1,7 @@
 """Handwritten digits by diffusion on cached latents: digits.py without images and encoder in the training steps.
 
+A cache holds what the decoder takes: of this tokenizer the code vectors.
+
     auto_torchrun -m vq.train digits configs/digits/vq_ema.py
     python -m vq.tools.latents digits --load-model-from digits
     vq data latents work_dirs/digits --load-model-from work_dirs/digits_latents/tokenizer.safetensors \\
@@ -7,7 +9,7 @@
     auto_torchrun -m vq.train digits_cached configs/diffusion/digits_cached.py --config-options \\
         tokenizer_run::work_dirs/digits_latents/tokenizer.safetensors
 
-With a continuous tokenizer, such as that of configs/digits/kl.py: ``gives::codes sample_posterior:True`` draws x0 from the
+With a continuous tokenizer, such as that of configs/digits/kl.py: ``sample_posterior:True`` draws x0 from the
 Gaussian of each latent.
 
 Training takes minutes; measured only in the tiny form. Expected: what digits.py reaches on the same tokenizer.
@@ -17,4 +19,4 @@ Options: those of digits.py, ``latents`` (the folder above).
 
 from vq.recipes import digits_diffusion
 
-_export_ = digits_diffusion(_kwargs_, latents='work_dirs/latents/digits', mirror=False)
+_export_ = digits_diffusion(_kwargs_, latents='work_dirs/latents/digits', mirror=False, gives='codes')

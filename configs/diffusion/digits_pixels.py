@@ -1,4 +1,4 @@
-"""Handwritten digits by diffusion on pixels: no tokenizer. The network estimates the image, and its error is that of v.
+"""Handwritten digits by diffusion on pixels: no tokenizer. The network estimates the image.
 
     auto_torchrun -m vq.train digits_pixels configs/diffusion/digits_pixels.py
 
@@ -12,5 +12,5 @@ Options: those of digits.py.
 
 from vq.recipes import digits_diffusion
 
-pixels = dict(pixels=True, patch=4, bottleneck=32, prediction='x0', loss_space='v', threshold=1.0)
+pixels = dict(pixels=True, patch=8, bottleneck=32, prediction='x0', threshold=1.0)
 _export_ = digits_diffusion(_kwargs_, path='cosine', sampler='DDIM', **pixels)
