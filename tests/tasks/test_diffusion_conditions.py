@@ -57,6 +57,7 @@ def pictures(run: str) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)) for path in sorted(Path(f'work_dirs/{run}_sample/samples').iterdir())]
 
 
+@pytest.mark.slow
 def test_texts_reach_the_network(home: Path) -> None:
     assert sample(['words', '--trust', '--text', 'three', 'six seven', '--num-samples', '3', '--batch-size', '2']) == 0
     shards = ShardSet(home / 'work_dirs/words_sample/shards')
@@ -71,6 +72,7 @@ def test_texts_reach_the_network(home: Path) -> None:
     assert (home / 'work_dirs/words/pictures/iter_2_generated.png').is_file()
 
 
+@pytest.mark.slow
 def test_layouts_reach_the_network(home: Path) -> None:
     rows = [{'boxes': [[0, 0, 8, 4]], 'categories': ['3']}, {'boxes': [[0, 0, 4, 8], [4, 4, 8, 8]], 'categories': [1, '7']}]
     (home / 'layouts.json').write_text(json.dumps(rows))
@@ -84,6 +86,7 @@ def test_layouts_reach_the_network(home: Path) -> None:
     assert changed[:4].any() and not changed[7:].any(), 'the upper half; two steps of two convolutions see no farther'
 
 
+@pytest.mark.slow
 def test_what_a_model_does_not_take_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     how = ['--trust', '--num-samples', '2', '--overwrite']
     (home / 'one.json').write_text('{"boxes": [], "categories": []}')
