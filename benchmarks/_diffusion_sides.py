@@ -18,10 +18,10 @@ from vq.core.drawing import Wanted
 from vq.core.records import Batch
 from vq.io.diffusers_dit import PERIOD, DiTShape, dit_config, dit_tensors
 from vq.registries import VQTaskRegistry
-from vq.tasks.diffusion.drawing import noise_of
+from vq.tasks.diffusion.drawing import noise_of, steps_of
 from vq.tasks.diffusion.numbers import numbers_of
 
-CLASSES, TIMES, STEPS, SCALE, DOWN = 1000, 1000, 50, 4.0, 8
+CLASSES, TIMES, SCALE, DOWN = 1000, 1000, 4.0, 8
 
 
 class Size(NamedTuple):
@@ -34,6 +34,7 @@ class Size(NamedTuple):
     heads: int
     rows: int  # images in a training step
     drawn: int  # images that are sampled at a time; the network sees twice as many rows
+    steps: int = 50  # of the sampler
 
     @property
     def name(self) -> str:
@@ -62,7 +63,7 @@ def build(size: Size, width: int = 8, drop: float = 0.1) -> Any:
         'conditioner': {'type': 'ClassConditioner', 'classes': CLASSES, 'drop': drop},
         'path': {'type': 'BetaPath', 'steps': TIMES},
         'times': {'type': 'UniformTimes'},
-        'sampler': {'type': 'DDIM', 'steps': STEPS},
+        'sampler': {'type': 'DDIM', 'steps': size.steps},
         'guidance': {'type': 'ConstantGuidance', 'scale': SCALE},
     }
     task = VQTaskRegistry.build(config, 'model')
@@ -185,7 +186,7 @@ class Plain(Peer):
 
     def __init__(self, task: Any, drop: float = 0.1) -> None:
         super().__init__(plain_form(task.denoiser, task.conditioner.table.weight, PERIOD), drop)
-        self.scheduler = PlainDDIM(TIMES, STEPS)
+        self.scheduler = PlainDDIM(TIMES, steps_of(task.drawn_by.sampler))
         self.noised, self.previous = self.scheduler.noised, self.scheduler.step  # type: ignore[method-assign]
 
     def times(self) -> list[int]:
@@ -216,6 +217,7 @@ class Diffusers(Peer):
         for block in network.transformer_blocks:
             block.norm1.emb.class_embedder.dropout_prob = 0.0  # each block would drop other rows
         super().__init__(network.train(), drop)
+        self.steps = steps_of(task.drawn_by.sampler)
         self.scheduler = DDIMScheduler(TIMES, clip_sample=False, set_alpha_to_one=True, timestep_spacing='trailing')
 
     def noised(self, x0: Tensor, noise: Tensor, index: Tensor) -> Tensor:
@@ -223,7 +225,7 @@ class Diffusers(Peer):
         return found
 
     def times(self) -> list[Any]:
-        self.scheduler.set_timesteps(STEPS)
+        self.scheduler.set_timesteps(self.steps)
         return list(self.scheduler.timesteps)
 
     def previous(self, noise: Tensor, index: Any, z: Tensor) -> Tensor:

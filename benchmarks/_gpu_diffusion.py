@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from _common import must_be_equal, paired_ratio, rounded
-from _diffusion_sides import STEPS, Diffusers, Ours, Size, batch_of, build, first_noise
+from _diffusion_sides import Diffusers, Ours, Size, batch_of, build, first_noise
 from _gpu_clock import peak_mib, product_rate, release, timed
 from _gpu_running import Aim, Record
 from _gpu_step import comparable
@@ -27,7 +27,7 @@ FEW = 4
 
 def diffusion(record: Record) -> None:
     quick, device = record.quick, record.device
-    size = Size(4, 2, 32, 1, 2, rows=2, drawn=1) if quick else Size(32, 2, 768, 12, 12, rows=256, drawn=16)
+    size = Size(4, 2, 32, 1, 2, rows=2, drawn=1, steps=4) if quick else Size(32, 2, 768, 12, 12, rows=256, drawn=16)
     training(record, size, device)
     release(device)
     sampling(record, size, device)
@@ -133,7 +133,7 @@ def sampling(record: Record, size: Size, device: torch.device) -> None:
 def report(record: Record, size: Size, how: str, times: dict[str, Any], memory: dict[str, float | None]) -> None:
     speeds = {name: size.drawn / time.median for name, time in times.items()}
     record.row(
-        f'{STEPS} steps with guidance, {size.name}, bf16, {how}, batch {size.drawn}',
+        f'{size.steps} steps with guidance, {size.name}, bf16, {how}, batch {size.drawn}',
         speeds['ours'],
         'images/s',
         peer=speeds['diffusers'],

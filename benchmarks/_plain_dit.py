@@ -113,7 +113,8 @@ def plain_form(denoiser: DiT, table: Tensor, period: float) -> PlainDiT:
 class PlainDDIM:
     """Betas of Ho et al. (2020), and the steps of Song et al. (2021) without noise. Indices count from 0, the least noise."""
 
-    def __init__(self, times: int, steps: int) -> None:
+    def __init__(self, times: int, steps: int | None) -> None:
+        assert steps is not None
         self.level = (1 - torch.linspace(1e-4, 0.02, times, dtype=torch.float64)).cumprod(0)  # alpha^2, (times,)
         self.indices = [times - 1 - step * times // steps for step in range(steps)]
 

@@ -1,7 +1,7 @@
 """A diffusion transformer in training and in sampling: ours, diffusers' DiT with equal weights, and the plain public form.
 
     python benchmarks/diffusion.py                  S/8 on latents of 32 x 32 and a small network, with one thread and with two
-    python benchmarks/diffusion.py --quick          the small network alone, with one thread
+    python benchmarks/diffusion.py --quick          two blocks of the small network and 10 steps, with one thread
     python benchmarks/diffusion.py --output FILE    also write the line of JSON to a file
 
     training step       noise, forward, loss, backward and fused AdamW on cached latents
@@ -54,7 +54,7 @@ from vq.core.records import Batch  # noqa: E402
 OURS, PEERS = 'ours', ('diffusers', 'plain')
 TRAINING, SAMPLING = 1.0, 1.15  # aims: the time of the faster peer in that of ours
 SMALL, LARGE = Size(8, 2, 128, 6, 4, rows=32, drawn=8), Size(32, 8, 384, 12, 6, rows=16, drawn=4)
-QUICK = SMALL._replace(depth=2, rows=8, drawn=2)
+QUICK = SMALL._replace(depth=2, rows=8, drawn=2, steps=10)
 REPEATS = 7
 
 
