@@ -12,7 +12,8 @@ A cache holds what the decoder takes: of this tokenizer the code vectors.
 With a continuous tokenizer, such as that of configs/digits/kl.py: ``sample_posterior:True`` draws x0 from the
 Gaussian of each latent.
 
-Training takes minutes; measured only in the tiny form. Expected: what digits.py reaches on the same tokenizer.
+900 steps took 54 to 65 seconds of CPU time with one thread (three seeds, on the tokenizer of ``make demo``). A classifier
+assigns 100 % of 300 digits to the class asked for, 96 to 97 % without guidance. Expected: at least 97 and 88 %.
 
 Options: those of digits.py, ``latents`` (the folder above).
 """

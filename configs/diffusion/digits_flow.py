@@ -5,7 +5,8 @@
     auto_torchrun -m vq.train digits_flow configs/diffusion/digits_flow.py --config-options \\
         tokenizer_run::work_dirs/digits_latents/tokenizer.safetensors
 
-Training takes minutes; measured only in the tiny form. Expected: digits of the classes asked for.
+900 steps took 82 to 108 seconds of CPU time with one thread (three seeds, on the tokenizer of ``make demo``). A classifier
+assigns 100 % of 300 digits to the class asked for, 97 to 98 % without guidance. Expected: at least 97 and 88 %.
 
 Options: those of digits.py.
 """

@@ -5,7 +5,9 @@
 The choice of JiT (Li and He 2025): large patches through a bottleneck, x0 as the estimate. To learn images of your own, see
 docs/tutorials/own_data.md.
 
-Training takes minutes; measured only in the tiny form. Expected: digits of the classes asked for.
+900 steps took 139 to 147 seconds of CPU time with one thread (three seeds). A classifier assigns 100 % of 300 digits to the
+class asked for, 95 to 99 % without guidance; they are 0.67 to 0.70 times as diverse as held-out ones. Expected: at least 97
+and 88 %.
 
 Options: those of digits.py.
 """
