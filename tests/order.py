@@ -23,9 +23,13 @@ EACH = {
     'tests/test_configs.py': 4.0,
     'tests/launch/test_nodes.py': 8.0,
 }
-# their loaders fork workers: once such workers died by SIGSEGV, in the process that had run the tests of ranks, so these tests
-# are in another part; the cause is not known
-FORKING = ('tests/data/test_fast_loading.py', 'tests/data/test_tables.py')
+# their loaders fork workers: twice such workers died by SIGSEGV, in a process that had run many other tests, so these tests
+# are the first of one process, and not in that of ranks; the cause is not known
+FORKING = (
+    *('tests/data/test_fast_loading.py', 'tests/data/test_tables.py', 'tests/data/test_loading.py'),
+    *('tests/data/test_loading_exit.py', 'tests/data/test_packed.py', 'tests/data/test_fields.py'),
+    *('tests/runners/test_belonging.py', 'tests/cli/test_a_resume_is_the_same_run.py'),
+)
 SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order depends on it
     'tests/end_to_end/test_document_003.py': 240,
     'tests/end_to_end/test_demo.py': 137,
@@ -87,9 +91,14 @@ def dealt(tests: Sequence[Item], workers: int, slow: set[str], ranks: set[str]) 
     long = [name for name in units if name in FORKING or any(test.nodeid in slow for test in units[name])]
     parts: list[list[Item]] = [[] for _ in range(workers)]
     spent = [0.0] * workers
-    for name in sorted(long, key=seconds, reverse=True):
-        of_ranks = next((number for number, part in enumerate(parts) if part and part[0].nodeid in ranks), None)
-        least = min(range(workers), key=lambda number: (name in FORKING and number == of_ranks, spent[number]))
+    forking = [name for name in long if name in FORKING]
+    for name in [*forking, *sorted((name for name in long if name not in FORKING), key=seconds, reverse=True)]:
+        apart = name == 'ranks' and bool(forking)
+        least = (
+            0
+            if name in forking
+            else min(range(workers), key=lambda number, apart=apart: (apart and number == 0, spent[number]))
+        )
         parts[least] += units[name]
         spent[least] += seconds(name)
     room = counts(len(tests), workers)

@@ -41,7 +41,7 @@ def test_tests_that_fork_workers_are_not_with_those_of_ranks() -> None:
     slow = {test.nodeid for test in [*ranked, *others[:20]]}
     found = order.dealt([*others, *forking, *ranked], 2, slow, {test.nodeid for test in ranked})
     first, second = found[:37], found[37:]
-    assert set(ranked) <= set(second) and set(forking) <= set(first)
+    assert set(ranked) <= set(second) and first[: len(forking)] == forking, 'they are the first of their process'
 
 
 def test_more_slow_tests_than_a_part_holds() -> None:

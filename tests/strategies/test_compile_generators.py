@@ -17,9 +17,11 @@ FROZEN = ('encoder', 'quantizer', 'decoder')
 
 
 def generators() -> list[str]:
-    """Shipped configs that train a generator, one of each outline."""
+    """Shipped configs that train a generator of codes, one of each outline."""
     found: dict[object, str] = {}
     for entry in shapes('generator'):
+        if composed(entry).trainer.model.type != 'SequenceModeling':
+            continue
         found.setdefault(outline(composed(entry).trainer.model.generator), entry)
     return sorted(found.values())
 
@@ -52,6 +54,20 @@ def test_every_shipped_generator_compiles_whole_and_equals_eager(entry: str) -> 
     assert 'generator.network' in usual_parts(ours)
     found = one_step(*placed(ours, compile=CompileSettings('aot_eager', fullgraph=True)), batch=make_tokens(ours))
     assert_steps_agree(found, one_step(*placed(theirs), batch=make_tokens(theirs)), 1e-5)
+
+
+@pytest.mark.slow
+def test_the_network_of_continuous_tokens_compiles_whole_and_equals_eager() -> None:
+    ours, theirs = build('mar/digits.py'), build('mar/digits.py')
+    settings = CompileSettings('aot_eager', parts=('generator.network',), fullgraph=True)
+    assert 'generator.network' in usual_parts(ours)
+    images = make_batch()
+    images.category = torch.arange(len(images.id))
+    assert_steps_agree(one_step(*placed(ours, compile=settings), batch=images), one_step(*placed(theirs), batch=images), 1e-5)
+
+
+def test_a_network_with_a_second_derivative_is_not_compiled() -> None:
+    assert not [name for name in usual_parts(build('mar/digits_debt.py')) if name.startswith('generator')]
 
 
 @pytest.mark.slow
