@@ -25,7 +25,7 @@ from vq.data.buckets import Size, bucket_plan, bucket_sizes, buckets_of, sized, 
 from vq.data.collate import Rows, collate
 from vq.data.decode import BadImage, Fallbacks, noting_fallbacks
 from vq.data.plan import Place, SizedPlace, training_plan
-from vq.data.workers import Reading, prepare_worker, signals_held_back, stop_workers, tells_of_a_death
+from vq.data.workers import Reading, garbage_left_alone, prepare_worker, signals_held_back, stop_workers, tells_of_a_death
 from vq.interfaces import Dataset, Sample
 
 REPLACEMENTS = 32  # other samples that are tried in place of a bad one
@@ -281,7 +281,7 @@ class Loader:
 
     def _next_packet(self) -> Packet:
         if self._packets is None:
-            with signals_held_back():
+            with signals_held_back(), garbage_left_alone():
                 self._packets = iter(self._torch_loader)
             # also runs when the loader is garbage-collected, and at exit before multiprocessing waits for the workers
             self._stop = Finalize(self, stop_workers, (self._packets,), exitpriority=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import threading
@@ -77,9 +78,27 @@ def signals_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextlib.contextmanager
+def garbage_left_alone() -> Iterator[None]:
+    """Switch garbage collection off while workers are forked: a worker inherits this until ``prepare_worker``.
+
+    A fork copies the garbage of the main process, but not its threads. A worker that collects, for example, a process group of
+    torch.distributed waits for threads that are not there: it crashes (SIGSEGV, SIGABRT) or hangs.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def prepare_worker(_: int) -> None:
-    """Ignore the signals that stop a run. They go to the whole process group, and the main process, which handles them,
-    needs its workers until it ends."""
+    """Leave the objects of the main process alone, see ``garbage_left_alone``, and ignore the signals that stop a run. They go
+    to the whole process group, and the main process, which handles them, needs its workers until it ends."""
+    gc.freeze()  # what exists now is never collected in this worker, nor are its pages copied by a collection
+    gc.enable()
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that arrived meanwhile are ignored too
