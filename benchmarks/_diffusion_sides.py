@@ -52,17 +52,28 @@ def autoencoder(width: int) -> dict[str, Any]:
     }
 
 
-def build(size: Size, width: int = 8, drop: float = 0.1) -> Any:
-    """Our task. Weights that start at zero are drawn, so that every part counts."""
+def build(
+    size: Size,
+    width: int = 8,
+    drop: float = 0.1,
+    energy: dict[str, Any] | None = None,
+    losses: dict[str, Any] | None = None,
+) -> Any:
+    """Our task. Weights that start at zero are drawn, so that every part counts. ``energy``: settings of an ``Energy`` around
+    the network."""
     torch.manual_seed(0)
     network = {name: getattr(size, name) for name in ('patch', 'dim', 'depth', 'heads')}
+    denoiser: dict[str, Any] = {'type': 'DiT', **network, 'timesteps': TIMES, 'time_period': PERIOD}
+    if energy is not None:
+        denoiser = {'type': 'Energy', 'denoiser': denoiser, **energy}
     config = {
         'type': 'DiffusionTask',
         'tokenizer': {'type': 'FrozenTokenizer', 'tokenizer': autoencoder(width), 'image_size': DOWN * size.side},
-        'denoiser': {'type': 'DiT', **network, 'timesteps': TIMES, 'time_period': PERIOD},
+        'denoiser': denoiser,
         'conditioner': {'type': 'ClassConditioner', 'classes': CLASSES, 'drop': drop},
         'path': {'type': 'BetaPath', 'steps': TIMES},
         'times': {'type': 'UniformTimes'},
+        'losses': losses or {},
         'sampler': {'type': 'DDIM', 'steps': size.steps},
         'guidance': {'type': 'ConstantGuidance', 'scale': SCALE},
     }

@@ -3,6 +3,7 @@
     python benchmarks/diffusion.py                  S/8 on latents of 32 x 32 and a small network, with one thread and with two
     python benchmarks/diffusion.py --quick          two blocks of the small network and 10 steps, with one thread
     python benchmarks/diffusion.py --output FILE    also write the line of JSON to a file
+    python benchmarks/diffusion.py --energy         an energy in place of the denoiser: its training step, its memory
 
     training step       noise, forward, loss, backward and fused AdamW on cached latents
     sampling            DDIM in 50 steps with classifier-free guidance, both halves in one batch, without decoding
@@ -34,6 +35,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '2')  # set_num_threads goes up to this
 environment.prepare()
 
 import torch  # noqa: E402
+from _diffusion_energy import compare_energy  # noqa: E402
 from _diffusion_sides import (  # noqa: E402
     DOWN,
     TIMES,
@@ -145,8 +147,19 @@ def share_of_tokenizer(size: Size, width: int) -> dict[str, Any]:
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument('--output', type=Path, metavar='FILE', help='write the line of JSON to this file, too')
+    parser.add_argument('--energy', action='store_true', help='the step of energy diffusion against that of plain diffusion')
     options = parser.parse_args()
     where = machine()
+    if options.energy:
+        torch.set_num_threads(1)
+        finish(
+            'diffusion_energy',
+            options.quick,
+            where,
+            compare_energy([QUICK] if options.quick else [SMALL, LARGE]),
+            options.output,
+        )
+        return
     sizes, counts = ([QUICK], [1]) if options.quick else ([SMALL, LARGE], [1, 2])
     figures: dict[str, Any] = {'times': TIMES, 'equality': {size.name: check(size) for size in sizes}, 'rows': {}}
     for threads in counts:

@@ -155,6 +155,18 @@ def test_diffusion_benchmark_sees_equal_steps_and_latents(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_energy_benchmark_sees_equal_gradients_and_measures_time_and_memory() -> None:
+    pytest.importorskip('diffusers')
+    found = run('diffusion', '--energy')
+    (row,), (equal,), (memory,) = (list(found[name].values()) for name in ('rows', 'equality', 'memory'))
+    assert set(equal) == {'mean_then_head', 'head_then_mean', 'dot'} and max(equal.values()) < 1e-3
+    assert set(row['sides']) == {'plain', *equal, 'mean_then_head, derivatives of torch'}
+    assert row['aim'] == 2.5 and row['sides']['plain']['times_plain'] == 1.0
+    kept, again = memory['4 inner steps that are kept'], memory['4 inner steps that run again']
+    assert kept is None or again < kept
+
+
+@pytest.mark.slow
 def test_digits_benchmark_measures_new_and_real_digits_alike(tmp_path: Path) -> None:
     found = run('digits_diffusion', '--only', 'cached', '--work-dir', str(tmp_path))
     row, real = found['ways']['cached']['3407'], found['held_out_digits']

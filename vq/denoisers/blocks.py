@@ -13,6 +13,7 @@ from vq.core.specs import in_words
 from vq.nn.packed import GeluLinear
 from vq.nn.recompute import Recomputed
 from vq.nn.rope import RotaryTable
+from vq.nn.twice import LayerNorm, attention
 
 EPS = 1e-6
 NormKind = Literal['layer', 'rms']
@@ -36,9 +37,9 @@ class RMSNorm(nn.RMSNorm):
         return F.rms_norm(x.to(self.weight.dtype), self.normalized_shape, self.weight, self.eps)
 
 
-def make_norm(dim: int, kind: NormKind) -> nn.LayerNorm | RMSNorm:
+def make_norm(dim: int, kind: NormKind) -> LayerNorm | RMSNorm:
     """``layer``: without parameters, modulation scales and shifts; ``rms``: with a learned scale."""
-    return nn.LayerNorm(dim, EPS, elementwise_affine=False) if kind == 'layer' else RMSNorm(dim)
+    return LayerNorm(dim, EPS) if kind == 'layer' else RMSNorm(dim)
 
 
 class Patches(nn.Conv2d):
@@ -95,7 +96,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if self.rope is not None:
             q, k = self.rope(q), self.rope(k)
-        mixed = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        mixed = attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         y: Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
         return y
 
