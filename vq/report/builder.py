@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from vq.io.pages.page import Page, folded, shell, table
-from vq.report import classifier, generator, tokenizer, training
+from vq.report import classifier, energy, generator, tokenizer, training
 from vq.report.facts import Facts, Origin
 
 
@@ -28,6 +28,8 @@ def build_page(facts: Facts, title: str, lead: str) -> Page:
         tokenizer.add_sections(facts.tokenizer, origin, page)
     if facts.generator is not None:
         generator.add_sections(facts.generator, page)
+        if facts.generator.energy is not None:
+            energy.add_section(facts.generator.energy, page, facts.generator.noun)
     if facts.classifier is not None:
         classifier.add_sections(facts.classifier, page)
     if facts.tokenizer is None:

@@ -110,6 +110,31 @@ class Completions:
 
 
 @dataclasses.dataclass
+class Composition:
+    """Images of two classes at once."""
+
+    images: Pixels  # (N, H, W, 3)
+    pairs: list[tuple[str, str]]  # (N,) names
+    one: float | None  # share whose likeliest class is one of the two, according to a classifier; None: there is none
+    both: float | None  # share whose two likeliest classes are the two
+    chance: tuple[float, float]  # of one, and of both
+
+
+@dataclasses.dataclass
+class EnergyFacts:
+    """What the energies of a denoiser say."""
+
+    curve: NDArray[np.float64]  # (3, K): lower quartile, mean and upper quartile over samples, at each state
+    fell: float  # share of samples whose energy is lower at the last state than at the first
+    samples: int
+    cost: tuple[float, float]  # operations of a training step and of an estimate, times those without an energy
+    composition: Composition | None = None  # None: it draws no classes
+    likelihood: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None  # energies of held-out images, of letters
+    auroc: float | None = None  # of these
+    letters: Pixels | None = None  # the first ones
+
+
+@dataclasses.dataclass
 class GeneratorFacts:
     """Whatever draws images, measured."""
 
@@ -129,6 +154,7 @@ class GeneratorFacts:
     tokens: bool = True  # False: it draws images without tokens, as a denoiser does
     loss: tuple[str, str] = ('cross_entropy', 'nats per token')  # its name in the journal, and its unit
     history: Pixels | None = None  # (K, N, H, W, 3): K states on the way to the first N images, from noise
+    energy: EnergyFacts | None = None  # of a denoiser that has one
 
 
 @dataclasses.dataclass

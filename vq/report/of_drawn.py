@@ -11,6 +11,7 @@ from torch import Tensor
 from vq.assembly.counting import count
 from vq.core.errors import UserError
 from vq.core.records import to_uint8
+from vq.report import of_energy
 from vq.report.facts import Drawn, GeneratorFacts, Pixels
 from vq.report.figures import Reference, Seen
 from vq.report.images import as_pixels, spaced
@@ -50,6 +51,7 @@ def gather(opened: Opened) -> GeneratorFacts:
         tokens=False,
         loss=('denoising', 'mean squared error'),
         history=history_of(opened, classes),
+        energy=of_energy.gather(opened, classes, held_out, names_of(opened, held_out)),
     )
 
 

@@ -53,7 +53,7 @@ class Drawing:
             found = Thresholded(found, path, self.threshold.limit, self.threshold.quantile)
         return found
 
-    def draw(
+    def begin(
         self,
         wanted: Wanted,
         space: Space,
@@ -61,9 +61,9 @@ class Drawing:
         path: Path,
         guide: FrozenDenoiser | None,
         observe: Callable[[Descent], None],
-    ) -> Drawn:
-        """z_1 and the noise of each step of image i are functions of the seed and i alone, computed on the device. ``observe``
-        gets what each inner loop did."""
+    ) -> tuple[Tensor, Drive]:
+        """z_1 (B, C, *cells), and what a sampler is given beside it. z_1 and the noise of each step of image i are functions
+        of the seed and i alone, computed on the device. ``observe`` gets what each inner loop did."""
         device = next(root.parameters()).device
 
         def numbers(purpose: str) -> Tensor:
@@ -74,8 +74,20 @@ class Drawing:
         energy = energy_of(root.denoiser)
         if energy is not None:
             drive.inner_step = energy.step.detach()
-        history = History(self.history, steps_of(self.sampler))
-        z = first = numbers('latent')
+        return numbers('latent'), drive
+
+    def draw(
+        self,
+        wanted: Wanted,
+        space: Space,
+        root: Conditional,
+        path: Path,
+        guide: FrozenDenoiser | None,
+        observe: Callable[[Descent], None],
+    ) -> Drawn:
+        """Images; see ``begin``."""
+        first, drive = self.begin(wanted, space, root, path, guide, observe)
+        history, z = History(self.history, steps_of(self.sampler)), first
         for z in self.sampler(first, drive):
             history.add(z)
         latents = space.latents(z)
