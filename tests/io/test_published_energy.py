@@ -33,12 +33,22 @@ def test_every_tensor_maps(size: str) -> None:
     dropped = [key for keys in converted.dropped.values() for key in keys]
     assert dropped == ([key for key in manifest['tensors'] if 'final_layer' in key] if energy else ['alpha'])
     assert len(converted.tensors) + len(dropped) + 1 == len(manifest['tensors']), 'one more: the positions, which are computed'
+    back = {key: list(value.shape) for key, value in mar_energy.restore(converted.tensors, converted.positions).items()}
+    assert back == {key: shape for key, shape in manifest['tensors'].items() if key not in dropped}
     network = converted.denoiser['denoiser'] if energy else converted.denoiser
     wanted = [theirs[key] for key in ('hidden_size', 'depth', 'num_heads')]
     assert [network[key] for key in ('dim', 'depth', 'heads')] == wanted
     assert network['patch'] == theirs['patch_size'] and network['channels'] == theirs['vae_embed_dim']
     assert converted.denoiser['type'] == ('Energy' if energy else 'DiT') and not network['learned_variance']
     assert converted.latent_scale == 0.2325 and converted.conditioner['classes'] == theirs['num_classes']
+
+
+def test_values_go_back_to_where_they_came_from() -> None:
+    state = read_golden('energy_dit').state
+    converted = mar_energy.convert(state, heads=4)
+    back = mar_energy.restore(converted.tensors, converted.positions)
+    assert back.keys() == {key for key in state if 'final_layer' not in key}
+    assert all(torch.equal(value, state[key]) for key, value in back.items())
 
 
 def test_the_tool_writes_what_a_task_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

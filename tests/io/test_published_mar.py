@@ -65,6 +65,16 @@ def test_values_go_back_to_where_they_came_from() -> None:
     assert all(torch.equal(back[key], value) for key, value in peer.state.items())
 
 
+def test_the_autoencoder_goes_back_too() -> None:
+    peer = read_golden('mar_kl_vae')
+    back = mar_kl16.restore(mar_kl16.convert(peer.state, image_size=16, latent_scale=0.2325).tensors)
+    assert back.keys() == peer.state.keys()
+    assert all(torch.equal(back[key], value) for key, value in peer.state.items())
+    manifest = read_manifest('mar_kl16_vae')['tensors']
+    converted = mar_kl16.convert({key: torch.empty(shape, device='meta') for key, shape in manifest.items()})
+    assert {key: list(value.shape) for key, value in mar_kl16.restore(converted.tensors).items()} == manifest
+
+
 def test_tool_writes_what_a_task_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peer = read_golden('mar_tiny')
     torch.save({'model': {}, 'model_ema': peer.state, 'epoch': 3}, tmp_path / 'file.pt')

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError
 from vq.core.records import Prediction, PredictionKind
 from vq.denoisers.blocks import (
     BottleneckPatches,
@@ -28,23 +28,15 @@ from vq.denoisers.times import FourierTime, SineTime
 from vq.interfaces import Conditioned, Denoiser
 from vq.nn.rope import RotaryTable
 from vq.nn.sine_positions import SineGrid
+from vq.nn.sizes import Size, size_named
 from vq.registries import VQDenoiserRegistry
-
-
-class Size(NamedTuple):
-    depth: int
-    dim: int
-    heads: int
-
 
 SIZES = {'S': Size(12, 384, 6), 'B': Size(12, 768, 12), 'L': Size(24, 1024, 16), 'XL': Size(28, 1152, 16)}
 
 
 def dit_size(name: str) -> dict[str, int]:
     """``dim``, ``depth`` and ``heads`` of a published size, for the constructor of ``DiT``."""
-    if name not in SIZES:
-        raise ConfigError(f"there is no size '{name}'{nearest(name, SIZES)}", f'There are: {listing(SIZES)}.')
-    return SIZES[name]._asdict()
+    return size_named(name, SIZES)
 
 
 def vector_of(condition: Conditioned | None, dim: int) -> Tensor | None:

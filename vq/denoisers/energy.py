@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, get_args
 
@@ -137,6 +137,19 @@ class Energy(Denoiser):
         return Prediction(-gradient if self.kind in UPHILL else gradient, self.kind, energy=energy)
 
 
+def gradient_at(energy: Callable[..., Tensor], x: Tensor, *others: Any, learns: bool) -> tuple[Tensor, Tensor]:
+    """dE/dx of  E = energy(x, *others),  and x without its history.
+
+    ``learns``: the gradient has a graph, from which parameters of the energy learn; else neither has one, whatever is around.
+    """
+    if learns:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(energy(x, *others).sum(), x, create_graph=True)[0], x
+    with alone():
+        x = own(x).requires_grad_()
+        return torch.autograd.grad(energy(x, *map(own, others)).sum(), x)[0], x.detach()
+
+
 @contextmanager
 def alone() -> Iterator[None]:
     """A graph can be built inside, whatever is around."""
@@ -145,7 +158,9 @@ def alone() -> Iterator[None]:
 
 
 def own(value: Any) -> Any:
-    """A tensor without its history, that a graph may keep; others as they are."""
+    """A tensor without its history, that a graph may keep; those in lists and tuples too; others as they are."""
+    if type(value) in (list, tuple):
+        return type(value)(map(own, value))
     if not isinstance(value, Tensor):
         return value
     return value.clone() if value.is_inference() else value.detach()

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError
 from vq.core.records import Prediction, PredictionKind
 from vq.denoisers.blocks import FinalLayer, ModulatedBlock, Patches, check_sizes, reset, unpatched
 from vq.denoisers.dit import vector_of
@@ -15,21 +15,20 @@ from vq.denoisers.times import FourierTime
 from vq.interfaces import Conditioned, Denoiser
 from vq.nn.rope import RotaryTable
 from vq.nn.sine_positions import SineGrid
+from vq.nn.sizes import Size, size_named
 from vq.registries import VQDenoiserRegistry
 
 SIZES = {  # depth, dim and heads of the trunk; the head is the same for all (S and XL as in the key lists of RAE's files)
-    'S': (12, 384, 6),
-    'B': (12, 768, 12),
-    'L': (24, 1024, 16),
-    'XL': (28, 1152, 16),
+    'S': Size(12, 384, 6),
+    'B': Size(12, 768, 12),
+    'L': Size(24, 1024, 16),
+    'XL': Size(28, 1152, 16),
 }
 
 
 def wide_head_size(name: str) -> dict[str, int]:
     """``dim``, ``depth`` and ``heads`` of a published size, for the constructor of ``WideHeadDiT``."""
-    if name not in SIZES:
-        raise ConfigError(f"there is no size '{name}'{nearest(name, SIZES)}", f'There are: {listing(SIZES)}.')
-    return dict(zip(('depth', 'dim', 'heads'), SIZES[name], strict=True))
+    return size_named(name, SIZES)
 
 
 @VQDenoiserRegistry.register_()

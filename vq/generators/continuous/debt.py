@@ -5,23 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError
+from vq.denoisers.energy import SMALLEST, gradient_at
 from vq.generators.continuous.tokens import LatentTokens, condition_vector
 from vq.generators.networks.energies import EnergyTransformer
 from vq.interfaces import Conditioned, ContinuousGenerator, Streams, TokenDrawing
+from vq.nn.sizes import Size, size_named
 from vq.registries import VQContinuousGeneratorRegistry
 from vq.sampling.guidance import guided
 
 # depth, dim and heads
-SIZES = {'2XS': (6, 384, 6), 'B': (24, 768, 12), 'L': (32, 1024, 16), 'H': (40, 1280, 16)}
-SMALLEST = 1e-4  # step size
+SIZES = {'2XS': Size(6, 384, 6), 'B': Size(24, 768, 12), 'L': Size(32, 1024, 16), 'H': Size(40, 1280, 16)}
 
 
 def debt_size(name: str) -> dict[str, int]:
     """``depth``, ``dim`` and ``heads`` of a size of the fork, for the constructor of ``DEBT``."""
-    if name not in SIZES:
-        raise ConfigError(f"there is no size '{name}'{nearest(name, SIZES)}", f'There are: {listing(SIZES)}.')
-    return dict(zip(('depth', 'dim', 'heads'), SIZES[name], strict=True))
+    return size_named(name, SIZES)
 
 
 @VQContinuousGeneratorRegistry.register_()
@@ -70,12 +69,13 @@ class DEBT(ContinuousGenerator):
         """Tokens and candidates (B, L, C) -> candidates after the descent. A graph is built only where it is needed."""
         learns, size = self.training and torch.is_grad_enabled(), self.step_size.clamp(min=SMALLEST)
         for _ in range(self.steps):
-            with torch.enable_grad():
-                y = y.detach().requires_grad_()
-                energy = self.network(x, y, vector).sum()  # each energy depends on its own candidate alone
-                gradient = torch.autograd.grad(energy, y, create_graph=learns)[0]
+            gradient, y = gradient_at(self._of_candidates, y, x, vector, learns=learns)  # each energy is of its own candidate
             y = y - size * gradient
         return y if learns else y.detach()
+
+    def _of_candidates(self, y: Tensor, x: Tensor, vector: Tensor) -> Tensor:
+        energies: Tensor = self.network(x, y, vector)
+        return energies
 
     def generate(
         self,
@@ -110,13 +110,5 @@ class DEBT(ContinuousGenerator):
     def _slope(self, token: Tensor, vector: Tensor, cache: list[tuple[Tensor, Tensor]], scale: float) -> Tensor:
         """(B, 1, C): the gradient at candidates for one place, guided if there are twice as many conditions."""
         pairs = len(vector) // len(token)
-        with torch.inference_mode(False), torch.enable_grad():
-            y = token.repeat(pairs, 1, 1).clone().requires_grad_()
-            plain = [(own(k), own(v)) for k, v in cache]
-            gradient = torch.autograd.grad(self.network.energies(y, own(vector), plain).sum(), y)[0]
+        gradient, _ = gradient_at(self.network.energies, token.repeat(pairs, 1, 1), vector, cache, learns=False)
         return gradient if pairs == 1 else guided(gradient[: len(token)], gradient[len(token) :], scale)
-
-
-def own(value: Tensor) -> Tensor:
-    """Without its history, and not of inference mode."""
-    return value.clone() if value.is_inference() else value.detach()

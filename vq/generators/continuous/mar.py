@@ -10,22 +10,21 @@ import torch
 from torch import Tensor
 
 from vq.core.bindings import Source
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError
 from vq.generators.continuous.tokens import LatentTokens, condition_vector, token_channels
 from vq.generators.networks.mar import MARNetwork, picked
 from vq.interfaces import Conditioned, ContinuousGenerator, Streams, TokenDrawing, TokenHead
+from vq.nn.sizes import Size, size_named
 from vq.registries import VQContinuousGeneratorRegistry
 from vq.sampling.masked import hidden_counts, truncated_normal_mask_ratio
 
 # depth of encoder and of decoder, dim, heads: B, L and H as published, 2XS of its fork
-SIZES = {'2XS': (3, 384, 6), 'B': (12, 768, 12), 'L': (16, 1024, 16), 'H': (20, 1280, 16)}
+SIZES = {'2XS': Size(3, 384, 6), 'B': Size(12, 768, 12), 'L': Size(16, 1024, 16), 'H': Size(20, 1280, 16)}
 
 
 def mar_size(name: str) -> dict[str, int]:
     """``depth``, ``dim`` and ``heads`` of a published size, for the constructor of ``MAR``."""
-    if name not in SIZES:
-        raise ConfigError(f"there is no size '{name}'{nearest(name, SIZES)}", f'There are: {listing(SIZES)}.')
-    return dict(zip(('depth', 'dim', 'heads'), SIZES[name], strict=True))
+    return size_named(name, SIZES)
 
 
 def _head_dim(settings: Mapping[str, Any]) -> int | None:

@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
 from vq.denoisers.blocks import FinalLayer, reset
+from vq.denoisers.energy import SMALLEST, gradient_at
 from vq.denoisers.mlp import MLPBlock
 from vq.interfaces import Streams, TokenDrawing, TokenHead
 from vq.registries import VQTokenHeadRegistry
-
-SMALLEST = 1e-4  # step size
 
 
 @VQTokenHeadRegistry.register_()
@@ -64,14 +63,7 @@ class EnergyTokenHead(TokenHead):
 
     def slope(self, x: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         """dE/dx, and x without its history. The gradient keeps a graph if parameters are to be learned from it."""
-        learns = self.training and torch.is_grad_enabled()
-        if learns:
-            x = x.detach().requires_grad_()
-            return torch.autograd.grad(self.energy(x, z).sum(), x, create_graph=True)[0], x
-        with torch.inference_mode(False), torch.enable_grad():
-            x, z = (value.clone() if value.is_inference() else value.detach() for value in (x, z))
-            x.requires_grad_()
-            return torch.autograd.grad(self.energy(x, z).sum(), x)[0], x.detach()
+        return gradient_at(self.energy, x, z, learns=self.training and torch.is_grad_enabled())
 
     def forward(self, tokens: Tensor, z: Tensor, streams: Streams) -> dict[str, Tensor]:
         x = streams.normals(*tokens.shape[1:], of='start of the head')

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vq.core.errors import ConfigError, listing, nearest
+from vq.core.errors import ConfigError
 from vq.generators.networks.cache import attend_cached, attend_whole
 from vq.generators.networks.stack import BlockStack
 from vq.nn.packed import Product, product_of
 from vq.nn.recompute import Recomputed
 from vq.nn.rope import RotaryTable, rotate
+from vq.nn.sizes import Size, size_named
 from vq.registries import VQCausalNetworkRegistry
-
-
-class Size(NamedTuple):
-    depth: int
-    dim: int
-    heads: int
-
 
 SIZES = {  # of LlamaGen: B, L and XL as in its published files, XXL and 3B as in its paper
     'B': Size(12, 768, 12),
@@ -35,9 +29,7 @@ SIZES = {  # of LlamaGen: B, L and XL as in its published files, XXL and 3B as i
 
 def llama_size(name: str) -> dict[str, int]:
     """``dim``, ``depth`` and ``heads`` of a size, for the constructor of ``LlamaNetwork``."""
-    if name not in SIZES:
-        raise ConfigError(f"there is no size '{name}'{nearest(name, SIZES)}", f'There are: {listing(SIZES)}.')
-    return SIZES[name]._asdict()
+    return size_named(name, SIZES)
 
 
 def feed_forward_width(dim: int, multiple_of: int = 256) -> int:

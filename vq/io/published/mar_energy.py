@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from torch import Tensor
@@ -91,3 +92,16 @@ def _energy(
         latent_scale=LATENT_SCALE,
         dropped={**converted.dropped, UNUSED: unused},
     )
+
+
+def restore(tensors: Mapping[str, Tensor], positions: Tensor) -> dict[str, Tensor]:
+    """The reverse of ``convert``, without what it drops: tensors of a task under the names of mar_ebwm. ``positions``: those
+    of the network, (N, dim)."""
+    words = {f'{DENOISER}head.{ours}': f'dit.{HEAD}{theirs}' for theirs, ours in LAYERS.items()} | {DENOISER + STEP: STEP}
+    network = {
+        DENOISER + key.removeprefix(DENOISER * 2) if key.startswith(DENOISER * 2) else key: value
+        for key, value in tensors.items()
+        if key not in words
+    }
+    restored = {words[key]: value for key, value in tensors.items() if key in words}
+    return restored | {f'dit.{key}': value for key, value in dit.restore(network, positions).items()}

@@ -6,7 +6,7 @@ import torch
 
 from vq.core.errors import UserError
 from vq.io.published.autoencoder import assemble, get, level_count
-from vq.io.published.keymap import Converted, State, drop, map_keys
+from vq.io.published.keymap import Converted, State, drop, map_keys, rename
 from vq.io.published.taming import AUTOENCODER, vocabulary
 
 NESTS = ('model', 'state_dict')
@@ -32,3 +32,11 @@ def convert(state: State, *, image_size: int = 256, kl_weight: float = 1e-6, lat
         mean, deviation = torch.zeros(taken.shape[1]), torch.full((taken.shape[1],), 1 / latent_scale)
         converted.tensors.update({'tokenizer.statistics.mean': mean, 'tokenizer.statistics.deviation': deviation})
     return converted
+
+
+def restore(tensors: State) -> dict[str, torch.Tensor]:
+    """The reverse of ``convert``: tensors of a task under the names of the file. Statistics of latents have none there."""
+    own = {key.removeprefix('tokenizer.'): value for key, value in tensors.items() if '.statistics.' not in key}
+    known = vocabulary(level_count(own, 'decoder.levels.'))
+    words = {name: {ours: theirs for theirs, ours in pairs.items()} for name, pairs in known.items()}
+    return map_keys(own, [rename(rule.targets[0], rule.source) for rule in AUTOENCODER], words)[0]
