@@ -142,6 +142,7 @@ OPTIONAL = {  # package -> where it may be imported; inside functions only, so t
     ),
     **dict.fromkeys(('wandb', 'tensorboard'), ('vq/runners/callbacks/',)),
     'gradio': ('vq/cli/',),
+    'isal': ('vq/io/crc.py',),
     'torch_fidelity': ('vq/cli/',),
     'triton': ('vq/quantizers/',),
     'threadpoolctl': ('vq/report/',),  # comes with scikit-learn

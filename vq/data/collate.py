@@ -16,6 +16,7 @@ from vq.core.errors import UserError
 from vq.core.random import key_of
 from vq.core.records import Batch
 from vq.data.fields import NOTES, all_fields, check_rows, refuse_unknown, rows_in
+from vq.data.slots import shared_bytes
 from vq.interfaces import Field, Sample
 
 Joined = dict[str, Any]  # field of the batch -> value
@@ -27,14 +28,10 @@ def image_rows(count: int, height: int, width: int) -> Tensor:
     """Memory for the images of a batch: (B, 3, H, W) uint8, which lies as (B, H, W, 3), as decoders give pixels.
 
     Copying an image into it is one move per row of pixels; ``Batch.to`` brings the order that models take, on the device. In a
-    worker it is memory that is shared with the process that trains: torch would copy other memory once more.
+    worker it is shared memory, of a slot if one is free.
     """
     size = count * height * width * 3
-    if get_worker_info() is None:
-        flat = torch.empty(size, dtype=torch.uint8)
-    else:  # as in torch's own collate function
-        memory = torch.UntypedStorage._new_shared(size, device='cpu')  # type: ignore[no-untyped-call]
-        flat = torch.empty(0, dtype=torch.uint8).set_(memory)
+    flat = torch.empty(size, dtype=torch.uint8) if get_worker_info() is None else shared_bytes(size)
     return flat.view(count, height, width, 3).permute(0, 3, 1, 2)
 
 

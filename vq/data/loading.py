@@ -6,6 +6,7 @@ the random generators of the process that iterates.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import random
@@ -25,6 +26,7 @@ from vq.data.buckets import Size, bucket_plan, bucket_sizes, buckets_of, sized, 
 from vq.data.collate import Rows, collate
 from vq.data.decode import BadImage, Fallbacks, noting_fallbacks
 from vq.data.plan import Place, SizedPlace, training_plan
+from vq.data.slots import Slots, Where, received
 from vq.data.workers import Reading, garbage_left_alone, prepare_worker, signals_held_back, stop_workers, tells_of_a_death
 from vq.interfaces import Dataset, Sample
 
@@ -87,10 +89,16 @@ class Packet:
     skipped: dict[str, str]
     error: UserError | None = None
     fallbacks: Fallbacks = dataclasses.field(default_factory=dict)
+    where: Where | None = None  # the images, if they are in a slot
+
+    def opened(self) -> Self:
+        """In the main process: with the batch as it was made."""
+        return self if self.batch is None else dataclasses.replace(self, batch=received(self.batch, self.where), where=None)
 
     def pin_memory(self) -> Self:
-        """Called by torch's loader."""
-        return self if self.batch is None else dataclasses.replace(self, batch=self.batch.pin_memory())
+        """Called by torch's loader, in a thread of the main process."""
+        packet = self.opened()
+        return packet if packet.batch is None else dataclasses.replace(packet, batch=packet.batch.pin_memory())
 
 
 @dataclasses.dataclass
@@ -102,12 +110,16 @@ class Fetcher:
     training: bool
     skip: bool
     reading: Reading | None = None  # None: in the process of the caller
+    slots: Slots | None = None
 
     def __getitems__(self, places: Sequence[Place | SizedPlace]) -> Packet:
         size = next((size for _, _, *sizes in places for size in sizes), None)
-        with noting_fallbacks() as fallbacks, sized(size):
+        lending = contextlib.nullcontext() if self.slots is None else self.slots.loan()
+        with noting_fallbacks() as fallbacks, sized(size), lending as loan:
             packet = self.packet([(epoch, index) for epoch, index, *_ in places], size)
         packet.fallbacks = fallbacks
+        if loan is not None:
+            packet.batch, packet.where = loan.sent(packet.batch)
         if self.reading is not None:
             self.reading.note(-1)
         return packet
@@ -222,8 +234,9 @@ class Loader:
         self._count = len(dataset)  # the dataset lists its files here, once, and not in every worker
         workers = settings.num_workers
         self._reading = Reading(workers) if workers else None
+        self._slots = Slots(workers, settings.prefetch) if workers else None
         self._torch_loader: DataLoader[Any] = DataLoader(
-            Fetcher(dataset, seed, training, settings.bad_images == 'skip', self._reading),  # type: ignore[arg-type]
+            Fetcher(dataset, seed, training, settings.bad_images == 'skip', self._reading, self._slots),  # type: ignore[arg-type]
             batch_sampler=plan,  # type: ignore[arg-type]
             collate_fn=_as_it_is,  # type: ignore[arg-type]
             num_workers=workers,
@@ -285,7 +298,9 @@ class Loader:
                 self._packets = iter(self._torch_loader)
             # also runs when the loader is garbage-collected, and at exit before multiprocessing waits for the workers
             self._stop = Finalize(self, stop_workers, (self._packets,), exitpriority=10)
-        return next(self._packets)
+        if self._slots is not None:
+            self._slots.give_back()
+        return next(self._packets).opened()
 
     def _name(self, index: int) -> str:
         return self._dataset.path_of(index) or self._dataset.id_of(index)

@@ -24,7 +24,6 @@ import json
 import math
 import re
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,6 +32,7 @@ import numpy as np
 
 from vq.core.errors import UserError
 from vq.core.reading import parse_json
+from vq.io.crc import crc32_function
 from vq.io.manifest import NAME
 from vq.io.shard import Shard
 from vq.io.shard_set import damaged_shard
@@ -57,9 +57,10 @@ class Row(NamedTuple):
 
     def crc(self) -> int:
         numbers = struct.pack('<Biiq', self.form, *self.size, self.category)
-        found = zlib.crc32(self.image if isinstance(self.image, bytes) else self.image.data)
+        crc32 = crc32_function()
+        found = crc32(self.image if isinstance(self.image, bytes) else self.image.data)
         for part in (numbers, self.id.encode(), b'\0', self.fields):
-            found = zlib.crc32(part, found)
+            found = crc32(part, found)
         return found
 
 
