@@ -23,8 +23,8 @@ EACH = {
     'tests/test_configs.py': 4.0,
     'tests/launch/test_nodes.py': 8.0,
 }
-# their loaders fork workers: twice such workers died by SIGSEGV, in a process that had run many other tests, so these tests
-# are the first of one process, and not in that of ranks; the cause is not known
+# their loaders fork workers, which died by SIGSEGV where they collected a store or a process group of earlier tests, before
+# ``garbage_left_alone`` of vq/data/workers.py; so these tests are the first of one process, and not in that of ranks
 FORKING = (
     *('tests/data/test_fast_loading.py', 'tests/data/test_tables.py', 'tests/data/test_loading.py'),
     *('tests/data/test_loading_exit.py', 'tests/data/test_packed.py', 'tests/data/test_fields.py'),
