@@ -34,6 +34,7 @@ TITLES = {
     'VQContinuousGeneratorRegistry': 'Generators of continuous tokens',
     'VQTokenHeadRegistry': 'Heads of continuous tokens',
     'VQDenoiserRegistry': 'Denoisers',
+    'VQUNetBlockRegistry': 'Blocks of UNets',
     'VQConditionerRegistry': 'Conditioners',
     'VQPathRegistry': 'Paths of diffusion',
     'VQTimeLawRegistry': 'Laws of training times',

@@ -125,6 +125,13 @@ class VQDenoiserRegistry(VQModelRegistry):
     interface = 'vq.interfaces:Denoiser'
 
 
+class VQUNetBlockRegistry(VQDenoiserRegistry):
+    """Blocks of a UNet: residual, attention, between two resolutions."""
+
+    package = 'vq.denoisers.unet'
+    interface = 'vq.interfaces:UNetBlock'
+
+
 class VQConditionerRegistry(VQModelRegistry):
     """From the condition of an image to what a network takes."""
 

@@ -130,7 +130,7 @@ class Energy(Denoiser):
                 return self._prediction(energy, torch.autograd.grad(energy.sum(), z, create_graph=True)[0])
         with alone():
             z = own(z).requires_grad_()
-            energy = self.energy(z, own(t), None if condition is None else Conditioned(*map(own, condition))) * self.multiplier
+            energy = self.energy(z, own(t), own(condition)) * self.multiplier
             return self._prediction(energy.detach(), torch.autograd.grad(energy.sum(), z)[0])
 
     def _prediction(self, energy: Tensor, gradient: Tensor) -> Prediction:
@@ -158,9 +158,10 @@ def alone() -> Iterator[None]:
 
 
 def own(value: Any) -> Any:
-    """A tensor without its history, that a graph may keep; those in lists and tuples too; others as they are."""
-    if type(value) in (list, tuple):
-        return type(value)(map(own, value))
+    """A tensor without its history, that a graph may keep; those in lists, tuples and records too; others as they are."""
+    if isinstance(value, list | tuple):
+        items = map(own, value)
+        return type(value)(*items) if hasattr(value, '_fields') else type(value)(items)
     if not isinstance(value, Tensor):
         return value
     return value.clone() if value.is_inference() else value.detach()

@@ -43,6 +43,7 @@ class FrozenDenoiser(KeptDigest, Denoiser):
         'denoiser.channels': given('channels'),
         'denoiser.cells': given('cells'),
         'conditioner.dim': 'denoiser.dim',
+        'conditioner.layout_dim': 'denoiser.layout_dim',
     }
 
     def __init__(

@@ -33,22 +33,21 @@ class TimeMLP(nn.Module):
 
 
 class SineTime(nn.Module):
-    """t (B,) in [0, 1] -> (B, dim):  MLP [cos(n f_i), sin(n f_i)],  f_i = period^(-i / 128),  i = 0 .. 127.
+    """t (B,) in [0, 1] -> (B, dim):  MLP [cos(n f_i), sin(n f_i)],  f_i = period^(-2 i / channels),  i < channels / 2.
 
     (Peebles and Xie 2023.) ``steps`` = T: n is t T - 1, the index of the published networks of T steps, 0 for the least noise;
     otherwise n is t. Indices between integers are allowed.
     """
 
-    channels = 256
     frequencies: Tensor
 
-    def __init__(self, dim: int, steps: int | None = 1000, period: float = 10000.0) -> None:
+    def __init__(self, dim: int, steps: int | None = 1000, period: float = 10000.0, channels: int = 256) -> None:
         super().__init__()
         if (steps is not None and steps < 1) or not period > 1:
             raise ConfigError(
                 f'{steps} timesteps with the period {period}', 'Give 1 timestep or more (None: t itself) and a period above 1.'
             )
-        self.steps, self.period = steps, float(period)
+        self.steps, self.period, self.channels = steps, float(period), channels
         self.mlp = TimeMLP(self.channels, dim)
         self.register_buffer('frequencies', self._make().to(torch.get_default_device()), persistent=False)
 
@@ -73,7 +72,7 @@ class SineTime(nn.Module):
         return torch.where((index - whole).abs() < SNAP, whole, index)
 
     def features(self, t: Tensor) -> Tensor:
-        """(B, 256) fp32."""
+        """(B, channels) fp32."""
         angles = self.number(t)[:, None] * self.frequencies
         return torch.cat([angles.cos(), angles.sin()], dim=1)
 

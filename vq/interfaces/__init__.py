@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vq.interfaces.pretrained import Pretrained
     from vq.interfaces.running import Callback, Runner, Schedule, Strategy, Task
     from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
+    from vq.interfaces.unet import ConditionBlock, EmbedBlock, UNetBlock
 
 MODULES = {
     'codecs': 'CodebookUpdate Coding Connector Decoder Encoder FeatureDecoder LatentMap Perturbation Quantizer Tokenizer',
@@ -44,6 +45,7 @@ MODULES = {
     'pretrained': 'Pretrained',
     'running': 'Callback Runner Schedule Strategy Task',
     'teachers': 'Layers Teacher TeacherFeatures',
+    'unet': 'ConditionBlock EmbedBlock UNetBlock',
 }
 HOME = {name: module for module, names in MODULES.items() for name in names.split()}
 
@@ -53,6 +55,7 @@ __all__ = [
     'CausalNetwork',
     'CodebookUpdate',
     'Coding',
+    'ConditionBlock',
     'Conditioned',
     'Conditioner',
     'Connector',
@@ -64,6 +67,7 @@ __all__ = [
     'Discriminator',
     'DiscriminatorPenalty',
     'Drive',
+    'EmbedBlock',
     'Encoder',
     'FeatureDecoder',
     'FeatureNetwork',
@@ -93,6 +97,7 @@ __all__ = [
     'TokenDrawing',
     'TokenHead',
     'Tokenizer',
+    'UNetBlock',
 ]
 
 

@@ -10,7 +10,17 @@ from torch import Tensor, nn
 from vq.core.conditions import Condition
 
 Kind = Literal['classes', 'text', 'layout']
-FORMS = ('vector', 'sequence', 'maps')  # of a condition, as networks take it
+FORMS = ('vector', 'sequence', 'maps', 'layout')  # of a condition, as networks take it
+
+
+class Layout(NamedTuple):
+    """What lies where: boxes with classes, or a label for each pixel. Labels and classes are rows of ``table``."""
+
+    table: Tensor  # (K + 1, D) vectors of the classes, and in the last row that of nothing
+    boxes: Tensor | None = None  # (B, M, 4) x, y, width, height, in units of the image
+    categories: Tensor | None = None  # (B, M) int64
+    there: Tensor | None = None  # (B, M) bool: the boxes that are there
+    labels: Tensor | None = None  # (B, H, W) int64
 
 
 class Conditioned(NamedTuple):
@@ -20,6 +30,7 @@ class Conditioned(NamedTuple):
     sequence: Tensor | None = None  # (B, L, D), for attention
     sequence_mask: Tensor | None = None  # (B, L) bool: the entries that are there
     maps: Tensor | None = None  # (B, D, h, w), added to the latent or concatenated with it
+    layout: Layout | None = None  # for attention within regions
 
 
 class Conditioner(nn.Module):

@@ -134,3 +134,12 @@ def channels_in(values: Mapping[str, Any]) -> int | None:
 def cells_in(values: Mapping[str, Any]) -> tuple[int, ...] | None:
     spec = spec_in(values)
     return None if spec is None else spec.cells
+
+
+def pixels_in(values: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """The size of the images, by which a conditioner measures boxes; None while the tokenizer is not built."""
+    tokenizer = values.get('tokenizer')
+    if isinstance(tokenizer, Mapping):
+        return None
+    size = values.get('image_size') if tokenizer is None else tokenizer.image_size
+    return None if size is None else size_of(size)

@@ -36,7 +36,7 @@ from vq.tasks.diffusion.drawing import Drawing, Threshold, estimate_of
 from vq.tasks.diffusion.landscape import DescentTotals, check_energy
 from vq.tasks.diffusion.network import Conditional
 from vq.tasks.diffusion.numbers import Numbers, fixed_numbers, numbers_of, over_the_batch
-from vq.tasks.diffusion.space import Space, cells_in, channels_in
+from vq.tasks.diffusion.space import Space, cells_in, channels_in, pixels_in
 from vq.tasks.hidden import hidden_of
 from vq.tasks.terms import terms_of
 
@@ -93,6 +93,8 @@ class DiffusionTask(Task):
         'denoiser.channels': channels_in,
         'denoiser.cells': cells_in,
         'conditioner.dim': 'denoiser.dim',
+        'conditioner.layout_dim': 'denoiser.layout_dim',
+        'conditioner.image_size': pixels_in,
         'guide.channels': channels_in,
         'guide.cells': cells_in,
     }

@@ -1,0 +1,111 @@
+"""Attention within the regions of a layout: an adapter that tells a UNet what lies where."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vq.core.errors import ConfigError, listing
+from vq.denoisers.unet.attention import cells_of, head_count, map_of
+from vq.denoisers.unet.layout_cells import class_map, covers
+from vq.denoisers.unet.residual import norm_of
+from vq.interfaces import ConditionBlock
+from vq.interfaces.conditions import Conditioned, Layout
+from vq.nn.recompute import Recomputed
+from vq.registries import VQUNetBlockRegistry
+
+Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_partial', 'layout_no_partial', 'segmentation']
+
+
+@VQUNetBlockRegistry.register_()
+class RegionAttention(Recomputed, ConditionBlock):
+    """y = x + proj(a),  a by ``variant``, of  q, k, v = qkv(norm(x)) + prompt(p),  p (N, D) vectors of classes.
+
+    (Cheng et al. 2023, LayoutDiffuse.) Pass 0 attends over all cells, and p is the vector of nothing in each of them. The pass
+    of a box attends over the cells of this box, and p is the vector of its class.
+
+        layout_partial_v2   the mean over the boxes that cover a cell, and pass 0 where none does; layout_partial is the same
+        layout_partial_v1   the mean over pass 0 and the boxes that cover a cell
+        layout_no_partial   one attention over all cells; p is the mean over the boxes that cover a cell, of nothing if none
+        segmentation        the same with maps of labels: p is the vector of the label of a cell
+
+    ``own_class=False``: in the pass of a box, p is the mean over all boxes that cover a cell, as in the published code, and
+    boxes that overlap mix their classes.
+
+    All passes, boxes and heads are one masked attention. ``proj`` starts at zero: the network is then what it was without the
+    adapter, to the bit. Without a layout there are no prompts. Rows of ``qkv`` and ``prompt`` run head by head, and within a
+    head through q, k and v.
+    """
+
+    reads = ('layout',)
+
+    def __init__(
+        self,
+        channels: int,
+        layout_dim: int | None,
+        variant: Variant = 'layout_partial_v2',
+        own_class: bool = True,
+        groups: int = 32,
+        heads: int = 1,
+        head_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if variant not in get_args(Variant):
+            raise ConfigError(f"variant is '{variant}'", f'It is one of: {listing(get_args(Variant))}.')
+        if layout_dim is None:
+            raise ConfigError(
+                'a RegionAttention reads class vectors, and layout_dim of the UNet is None',
+                'Set it to the channels of these vectors, e.g. 128.',
+            )
+        self.variant, self.own_class, self.heads = variant, own_class, head_count(channels, heads, head_dim)
+        self.norm, self.qkv = norm_of(channels, groups), nn.Linear(channels, 3 * channels)
+        self.prompt, self.proj = nn.Linear(layout_dim, 3 * channels, bias=False), nn.Linear(channels, channels)
+        nn.init.zeros_(self.proj.weight)
+        nn.init.zeros_(self.proj.bias)
+
+    def compute(self, x: Tensor, condition: Conditioned | None) -> Tensor:
+        return x + map_of(self.proj(self.mixed(x, None if condition is None else condition.layout)), x)
+
+    def mixed(self, x: Tensor, layout: Layout | None) -> Tensor:
+        """What ``proj`` takes: (B, N, C)."""
+        base = self.qkv(cells_of(self.norm(x)))  # (B, N, 3 C)
+        height, width = x.shape[2:]
+        if layout is None:
+            return self._attended(base)
+        if layout.boxes is None and self.variant != 'segmentation':
+            raise ConfigError(
+                f"the variant '{self.variant}' reads boxes, and the layout has none", "Set variant='segmentation' for labels."
+            )
+        if self.variant in ('segmentation', 'layout_no_partial'):
+            return self._attended(base + self.prompt(class_map(layout, height, width)))
+        return self._by_regions(base, layout, height, width)
+
+    def _by_regions(self, base: Tensor, layout: Layout, height: int, width: int) -> Tensor:
+        assert layout.categories is not None
+        inside = covers(layout, height, width)  # (B, M, N)
+        if self.own_class:
+            told = self.prompt(layout.table[layout.categories])[:, :, None]  # (B, M, 1, 3 C)
+        else:
+            told = self.prompt(class_map(layout, height, width))[:, None]  # (B, 1, N, 3 C)
+        passes = [(base + self.prompt(layout.table[-1]))[:, None], (base[:, None] + told).expand(*inside.shape, -1)]
+        qkv = torch.cat(passes, dim=1)  # (B, 1 + M, N, 3 C), pass 0 first
+        # a box without a cell attends over all, to have a softmax; nothing of it is used
+        everywhere = inside.new_ones(len(inside), 1, inside.shape[2])
+        seen = torch.cat([everywhere, inside | ~inside.any(2, keepdim=True)], dim=1)
+        found = self._attended(qkv.flatten(0, 1), seen.flatten(0, 1)).view(*qkv.shape[:3], -1)
+        count = inside.sum(1, keepdim=True)  # (B, 1, N)
+        if self.variant == 'layout_partial_v1':
+            parts, total = torch.cat([torch.ones_like(count), inside], dim=1), count + 1
+        else:
+            parts, total = torch.cat([count == 0, inside], dim=1), count.clamp(min=1)
+        mixed: Tensor = (found * (parts.to(found.dtype) / total)[..., None]).sum(1)
+        return mixed
+
+    def _attended(self, qkv: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(R, N, 3 C) -> (R, N, C).  ``seen`` (R, N) bool: the cells that are attended to."""
+        q, k, v = qkv.view(*qkv.shape[:2], self.heads, 3, -1).permute(3, 0, 2, 1, 4).unbind(0)  # (R, heads, N, D)
+        mask = None if seen is None else seen[:, None, None]
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
