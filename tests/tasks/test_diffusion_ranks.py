@@ -1,7 +1,12 @@
-"""Diffusion on two gloo ranks is that of one process: times, noise and dropped labels are functions of the samples."""
+"""Diffusion, energy diffusion and MAR on two gloo ranks are those of one process.
+
+Times, noise, dropped labels and hidden tokens are functions of the samples. An energy is differentiated twice: under FSDP its
+parameters stay whole between the two passes.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +20,31 @@ from vq.runners.context import RunContext
 
 pytestmark = pytest.mark.slow
 
+NETWORK = dict(dim=32, depth=2, heads=2)
+PIXELS = dict(NETWORK, image_size=16, patch=4, path='beta', times='loss_second_moment', stratified=True)
+OF_ENERGY = dict(pixels=True, learn_step=True, contrastive=True, inner_loop=True)
 
-def trained(folder: str, strategy: str) -> dict[str, torch.Tensor]:
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    config: str
+    options: dict[str, Any]
+    root: str = 'denoiser'
+
+
+KINDS = {
+    'diffusion': Kind('configs/diffusion/digits_pixels.py', PIXELS),
+    'energy': Kind('configs/energy/digits.py', {**PIXELS, **OF_ENERGY}),
+    'mar': Kind('configs/mar/digits.py', dict(NETWORK, width=8, latent_channels=4, head_width=32, head_depth=1), 'generator'),
+}
+
+
+def trained(folder: str, strategy: str, name: str) -> dict[str, torch.Tensor]:
     """The weights after some steps of SGD. Ranks of the pool call it too."""
-    settings = dict(iters=4, strategy=strategy, batch_size=8, batch_size_in_total=True, image_size=16, precision='fp32')
-    network = dict(dim=32, depth=2, heads=2, patch=4, times='loss_second_moment', path='beta', stratified=True)
-    config = compose('configs/diffusion/digits_pixels.py', {**settings, **network}, {}, tiny=False)
-    config.trainer.optimizers = dict(denoiser=dict(type='SGD', lr=0.05))
+    kind = KINDS[name]
+    settings = dict(iters=4, strategy=strategy, batch_size=8, batch_size_in_total=True, precision='fp32')
+    config = compose(kind.config, {**settings, **kind.options}, {}, tiny=False)
+    config.trainer.optimizers = {kind.root: dict(type='SGD', lr=0.05)}
     config.trainer.callbacks = []
     torch.manual_seed(3)
     trainer: Any = VQRunnerRegistry.build(checked(config, 'trainer'), 'trainer')
@@ -38,10 +61,28 @@ def _whole(value: Any) -> torch.Tensor:
     return whole.detach().clone()
 
 
+def check(folder: Path, pool: GlooPool, strategy: str, name: str) -> dict[str, torch.Tensor]:
+    alone = trained(str(folder), 'base', name)
+    first, second = pool.run(trained, str(folder), strategy, name)
+    assert alone.keys() == first.keys()
+    for key, value in alone.items():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], value, rtol=1e-5, atol=1e-5, msg=key)
+    return alone
+
+
 @pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
 def test_two_ranks_equal_one_process(tmp_path: Path, gloo_pool: GlooPool, strategy: str) -> None:
-    alone = trained(str(tmp_path), 'base')
-    first, second = gloo_pool.run(trained, str(tmp_path), strategy)
-    for name, value in alone.items():
-        assert torch.equal(first[name], second[name]), name
-        torch.testing.assert_close(first[name], value, rtol=1e-5, atol=1e-5, msg=name)
+    check(tmp_path, gloo_pool, strategy, 'diffusion')
+
+
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_energies_on_two_ranks_equal_one_process(tmp_path: Path, gloo_pool: GlooPool, strategy: str) -> None:
+    """Second derivatives, the steps of the refinement, wrong samples, and the step size that is learned."""
+    alone = check(tmp_path, gloo_pool, strategy, 'energy')
+    assert float(alone['denoiser.alpha']) != pytest.approx(0.01, rel=1e-6), 'it learned'
+
+
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_mar_on_two_ranks_equals_one_process(tmp_path: Path, gloo_pool: GlooPool, strategy: str) -> None:
+    check(tmp_path, gloo_pool, strategy, 'mar')
