@@ -10,6 +10,7 @@ from vq.cli import arguments
 from vq.cli.errors import command
 from vq.cli.export_autoencoder import export_autoencoder, is_autoencoder
 from vq.cli.export_denoiser import export_dit, is_denoiser, load_denoiser
+from vq.cli.export_mar import FILE, export_mar, is_continuous
 from vq.core import environment
 
 EPILOG = """
@@ -17,6 +18,7 @@ examples:
   vq export digits_line digits_llama    a run that was trained with rope=line
   vq export kl vae                      a run of a KL autoencoder, or a file that vq convert wrote
   vq export digits_diffusion dit --inexact    a run of a DiT, or a file that vq convert dit wrote
+  vq export digits_mar mar              a run of MAR with prediction=epsilon
 
 transformers.LlamaForCausalLM.from_pretrained(FOLDER) gives the logits of the generator, and servers of Llama models load
 FOLDER unmodified. A sequence begins with the id of a class; vq.json in FOLDER says which ids are classes, which one is
@@ -31,6 +33,9 @@ is written for diffusers.AutoencoderRAE.from_pretrained(FOLDER), with its encode
 
 A DiT in the published form is written for diffusers.DiTTransformer2DModel.from_pretrained(FOLDER), with equal outputs if its
 time_period is that of diffusers. Its timestep is t T - 1 for the time t of T steps; vq.json says the rest.
+
+A MAR in the published form is written as checkpoint-last.pth of the published code, weights and average, which its --resume
+FOLDER reads; vq.json has the settings of its constructor. It makes latents of the run's tokenizer, normalized as in the run.
 """
 
 
@@ -68,6 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         channels = settings.get('latent_channels') or settings['encoder_hidden_size']
         print(f'{"latent":<12} {channels} channels, scaling factor {settings["scaling_factor"]:.6g}')
         print(f'{"written":<12} {folder}')
+        return 0
+    if is_continuous(run):
+        about = export_mar(run, folder)
+        print(f'{"read":<12} {run.weights}')
+        print(f'{"network":<12} {about["encoder_embed_dim"]} channels, {about["class_num"]} classes')
+        print(f'{"written":<12} {folder / FILE}')
         return 0
     generator, source = load_generator(run, options.weights)
     about = export(generator, folder)

@@ -21,6 +21,7 @@ from vq.report.origin import seconds_of_training
 from vq.tasks.loaded import LoadedGenerator
 
 MEASURED_OF_EACH = 30  # images of each class if a classifier measures them: a step of a denoiser costs a whole pass
+LOSSES = ('denoising', 'distance')  # of denoisers and heads of diffusion; of descents of an energy
 STATES = 8  # on the way from noise to an image
 
 
@@ -49,7 +50,7 @@ def gather(opened: Opened) -> GeneratorFacts:
         seconds=seconds_of_training(opened.origin.training),
         names=names_of(opened, held_out),
         tokens=False,
-        loss=('denoising', 'mean squared error'),
+        loss=(loss_of(opened), 'mean squared error'),
         history=history_of(opened, classes),
         energy=of_energy.gather(opened, classes, held_out, names_of(opened, held_out)),
     )
@@ -84,7 +85,7 @@ def draw_all(opened: Opened, classes: list[int], reference: Reference, unseen: S
 def history_of(opened: Opened, classes: list[int]) -> Pixels | None:
     """(K, N, H, W, 3): states on the way to the first image of each class; None if the task records none."""
     loaded: LoadedGenerator = opened.model
-    if getattr(loaded.task, 'drawn_by', None) is None:
+    if not hasattr(getattr(loaded.task, 'drawn_by', None), 'history'):
         return None
     states: list[list[Tensor]] = []
     for drawn in loaded.draw(classes or None, max(len(classes), 1), seed=opened.asked.seed, history=STATES):
@@ -92,6 +93,12 @@ def history_of(opened: Opened, classes: list[int]) -> Pixels | None:
     if not states or not states[0]:
         return None
     return np.stack([as_pixels(torch.cat(parts)) for parts in zip(*states, strict=True)])
+
+
+def loss_of(opened: Opened) -> str:
+    """The first of the errors that models of this kind learn by which the journal has."""
+    known = {name for line in opened.origin.journal or () for name in line}
+    return next((name for name in LOSSES if name in known), LOSSES[0])
 
 
 def scale_of(loaded: LoadedGenerator) -> float:
@@ -107,4 +114,6 @@ def in_words(opened: Opened) -> str:
     if not isinstance(described, dict) or 'type' not in described:
         return f'The config sets {guided}.'
     name, steps = str(described['type']).rpartition('.')[2], described.get('steps')
-    return f'The config sets {name}{"" if steps is None else f" with {steps} steps"}, and {guided}.'
+    counted = 'num_iter' in getattr(getattr(opened.model.task, 'generator', None), 'takes', ())
+    turns = f', {opened.run.model.get("num_iter")} iterations' if counted else ''
+    return f'The config sets {name}{"" if steps is None else f" with {steps} steps"}{turns}, and {guided}.'
