@@ -147,14 +147,16 @@ class Losses:
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
     notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
     gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
-    _total: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)  # until a term is added
+    # both are kept until a term is added, because the log and backward ask for them
+    _weighted: dict[str, Tensor] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+    _total: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
         if name in self.values:
             raise KeyError(f"two losses are called '{name}'")
         self.values[name] = value
         self.weights[name] = weight
-        self._total = None
+        self._weighted = self._total = None
 
     def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
         """Make backward add ``gradient`` at ``tensor``. For values added detached, with a gradient computed by the caller."""
@@ -164,11 +166,13 @@ class Losses:
     @property
     def weighted(self) -> dict[str, Tensor]:
         """The terms of ``total``, fp32: these are logged, and add up."""
-        return {name: (value * self.weights[name]).float() for name, value in self.values.items()}
+        if self._weighted is None:
+            self._weighted = {name: (value * self.weights[name]).float() for name, value in self.values.items()}
+        return self._weighted
 
     @property
     def total(self) -> Tensor:
-        if self._total is None:  # the log and backward both ask for it
+        if self._total is None:
             self._total = torch.stack([*self.weighted.values(), *self.gradient_terms]).sum()
         return self._total
 
