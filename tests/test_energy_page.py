@@ -9,9 +9,9 @@ from tests.published import SHARED, find
 from tests.test_two_stage_page import CODE, Pairs, Row, together, uses
 from vq.assembly.compose import checked, compose
 
-CONFIG = 'energy/base_energy_imagenet_ddp.py'
+CONFIG, MAR = 'energy/base_energy_imagenet_ddp.py', 'mar/base_imagenet_ddp.py'
 # beginnings of cells without anything to check
-NOT_RUN = ('of MAR', 'not built', 'a setting of masked', 'found by itself', 'always, where', 'follows from')
+NOT_RUN = ('not built', 'found by itself', 'always, where', 'follows from')
 # defaults of substance that its notes name beside flags, and the types of models
 DEFAULTS = (
     *(
@@ -29,11 +29,11 @@ DEFAULTS = (
 
 
 class FlagRow(Row):
-    """A row whose options are those of energy diffusion."""
+    """A row whose options are those of energy diffusion, or of MAR."""
 
     @property
     def config(self) -> str:
-        return CONFIG
+        return MAR if self.ours.startswith('of MAR') else CONFIG
 
 
 def test_the_table_is_that_of_its_source() -> None:
@@ -56,14 +56,15 @@ def test_every_flag_of_the_document_and_of_the_notes_has_a_row() -> None:
 
 def test_what_stands_in_every_row_can_be_used() -> None:
     """Parses and resolves; the options of all rows are composed together, as far as they do not exclude each other."""
-    wanted: dict[str, list[Pairs]] = {CONFIG: []}
+    wanted: dict[str, list[Pairs]] = {CONFIG: [], MAR: []}
     for flag in flags():
         row = FlagRow('Flags', flag.theirs, flag.ours)
         if not row.ours.startswith(NOT_RUN):
             used = [kind for code in CODE.findall(row.ours) for kind in uses(row, code, wanted)]
             assert used, f'nothing to check in {flag.theirs}'
-    assert len(wanted[CONFIG]) > 20
-    for options, overrides in together(wanted[CONFIG]):
-        composed = compose(CONFIG, options, overrides, tiny=False)
-        checked(composed, 'trainer')
-        checked(composed, 'validator')
+    assert len(wanted[CONFIG]) > 20 and len(wanted[MAR]) > 5
+    for config, pairs in wanted.items():
+        for options, overrides in together(pairs):
+            composed = compose(config, options, overrides, tiny=False)
+            checked(composed, 'trainer')
+            checked(composed, 'validator')

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.cli.features import pictures, save_folder
+from tests.runners.support import commands_here
 from tests.teachers.inception_weights import published_layout
 from vq.cli import fidelity
 
@@ -38,6 +39,25 @@ def test_both_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     said = capsys.readouterr().out
     assert 'ours' in said and 'torch-fidelity' in said and 'difference' in said
     assert f'fid {theirs["fid"]:.5g}' in (tmp_path / 'found/torch_fidelity.txt').read_text()
+
+
+def test_all_figures_agree_on_the_same_images_and_the_same_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """200 images, with the small network of dry runs."""
+    pytest.importorskip('torch_fidelity')
+    monkeypatch.chdir(tmp_path)
+    with commands_here(dry=True):
+        save_folder(tmp_path / 'real', pictures(0, 200, 32))
+        np.savez(tmp_path / 'made.npz', (pictures(1, 200, 32) // 8 * 7 + 16).astype(np.uint8))
+        figures = ['fid', 'inception_score', 'kid', 'precision_recall']
+        asked = ['--figures', *figures, '--splits', '1', '--ours', '--override', '.metrics.features.subset_size:200']
+        assert fidelity.main(['real', 'made.npz', '--work-dir', 'found', *asked]) == 0, capsys.readouterr().err
+    record = json.loads((tmp_path / 'found/fidelity.json').read_text())
+    ours, theirs = record['results'], record['torch_fidelity']
+    assert ours['fid'] > 1e-6 and 0 < ours['precision'] < 1 and 0 < ours['recall'] < 1
+    for name in ('fid', 'inception_score', 'kid', 'precision', 'recall'):
+        assert ours[name] == pytest.approx(theirs[name], rel=1e-3), name
 
 
 def test_what_is_missing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

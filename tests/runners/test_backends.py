@@ -18,6 +18,7 @@ from vq.cli import train
 from vq.core import output
 from vq.core.config import plain
 from vq.runners.callbacks.backends import BackendsCallback
+from vq.runners.histograms import measure
 from vq.runners.journal import Journal, read
 
 RUN = ('run', 'tiny.py')
@@ -36,7 +37,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def events(folder: Path) -> Any:
     """What TensorBoard shows of a folder."""
     accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
-    found = accumulator.EventAccumulator(str(folder), size_guidance={'scalars': 0, 'images': 0})
+    found = accumulator.EventAccumulator(str(folder), size_guidance={'scalars': 0, 'images': 0, 'histograms': 0})
     found.Reload()
     return found
 
@@ -152,6 +153,9 @@ class Recorder(ModuleType):
     def Image(self, pixels: Any) -> Any:  # noqa: N802  the name of wandb's class
         return ('image', pixels.shape)
 
+    def Histogram(self, np_histogram: Any) -> Any:  # noqa: N802
+        return ('histogram', np_histogram)
+
 
 @pytest.fixture
 def wandb(monkeypatch: pytest.MonkeyPatch) -> Recorder:
@@ -175,6 +179,20 @@ def test_wandb_gets_project_config_scalars_and_pictures(old: bool, wandb: Record
         ('log', (5, {'reconstruction': ('image', (4, 6, 3))})),
         ('finish', None),
     ]
+
+
+def test_wandb_gets_histograms_in_one_call(wandb: Recorder, tmp_path: Path) -> None:
+    callback = opened(BackendsCallback([], wandb='vq'), tmp_path)
+    found = measure({'gradient/a': torch.tensor([0.0, 1.0, 4.0]), 'parameter/a': torch.tensor([2.0])}, 2, joined=False).read()
+    callback.runner.journal.histograms(7, found)
+    of = {'gradient/a': ('histogram', ([2, 1], [0.0, 2.0, 4.0])), 'parameter/a': ('histogram', ([0, 1], [1.5, 2.0, 2.5]))}
+    assert wandb.calls[1:] == [('log', (7, of))]
+
+
+def test_without_the_option_nothing_is_sent(here: Path, wandb: Recorder, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run has a name always; a project has to be given."""
+    said_by(capsys, train.main, *RUN, '--config-options', 'iters:4')
+    assert wandb.calls == [] and not (here / 'work_dirs/run/wandb').exists()
 
 
 def test_a_resumed_run_continues_the_same_run_of_wandb(

@@ -11,6 +11,7 @@ import pytest
 from tests.ranks import GlooPool
 from tests.runners.support import assert_same, build_trainer, everything, quiet
 from vq.core.errors import ConfigError
+from vq.data.datasets.synthetic import SyntheticDataset
 from vq.interfaces import Strategy, Task
 from vq.registries import VQRunnerRegistry
 from vq.runners.journal import read
@@ -53,7 +54,7 @@ def test_says_what_the_validator_says_of_the_checkpoint(tmp_path: Path, weights:
     load_weights(fresh.model, [str(tmp_path / 'run/checkpoints/iter_4')], weights, fresh.context)
     validator = trainer.context.validation(fresh.model, fresh.strategy)
     validator.bind(fresh.context)
-    validator.limit = 70
+    validator.limit, validator.spaced = 70, True
     expected = validator.run()
     assert lines[-1]['psnr'] == pytest.approx(expected['psnr'], abs=1e-9)
     other = {'auto': 'model', 'model': 'ema', 'ema': 'model'}[weights]
@@ -90,3 +91,51 @@ def test_what_cannot_be_evaluated_is_said_at_the_start(tmp_path: Path) -> None:
         trainer.run()
     with pytest.raises(ConfigError, match='moving average'):
         build_trainer(tmp_path / 'two', {}, quiet(dict(type='EvalCallback', weights='ema'))).setup()
+
+
+def test_losses_alone_are_those_of_an_evaluation_and_nothing_is_drawn(tmp_path: Path) -> None:
+    trainer = trainer_of(tmp_path, dict(type='EvalCallback', interval=2), dict(type='ValidateCallback', interval=1), SAVE)
+    asked: list[tuple[str, ...]] = []
+    model, step = trainer.model, trainer.model.validation_step
+    model.draws = ('generated',)
+
+    def remembered(batch: Any) -> Any:
+        asked.append(model.draws)
+        return step(batch)
+
+    model.validation_step = remembered
+    trainer.run()
+    lines, evaluated = (read(tmp_path / 'run/log.jsonl', kind) for kind in ('validation', 'eval'))
+    assert [line['step'] for line in lines] == [1, 2, 3, 4] and [line['step'] for line in evaluated] == [2, 4]
+    of_same_steps = [line for line in lines if line['step'] in (2, 4)]
+    for line, other in zip(of_same_steps, evaluated, strict=True):
+        losses = {name: value for name, value in other.items() if name.startswith('loss/')}
+        assert losses and line == {'step': line['step'], 'kind': 'validation', **losses}
+    assert set(asked) == {(), ('generated',)} and model.draws == ('generated',)
+    assert trainer.measured == (4, {name: value for name, value in evaluated[-1].items() if name not in ('step', 'kind')})
+
+
+def test_a_limit_takes_as_many_of_each_class_of_a_sorted_split(tmp_path: Path) -> None:
+    """Of 50 images in order of 10 classes, 20: the first 20 would be of four classes."""
+    trainer = trainer_of(tmp_path, dict(type='EvalCallback', interval=4, limit=20))
+    ordered = SyntheticDataset('validation', image_size=32, count=50)
+    seen: list[str] = []
+    step = trainer.model.validation_step
+
+    def remembered(batch: Any) -> Any:
+        seen.extend(batch.id)
+        return step(batch)
+
+    validation = trainer.context.validation
+
+    def of_ordered(model: Task, strategy: Strategy) -> Any:
+        found = validation(model, strategy)
+        found.dataset = ordered
+        return found
+
+    trainer.context.validation, trainer.model.validation_step = of_ordered, remembered
+    trainer.run()
+    places = [int(name.rpartition('/')[2]) for name in seen]
+    assert len(places) == len(set(places)) == 20
+    assert [sum(place // 5 == kind for place in places) for kind in range(10)] == [2] * 10
+    assert trainer.measured[1]['samples'] == 20

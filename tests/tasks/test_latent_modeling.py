@@ -15,7 +15,8 @@ from tests.tasks.test_diffusion import task as diffusion_task
 from vq.core.conditions import Condition
 from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, UserError
-from vq.core.records import to_float
+from vq.core.records import to_float, to_uint8
+from vq.data.inputs import Intake
 from vq.interfaces import TokenDrawing
 from vq.registries import (
     VQConditionerRegistry,
@@ -30,6 +31,7 @@ from vq.sampling.guidance import linear
 from vq.sampling.keyed import KeyedStreams
 from vq.tasks.latent_modeling.settings import adds_noise
 from vq.tasks.latent_modeling.task import LatentModeling
+from vq.tasks.loaded import LoadedGenerator
 
 CLASSES = 4
 MLP = dict(type='MLPDenoiser', width=16, depth=1, learned_variance=True)
@@ -148,6 +150,22 @@ def test_given_cells_stay() -> None:
     assert drawn is not None
     torch.testing.assert_close(drawn[:, :, :2], model.space.latents(latents)[:, :, :2])
     assert not torch.isclose(drawn[:, :, 2:], model.space.latents(latents)[:, :, 2:]).any()
+
+
+def test_a_loaded_model_completes_images() -> None:
+    model, images = task(), batch().image
+    loaded = LoadedGenerator(model, torch.device('cpu'), 'here', Intake(tuple(images.shape[2:]), batch_size=2))
+    found = loaded.complete(images, classes=[0, 1, 2], seed=1)
+    latents = model.space.encode(to_float(images))
+    keep = torch.tensor([[True] * 4] * 2 + [[False] * 4] * 2)
+    wanted = Wanted([0, 1, 2], 1, Condition(torch.tensor([0, 1, 2])), latents, keep)
+    assert (found.int() - to_uint8(model.draw(wanted).images()).int()).abs().max() <= 1  # the batches differ
+    whole = loaded.complete(images, classes=[0, 1, 2], keep=torch.ones(4, 4, dtype=torch.bool))
+    decoded = to_uint8(model.space.decode(model.space.latents(latents)))
+    assert (whole.int() - decoded.int()).abs().max() <= 1 and not torch.equal(whole, found)
+    other = LoadedGenerator(diffusion_task(), torch.device('cpu'), 'here', Intake(tuple(images.shape[2:])))
+    with pytest.raises(UserError, match='draws no tokens'):
+        other.complete(images)
 
 
 def test_validation_draws_and_measures() -> None:

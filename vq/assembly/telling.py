@@ -23,6 +23,7 @@ from vq.runners.callbacks.backends import BackendsCallback
 from vq.runners.callbacks.checkpoint import CheckpointCallback
 from vq.runners.callbacks.evaluate import EvalCallback
 from vq.runners.callbacks.log import LogCallback
+from vq.runners.callbacks.validate import ValidateCallback
 from vq.runners.context import RunContext
 from vq.runners.progress import clock
 from vq.runners.trainer import Trainer
@@ -108,7 +109,8 @@ class Training:
         said = []
         for callback in self._callbacks(EvalCallback):
             limit = '' if callback.limit is None else f', on {callback.limit:,} images'
-            said.append(f'every {callback.interval:,} steps and at the end{limit}')
+            what = 'losses ' if isinstance(callback, ValidateCallback) else ''
+            said.append(f'{what}every {callback.interval:,} steps and at the end{limit}')
         return '; '.join(said) or 'not during the training'
 
     def _logged(self) -> str:

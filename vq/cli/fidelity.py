@@ -27,17 +27,19 @@ examples:
 """
 
 SMALL = 'vq-small'  # the name of the feature network of dry runs
-THEIRS = {  # our name -> the switch of torch-fidelity, and its name for the figure
-    'fid': ('fid', 'frechet_inception_distance'),
-    'inception_score': ('isc', 'inception_score_mean'),
-    'kid': ('kid', 'kernel_inception_distance_mean'),
+THEIRS = {  # what is asked for -> the switch of torch-fidelity, and by our names its names of the figures
+    'fid': ('fid', {'fid': 'frechet_inception_distance'}),
+    'inception_score': ('isc', {'inception_score': 'inception_score_mean'}),
+    'kid': ('kid', {'kid': 'kernel_inception_distance_mean'}),
+    'precision_recall': ('prc', {'precision': 'precision', 'recall': 'recall'}),
 }
+INCEPTION = 'inception-v3-compat'  # its name there, which it needs for precision and recall: its default for these is VGG
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser(
         'vq.tools.fidelity',
-        'FID, Inception Score and KID by torch-fidelity, on one device, with the weights vq.tools.fid uses.',
+        'FID, Inception Score, KID, precision and recall by torch-fidelity, on one device, with the weights of vq.tools.fid.',
     )
     parser.epilog = EXAMPLES
     parser.add_argument('reference', metavar='REFERENCE', help='a dataset (imagenet, digits, or a config file), or images')
@@ -157,6 +159,8 @@ def measure(package: Any, options: argparse.Namespace, validator: Any, file: Pat
     if options.figures.count('kid') and size < 1000:
         logger.warning('kid: subsets of %d instead of 1000, because there are no more images', size)
     network = small_network() if environment.dry_run() else {'feature_extractor_weights_path': str(file)}
+    if 'feature_extractor' not in network:
+        network |= {'feature_extractor': INCEPTION, 'feature_layer_prc': '2048'}
     with contextlib.redirect_stdout(io.StringIO()):
         found = package.calculate_metrics(
             input1=first,
@@ -170,7 +174,12 @@ def measure(package: Any, options: argparse.Namespace, validator: Any, file: Pat
             **network,
             **wanted,
         )
-    return {name: float(found[key]) for name, (_, key) in THEIRS.items() if name in options.figures}
+    return {
+        name: float(found[key])
+        for asked, (_, keys) in THEIRS.items()
+        if asked in options.figures
+        for name, key in keys.items()
+    }
 
 
 def small_network() -> dict[str, Any]:
@@ -195,7 +204,7 @@ def small_network() -> dict[str, Any]:
 
     if SMALL not in FEATURE_EXTRACTORS_REGISTRY:
         register_feature_extractor(SMALL, Small)
-    layers = {'feature_layer_fid': 'pooled', 'feature_layer_kid': 'pooled', 'feature_layer_isc': 'logits'}
+    layers = {f'feature_layer_{name}': 'pooled' for name in ('fid', 'kid', 'prc')} | {'feature_layer_isc': 'logits'}
     return {'feature_extractor': SMALL, **layers}
 
 

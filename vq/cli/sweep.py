@@ -50,7 +50,7 @@ def sweep(argv: Sequence[str] | None, options: argparse.Namespace) -> int:
             'a sweep has nothing to measure: no metric of the validator is of generated images',
             "Give the validator a FeatureMetric with images='generated'.",
         )
-    validator.callbacks, validator.limit = {}, options.num_samples
+    validator.callbacks, validator.limit, validator.spaced = {}, options.num_samples, True
     model: Any = validator.model
     found: list[dict[str, Any]] = []
     validator.setup()

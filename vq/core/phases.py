@@ -38,6 +38,7 @@ BUILT_IN = {
     'ReinitCallback': ('reinit', 'reinit'),
     'EMACallback': ('ema', 'ema'),
     'LogCallback': ('log', 'log'),
+    'WatchCallback': ('watch', 'log'),
     'BackendsCallback': ('backends', 'backends'),
     'ProgressCallback': ('progress', 'progress'),
     'GitCallback': ('git', 'git'),
@@ -49,6 +50,7 @@ BUILT_IN = {
     'CodebookAlarmCallback': ('alarm', 'alarm'),
     'PreemptionCallback': ('preemption', 'preemption'),
     'EvalCallback': ('evaluate', 'evaluate'),
+    'ValidateCallback': ('validate', 'evaluate'),
     'CheckpointCallback': ('checkpoint', 'checkpoint'),
 }
 

@@ -110,6 +110,15 @@ class Given:
             )
         return option.default, 'default'
 
+    def last(self, first: str, second: str) -> str | None:
+        """Which of two options that exclude each other counts: that of the highest precedence; None if none was set."""
+        names = (first, second)
+        sources = [{name for name in names if self.options.has(name)}, *({*names} & {*each.values} for each in self.layers)]
+        found = next(filter(None, sources), set[str]())
+        if len(found) > 1:
+            raise ConfigError(f'the options {first} and {second} are given', 'Give one of them: both set the same.')
+        return next(iter(found), None)
+
     def said(self, name: str) -> bool:
         """Whether the option was set anywhere; if not, it has the default of a signature."""
         return self.options.has(name) or any(name in layer.values for layer in self.layers)

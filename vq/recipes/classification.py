@@ -41,10 +41,9 @@ def linear_probe(
     photos = dict(dataset='imagenet', augmentation='strong', batch_size=512, val_batch_size=64, num_workers=10)
     model = dict(type='ImageClassification', classes=num_classes, grid=grid, backbone=probed.part)
     lars = dict(type='LARS', lr=lr, momentum=0.9, weight_decay=0.0, trust=0.001)
-    stepped = dict(optimizer or lars, schedule=dict(type='CosineSchedule'))
+    stepped = dict(classifier=dict(optimizer or lars, schedule=dict(type='CosineSchedule')))
     whole, small = watching(ema=ema, log=50, checkpoint=dict(interval=save_every, keep_last=3))
-    callbacks = {**whole, **other_logs(given)}
-    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(classifier=stepped), callbacks=callbacks)
+    trainer = dict(type='Trainer', iters=iters, model=model, optimizers=stepped, callbacks={**whole, **other_logs(given)})
     validator = dict(type='Validator', metrics=dict(accuracy=dict(type='AccuracyMetric', top=[1, 5])))
     tiny = merge(tiny_data(given), dict(trainer=dict(model=dict(backbone=probed.tiny), callbacks=small)))
     return merge(

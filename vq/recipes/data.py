@@ -32,6 +32,7 @@ class Known(NamedTuple):
 
 KNOWN = {
     'digits': Known('DigitsDataset', None, image_size=32, augmentation=None, decodes=False),
+    'synthetic': Known('SyntheticDataset', None, augmentation=None, decodes=False),
     'folder': Known('FolderDataset', 'data/images', held_out=0.05),
     'imagenet': Known('ImageNetDataset', 'data/imagenet'),
     'imagenet_tar': Known('ImageNetTarDataset', 'data/imagenet'),
@@ -106,8 +107,7 @@ def _in_files(
 ) -> Config:
     """Both splits of a dataset as it is on the disk. ``others``: classes, held_out and backend."""
     if known is None:
-        settings: dict[str, Any] = dict(image_size=image_size, augmentation=augmentation, data_root=data_root)
-        settings |= others
+        settings = dict(others, image_size=image_size, augmentation=augmentation, data_root=data_root)
         unset = dict(image_size=None, augmentation='auto', data_root=None, held_out=None)
         given_settings = {k: v for k, v in settings.items() if k not in unset or v != unset[k]}
         return given.load_with_all(f'{_place_of(dataset)}.py', **given_settings)
@@ -141,10 +141,8 @@ def packed(config: Config, root: str, backend: str) -> Config:
 
 def is_packed(part: Any) -> bool:
     """Whether a config holds a dataset of packed images."""
-    if isinstance(part, Mapping):
-        kind = str(part.get('type', '')).rpartition('.')[2]
-        return kind == 'PackedDataset' or any(map(is_packed, part.values()))
-    return False
+    kind = str(part.get('type', '')).rpartition('.')[2] if isinstance(part, Mapping) else None
+    return kind == 'PackedDataset' or (kind is not None and any(map(is_packed, part.values())))
 
 
 @recipe(datasets)
@@ -180,9 +178,8 @@ def _in_buckets(dataset: Part, size: int) -> Config:
 
 def photo_data(given: Given, **settings: Any) -> Config:
     """Data of photographs at 256 pixels, and the strategy."""
-    images = dict(dataset='imagenet', image_size=256, augmentation='strong')
-    loading = dict(batch_size=96, batch_size_in_total=True, num_workers=5)
-    return merge(data(given, **{**images, **loading, **settings}), strategy(given))
+    usual = dict(dataset='imagenet', augmentation='strong', batch_size=96, batch_size_in_total=True, num_workers=5)
+    return merge(data(given, **{**usual, 'image_size': 256, **settings}), strategy(given))
 
 
 def image_size_in(config: Config) -> ImageSize:

@@ -14,7 +14,7 @@ from vq.recipes.classification import IMAGES, LOADING, digits_features
 from vq.recipes.data import data, image_size_in, tiny_data
 from vq.recipes.denoisers import TINY, denoiser_part, drawing_part, objective, path_part, small, times_part
 from vq.recipes.frozen import Frozen, frozen_tokenizer
-from vq.recipes.parts import TINY_SCHEDULE, other_logs, watching
+from vq.recipes.parts import TINY_SCHEDULE, other_logs, scaled_rate, watching
 from vq.recipes.strategy import chosen, strategy
 from vq.recipes.teachers import teacher
 
@@ -98,14 +98,17 @@ def diffusion(
     bits_steps: Annotated[int | None, 'path beta: validation also bounds the likelihood, with so many steps; None: no'] = None,
     iters: Annotated[int, 'optimizer steps'] = 400_000,
     lr: Annotated[float, 'learning rate of AdamW'] = 1e-4,
+    blr: Annotated[float | None, 'in place of lr: the rate is blr times the images of a step / 256'] = None,
     betas: Annotated[tuple[float, float], 'betas of AdamW'] = (0.9, 0.999),
     weight_decay: Annotated[float, 'weight decay of AdamW, for matrices only'] = 0.0,
     clip: Annotated[float | None, 'largest norm of the gradients; None: not clipped'] = 1.0,
     schedule: Annotated[Part, 'learning rate schedule'] = CONSTANT,
     ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = 0.9999,
     evaluate: Annotated[int | None, 'steps between evaluations during training; None: no evaluation'] = 50_000,
+    validate: Annotated[int | None, 'steps between validations by the losses alone; None: none'] = None,
     evaluate_limit: Annotated[int | None, 'images in such an evaluation; None: all'] = 10_000,
-    pictures_every: Annotated[int, 'steps between pictures of generated images'] = 5000,
+    pictures_every: Annotated[int | tuple[int, ...], 'steps between pictures of generated images, or the steps'] = 5000,
+    pictures_of: Annotated[int | tuple[int, ...], 'classes in these pictures: the first so many, or their numbers'] = 10,
     save_every: Annotated[int, 'steps between checkpoints'] = 10_000,
     features: Annotated[Part | None, 'feature network of FID and related figures; None: no such figures'] = INCEPTION,
     figures: Annotated[tuple[str, ...], 'figures computed on generated images'] = ('fid', 'inception_score'),
@@ -138,25 +141,23 @@ def diffusion(
         **times_part(given, path.get('steps')),
         **objective(given),
         **drawing_part(given),
+        **chosen(connector=connector),
     )
-    if connector is not None:
-        model['connector'] = connector
-    adam = dict(type='AdamW', lr=lr, betas=betas, weight_decay=weight_decay, decay='matrices')
+    adam = dict(type='AdamW', **scaled_rate(given, lr, blr), betas=betas, weight_decay=weight_decay, decay='matrices')
     optimizers = dict(denoiser=dict(adam, clip=clip, schedule=schedule))
     metrics: dict[str, Part] = {}
     if features is not None:
         measured = dict(type='FeatureMetric', network=features, reference=reference)
         metrics['generated'] = dict(measured, figures=figures, images='generated', prefix='generate_')
-    looks: dict[str, Any] = dict(log=50, generations=pictures_every, ema=ema)
-    looks |= dict(evaluate=evaluate and dict(interval=evaluate, limit=evaluate_limit))
+    looks: dict[str, Any] = dict(log=50, generations=dict(interval=pictures_every, classes=pictures_of), ema=ema)
+    looks |= dict(evaluate=evaluate and dict(interval=evaluate, limit=evaluate_limit), validate=validate)
     saved = dict(interval=save_every, keep_last=3, keep_every=10 * save_every)
     callbacks, tiny_callbacks = watching(dict(evaluate=dict(limit=8)), **looks, checkpoint=saved)
     callbacks |= other_logs(given)
     little: Part = dict(denoiser=little_denoiser, losses=tiny_aligned)
     if 'steps' in model['sampler']:
         little['sampler'] = dict(steps=2)
-    if bits_steps is not None:
-        little['bits_steps'] = 2
+    little |= chosen(bits_steps=bits_steps and 2)
     if guide is not None:
         little['guide'] = dict(denoiser=small(guide['denoiser'], pixels))
     little |= dict(image_size=32) if pixels else dict(tokenizer=frozen.tiny)

@@ -83,10 +83,10 @@ def energy_diffusion(given: Given) -> Config:
     """
     path = dict(path='beta', noise_schedule='linear', prediction='epsilon', timesteps=500)
     training = dict(betas=(0.9, 0.95), weight_decay=0.02, clip=3.0, ema=0.9999, sample_posterior=True)
-    training |= dict(lr=9e-6, batch_size=256, iters=20 * EPOCH, schedule=dict(type='CosineSchedule', warmup=EPOCH, final=1.0))
+    training |= dict(blr=9e-6, batch_size=256, iters=20 * EPOCH, schedule=dict(type='CosineSchedule', warmup=EPOCH, final=1.0))
     drawn = dict(sampler='Ancestral', steps=250)
     first = dict(it_config='configs/two_stage/klvae_f16_imagenet_ddp.py')
-    config = diffusion(given, patch=1, **first, **path, **training, **drawn)
+    config = diffusion(given, patch=1, watch=EPOCH, validate=EPOCH, **first, **path, **training, **drawn)
     energy, losses = energy_part(given)
     return with_energy(config, energy, losses, inner_loop_part(given))
 

@@ -122,8 +122,9 @@ def token_generator(
     schedule: Annotated[Part, 'learning rate schedule'] = dict(type='CosineSchedule'),
     ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = None,
     evaluate: Annotated[int | None, 'steps between evaluations during training; None: no evaluation'] = 25_000,
+    validate: Annotated[int | None, 'steps between validations by the losses alone; None: none'] = None,
     evaluate_limit: Annotated[int | None, 'images in such an evaluation; None: all'] = 10_000,
-    pictures_every: Annotated[int, 'steps between pictures of generated images'] = 5000,
+    pictures_every: Annotated[int | tuple[int, ...], 'steps between pictures of generated images, or the steps'] = 5000,
     save_every: Annotated[int, 'steps between checkpoints'] = 10_000,
     features: Annotated[Part | None, 'feature network of FID and related figures; None: no such figures'] = INCEPTION,
     figures: Annotated[tuple[str, ...], 'figures computed on generated images'] = ('fid', 'inception_score'),
@@ -143,15 +144,14 @@ def token_generator(
     if features is not None:
         metrics['reconstructed'] = dict(measured, prefix='reconstruct_')
         metrics['generated'] = dict(measured, figures=figures, images='generated', prefix='generate_')
-    whole, small = generator or generator_part(given, False), tiny_generator
-    if small is None:
-        small = dict(_delete_=True, **(generator or generator_part(given, True)))
+    whole, little = generator or generator_part(given, False), generator or generator_part(given, True)
+    small = dict(little, _delete_=True) if tiny_generator is None else tiny_generator
     drawing = dict(sampler=sampler, guidance=guidance, draws=draws)
     model = dict(type='SequenceModeling', generator=whole, tokenizer=frozen.part, label_smoothing=label_smoothing, **drawing)
     adam = dict(type='AdamW', lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, decay='matrices')
     optimizers = dict(generator=dict(adam, clip=1.0, schedule=schedule))
     evaluated = evaluate and dict(interval=evaluate, limit=evaluate_limit)
-    looks: dict[str, Any] = dict(log=50, generations=pictures_every, evaluate=evaluated)
+    looks: dict[str, Any] = dict(log=50, generations=pictures_every, evaluate=evaluated, validate=validate)
     saved = dict(interval=save_every, keep_last=3, keep_every=10 * save_every)
     changed: dict[str, Part] = dict(tokens=dict(variants=variants), evaluate=dict(limit=8))
     callbacks, tiny_callbacks = watching(changed, tokens=written, ema=ema, **looks, checkpoint=saved)

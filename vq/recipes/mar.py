@@ -12,7 +12,7 @@ from vq.recipes.classification import IMAGES, LOADING, digits_features
 from vq.recipes.data import data, tiny_data
 from vq.recipes.frozen import frozen_tokenizer
 from vq.recipes.generators import INCEPTION
-from vq.recipes.parts import TINY_SCHEDULE, other_logs, watching
+from vq.recipes.parts import TINY_SCHEDULE, of_types, other_logs, scaled_rate, watching
 from vq.recipes.strategy import chosen, strategy
 
 # dim, depth of each side, heads: B, L and H as published, 2XS of a fork
@@ -79,14 +79,17 @@ def mar(
     draws: Annotated[tuple[str, ...], 'kinds of images that validation draws'] = ('generated', 'half_generated'),
     iters: Annotated[int, 'optimizer steps'] = 400 * EPOCH,
     lr: Annotated[float, 'learning rate of AdamW'] = 8e-4,
+    blr: Annotated[float | None, 'in place of lr: the rate is blr times the images of a step / 256'] = None,
     betas: Annotated[tuple[float, float], 'betas of AdamW'] = (0.9, 0.95),
     weight_decay: Annotated[float, 'weight decay of AdamW, for matrices only'] = 0.02,
     clip: Annotated[float | None, 'largest norm of the gradients; None: not clipped'] = 3.0,
     schedule: Annotated[Part, 'learning rate schedule'] = WARM,
     ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = 0.9999,
     evaluate: Annotated[int | None, 'steps between evaluations during training; None: no evaluation'] = 40 * EPOCH,
+    validate: Annotated[int | None, 'steps between validations by the losses alone; None: none'] = None,
     evaluate_limit: Annotated[int | None, 'images in such an evaluation; None: all'] = 10_000,
-    pictures_every: Annotated[int, 'steps between pictures of generated images'] = 5000,
+    pictures_every: Annotated[int | tuple[int, ...], 'steps between pictures of generated images, or the steps'] = 5000,
+    pictures_of: Annotated[int | tuple[int, ...], 'classes in these pictures: the first so many, or their numbers'] = 10,
     save_every: Annotated[int, 'steps between checkpoints'] = 10_000,
     features: Annotated[Part | None, 'feature network of FID and related figures; None: no such figures'] = INCEPTION,
     figures: Annotated[tuple[str, ...], 'figures computed on generated images'] = ('fid', 'inception_score'),
@@ -112,14 +115,14 @@ def mar(
         num_iter=num_iter,
         draws=draws,
     )
-    adam = dict(type='AdamW', lr=lr, betas=betas, weight_decay=weight_decay, decay='matrices')
+    adam = dict(type='AdamW', **scaled_rate(given, lr, blr), betas=betas, weight_decay=weight_decay, decay='matrices')
     optimizers = dict(generator=dict(adam, clip=clip, schedule=schedule))
     metrics: dict[str, Part] = {}
     if features is not None:
         measured = dict(type='FeatureMetric', network=features, reference=reference)
         metrics['generated'] = dict(measured, figures=figures, images='generated', prefix='generate_')
-    looks: dict[str, Any] = dict(log=50, generations=pictures_every, ema=ema)
-    looks |= dict(evaluate=evaluate and dict(interval=evaluate, limit=evaluate_limit))
+    looks: dict[str, Any] = dict(log=50, generations=dict(interval=pictures_every, classes=pictures_of), ema=ema)
+    looks |= dict(evaluate=evaluate and dict(interval=evaluate, limit=evaluate_limit), validate=validate)
     saved = dict(interval=save_every, keep_last=3, keep_every=10 * save_every)
     callbacks, tiny_callbacks = watching(dict(evaluate=dict(limit=8)), **looks, checkpoint=saved)
     callbacks |= other_logs(given)
@@ -133,7 +136,7 @@ def mar(
         frozen.imports,
         dict(
             trainer=dict(type='Trainer', iters=iters, model=model, optimizers=optimizers, callbacks=callbacks),
-            validator=dict(type='Validator', metrics=metrics),
+            validator=dict(type='Validator', metrics=metrics, callbacks=of_types(token_report='TokenReportCallback')),
             tiny=merge(tiny_data(given), dict(trainer=tiny, validator=dict(metrics=dict(generated=None)))),
         ),
     )

@@ -30,13 +30,14 @@ def other_logs(
     *,
     log_backend: Annotated[str | None, 'TensorBoard, Wandb, or a back end of mmengine; None: none'] = 'TensorBoard',
     wandb: Annotated[str | None, 'project of Weights & Biases to log to, too; None: none'] = None,
+    watch: Annotated[int | None, 'steps between norms and histograms of parameters and gradients; None: none'] = None,
 ) -> Config:
-    """The callback for other logs than the run's own. Nothing if they are the runner's default."""
-    if log_backend is None and wandb is None:
-        return dict(backends=None)
+    """Callbacks for other logs than the run's own, and for what they show. Nothing if they are the runner's default."""
+    watched = {} if watch is None else dict(watch=dict(type='WatchCallback', interval=watch))
     kinds = None if log_backend == 'TensorBoard' else [] if log_backend is None else [dict(type=log_backend)]
     settings = chosen(backends=kinds, wandb=wandb)
-    return dict(backends=dict(type='BackendsCallback', **settings)) if settings else {}
+    part = None if log_backend is None and wandb is None else dict(type='BackendsCallback', **settings)
+    return dict(watched, backends=part) if settings else watched
 
 
 WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tiny form
@@ -47,6 +48,7 @@ WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tin
     'generations': ('GenerationsCallback', dict(interval=8, each=1)),
     'alarm': ('CodebookAlarmCallback', dict(interval=4)),
     'evaluate': ('EvalCallback', dict(interval=8, limit=20)),
+    'validate': ('ValidateCallback', dict(interval=8, limit=8)),
     'checkpoint': ('CheckpointCallback', dict(interval=4)),
 }
 
@@ -91,10 +93,13 @@ def by_name(parts: Any) -> Config:
 
 def step_settings(optimize: Any, name: str) -> Config:
     """Step settings of an optimizer. Older configs give a list of OptimizeCallbacks."""
-    if isinstance(optimize, Mapping):
-        return dict(optimize)
-    own = [part for part in optimize if part.get('optimizer') in (None, name)]
+    own = [optimize] if isinstance(optimize, Mapping) else [part for part in optimize if part.get('optimizer') in (None, name)]
     return {key: value for part in own for key, value in part.items() if key not in ('type', 'optimizer')}
+
+
+def scaled_rate(given: Given, lr: float, blr: float | None) -> Config:
+    """The learning rate of an optimizer: ``lr``, or ``blr`` times the images of a step / 256, whichever was set last."""
+    return dict(lr=lr) if blr is None or given.last('lr', 'blr') == 'lr' else dict(lr=blr, scale_lr='linear', base_batch=256)
 
 
 # the convolutional tokenizer
@@ -134,8 +139,7 @@ def conv_tokenizer(
     refine: Annotated[bool, 'blocks with attention at the lowest resolution, on both sides'] = True,
 ) -> Part:
     """VQGAN's autoencoder."""
-    multipliers = tuple(multipliers)
-    shape = dict(width=width, multipliers=multipliers, attention_levels=(len(multipliers) - 1,), refine=refine)
+    shape = dict(width=width, multipliers=tuple(multipliers), attention_levels=(len(multipliers) - 1,), refine=refine)
     return dict(
         type='VQGAN',
         encoder=dict(type='ConvEncoder', residual_blocks=2, out_channels=256, **shape),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from vq.core import collectives, output
 from vq.core.errors import UserError
 from vq.core.reading import parse_json, read_bytes
 from vq.io import atomic
+from vq.runners.histograms import Histogram
 
 LARGEST = 2**30  # bytes; a line takes about 300
 
@@ -25,15 +26,17 @@ logger = logging.getLogger('vq')
 
 ScalarListener = Callable[[int, str, dict[str, Any]], None]
 PictureListener = Callable[[int, str, Tensor], None]
+HistogramListener = Callable[[int, Mapping[str, Histogram]], None]
 
 
 class Journal:
-    """Scalars go to the file and to listeners, pictures to listeners; only the main rank writes."""
+    """Scalars go to the file and to listeners, pictures and histograms to listeners; only the main rank writes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.scalar_listeners: list[ScalarListener] = []
         self.picture_listeners: list[PictureListener] = []
+        self.histogram_listeners: list[HistogramListener] = []
         self._torn = False  # the last line of the file may be incomplete
 
     def write(self, step: int, kind: str, values: dict[str, Any]) -> None:
@@ -54,6 +57,10 @@ class Journal:
         """``image``: (3, H, W) uint8 on the host."""
         for listener in self.picture_listeners:
             listener(step, name, image)
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        for listener in self.histogram_listeners:
+            listener(step, values)
 
     def rewind(self, step: int) -> None:
         """Remove the lines after ``step``, and a line that a kill cut off."""

@@ -50,6 +50,7 @@ class Validator(Runner):
             {name: metric.network for name, metric in self.metrics.items() if metric.network is not None}
         )
         self.limit: int | None = None  # evaluate only this many samples, the first of the split
+        self.spaced = False  # limit: they are evenly spaced over the split, so that classes in order are all there
 
     def needs_loaded(self) -> list[nn.Module]:
         return [self.model, self.networks]
@@ -154,6 +155,9 @@ class Validator(Runner):
         settings = self.dataloader if per_rank is None else dataclasses.replace(self.dataloader, num_workers=0)
         per_rank = per_rank or settings.per_rank(self.strategy.world_size)
         plan = evaluation_plan(self.total, per_rank, self.strategy.rank, self.strategy.world_size)
+        if self.spaced and self.total < len(self.dataset):
+            count, total = len(self.dataset), self.total
+            plan = ([(epoch, index * count // total) for epoch, index in batch] for batch in plan)
         self.loader = Loader(self.dataset, plan, settings, self.context.seed, training=False)
         return self.loader
 

@@ -131,18 +131,26 @@ class LoadedGenerator:
         to: Form = 'tensor',
         **how: Any,
     ) -> Any:
-        """Images, redrawn except in the cells of ``keep`` (*tokens.shape), or of the first half.
+        """Images, redrawn except in the cells of ``keep``, or of the first half. ``keep`` has the shape of the tokens, or of
+        the latent where tokens are continuous.
 
         The tokens of kept cells do not change. Their pixels can change next to redrawn cells, because the decoder's receptive
         field covers more than one cell.
         """
         check_form(to)
-        if self.tokens is None:
-            raise UserError(f'{type(self.task).__name__} draws no tokens', 'Only generators of tokens complete images.')
+        latent = getattr(self.task, 'given', None)  # of a generator of continuous tokens
+        if self.tokens is None and latent is None:
+            raise UserError(
+                f'{type(self.task).__name__} draws no tokens',
+                'Only generators of tokens, also continuous ones, complete images.',
+            )
         with torch.no_grad():
             batches = self.intake.batches(images, self.device, value_range)
-            given = torch.cat([self.tokenizer.tokenize(batch) for batch in batches])
-        held = first_half(self.tokens.shape, self.device) if keep is None else keep
+            given = torch.cat([self.tokenizer.tokenize(batch) if latent is None else latent(batch) for batch in batches])
+        cells = tuple(given.shape[2:]) if self.tokens is None else self.tokens.shape
+        held = first_half(cells, self.device) if keep is None else keep
+        if self.tokens is None:
+            return self.sample(classes, None, to, given=given, keep=held, **how)
         return self.detokenize(self.sample_tokens(classes, None, given, keep=held, **how), to)
 
     @torch.no_grad()

@@ -18,6 +18,7 @@ from vq.core.errors import ConfigError
 from vq.core.reading import parse_json
 from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
+from vq.runners.histograms import Histogram
 from vq.runners.protocol import TrainerLike
 
 logger = logging.getLogger('vq')
@@ -34,6 +35,8 @@ class Backend(Protocol):
     def scalars(self, step: int, values: Mapping[str, float]) -> None: ...
 
     def picture(self, step: int, name: str, image: Tensor) -> None: ...  # (3, H, W) uint8 on the host
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -56,6 +59,22 @@ class TensorBoard:
 
     def picture(self, step: int, name: str, image: Tensor) -> None:
         self.writer.add_image(name, image, step)
+        self.writer.flush()
+
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        for name, value in values.items():
+            if value.count:  # TensorBoard refuses one of nothing: all values are not finite
+                self.writer.add_histogram_raw(
+                    name,
+                    min=value.low,
+                    max=value.high,
+                    num=value.count,
+                    sum=value.sum,
+                    sum_squares=value.norm**2,
+                    bucket_limits=value.edges[1:],
+                    bucket_counts=list(value.counts),
+                    global_step=step,
+                )
         self.writer.flush()
 
     def close(self) -> None:
@@ -91,6 +110,10 @@ class Wandb:
     def picture(self, step: int, name: str, image: Tensor) -> None:
         self.run.log({name: self.wandb.Image(image.permute(1, 2, 0).numpy())}, step=step)
 
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        made = {name: self.wandb.Histogram(np_histogram=(list(each.counts), each.edges)) for name, each in values.items()}
+        self.run.log(made, step=step)
+
     def close(self) -> None:
         self.run.finish()
 
@@ -121,6 +144,9 @@ class FromMMEngine:
     def picture(self, step: int, name: str, image: Tensor) -> None:
         self.backend.add_image(name, image.permute(1, 2, 0).numpy(), step=step)
 
+    def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        """mmengine's back ends take none."""
+
     def close(self) -> None:
         self.backend.close()
 
@@ -146,8 +172,8 @@ def hidden(*packages: str) -> Iterator[None]:
 
 @VQCallbackRegistry.register_()
 class BackendsCallback(Callback[TrainerLike]):
-    """Sends every scalar of the journal and every picture to other logs. Those that are not installed are left out, with one
-    line of the log.
+    """Sends every scalar, picture and histogram of the journal to other logs. Those that are not installed are left out, with
+    one line of the log.
 
     backends  settings of each by type: ``dict(type='TensorBoard')``, ``dict(type='Wandb', init_kwargs=dict(project='vq'))``,
               or a back end of mmengine. None: TensorBoard
@@ -178,6 +204,7 @@ class BackendsCallback(Callback[TrainerLike]):
         if self.backends:
             self.runner.journal.scalar_listeners.append(self._scalars)
             self.runner.journal.picture_listeners.append(self._picture)
+            self.runner.journal.histogram_listeners.append(self._histograms)
 
     def _open(self, settings: dict[str, Any]) -> Backend | None:
         kind = str(settings.get('type', ''))
@@ -223,6 +250,11 @@ class BackendsCallback(Callback[TrainerLike]):
         for kind, backend in [*self.backends.items()]:
             with self._losing(kind):
                 backend.picture(step, name, image)
+
+    def _histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
+        for name, backend in [*self.backends.items()]:
+            with self._losing(name):
+                backend.histograms(step, values)
 
     @contextlib.contextmanager
     def _losing(self, name: str) -> Iterator[None]:

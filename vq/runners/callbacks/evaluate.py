@@ -29,7 +29,8 @@ class EvalCallback(Callback[TrainerLike]):
     checkpoint and the end of its evaluation, the resumed run evaluates first.
 
     weights  'auto': the moving average if there is one, otherwise the model; 'model': the current weights; 'ema': the average
-    limit    evaluate only this many samples, the first of the split
+    limit    evaluate only this many samples, evenly spaced over the split: as many of each class of a split
+             in order of class
     """
 
     phase = 'evaluate'
@@ -61,7 +62,7 @@ class EvalCallback(Callback[TrainerLike]):
             self.validator = validation(runner.model, runner.strategy)
             self.validator.bind(runner.context)
             self.validator.place_networks()
-            self.validator.limit = self.limit
+            self.validator.limit, self.validator.spaced = self.limit, True
             for callback in self.validator.callbacks.values():
                 callback.bind(self.validator)
         if runner.resumed is not None and runner.step and self._due() and not self._was_evaluated():

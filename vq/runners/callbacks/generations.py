@@ -9,7 +9,7 @@ import torch
 
 from vq.core import collectives
 from vq.core.drawing import Wanted
-from vq.core.errors import ConfigError
+from vq.core.errors import ConfigError, listing
 from vq.interfaces import Callback
 from vq.interfaces.conditions import Asked
 from vq.interfaces.drawing import Draws, draws_images
@@ -24,19 +24,30 @@ from vq.runners.protocol import TrainerLike
 class GenerationsCallback(Callback[TrainerLike]):
     """Every ``interval`` steps and at the end ``pictures/iter_N_generated.png``: ``each`` images of up to ``classes`` classes.
 
-    A row is a class, or one of ``texts`` where the model takes texts. If there is an EMACallback, its averaged weights draw.
+    ``interval`` can be the steps themselves, and ``classes`` the numbers of the classes. A row is a class, or one of
+    ``texts`` where the model takes texts. If there is an EMACallback, its averaged weights draw.
     The seeds of the images are the same every time, so pictures of two checkpoints differ only by training. The random
     generators of the training do not change.
     """
 
     phase = 'pictures'
 
-    def __init__(self, interval: int = 5000, each: int = 8, classes: int = 10, texts: tuple[str, ...] = ()) -> None:
-        if interval < 1 or each < 1 or classes < 1:
+    def __init__(
+        self,
+        interval: int | tuple[int, ...] = 5000,
+        each: int = 8,
+        classes: int | tuple[int, ...] = 10,
+        texts: tuple[str, ...] = (),
+    ) -> None:
+        shown = range(classes) if isinstance(classes, int) else tuple(classes)
+        steps = (interval,) if isinstance(interval, int) else tuple(interval)
+        if not steps or min(steps) < 1 or each < 1 or not shown or min(shown) < 0:
             raise ConfigError(
-                f'GenerationsCallback has interval {interval}, each {each}, classes {classes}', 'Give 1 or more of all.'
+                f'GenerationsCallback has interval {interval}, each {each}, classes {classes}',
+                'Give 1 or more of all, or a list of steps, or of numbers of classes.',
             )
-        self.interval, self.each, self.classes, self.texts = interval, each, classes, tuple(texts)
+        self.interval, self.each, self.texts = interval if isinstance(interval, int) else steps, each, tuple(texts)
+        self.classes = classes if isinstance(classes, int) else tuple(classes)
 
     def bind(self, runner: Any) -> None:
         super().bind(runner)
@@ -44,6 +55,11 @@ class GenerationsCallback(Callback[TrainerLike]):
             raise ConfigError(
                 f'{type(runner.model).__name__} draws nothing',
                 'GenerationsCallback is for generators: leave it out of the callbacks.',
+            )
+        if not isinstance(self.classes, int) and max(self.classes) >= runner.model.classes:
+            raise ConfigError(
+                f'GenerationsCallback has the classes {listing(map(str, self.classes))}, and the model {runner.model.classes}',
+                'Give numbers below that.',
             )
         if self.texts and runner.model.asks != 'text':
             raise ConfigError(
@@ -53,7 +69,7 @@ class GenerationsCallback(Callback[TrainerLike]):
     @torch.no_grad()
     def inspect(self) -> None:
         runner = self.runner
-        if runner.step % self.interval and runner.step != runner.iters:
+        if not self._due():
             return
         model = runner.model
         average = next((callback for callback in runner.callbacks.values() if isinstance(callback, EMACallback)), None)
@@ -62,13 +78,19 @@ class GenerationsCallback(Callback[TrainerLike]):
             assert draws_images(model)  # checked in bind
             self._draw(model)
 
+    def _due(self) -> bool:
+        step, interval = self.runner.step, self.interval
+        return step == self.runner.iters or (step % interval == 0 if isinstance(interval, int) else step in interval)
+
     def _draw(self, model: Draws) -> None:
         """All ranks draw the same images, because a sharded network needs all ranks. The main rank writes the file."""
         strategy, known = self.runner.strategy, model.classes
-        rows = len(self.texts) or min(known, self.classes) or 1
+        shown = range(min(known, self.classes)) if isinstance(self.classes, int) else self.classes
+        rows = len(self.texts) or len(shown) or 1
         ids = list(range(rows * self.each))
         row_of = [number // self.each for number in ids]
-        asked = Asked(text=[self.texts[row] for row in row_of]) if self.texts else Asked(row_of if known else None)
+        classes = [shown[row] for row in row_of] if known and not self.texts else None
+        asked = Asked(text=[self.texts[row] for row in row_of]) if self.texts else Asked(classes)
         wanted = Wanted(ids, self.runner.context.seed, model.condition(asked, ids, strategy.device))
         with strategy.autocast():
             found = model.draw(wanted).images()

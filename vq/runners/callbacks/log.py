@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +16,7 @@ from vq.interfaces import Callback
 from vq.registries import VQCallbackRegistry
 from vq.runners.optimizers import rate_of
 from vq.runners.protocol import TrainerLike
+from vq.runners.usage import Usage
 from vq.tasks.terms import TOTAL
 
 logger = logging.getLogger('vq')
@@ -27,7 +26,8 @@ Key = tuple[str, tuple[str, ...]]
 
 @VQCallbackRegistry.register_()
 class LogCallback(Callback[TrainerLike]):
-    """Means of all losses over the interval and over ranks, learning rates, speed, wait for data, memory, time left.
+    """Means of all losses over the interval and over ranks, learning rates, speed, wait for data, time left, and what the
+    process uses of its machine (``Usage``).
 
     Losses are logged with their weights, and averaged over all steps of their optimizer, so that they add up to ``total``.
     ``weights`` are those that are numbers other than 1. A note that some steps lack is averaged over the steps that have it.
@@ -44,10 +44,12 @@ class LogCallback(Callback[TrainerLike]):
         self.weights: dict[str, dict[str, float]] = {}  # optimizer -> weights of its terms in this interval
 
     def before_run(self) -> None:
+        self.usage = Usage(self.runner.strategy.device)
         self._start_interval()
 
     def _start_interval(self) -> None:
         self.started, self.first_step, self.waited = time.perf_counter(), self.runner.step, self.runner.data_seconds
+        self.usage.start()
 
     def after_losses(self, name: str, losses: Losses) -> None:
         terms = {**losses.weighted, TOTAL: losses.total, **losses.notes}
@@ -119,17 +121,11 @@ class LogCallback(Callback[TrainerLike]):
     def _timing(self) -> dict[str, float]:
         runner = self.runner
         seconds, steps = max(time.perf_counter() - self.started, 1e-9), max(runner.step - self.first_step, 1)
-        device = runner.strategy.device
-        memory = (
-            torch.cuda.max_memory_allocated(device) / 2**20
-            if device.type == 'cuda'
-            else (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != 'darwin' else 2**20))
-        )
         return {
             'images_per_second': round(steps * runner.batch_size / seconds, 2),
             'seconds_per_step': round(seconds / steps, 5),
             'data_wait': round((runner.data_seconds - self.waited) / seconds, 4),
-            'memory_mb': round(memory),
+            **self.usage.figures(),
             'eta_seconds': round((runner.iters - runner.step) * seconds / steps, 1),
         }
 
@@ -140,9 +136,12 @@ class LogCallback(Callback[TrainerLike]):
         minutes, seconds = divmod(int(timing['eta_seconds']), 60)
         hours, minutes = divmod(minutes, 60)
         rates = '  '.join(f'{rate:.3g}' for rate in values['lr'].values())
+        used = f'{timing["memory_mb"]:.0f} MB'
+        if 'device_utilization' in timing:
+            used += f'  GPU {100 * timing["device_utilization"]:.0f}%'
         return (
             f'[{self.runner.step}/{self.runner.iters}]  {losses}  lr {rates}  {timing["images_per_second"]:.1f} img/s  '
-            f'wait {100 * timing["data_wait"]:.0f}%  {timing["memory_mb"]:.0f} MB  eta {hours}:{minutes:02d}:{seconds:02d}'
+            f'wait {100 * timing["data_wait"]:.0f}%  {used}  eta {hours}:{minutes:02d}:{seconds:02d}'
         )
 
     def rank_state_dict(self) -> dict[str, Any]:

@@ -186,6 +186,10 @@ class LatentModeling(Task):
 
     # drawing: see vq/interfaces/drawing.py
 
+    def given(self, image: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] as what a drawing can keep parts of: (B, C, *cells)."""
+        return self.space.encode(image)
+
     @property
     def asks(self) -> Kind | None:
         return None if self.conditioner is None else self.conditioner.kind
