@@ -34,8 +34,6 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {'guide_config': 'configs/diffusion/digits.py', 'align_block': 3, 'form': 'wide_head', 'patch': 1},
         {'connector': {'type': 'Chain', 'maps': [{'type': kind} for kind in MAPS]}},
         {'denoiser': {'type': 'UNet', 'sequence_dim': 768, 'attn_block_type': {'type': 'SpatialTransformer'}}},
-        {'denoiser': {'type': 'UNet', 'adapter_type': {'type': 'RegionAttention'}}, 'conditioner': {'type': 'BoxConditioner'}},
-        {'conditioner': {'type': 'SegmentationConditioner'}},
     ],
     'energy/interface.py': [
         {

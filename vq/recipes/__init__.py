@@ -38,6 +38,6 @@ from vq.recipes.representation import digits_rae, mae_autoencoder, rae
 from vq.recipes.second_stage import dit, dit_dh, pixel_diffusion
 from vq.recipes.strategy import strategy
 from vq.recipes.study import vqvae_gan_study
-from vq.recipes.unet import ddpm, improved_ddpm
+from vq.recipes.unet import ddpm, digits_canvas, digits_layout, improved_ddpm
 from vq.recipes.vqgan import autoencoder, cvqvae, fsq, llamagen_tokenizer, scalar_quantization, vqgan
 from vq.recipes.vqkd import digits_vqkd, vqkd
