@@ -127,7 +127,7 @@ def opened(callback: BackendsCallback, folder: Path, step: int = 0) -> Any:
     return callback
 
 
-# Weights & Biases: a module of that name that records calls. The real package is not among the test's requirements.
+# Weights & Biases: a module of that name that records calls. test_wandb_offline.py has the real package.
 
 
 class Recorder(ModuleType):

@@ -81,4 +81,4 @@ def test_a_resumed_run_keeps_its_id_and_the_steps_of_the_optimizer(
     (watched, *_) = read(folder / 'log.jsonl', 'watch')
     name, norm = next(iter(watched['gradient_norm'].items()))
     assert shown[2][f'watch/gradient_norm/{name}'] == pytest.approx(norm)
-    assert shown[2][f'gradient/{name}']['_type'] == 'histogram' and 'gradient/' + name not in shown[1]
+    assert shown[2][f'gradient/{name}/_type'] == 'histogram' and f'gradient/{name}/_type' not in shown[1]
