@@ -61,7 +61,8 @@ def descend(
     - ``limit``: of |z'|, one number or one for each row.
     - ``counts`` (B,): rows take only so many of the steps.
     - ``noise``: Langevin's:  z' = z - a g + sqrt(2 a temperature) noise(step).
-    - ``recompute``: with a graph, a step keeps only its input, and runs again in backward.
+    - ``recompute``: with a graph, a step keeps only its input, and runs again in backward; not on devices without a
+      module ``torch.DEVICE``, which torch's checkpointing asks for random states.
     """
     check(accept, noise is not None, temperature)
 
@@ -94,10 +95,11 @@ def descend(
             taken,
         )
 
+    recompute = recompute and torch.is_grad_enabled() and (z.is_meta or hasattr(torch, z.device.type))
     energy, gradient = energy_and_gradient(evaluate(z))
     energies, accepted = [energy], list[Tensor]()
     for number in range(steps):
-        if recompute and torch.is_grad_enabled():
+        if recompute:
             z, energy, gradient, taken = checkpoint(step, z, energy, gradient, number, use_reentrant=False)
         else:
             z, energy, gradient, taken = step(z, energy, gradient, number)
