@@ -2,6 +2,7 @@
 
     python benchmarks/digits_diffusion.py --output benchmarks/results/digits_diffusion.json
     python benchmarks/digits_diffusion.py --only pixels flow --seeds 1
+    python benchmarks/digits_diffusion.py --energy     two other ways: energy diffusion, and MAR
     python benchmarks/digits_diffusion.py --quick      60 steps each; its figures mean nothing
 
 The ways are configs of configs/diffusion: latents encoded in every step, latents of a cache, pixels, flow matching. Three of
@@ -14,6 +15,9 @@ config. Each run draws 30 digits of each class twice: guided, and with guidance 
   held-out digits. 1: as diverse as real digits; 0: one picture for each class.
 - fd: the Frechet distance to the training digits, on the 64 features of the classifier. The line of held-out digits has the
   distance that real digits have.
+
+The two other ways are configs/energy/digits.py on the latents of the same tokenizer, and configs/mar/digits.py on those of a
+continuous one (configs/digits/kl.py). What an energy is good for is measured as well: see ``_digits_diffusion_energy.py``.
 
 First, equality: the latents of the cache must be those that the tokenizer encodes. Runs and their figures are kept in the
 work folder, so that a second call trains what is missing. A training that was interrupted starts again, as its time is a
@@ -28,7 +32,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +45,7 @@ environment.prepare()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from _digits_diffusion_energy import energy_figures, in_words  # noqa: E402
 from PIL import Image, ImageDraw  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -61,9 +66,18 @@ WAYS = {
     'pixels': ('configs/diffusion/digits_pixels.py', 'pixels'),
     'flow': ('configs/diffusion/digits_flow.py', 'latents, flow matching'),
 }
+OF_ENERGY = {
+    'energy': ('configs/energy/digits.py', 'the gradient of an energy'),
+    'mar': ('configs/mar/digits.py', 'MAR, latents of a KL autoencoder'),
+}
+ALL = WAYS | OF_ENERGY
 SEEDS, OWN_SEED = [3407, 1, 2], 3407  # OWN_SEED: of the tokenizer and the classifier, whatever the seed of the denoiser
 EACH, QUICK_EACH, CLASSES = 30, 2, 10
 GOALS = {'seconds': 240, 'guided agreement': 0.97, 'unguided agreement': 0.88, 'guided within': 0.65}
+GOALS_OF: dict[str, dict[str, float]] = dict.fromkeys(WAYS, GOALS) | {
+    'energy': {'seconds': 360, 'guided agreement': 0.95, 'unguided agreement': 0.85, 'guided within': 0.65},
+    'mar': {'guided agreement': 0.95, 'guided within': 0.65},
+}
 QUICK_ITERS = 60  # schedules of the configs warm up for 50
 
 
@@ -92,6 +106,11 @@ class Base:
         return self.work / 'cache'
 
     @property
+    def continuous(self) -> Path:
+        """Of MAR."""
+        return self.work / 'kl_latents/tokenizer.safetensors'
+
+    @property
     def each(self) -> int:
         return QUICK_EACH if self.quick else EACH
 
@@ -101,13 +120,16 @@ class Base:
     def train(self, name: str, config: str, seed: int, *words: str) -> None:
         call(train, name, config, '--work-dir', str(self.work), '--seed', str(seed), *words)
 
-    def prepare(self) -> None:
+    def prepare(self, ways: Sequence[str]) -> None:
         """Train what is missing; a training that was stopped goes on."""
-        for name, config in (('tokenizer', 'configs/digits/demo.py'), ('classifier', 'configs/ic/digits.py')):
+        needed = {'tokenizer': 'configs/digits/demo.py', 'classifier': 'configs/ic/digits.py'}
+        needed |= {'kl': 'configs/digits/kl.py'} if 'mar' in ways else {}
+        for name, config in needed.items():
             self.train(name, config, OWN_SEED, '--auto-resume', *self.short())
         run, place = str(self.work / 'tokenizer'), ['--work-dir', str(self.work)]
-        if not self.tokenizer.is_file():
-            call(latents, 'tokenizer', '--load-model-from', run, *place)
+        for name, file in (('tokenizer', self.tokenizer), ('kl', self.continuous)):
+            if name in needed and not file.is_file():
+                call(latents, name, '--load-model-from', str(self.work / name), *place)
         if not (self.cache / 'train/latents/manifest.json').is_file():
             where = ['--output-folder', str(self.cache)]
             call(data, 'latents', run, '--load-model-from', str(self.tokenizer), '--no-mirror', *where)
@@ -126,7 +148,7 @@ class Base:
 
 
 def options_of(way: str, base: Base) -> list[str]:
-    found = [] if way == 'pixels' else [f'tokenizer_run::{base.tokenizer}']
+    found = [] if way == 'pixels' else [f'tokenizer_run::{base.continuous if way == "mar" else base.tokenizer}']
     found += [f'latents::{base.cache}'] if way == 'cached' else []
     return ['--config-options', *found, *base.short()[1:]] if found or base.quick else []
 
@@ -159,7 +181,7 @@ def run_way(way: str, seed: int, base: Base, judge: Judge) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(file.read_text())
         return found
     wall, cpu = time.perf_counter(), time.process_time()
-    base.train(name, WAYS[way][0], seed, '--overwrite', *options_of(way, base))
+    base.train(name, ALL[way][0], seed, '--overwrite', *options_of(way, base))
     seconds = {'wall': rounded(time.perf_counter() - wall), 'cpu': rounded(time.process_time() - cpu)}
     loaded, classes = vq.load(base.work / name), [*range(CLASSES)]
     asked = torch.tensor(classes * base.each)
@@ -168,6 +190,8 @@ def run_way(way: str, seed: int, base: Base, judge: Judge) -> dict[str, Any]:
         images = loaded.sample(classes, len(asked), seed=seed, **settings)
         figures[how] = {key: rounded(value) for key, value in judge.measure(images, asked).items()}
         sheet(images[: 2 * CLASSES]).save(base.work / name / f'{how}.png')
+    if way == 'energy':
+        figures['energy'] = energy_figures(loaded, judge.network, base.each, seed)
     atomic.write_text(file, json.dumps(figures))
     return figures
 
@@ -181,7 +205,7 @@ def sheet(images: Tensor) -> Image.Image:
 def draw(file: Path, work: Path, found: Mapping[str, Mapping[int, Any]]) -> None:
     """The first two digits of each class of each way, one seed."""
     words, gap = 200, 8
-    sheets = {WAYS[way][1]: Image.open(work / f'{way}_{next(iter(seeds))}' / 'guided.png') for way, seeds in found.items()}
+    sheets = {ALL[way][1]: Image.open(work / f'{way}_{next(iter(seeds))}' / 'guided.png') for way, seeds in found.items()}
     size = next(iter(sheets.values())).size
     whole = Image.new('RGB', (words + size[0] + gap, len(sheets) * (size[1] + gap) + gap), 'white')
     pen = ImageDraw.Draw(whole)
@@ -193,13 +217,12 @@ def draw(file: Path, work: Path, found: Mapping[str, Mapping[int, Any]]) -> None
     whole.save(file)
 
 
-def worst_of(found: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
+def worst_of(way: str, found: Mapping[int, Mapping[str, Any]]) -> dict[str, float]:
     """Of all seeds, the figure that is farthest from its goal."""
-    rows = [*found.values()]
-    return {
-        'seconds': max(row['seconds']['cpu'] for row in rows),
-        **{name: min(row[how][key] for row in rows) for name in GOALS if name != 'seconds' for how, key in [name.split()]},
-    }
+    rows, goals = [*found.values()], GOALS_OF[way]
+    seconds = {'seconds': max(row['seconds']['cpu'] for row in rows)} if 'seconds' in goals else {}
+    named = [name.split() for name in goals if name != 'seconds']
+    return seconds | {f'{how} {key}': min(row[how][key] for row in rows) for how, key in named}
 
 
 def show(each: int, found: Mapping[str, Mapping[int, Any]], real: Mapping[str, float]) -> None:
@@ -220,15 +243,16 @@ def show(each: int, found: Mapping[str, Mapping[int, Any]], real: Mapping[str, f
     for way, seeds in found.items():
         missed = [
             f'{name} {value:.3g}'
-            for name, value in worst_of(seeds).items()
-            if (value > GOALS[name] if name == 'seconds' else value < GOALS[name])
+            for name, value in worst_of(way, seeds).items()
+            if (value > GOALS_OF[way][name] if name == 'seconds' else value < GOALS_OF[way][name])
         ]
         print(f'{way}: {"misses " + ", ".join(missed) if missed else "all goals are met by all seeds"}')
 
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument('--only', nargs='+', choices=WAYS, default=[*WAYS], metavar='WAY', help=', '.join(WAYS))
+    parser.add_argument('--energy', action='store_true', help=f'other ways: {", ".join(OF_ENERGY)}')
+    parser.add_argument('--only', nargs='+', choices=ALL, metavar='WAY', help=', '.join(ALL))
     parser.add_argument('--seeds', nargs='+', type=int, help=f'of the denoisers (default: {SEEDS}; with --quick the first)')
     parser.add_argument('--work-dir', type=Path, help='default: work_dirs/benchmarks/digits_diffusion, with --quick _quick')
     parser.add_argument('--output', type=Path, help='also write the line of JSON to this file')
@@ -236,25 +260,29 @@ def main() -> None:
     options = parser.parse_args()
     seeds: list[int] = options.seeds or (SEEDS[:1] if options.quick else SEEDS)
     usual = Path('work_dirs/benchmarks') / f'digits_diffusion{"_quick" if options.quick else ""}'
+    ways = options.only or [*(OF_ENERGY if options.energy else WAYS)]
     where, base = machine(), Base(options.work_dir or usual, options.quick)
-    base.prepare()
+    base.prepare(ways)
     base.check_cache()
     judge = Judge(base.work / 'classifier')
-    found: dict[str, dict[int, Any]] = {way: {} for way in options.only}
+    found: dict[str, dict[int, Any]] = {way: {} for way in ways}
     for seed in seeds:
         for way, rows in found.items():
             rows[seed] = row = run_way(way, seed, base, judge)
             said = f'{row["seconds"]["cpu"]:.0f} s of CPU time, {100 * row["guided"]["agreement"]:.1f} % guided'
             print(f'{way}, seed {seed}: {said}', flush=True)
     show(base.each, found, judge.real)
+    for seed, row in found.get('energy', {}).items():
+        print(f'energy, seed {seed}: {in_words(row["energy"])}')
     if options.picture:
         draw(options.picture, base.work, found)
         print(f'\npicture: {options.picture}')
-    worst = {way: worst_of(rows) for way, rows in found.items()}
-    figures = {'each': base.each, 'goals': GOALS, 'ways': found, 'worst': worst, 'held_out_digits': judge.real}
+    worst = {way: worst_of(way, rows) for way, rows in found.items()}
+    goals = {way: GOALS_OF[way] for way in ways} if options.energy else GOALS
+    figures = {'each': base.each, 'goals': goals, 'ways': found, 'worst': worst, 'held_out_digits': judge.real}
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
-    finish('digits_diffusion', options.quick, where, figures, options.output)
+    finish('digits_energy' if options.energy else 'digits_diffusion', options.quick, where, figures, options.output)
 
 
 if __name__ == '__main__':

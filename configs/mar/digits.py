@@ -8,7 +8,7 @@
 
 The head estimates v: on the published path an error in epsilon grows by 1 / alpha = 20,000 at the noisy end, and a head that
 learned for minutes, drawn in 25 steps, gives latents a thousand times too large. The second command puts mean and deviation
-of the latents into a file of the tokenizer. 1,500 steps take minutes. Measured once, seed 3407, after 300 steps, on a
+of the latents into a file of the tokenizer. 400 steps take minutes. Measured once, seed 3407, after 300 steps, on a
 tokenizer of 500 steps, 200 digits, all classes in turn: a classifier of ../ic/digits.py assigns 99.5 % to the requested class
 (96 % without guidance); distance within a class, relative to real digits, 0.67 (0.76). Expected: at least 95 % (85 %).
 
@@ -18,4 +18,4 @@ of that classifier), and those that ``vq.config FILE --options`` prints.
 
 from vq.recipes import digits_mar
 
-_export_ = digits_mar(_kwargs_)
+_export_ = digits_mar(_kwargs_, iters=400, save_every=200, pictures_every=200)

@@ -112,7 +112,7 @@ def with_energy(config: Config, energy: Part | None, losses: dict[str, Part], in
 @recipe(digits_diffusion, energy_part, inner_loop_part)
 def digits_energy(given: Given) -> Config:
     """Energy diffusion of handwritten digits, on the latents of a digits tokenizer."""
-    config = digits_diffusion(given, prediction='epsilon')
+    config = digits_diffusion(given, prediction='epsilon', iters=1400, save_every=700, pictures_every=700, evaluate=1400)
     part, losses = energy_part(given, multiplier=float(DIGITS_TOKENS))
     return with_energy(config, part, losses, inner_loop_part(given))
 
