@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from torch import Tensor
 
 from vq.core import collectives, output
@@ -111,7 +112,10 @@ class Wandb:
         self.run.log({name: self.wandb.Image(image.permute(1, 2, 0).numpy())}, step=step)
 
     def histograms(self, step: int, values: Mapping[str, Histogram]) -> None:
-        made = {name: self.wandb.Histogram(np_histogram=(list(each.counts), each.edges)) for name, each in values.items()}
+        made = {
+            name: self.wandb.Histogram(np_histogram=(np.array(each.counts), np.array(each.edges)))
+            for name, each in values.items()
+        }
         self.run.log(made, step=step)
 
     def close(self) -> None:
