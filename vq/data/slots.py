@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 from weakref import WeakValueDictionary
@@ -161,11 +161,11 @@ def _tensor(memory: torch.UntypedStorage) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(memory)  # type: ignore[call-overload, no-any-return]
 
 
-def _changed(batch: Batch, change: Any) -> Batch:
+def _changed(batch: Batch, change: Callable[[Any], Any]) -> Batch:
     """``change`` applied to all fields but the image, and to the values of ``extra``."""
-    fields = {field.name: change(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
-    extra = {key: change(value) for key, value in batch.extra.items()}
-    return dataclasses.replace(batch, **{**fields, 'image': batch.image, 'extra': extra})
+    fields = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch) if field.init}
+    made = {name: change(value) for name, value in fields.items() if name not in ('image', 'extra')}
+    return dataclasses.replace(batch, **made, extra={key: change(value) for key, value in batch.extra.items()})
 
 
 def _as_message(value: Any) -> Any:
