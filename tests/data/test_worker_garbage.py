@@ -72,3 +72,25 @@ def test_garbage_of_the_main_process_stays_until_it_collects(enabled):
         assert gc.get_freeze_count() <= frozen
     finally:
         (gc.enable if before else gc.disable)()
+
+
+def test_a_signal_handler_of_the_main_process_stays():
+    """Only the table of handlers holds it, so a worker that ignores the signal instead would destroy it."""
+    before = signal.signal(signal.SIGUSR1, Handler().handle)
+    try:
+        dataset = Collecting()
+        with Loader(dataset, training_plan(8, 4, 0, 1, 0), LoaderSettings(4, num_workers=2), 0, training=True) as loader:
+            batches = list(itertools.islice(loader, 4))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert len(batches) == 4
+
+
+class Handler:
+    """A launcher in this process, for example, whose handler holds a store with a thread."""
+
+    def handle(self, number: int, frame: object) -> None: ...
+
+    def __del__(self) -> None:
+        if os.getpid() != MAIN:
+            os.kill(os.getpid(), signal.SIGKILL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -46,9 +47,11 @@ def test_a_system_without_these_files_has_no_such_figure(tmp_path: Path, monkeyp
 @pytest.mark.skipif(not usage.STATM.exists(), reason='of Linux')
 def test_memory_that_is_taken_shows() -> None:
     before = Usage(CPU).figures()['resident_mb']
-    kept = torch.ones(64 * 2**20, dtype=torch.uint8)
-    found = Usage(CPU).figures()
-    assert 48 <= found['resident_mb'] - before <= 96 and found['memory_mb'] >= found['resident_mb'] - 1 and kept.all()
+    with mmap.mmap(-1, 64 * 2**20) as kept:  # new pages; an allocator can have some that the process holds already
+        for place in range(0, len(kept), 2**12):
+            kept[place] = 1
+        found = Usage(CPU).figures()
+    assert 48 <= found['resident_mb'] - before <= 96 and found['memory_mb'] >= found['resident_mb'] - 1
 
 
 @pytest.fixture
@@ -80,4 +83,5 @@ def test_without_an_answer_there_is_no_figure_and_one_line(
     found = Usage(GPU)
     with caplog.at_level(logging.INFO, 'vq'):
         assert 'device_utilization' not in found.figures() and 'device_utilization' not in found.figures()
-    assert len(asked) == 1 and [str(error) in record.message for record in caplog.records] == [True]
+    lines = {id(record): record.message for record in caplog.records}  # one record can reach several handlers
+    assert len(asked) == 1 and [str(error) in line for line in lines.values()] == [True]

@@ -35,7 +35,7 @@ trainer = dict(dataset=dict(type='WordedDigits'), optimizers=dict(denoiser=dict(
 validator = dict(dataset=dict(type='WordedDigits'))
 """
 READER, WORDS = 'denoiser={"type": "Reader"}', 'conditioner={"type": "WordConditioner"}'
-BOXES = 'conditioner={"type": "BoxConditioner", "side": 8}'
+BOXES = 'conditioner={"type": "ToyBoxConditioner", "side": 8}'
 TEXTS = '.trainer.callbacks.generations.texts:("three","six seven")'
 
 

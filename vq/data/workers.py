@@ -94,13 +94,15 @@ def garbage_left_alone() -> Iterator[None]:
             gc.enable()
 
 
+_replaced: list[Any] = []  # handlers of the main process, which a worker keeps: one can be the last to hold such an object
+
+
 def prepare_worker(_: int) -> None:
     """Leave the objects of the main process alone, see ``garbage_left_alone``, and ignore the signals that stop a run. They go
     to the whole process group, and the main process, which handles them, needs its workers until it ends."""
     gc.freeze()  # what exists now is never collected in this worker, nor are its pages copied by a collection
     gc.enable()
-    for number in STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    _replaced.extend(signal.signal(number, signal.SIG_IGN) for number in STOPPING)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that arrived meanwhile are ignored too
     torch.set_num_threads(1)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()

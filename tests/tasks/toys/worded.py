@@ -45,7 +45,7 @@ class WordConditioner(Conditioner):
 
 
 @VQConditionerRegistry.register_()
-class BoxConditioner(Conditioner):
+class ToyBoxConditioner(Conditioner):
     """Boxes with their categories -> maps (B, dim, side, side): the sum of the vectors of the boxes that cover a cell."""
 
     kind = 'layout'
