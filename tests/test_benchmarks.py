@@ -156,7 +156,6 @@ def test_diffusion_benchmark_sees_equal_steps_and_latents(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_energy_benchmark_sees_equal_gradients_and_measures_time_and_memory() -> None:
-    pytest.importorskip('diffusers')
     found = run('diffusion', '--energy')
     (row,), (equal,), (memory,) = (list(found[name].values()) for name in ('rows', 'equality', 'memory'))
     assert set(equal) == {'mean_then_head', 'head_then_mean', 'dot'} and max(equal.values()) < 1e-3

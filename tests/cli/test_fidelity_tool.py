@@ -45,7 +45,6 @@ def test_all_figures_agree_on_the_same_images_and_the_same_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """200 images, with the small network of dry runs."""
-    pytest.importorskip('torch_fidelity')
     monkeypatch.chdir(tmp_path)
     with commands_here(dry=True):
         save_folder(tmp_path / 'real', pictures(0, 200, 32))

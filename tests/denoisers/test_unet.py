@@ -49,7 +49,8 @@ def shapes(res_blocks: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize('scale_shift', [False, True])
 def test_it_equals_the_unet_of_diffusers(scale_shift: bool) -> None:
-    diffusers = pytest.importorskip('diffusers')
+    import diffusers
+
     blocks = dict(down_block_types=('DownBlock2D', 'AttnDownBlock2D'), up_block_types=('AttnUpBlock2D', 'UpBlock2D'))
     how: dict[str, Any] = dict(attention_head_dim=16, norm_eps=1e-5, attn_norm_num_groups=32)
     how |= dict(resnet_time_scale_shift='scale_shift' if scale_shift else 'default')
@@ -66,7 +67,8 @@ def test_it_equals_the_unet_of_diffusers(scale_shift: bool) -> None:
 @pytest.mark.parametrize('linear', [False, True])
 def test_it_equals_the_conditional_unet_of_diffusers(linear: bool) -> None:
     """A text with a mask, as published networks of texts take it."""
-    diffusers = pytest.importorskip('diffusers')
+    import diffusers
+
     down, up = ('CrossAttnDownBlock2D', 'DownBlock2D'), ('UpBlock2D', 'CrossAttnUpBlock2D')
     how = dict(attention_head_dim=4, cross_attention_dim=12, norm_eps=1e-5, use_linear_projection=linear)
     theirs = shaken(diffusers.UNet2DConditionModel(**shapes(1), down_block_types=down, up_block_types=up, **how))
@@ -85,7 +87,8 @@ def test_it_equals_the_conditional_unet_of_diffusers(linear: bool) -> None:
 
 def test_vectors_of_a_conditioner_are_added_to_the_time() -> None:
     """As in guided diffusion, and in diffusers with ``num_class_embeds``."""
-    diffusers = pytest.importorskip('diffusers')
+    import diffusers
+
     blocks = dict(down_block_types=('DownBlock2D', 'DownBlock2D'), up_block_types=('UpBlock2D', 'UpBlock2D'))
     theirs = shaken(diffusers.UNet2DModel(**shapes(1), **blocks, attention_head_dim=64, norm_eps=1e-5, num_class_embeds=3))
     state = theirs.state_dict()

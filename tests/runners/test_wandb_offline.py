@@ -59,7 +59,6 @@ def run_of(path: Path) -> Any:
 def test_a_resumed_run_keeps_its_id_and_the_steps_of_the_optimizer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip('wandb')
     write_config(tmp_path)
     monkeypatch.chdir(tmp_path)
     for name, value in dict(MODE='offline', SILENT='true', DISABLE_CODE='true', DISABLE_GIT='true').items():

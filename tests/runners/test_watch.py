@@ -60,7 +60,6 @@ def agree(found: Histogram, values: np.ndarray) -> None:
 
 
 def test_a_run_writes_what_numpy_finds(tmp_path: Path) -> None:
-    pytest.importorskip('tensorboard')
     trainer = build_trainer(tmp_path, dict(iters=5), quiet(WATCH, dict(type='BackendsCallback')))
     kept = trainer.callbacks['kept'] = Kept()
     trainer.run()
