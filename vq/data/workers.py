@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -31,7 +32,7 @@ class Reading:
         """Called in a worker with the number of the sample that it begins with; -1 after the last of a batch."""
         worker = get_worker_info()
         if worker is not None:
-            self._slots[worker.id] = index + 1
+            self._slots.numpy()[worker.id] = index + 1  # a number in a tensor takes ten times as long
 
     def of_the_dead(self, packets: Any) -> list[int]:
         """The samples that the workers of torch's iterator were reading which have died."""
@@ -105,11 +106,13 @@ def prepare_worker(_: int) -> None:
     _replaced.extend(signal.signal(number, signal.SIG_IGN) for number in STOPPING)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # signals that arrived meanwhile are ignored too
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    main = parent_process()  # known since the fork: once the main process is dead, ``getppid`` gives another one
+    threading.Thread(target=_end_with, args=(os.getppid() if main is None else main.pid,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this worker when the main process is killed. torch's own check runs only while a worker waits for indices."""
+    """End this worker when the main process is killed. torch's own check runs only while a worker waits for indices, and never
+    ends a worker whose main process died before the worker was ready."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK)
     os._exit(1)

@@ -59,9 +59,7 @@ class Row(NamedTuple):
         numbers = struct.pack('<Biiq', self.form, *self.size, self.category)
         crc32 = crc32_function()
         found = crc32(self.image if isinstance(self.image, bytes) else self.image.data)
-        for part in (numbers, self.id.encode(), b'\0', self.fields):
-            found = crc32(part, found)
-        return found
+        return crc32(b'%b%b\0%b' % (numbers, self.id.encode(), self.fields), found)
 
 
 def columns_of(rows: Sequence[Row]) -> dict[str, Any]:

@@ -58,6 +58,7 @@ class PackedDataset(ImageDataset):
         self.root, self.pixel_limit = place(root), pixel_limit
         self.backend: Backend = backend
         self.resampler, self.decode_to = resampler, decode_to
+        self._boxes: tuple[Transform, dict[tuple[int, int], Box | None]] = transform, {}  # of ``_box``, by size
 
     @functools.cached_property
     def shards(self) -> ShardSet:
@@ -134,18 +135,19 @@ class PackedDataset(ImageDataset):
 
     def load_batch(self, indices: Sequence[int], reading: Callable[[int], object] = lambda index: None) -> Batch | None:
         """Rows of images that the transform only crops, or leaves as they are, to one size: one copy of each."""
-        boxes = [box for index in indices if (box := self._box(self.size_of(index))) is not None]
-        if self.decode_to is not None or len(boxes) < len(indices) or any(box[2:] != boxes[0][2:] for box in boxes):
+        found = [self.shards.find(index) for index in indices]
+        boxes = [self._box(_size(shard, number)) for shard, number in found]
+        first = boxes[0]
+        if self.decode_to is not None or first is None or any(box is None or box[2:] != first[2:] for box in boxes):
             return None
-        image = image_rows(len(indices), *boxes[0][2:])
+        image = image_rows(len(indices), *first[2:])
         ids, labels = [], []
-        for pixels, index, box in zip(image.permute(0, 2, 3, 1).numpy(), indices, boxes, strict=True):
+        for pixels, index, (shard, number), box in zip(image.permute(0, 2, 3, 1).numpy(), indices, found, boxes, strict=True):
             reading(index)
-            shard, place = self.shards.find(index)
-            row = row_of(shard, place)
-            if row.fields:
+            row = row_of(shard, number)
+            if row.fields or box is None:
                 return None
-            pixels[:] = crop(self._image(row, shard, place), box)
+            pixels[:] = crop(self._image(row, shard, number), box)
             ids.append(row.id)
             labels.append(row.category)
         return Batch(
@@ -157,6 +159,14 @@ class PackedDataset(ImageDataset):
 
     def _box(self, size: tuple[int, int]) -> Box | None:
         """The part of an image of this size that the transform gives as it is; None if it does more than cropping."""
+        if self._boxes[0] is not self.transform:
+            self._boxes = self.transform, {}
+        known = self._boxes[1]
+        if size not in known:
+            known[size] = self._box_of(size)
+        return known[size]
+
+    def _box_of(self, size: tuple[int, int]) -> Box | None:
         whole = 0, 0, *size
         if self.transform is None:
             return whole
@@ -168,9 +178,7 @@ class PackedDataset(ImageDataset):
         return steps[0].box if steps and isinstance(steps[0], Crop) else whole
 
     def size_of(self, index: int) -> tuple[int, int]:
-        shard, place = self.shards.find(index)
-        height, width = shard.arrays['size'][place].tolist()
-        return height, width
+        return _size(*self.shards.find(index))
 
     def encoded(self, index: int) -> bytes | None:
         row = self.row(index)
@@ -193,6 +201,12 @@ class PackedDataset(ImageDataset):
             return unpack_fields(row.fields)
         except ValueError as error:
             raise damaged_shard(shard.path, f'row {place} ({row.id}): {error}') from error
+
+
+def _size(shard: Shard, number: int) -> tuple[int, int]:
+    """(height, width) of a row."""
+    height, width = shard.arrays['size'][number].tolist()
+    return height, width
 
 
 def _frozen(value: Any) -> Any:
