@@ -147,21 +147,22 @@ class Losses:
     weights: dict[str, float | Tensor] = dataclasses.field(default_factory=dict)
     notes: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # scalars for the log only, not in the total
     gradient_terms: list[Tensor] = dataclasses.field(default_factory=list)  # zeros, each with a given gradient
-    # both are kept until a term is added, because the log and backward ask for them
+    # kept until a term is added, because guard, log and backward ask for them
     _weighted: dict[str, Tensor] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
     _total: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
+    _joined: Tensor | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def add(self, name: str, value: Tensor, weight: float | Tensor = 1.0) -> None:
         if name in self.values:
             raise KeyError(f"two losses are called '{name}'")
         self.values[name] = value
         self.weights[name] = weight
-        self._weighted = self._total = None
+        self._weighted = self._total = self._joined = None
 
     def add_gradient(self, tensor: Tensor, gradient: Tensor) -> None:
         """Make backward add ``gradient`` at ``tensor``. For values added detached, with a gradient computed by the caller."""
         self.gradient_terms.append(_GradientTerm.apply(tensor, gradient))  # type: ignore[no-untyped-call]
-        self._total = None
+        self._total = self._joined = None
 
     @property
     def weighted(self) -> dict[str, Tensor]:
@@ -173,8 +174,15 @@ class Losses:
     @property
     def total(self) -> Tensor:
         if self._total is None:
-            self._total = torch.stack([*self.weighted.values(), *self.gradient_terms]).sum()
+            self._joined = torch.stack([*self.weighted.values(), *self.gradient_terms])
+            self._total = self._joined.sum()
         return self._total
+
+    @property
+    def joined(self) -> Tensor:
+        """The weighted terms, and zeros for ``gradient_terms``, (n,) fp32, without gradients."""
+        self._joined = self._joined if self._joined is not None else torch.stack([*self.weighted.values(), *self.gradient_terms])
+        return self._joined.detach()
 
 
 class _GradientTerm(torch.autograd.Function):

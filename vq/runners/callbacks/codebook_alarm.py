@@ -43,11 +43,12 @@ class CodebookAlarmCallback(Callback[TrainerLike]):
         super().bind(runner)
         self.sizes = list(getattr(runner.model, 'codebooks', ()))
         self.counts = torch.zeros(sum(self.sizes), dtype=torch.int64, device=runner.strategy.device) if self.sizes else None
+        self.one = torch.ones(1, dtype=torch.int64, device=runner.strategy.device)
 
     def after_batch(self, batch: Batch, outputs: Outputs) -> None:
         if self.counts is not None and outputs.tokens is not None:
             tokens = number_codes(outputs.tokens, self.sizes).flatten()
-            self.counts.scatter_add_(0, tokens, torch.ones_like(tokens))
+            self.counts.scatter_add_(0, tokens, self.one.expand_as(tokens))
 
     def after_step(self) -> None:
         if self.counts is None or self.runner.step % self.interval:

@@ -52,12 +52,11 @@ class LogCallback(Callback[TrainerLike]):
         self.usage.start()
 
     def after_losses(self, name: str, losses: Losses) -> None:
-        terms = {**losses.weighted, TOTAL: losses.total, **losses.notes}
-        self.weights.setdefault(name, {}).update(
-            {term: weight for term, weight in losses.weights.items() if not isinstance(weight, Tensor)}
-        )
-        values = torch.stack([value.detach().float() for value in terms.values()])
-        key = name, tuple(terms)
+        weights = self.weights.setdefault(name, {})
+        weights.update((term, weight) for term, weight in losses.weights.items() if not isinstance(weight, Tensor))
+        others = torch.stack([losses.total.detach(), *(note.detach().float() for note in losses.notes.values())])
+        values = torch.cat([losses.joined[: len(losses.values)], others])
+        key = name, (*losses.values, TOTAL, *losses.notes)
         if key not in self.sums:  # zeros made on the device would be another graph to compile than sums
             self.sums[key] = torch.zeros(len(values)).to(values.device, non_blocking=True)
         self.sums[key] = self.sums[key] + values
