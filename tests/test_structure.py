@@ -24,6 +24,7 @@ LAYERS = [
     'strategies runners',
     'assembly',
     'loading launch report demo',
+    'web',
     'cli',
     'tools',
 ]

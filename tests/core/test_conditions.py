@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vq.cli.layouts import read_layouts
+from vq.io.layouts import read_layouts
 from vq.core.conditions import Condition
 from vq.core.errors import UserError
 from vq.data.collate import collate

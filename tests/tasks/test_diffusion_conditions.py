@@ -15,12 +15,12 @@ from PIL import Image
 import vq
 from tests.runners.support import commands_here, own_parts
 from tests.tasks.test_diffusion import batch, task
-from vq.cli.layouts import read_layouts
 from vq.cli.sample import main as sample
 from vq.cli.train import main as train
 from vq.core.conditions import Condition
 from vq.core.errors import ConfigError, UserError
 from vq.interfaces.conditions import Asked, Conditioned, Conditioner
+from vq.io.layouts import read_layouts
 from vq.io.shards import ShardSet
 from vq.tasks.asked import condition_of
 

@@ -27,6 +27,7 @@ COMMANDS = {
     'runs': Command('vq.cli.runs', 'list the runs: state, steps, figures, size; prune them'),
     'compare': Command('vq.cli.compare', 'runs or results side by side', False, 'vq.tools.compare'),
     'report': Command('vq.cli.report', 'one page about a run: curves, pictures, figures, cost'),
+    'web': Command('vq.cli.web', 'a page in the browser: draw layouts, reconstruct, generate, compare', False, 'vq.web'),
     'fetch': Command('vq.cli.prepare', 'fetch and check published weights', False, 'vq.tools.prepare_checkpoints'),
     'convert': Command('vq.cli.convert', 'convert what others have published', False, 'vq.tools.convert_checkpoints'),
     'export': Command('vq.cli.export', 'write a generator in the Hugging Face layout', False, 'vq.tools.export_hugging_face'),

@@ -146,10 +146,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     """What --classes, --text and --layout ask for. Names of classes are those in the spec of the run that is loaded."""
-    from vq.cli.layouts import read_layouts
     from vq.core.class_names import class_numbers
     from vq.interfaces.conditions import Asked
     from vq.io import runs
+    from vq.io.layouts import read_layouts
 
     inner = {**(model.get('conditioner') or {}), **(model.get('generator') or {})}
     count: int | None = model.get('classes', inner.get('classes'))
@@ -159,7 +159,8 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     known = names if count is None or len(names) == count else ()
     asked = options.classes
     numbers = None if asked is None else class_numbers(asked, known, count, f'the generator {options.name}')
-    return Asked(numbers, options.text, None if options.layout is None else read_layouts(Path(options.layout), names))
+    layout = None if options.layout is None else read_layouts(Path(options.layout), names, inner.get('labels'))
+    return Asked(numbers, options.text, layout)
 
 
 def forget(folder: Path) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeAlias
 
 from torch import Tensor
 
 from vq.core.conditions import Condition
+
+# Told of each step: (steps that are done, steps in all or None, what makes images of this state or None). What it raises stops
+# the drawing.
+Watch: TypeAlias = Callable[[int, int | None, Callable[[], Tensor] | None], None]
 
 
 @dataclasses.dataclass
@@ -22,6 +27,7 @@ class Wanted:
     condition: Condition | None = None  # on the device; None: images without a condition
     given: Tensor | None = None  # (B, *tokens.shape) int64: tokens to keep where ``keep`` is True
     keep: Tensor | None = None  # (*tokens.shape) bool
+    watch: Watch | None = None
 
     @property
     def category(self) -> Tensor | None:

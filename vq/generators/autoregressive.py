@@ -199,7 +199,7 @@ class Autoregressive(Generator):
         if guided_until:
             label = torch.cat([label, self.null(rows, device)])
         decoding = Decoding(self.network, self.start_of(label), drawn[-1] + 1)
-        for position in drawn:
+        for done, position in enumerate(drawn, 1):
             if decoding.rows > rows and position >= guided_until:
                 decoding.keep_rows(rows)
             seen = tokens[:, max(decoding.position - 1, 0) : position]
@@ -208,6 +208,8 @@ class Autoregressive(Generator):
             if scales[position] != 1:
                 logits = guided(logits[:rows], logits[rows:], scales[position])
             tokens[:, position] = sampler(logits[:rows], numbers[position])
+            if wanted.watch is not None:
+                wanted.watch(done, len(drawn), None)
         self._check(tokens, outside)
         return tokens.view(rows, *self.tokens.shape)
 

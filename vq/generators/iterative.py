@@ -128,6 +128,8 @@ class IterativeGenerator(Generator):
             tokens = torch.where(fixed, drawn, tokens)
             hidden = hidden & ~fixed
             before = after
+            if wanted.watch is not None:
+                wanted.watch(step + 1, len(counts), None)
         if (tokens < 0).any():
             raise RunFailure(
                 'the network gave logits with NaN or infinity, so no token could be drawn',

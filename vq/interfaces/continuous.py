@@ -8,6 +8,7 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
 
+from vq.core.drawing import Watch
 from vq.interfaces.conditions import Conditioned
 
 
@@ -34,13 +35,14 @@ class TokenDrawing:
 
     ``sampler``: of diffusion, for heads that have one. ``guidance``: scale by the share of tokens that are there, see
     ``vq/sampling/guidance.py``. ``temperature``: factor of the noise. ``num_iter``: iterations, for generators that fix
-    several tokens at once.
+    several tokens at once. ``watch``: told of each of them; images do not depend on it.
     """
 
     sampler: Callable[..., Iterator[Tensor]] | None
     guidance: Callable[..., float]
     temperature: float = 1.0
     num_iter: int = 64
+    watch: Watch | None = None
 
 
 class TokenHead(nn.Module):

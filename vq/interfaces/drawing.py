@@ -7,7 +7,7 @@ this protocol, and know no class of task.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, Self, TypeGuard
+from typing import Any, NamedTuple, Protocol, Self, TypeGuard
 
 import torch
 
@@ -19,6 +19,14 @@ from vq.interfaces.conditions import Asked, Kind
 def draws_images(task: object) -> TypeGuard[Draws]:
     """Whether a task has the protocol: by its class, so that no property is read."""
     return callable(getattr(type(task), 'draw', None))
+
+
+class Setting(NamedTuple):
+    """A setting of drawing: the value that a config has, None if that is not one value; and all values that it can have, where
+    they are names."""
+
+    value: float | int | str | bool | None
+    choices: tuple[str, ...] = ()
 
 
 class Draws(Protocol):
@@ -35,6 +43,11 @@ class Draws(Protocol):
 
     def condition(self, asked: Asked, places: Sequence[int], device: torch.device) -> Condition | None:
         """The condition of the images with these numbers; an error if the task does not take what is asked."""
+        raise NotImplementedError
+
+    @classmethod
+    def settings(cls, config: Mapping[str, Any]) -> dict[str, Setting]:
+        """The settings that ``set_drawing`` takes for the config of a task."""
         raise NotImplementedError
 
     @classmethod

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, TypeAlias, cast
 
@@ -73,9 +74,14 @@ class LoadedGenerator:
         seed: int = 3407,
         given: Tensor | None = None,
         keep: Tensor | None = None,
+        watch: Callable[[float, Callable[[], Tensor] | None], None] | None = None,
         **settings: float | str,
     ) -> Iterator[Drawn]:
-        """Batches of new images, or of what they are made of; see ``sample``."""
+        """Batches of new images, or of what they are made of; see ``sample``.
+
+        ``watch``: told after each step the share of the work that is done, and what makes images of the rows that are drawn
+        now, if they have a form yet. An exception of it ends the drawing.
+        """
         asked = Asked(self._classes(classes), [text] if isinstance(text, str) else text, layout)
         turns = len(asked.classes or asked.text or asked.layout or ()) or (self.task.classes if asked.classes is None else 0)
         rows = len(given) if given is not None else turns if count is None and (turns or classes is not None) else count or 1
@@ -90,8 +96,9 @@ class LoadedGenerator:
             ids = [*range(part.start, part.stop)]
             condition = self.task.condition(asked, ids, self.device)
             kept = None if keep is None else keep.to(self.device)
+            told = None if watch is None else functools.partial(_tell, watch, start / rows, len(ids) / rows)
             with torch.no_grad():
-                yield task.draw(Wanted(ids, seed, condition, None if given is None else given[part], kept))
+                yield task.draw(Wanted(ids, seed, condition, None if given is None else given[part], kept, told))
 
     def sample_tokens(
         self, classes: Classes = None, count: int | None = None, given: Tensor | None = None, **how: Any
@@ -177,6 +184,18 @@ class LoadedGenerator:
         return (
             f'{type(part).__name__}({self.source}, {known}, {tokens}images of {in_words((height, width))}, on {self.device})'
         )
+
+
+def _tell(
+    watch: Callable[[float, Callable[[], Tensor] | None], None],
+    before: float,
+    part: float,
+    done: int,
+    steps: int | None,
+    shown: Callable[[], Tensor] | None,
+) -> None:
+    """A step of the rows that are ``part`` of the work, as a share of all of it."""
+    watch(before + (part * done / steps if steps else 0.0), shown)
 
 
 def load_frozen(module: nn.Module, run: Run) -> None:

@@ -105,6 +105,8 @@ class DEBT(ContinuousGenerator):
             for _ in range(self.steps):
                 token = token - self.step_size.clamp(min=SMALLEST) * self._slope(token, vector, cache, scale)
             found.append(token[:, 0])
+            if drawing.watch is not None:
+                drawing.watch(place + 1, len(scales), None)
         return self.layout.latents(torch.stack(found, 1))
 
     def _slope(self, token: Tensor, vector: Tensor, cache: list[tuple[Tensor, Tensor]], scale: float) -> Tensor:

@@ -132,7 +132,8 @@ class MAR(ContinuousGenerator):
         order = order.argsort(dim=1, stable=True)
         vector = condition_vector(condition, x, self.dim)
         null = None if empty is None else condition_vector(empty, x, self.dim)
-        for step, left in enumerate(hidden_counts(hidden, drawing.num_iter)):
+        counts = hidden_counts(hidden, drawing.num_iter)
+        for step, left in enumerate(counts):
             # the first of an order are hidden longest; places in raster order, so that sums are those of the published code
             fixed, visible = order[:, left:hidden].sort(1).values, order[:, hidden:].sort(1).values
             asked = order[:, :hidden].sort(1).values if self.head.joint else fixed
@@ -147,6 +148,8 @@ class MAR(ContinuousGenerator):
                 drawn = picked(drawn, torch.searchsorted(asked, fixed))
             x = x.scatter(1, fixed[..., None].expand_as(drawn), drawn.to(x.dtype))
             hidden = left
+            if drawing.watch is not None:
+                drawing.watch(step + 1, len(counts), None)
         return self.layout.latents(x)
 
     def _vectors(

@@ -87,15 +87,24 @@ class Drawing:
     ) -> Drawn:
         """Images; see ``begin``."""
         first, drive = self.begin(wanted, space, root, path, guide, observe)
-        history, z = History(self.history, steps_of(self.sampler)), first
-        for z in self.sampler(first, drive):
+        steps = steps_of(self.sampler)
+        history, z = History(self.history, steps), first
+        for done, z in enumerate(self.sampler(first, drive), 1):
             history.add(z)
+            if wanted.watch is not None:
+                shown = functools.partial(_shown, space, z) if space.decodes else None
+                wanted.watch(done, steps, shown)
         latents = space.latents(z)
         if not space.decodes:
             return Drawn(latents=latents)
         states = [space.decode(space.latents(state)) for state in history.spaced()]
         kept = None if space.tokenizer is None else latents
         return Drawn(latents=kept, decode=functools.partial(space.decode, latents), history=states)
+
+
+def _shown(space: Space, z: Tensor) -> Tensor:
+    """A state of a sampler as images (B, 3, H, W)."""
+    return space.decode(space.latents(z))
 
 
 def noise_of(seed: int, ids: list[int], purpose: str, shape: tuple[int, ...], device: torch.device) -> Tensor:

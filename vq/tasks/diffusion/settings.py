@@ -9,6 +9,7 @@ from typing import Any
 
 from vq.core.config import plain
 from vq.core.errors import UserError, listing, nearest
+from vq.interfaces.drawing import Setting
 from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry
 
 SETTINGS = ('guidance', 'sampler', 'steps', 'history')
@@ -27,6 +28,26 @@ def check(settings: Mapping[str, Any], guides: bool) -> None:
         )
     if settings.get('steps') is not None and settings['steps'] < 1:
         raise UserError(f'a sampler of {settings["steps"]} steps', 'Give 1 or more.')
+
+
+def own(config: Mapping[str, Any]) -> dict[str, Setting]:
+    """The settings that ``changed_config`` takes for this config."""
+    part = plain(config['sampler'])
+    while isinstance(part.get('sampler'), dict):
+        part = part['sampler']
+    found = {'sampler': Setting(last_part(part['type']), tuple(sampler_names())), 'steps': Setting(part.get('steps'))}
+    if config.get('conditioner') is not None or config.get('guide') is not None:
+        found['guidance'] = Setting(scale_of(plain(config['guidance'])))
+    return found | {'history': Setting(config.get('history', 0))}
+
+
+def scale_of(guidance: Mapping[str, Any]) -> float | None:
+    """The scale of a schedule that has one for all steps."""
+    return float(guidance.get('scale', 1.0)) if last_part(guidance['type']) == 'ConstantGuidance' else None
+
+
+def last_part(name: str) -> str:
+    return name.split('.')[-1]
 
 
 def changed_config(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -76,9 +97,13 @@ def _changed_sampler(sampler: Callable[..., Any], settings: Mapping[str, Any]) -
     return functools.partial(function, **own)
 
 
+def sampler_names() -> list[str]:
+    return [other for other in VQDiffusionSamplerRegistry.names() if not _wraps(VQDiffusionSamplerRegistry.parse(other)[1])]
+
+
 def sampler_named(name: str) -> tuple[str, Callable[..., Any]]:
     """A sampler by its name, whatever the case of its letters: ``ddim`` is ``DDIM``."""
-    known = [other for other in VQDiffusionSamplerRegistry.names() if not _wraps(VQDiffusionSamplerRegistry.parse(other)[1])]
+    known = sampler_names()
     alike = [other for other in known if other.lower() == name.split('.')[-1].lower().replace('_', '')]
     if not alike:
         raise UserError(f"there is no sampler '{name}'{nearest(name, known)}", f'There are: {listing(known)}.')

@@ -23,6 +23,7 @@ from vq.denoisers.frozen import FrozenDenoiser
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Conditioner, Denoiser, Encoder, LatentMap, Level, Loss, Path, Task, TimeLaw, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
+from vq.interfaces.drawing import Setting
 from vq.interfaces.losses import Landscape
 from vq.losses.objective import Objective
 from vq.losses.variational import chain_bits
@@ -288,6 +289,10 @@ class DiffusionTask(Task):
     def draw(self, wanted: Wanted) -> Drawn:
         guide = self.guide if isinstance(self.guide, FrozenDenoiser) else None
         return self.drawn_by.draw(wanted, self.space, self._roots['denoiser'], self.path, guide, self.descents.add)
+
+    @classmethod
+    def settings(cls, config: Mapping[str, Any]) -> dict[str, Setting]:
+        return of_drawing.own(config)
 
     @classmethod
     def set_drawing(cls, config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

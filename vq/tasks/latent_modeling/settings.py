@@ -13,9 +13,10 @@ from vq.core.config import plain
 from vq.core.errors import UserError, listing
 from vq.core.records import Prediction
 from vq.interfaces import ContinuousGenerator, Drive, TokenDrawing, TokenHead
+from vq.interfaces.drawing import Setting
 from vq.registries import VQContinuousGeneratorRegistry, VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTokenHeadRegistry
 from vq.sampling.paths import BetaPath
-from vq.tasks.diffusion.settings import sampler_named
+from vq.tasks.diffusion.settings import last_part, sampler_named, sampler_names
 
 SCHEDULES = {'constant': 'ConstantGuidance', 'linear': 'LinearGuidance', 'cosine': 'CosineGuidance'}
 LEAST = {'steps': 1, 'num_iter': 1, 'temperature': 0}
@@ -49,6 +50,22 @@ def check(settings: Mapping[str, Any], takes: tuple[str, ...], guides: bool) -> 
             f'guidance is {settings["guidance"]:g}, and the generator learned no condition to be guided by',
             'Leave it out. Guidance needs a conditioner, such as ClassConditioner.',
         )
+
+
+def own(config: Mapping[str, Any]) -> dict[str, Setting]:
+    """The settings that ``changed_config`` takes for this config."""
+    sampler, guidance = plain(config.get('sampler')) or {}, plain(config['guidance'])
+    names = {kind: name for name, kind in SCHEDULES.items()}
+    found = {
+        'sampler': Setting(last_part(sampler.get('type', '')) or None, tuple(sampler_names())),
+        'steps': Setting(sampler.get('steps')),
+        'guidance': Setting(guidance.get('scale')),
+        'cfg_schedule': Setting(names.get(last_part(guidance['type'])), tuple(SCHEDULES)),
+        'temperature': Setting(config.get('temperature', 1.0)),
+        'num_iter': Setting(config.get('num_iter', TokenDrawing.num_iter)),
+    }
+    left_out = () if config.get('conditioner') is not None else ('guidance', 'cfg_schedule')
+    return {name: found[name] for name in taken(config['generator']) if name in found and name not in left_out}
 
 
 def changed_config(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Self
@@ -20,6 +21,7 @@ from vq.core.records import Batch, Losses, Outputs, to_float
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Conditioner, ContinuousGenerator, Encoder, LatentMap, Streams, Task, TokenDrawing, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
+from vq.interfaces.drawing import Setting
 from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTaskRegistry
 from vq.sampling.keyed import KeyedStreams, keyed_normals, keyed_uniforms
 from vq.tasks.asked import condition_of_classes
@@ -210,9 +212,14 @@ class LatentModeling(Task):
         if self.conditioner is not None:
             known = self.conditioner(wanted.condition, len(wanted.ids))
             empty = None if wanted.condition is None else self.conditioner(None, len(wanted.ids))
-        z = self.generator.generate(streams, known, empty, self.drawn_by, wanted.given, wanted.keep)
+        drawing = dataclasses.replace(self.drawn_by, watch=wanted.watch)
+        z = self.generator.generate(streams, known, empty, drawing, wanted.given, wanted.keep)
         latents = self.space.latents(z)
         return Drawn(latents=latents, decode=functools.partial(self.space.decode, latents) if self.space.decodes else None)
+
+    @classmethod
+    def settings(cls, config: Mapping[str, Any]) -> dict[str, Setting]:
+        return of_drawing.own(config)
 
     @classmethod
     def set_drawing(cls, config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from vq.core.specs import in_words
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Encoder, Generator, Loss, Task, Tokenizer
 from vq.interfaces.conditions import Asked, Kind
+from vq.interfaces.drawing import Setting
 from vq.registries import VQGuidanceRegistry, VQSamplerRegistry, VQTaskRegistry
 from vq.sampling.streams import uniforms
 from vq.tasks.asked import condition_of_classes
@@ -223,6 +224,17 @@ class SequenceModeling(Task):
 
     def condition(self, asked: Asked, places: Sequence[int], device: torch.device) -> Condition | None:
         return condition_of_classes(asked, self.classes, places, device)
+
+    @classmethod
+    def settings(cls, config: Mapping[str, Any]) -> dict[str, Setting]:
+        sampler, guidance = plain(config['sampler']), plain(config['guidance'])
+        kind, own = sampler['type'].split('.')[-1], {'temperature': 1.0, **sampler}
+        found = {name: Setting(own.get(name) if kind == 'Multinomial' else None) for name in SETTINGS}
+        found['greedy'] = Setting(kind == 'Greedy')
+        if config['generator'].get('classes') != 0:
+            constant = guidance['type'].split('.')[-1] == 'ConstantGuidance'
+            found['guidance'] = Setting(float(guidance.get('scale', 1.0)) if constant else None)
+        return found
 
     @classmethod
     def set_drawing(cls, config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,20 +22,28 @@ if TYPE_CHECKING:
 HINT = 'Write [{"boxes": [[x1, y1, x2, y2], ...], "categories": [...]}, ...], in pixels.'
 
 
-def read_layouts(path: Path, names: Sequence[str] = ()) -> Condition:
-    """Boxes (n, M, 4), their categories (n, M) and which of them are there, a row per layout."""
-    import torch
-
-    from vq.core.conditions import Condition
-
+def read_layouts(path: Path, names: Sequence[str] = (), count: int | None = None) -> Condition:
+    """The layouts in a file; see ``layouts_in``."""
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f'the layouts in {path} cannot be read: {error}', HINT) from error
+    return layouts_in(content, str(path), names, count)
+
+
+def layouts_in(content: Any, source: str, names: Sequence[str] = (), count: int | None = None) -> Condition:
+    """Boxes (n, M, 4), their categories (n, M) and which of them are there, a row per layout.
+
+    names, count: of the classes, as in ``class_numbers``. source: where the content is from, for messages.
+    """
+    import torch
+
+    from vq.core.conditions import Condition
+
     rows = content if isinstance(content, list) else [content]
     if not rows:
-        raise UserError(f'{path} has no layout', HINT)
-    found = [_layout(row, f'layout {number} of {path}', names) for number, row in enumerate(rows)]
+        raise UserError(f'{source} has no layout', HINT)
+    found = [_layout(row, f'layout {number} of {source}', names, count) for number, row in enumerate(rows)]
     most = max(1, *(len(boxes) for boxes, _ in found))
     boxes, categories = torch.zeros(len(found), most, 4), torch.zeros(len(found), most, dtype=torch.int64)
     there = torch.zeros(len(found), most, dtype=torch.bool)
@@ -46,7 +54,7 @@ def read_layouts(path: Path, names: Sequence[str] = ()) -> Condition:
     return Condition(boxes=boxes, box_categories=categories, boxes_mask=there)
 
 
-def _layout(row: Any, where: str, names: Sequence[str]) -> tuple[list[list[float]], list[int]]:
+def _layout(row: Any, where: str, names: Sequence[str], count: int | None) -> tuple[list[list[float]], list[int]]:
     boxes = row.get('boxes') if isinstance(row, Mapping) else None
     categories = row.get('categories') if isinstance(row, Mapping) else None
     if not isinstance(boxes, list) or not isinstance(categories, list) or len(boxes) != len(categories):
@@ -57,4 +65,4 @@ def _layout(row: Any, where: str, names: Sequence[str]) -> tuple[list[list[float
             raise UserError(f'{where} has the box {box!r:.60}', HINT)
     if not all(type(one) in (int, str) for one in categories):
         raise UserError(f'{where} has the categories {categories!r:.60}', HINT)
-    return [[float(side) for side in box] for box in boxes], class_numbers(categories, names, None, where)
+    return [[float(side) for side in box] for box in boxes], class_numbers(categories, names, count, where)
