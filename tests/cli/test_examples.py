@@ -32,6 +32,7 @@ NOT_RUN = {  # part of an example -> why it is parsed only
     '--classes rocket': 'a dry run has the classes of digits',
     'vq export kl ': 'needs a run of a recipe with the layout of diffusers, which digits do not have',
     'vq export digits_mar ': 'needs a run of MAR, and its tokenizer: see test_latent_modeling_commands.py',
+    'vq web': 'serves until it is ended: see tests/web',
     '--classifier': 'a dry run of the classifier is of another size',
 }
 CLOSING = {  # example -> the commands in its closing lines

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vq.io.layouts import read_layouts
 from vq.core.conditions import Condition
 from vq.core.errors import UserError
 from vq.data.collate import collate
 from vq.interfaces import Sample
 from vq.interfaces.conditions import Asked, Conditioned, Conditioner
+from vq.io.layouts import read_layouts
 from vq.tasks.asked import condition_of_classes
 
 

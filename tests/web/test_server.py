@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
+import json
 import re
 import subprocess
 import sys
@@ -20,9 +22,9 @@ def root(tmp_path_factory):
     """A folder with one run of a few files, beside a picture that is none of its."""
     root = tmp_path_factory.mktemp('page') / 'work_dirs'
     (root / 'one/pictures').mkdir(parents=True)
-    lines = ['{"step": %d, "kind": "train", "l2": 0.%d}' % (step, step) for step in (1, 2)]
-    lines += ['{"step": %d, "kind": "eval", "psnr": %d.5}' % (step, step) for step in (1, 2)]
-    (root / 'one/log.jsonl').write_text('\n'.join(lines))
+    lines = [{'step': step, 'kind': 'train', 'l2': step / 10} for step in (1, 2)]
+    lines += [{'step': step, 'kind': 'eval', 'psnr': step + 0.5} for step in (1, 2)]
+    (root / 'one/log.jsonl').write_text('\n'.join(map(json.dumps, lines)))
     (root / 'one/pictures/iter_2_generated.png').write_bytes(png())
     (root / 'one/secret.txt').write_text('of the run')
     (root.parent / 'outside.png').write_bytes(png())
@@ -163,8 +165,6 @@ def test_a_job_gets_the_uploaded_image_and_tells_its_result(site):
     number = ask(site, 'api/jobs', {'kind': 'reconstruct', 'asked': {'run': 'one', 'image': name}})[1]['job']
     while (told := ask(site, f'api/jobs/{number}')[1])['state'] in ('waiting', 'running'):
         pass
-    import base64
-
     assert told['state'] == 'done' and base64.b64decode(told['result']['asked']['image']) == png()
 
 

@@ -43,7 +43,7 @@ def reconstruct(asked: Mapping[str, Any], settings: Mapping[str, Any], tell: Tel
             'tokens': as_url(token_map(tokens, (height, width))),
             'cells': [*spec.shape],
             'codes': [*spec.codebooks],
-            'different': int(tokens.unique().numel()),
+            'different': len(set(tokens.flatten().tolist())),
             'bits': spec.bits,
             'share': spec.bits / (RAW_BITS * height * width),
         }
