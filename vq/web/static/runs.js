@@ -4,6 +4,7 @@ import { bytes, button, card, command, el, missing } from './parts.js';
 import { ask, trying, work } from './talk.js';
 
 const MOST = 6; // runs of a comparison
+const FEW = 12; // differences of configs that are shown at once
 
 export class RunsTab {
   constructor(place, state) {
@@ -87,10 +88,22 @@ export class RunsTab {
     if (!found) return;
     const whole = el('div', { class: 'comparison' });
     whole.innerHTML = found.html; // the parts of the page of vq compare, which escapes all text
+    fold(whole.querySelector('#configs'));
     this.detail.replaceChildren(el('h2', {}, `${found.title} side by side`), el('p', { class: 'quiet' }, found.lead), whole);
     this.detail.focus({ preventScroll: true });
     this.detail.scrollIntoView({ block: 'start' });
   }
+}
+
+/** Long tables of configs open on demand, behind what was drawn and measured. */
+function fold(section) {
+  const table = section?.querySelector('.scroll');
+  const many = section?.querySelectorAll('tbody tr').length;
+  if (!table || many <= FEW) return;
+  const details = el('details', {}, el('summary', {}, `${many} values differ`));
+  table.replaceWith(details);
+  details.append(table);
+  section.parentElement.append(section);
 }
 
 function ago(seconds) {
