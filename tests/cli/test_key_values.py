@@ -8,6 +8,7 @@ import pytest
 
 from vq.assembly.compose import compose
 from vq.cli import arguments, fid, inference, sample, train, val
+from vq.cli.key_values import with_flags
 from vq.core.errors import ConfigError, UserError
 
 
@@ -75,6 +76,16 @@ def test_the_name_of_a_run_is_never_a_pair():
 def test_words_of_a_flag_stay_with_it():
     options = arguments.parse(sample.make_parser(), ['gen', 'k=1', '--sweep', 'guidance=1:3:0.5', '--load-model-from', 'x'])
     assert options.sweep == ['guidance=1:3:0.5'] and options.config_options == {'k': 1}
+
+
+@pytest.mark.parametrize('flag', ['--load-model-from', '--load-from'])
+def test_a_pair_ends_a_list_of_files(flag, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'lr=2').touch()
+    files = ['iter_4', 's3://bucket/a=b', 'best:psnr', 'runs/lr=1', 'lr=2']
+    words = with_flags(val.make_parser(), ['run', 'digits/vq_ema.py', flag, *files, 'lr=1', '.a.b=c', 'strategy::ddp'])
+    assert words[2:] == [flag, *files, '--config-options=lr=1', '--override=.a.b=c', '--config-options=strategy::ddp']
+    assert with_flags(val.make_parser(), ['run', flag, 'lr=1'])[1:] == [flag, 'lr=1']  # a flag needs one: its error says so
 
 
 def test_an_existing_file_is_a_file(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ _OPTION = re.compile(r'[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\s*')  # option, side.option
 _PATH = re.compile(r'(\.[A-Za-z_]\w*|\[[^\[\]]*\])+\s*')
 _OPENED, _CLOSED = '([{', ')]}'
 _CALL = re.compile(r'[A-Za-z_][\w.]*\(.*\)', re.DOTALL)
+FILES = ('load_model_from', 'load_from')  # flags that take a list of files
 QUOTE = "Quote the word, because shells change brackets, braces and spaces: '.trainer.callbacks[-1].interval=50'."
 
 
@@ -109,14 +110,22 @@ def is_pair(word: str) -> str:
     return '--override' if match['key'].startswith('.') and '/' not in match['key'] else ''
 
 
+def is_pair_after_files(word: str) -> bool:
+    """Whether a word behind a list of files begins the pairs: no file is there, and its sign is = or ::, as paths have none."""
+    match = _PAIR.fullmatch(word)
+    return match is not None and match['sign'] != ':' and '/' not in match['key'] and bool(is_pair(word))
+
+
 def with_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     """``NAME CONFIG k=v .a.b=1`` -> ``NAME CONFIG --config-options=k=v --override=.a.b=1``.
 
-    The first positional word is never a pair: a run may be called ``lr=0.1``. Words that belong to a flag before them stay.
+    The first positional word is never a pair: a run may be called ``lr=0.1``. Words that belong to a flag before them stay, but
+    a pair ends a list of files: ``--load-model-from F k=v``.
     """
     flags = parser._option_string_actions
     found: list[str] = []
     left, positional = 0.0, 0  # words that belong to the last flag; positional words so far
+    files = 0  # of the last flag, if it takes a list of them
     for place, word in enumerate(words):
         if word == '--':
             return [*found, *words[place:]]
@@ -124,10 +133,11 @@ def with_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[st
             name = word.partition('=')[0]
             action = flags.get(name) or next((flags[flag] for flag in flags if flag.startswith(name)), None)
             left = 0 if '=' in word or action is None else words_of(action)
-        elif left:
-            left -= 1
+            files = 1 if action is not None and action.dest in FILES else 0
+        elif left and not (files > 1 and is_pair_after_files(word)):
+            left, files = left - 1, files + bool(files)
         else:
-            positional += 1
+            left, files, positional = 0.0, 0, positional + 1
             flag = is_pair(word) if positional > 1 else ''
             found.append(f'{flag}={word}' if flag else word)
             continue

@@ -181,7 +181,9 @@ class Losses:
     @property
     def joined(self) -> Tensor:
         """The weighted terms, and zeros for ``gradient_terms``, (n,) fp32, without gradients."""
-        self._joined = self._joined if self._joined is not None else torch.stack([*self.weighted.values(), *self.gradient_terms])
+        self._joined = (
+            self._joined if self._joined is not None else torch.stack([*self.weighted.values(), *self.gradient_terms])
+        )
         return self._joined.detach()
 
 
