@@ -111,7 +111,7 @@ def is_pair(word: str) -> str:
 
 
 def is_pair_after_files(word: str) -> bool:
-    """Whether a word behind a list of files begins the pairs: no file is there, and its sign is = or ::, as paths have none."""
+    """Whether a word behind a list of files is a pair: it is no file that is there, and its sign is = or ::."""
     match = _PAIR.fullmatch(word)
     return match is not None and match['sign'] != ':' and '/' not in match['key'] and bool(is_pair(word))
 
@@ -119,8 +119,8 @@ def is_pair_after_files(word: str) -> bool:
 def with_flags(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[str]:
     """``NAME CONFIG k=v .a.b=1`` -> ``NAME CONFIG --config-options=k=v --override=.a.b=1``.
 
-    The first positional word is never a pair: a run may be called ``lr=0.1``. Words that belong to a flag before them stay, but
-    a pair ends a list of files: ``--load-model-from F k=v``.
+    The first positional word is never a pair: a run may be called ``lr=0.1``. Words that belong to a flag before them stay,
+    but a pair ends a list of files: ``--load-model-from F k=v``.
     """
     flags = parser._option_string_actions
     found: list[str] = []
