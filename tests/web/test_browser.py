@@ -196,6 +196,31 @@ def test_boxes_by_keyboard_mouse_and_file(page: Any, tmp_path: Path) -> None:
     assert saved(page) == [{'boxes': [[0, 0, 10, 12]], 'categories': ['9']}], 'a bad file changes nothing'
 
 
+def test_a_box_is_drawn_and_moved_by_touch(browser: Any, address: str) -> None:
+    """On a phone, with a finger: the page does not scroll instead."""
+    context = browser.new_context(viewport={'width': 390, 'height': 844}, has_touch=True, is_mobile=True)
+    page = context.new_page()
+    page.goto(address)
+    page.locator('.canvas').wait_for(timeout=LONG)
+    page.get_by_role('button', name='Clear').tap()
+    page.locator('.canvas').scroll_into_view_if_needed()
+    box, finger = page.locator('.canvas').bounding_box(), context.new_cdp_session(page)
+
+    def swipe(*places: tuple[float, float]) -> None:
+        for number, (x, y) in enumerate(places):
+            point = {'x': box['x'] + x * box['width'], 'y': box['y'] + y * box['height']}
+            kind = 'touchMove' if number else 'touchStart'
+            finger.send('Input.dispatchTouchEvent', {'type': kind, 'touchPoints': [point]})
+        finger.send('Input.dispatchTouchEvent', {'type': 'touchEnd', 'touchPoints': []})
+
+    scrolled = page.evaluate('scrollY')
+    swipe((0.25, 0.25), (0.4, 0.5), (0.5, 0.75))
+    swipe((0.375, 0.5), (0.4, 0.5), (0.5, 0.5))
+    assert page.evaluate('scrollY') == scrolled
+    assert saved(page)[0]['boxes'] == [[12, 8, 20, 24]]
+    context.close()
+
+
 def test_tabs_and_focus_by_keyboard(page: Any) -> None:
     page.locator('.canvas').wait_for()
     page.get_by_role('tab', name='Layout').focus()

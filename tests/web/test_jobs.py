@@ -131,3 +131,25 @@ def test_limits(monkeypatch):
         queue.job(first.number)
     assert queue.job(rest[-1].number) is rest[-1]
     queue.close()
+
+
+def test_a_job_of_the_server_itself_goes_first(monkeypatch):
+    """Also if the queue is full: the page cannot show any run before the survey."""
+    monkeypatch.setattr(jobs, 'WAITING', 1)
+    gate, order = threading.Event(), []
+
+    def act(message, tell):
+        order.append(message['kind'])
+        gate.wait(10)
+        at_once(message, tell)
+
+    queue = Queue({}, lambda: PlayedWorker(act))
+    running = queue.add('draw', {})
+    while running.state != 'running':
+        time.sleep(0.001)
+    later = queue.add('compare', {})
+    queue.add('survey', {}, first=True)
+    gate.set()
+    done(queue, later)
+    assert order == ['draw', 'survey', 'compare']
+    queue.close()

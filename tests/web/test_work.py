@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -57,6 +59,27 @@ def test_the_survey_says_what_each_run_can_do():
     assert json.dumps(found)
 
 
+def test_a_run_with_code_of_its_own_is_not_opened(among_page_runs, tmp_path):
+    """It is named, with the reason; nothing of it is imported."""
+    shutil.copytree(among_page_runs / 'tok', tmp_path / 'tok')
+    shutil.copytree(among_page_runs / 'kl', tmp_path / 'torn')
+    (tmp_path / 'torn/checkpoints/iter_8/model.safetensors').write_bytes(b'')
+    (tmp_path / 'torn/checkpoints/iter_4/model.safetensors').write_bytes(b'')
+    checkpoint = tmp_path / 'tok/checkpoints/iter_8'
+    config, marker = (json.loads((checkpoint / name).read_text()) for name in ('config.json', 'COMPLETE'))
+    (checkpoint / 'config.json').write_text(json.dumps({**config, 'custom_imports': ['module_of_a_stranger']}))
+    marker['files']['config.json'] = {'size': (checkpoint / 'config.json').stat().st_size}
+    (checkpoint / 'COMPLETE').write_text(json.dumps(marker))
+    settings = {**SETTINGS, 'root': str(tmp_path)}
+    (record,) = survey({}, settings, tell)['runs']
+    assert record['name'] == 'tok' and record['use'] == ['reconstruct'] and 'module_of_a_stranger' in record['error']
+    assert 'imports no code' in record['hint'] and '--trust' in record['hint']
+    said = []
+    worker.work({'job': 1, 'kind': 'reconstruct', 'asked': {'run': 'tok', 'image': encoded()}}, settings, said.append, set())
+    assert 'module_of_a_stranger' in said[-1]['error'] and said[-1]['hint'] == worker.NO_TRUST
+    assert 'module_of_a_stranger' not in sys.modules
+
+
 def test_a_layout_is_drawn_as_vq_sample_draws_its_file(tmp_path):
     """The same bytes as ``vq.load(...).sample`` with the layouts of the file; another layout gives another image."""
     told = []
@@ -68,7 +91,7 @@ def test_a_layout_is_drawn_as_vq_sample_draws_its_file(tmp_path):
     assert found['size'] == [32, 32]
     shares = [share for share, note, *_ in told if note == 'drawing']
     assert shares == sorted(shares) and shares[-1] == 1.0 and len(set(shares)) == 5, 'a step each'
-    assert pixels(told[-1][2]()).shape[0] >= 32, 'a preview'
+    assert pixels(told[-2][2]()).shape[0] >= 32, 'a preview'
     again = draw(BOXES, SETTINGS, tell)
     other = draw({**BOXES, 'layout': [{**LAYOUT, 'categories': ['1', '1']}]}, SETTINGS, tell)
     moved = draw({**BOXES, 'layout': [{**LAYOUT, 'boxes': [[10, 2, 22, 14], [2, 16, 16, 30]]}]}, SETTINGS, tell)

@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(
             f'port {options.port} cannot be taken: {error.strerror}', 'Give another one, or leave --port out.'
         ) from error
-    site.survey()  # the worker starts, and looks at the runs
-    print(f'the page of {root}: {site.address}\nCtrl+C ends it.', flush=True)
-    if options.open:
-        import webbrowser
-
-        webbrowser.open(site.address)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
+        site.survey()  # the worker starts, and looks at the runs
+        print(f'the page of {root}: {site.address}\nCtrl+C ends it.', flush=True)
+        if options.open:
+            import webbrowser
+
+            webbrowser.open(site.address)
         site.serve_forever()
     except KeyboardInterrupt:
         print('ended', flush=True)

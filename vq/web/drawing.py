@@ -17,6 +17,7 @@ from vq.data.decode import BadImage, decode_image
 from vq.io.layouts import layouts_in
 from vq.io.runs import Run
 from vq.tasks.loaded import LoadedGenerator
+from vq.web.detecting import detected
 from vq.web.models import as_url, model_of, sheet_url, whole_number
 from vq.web.worker import Telling
 
@@ -49,6 +50,9 @@ def draw(asked: Mapping[str, Any], settings: Mapping[str, Any], tell: Telling) -
         result['given'] = as_url(to_uint8(torch.cat([*model.intake.batches(image, model.device)]))[0])
     else:
         images = model.sample(count=count, **how)
+    if 'layout' in how:
+        tell(1.0, 'detecting')
+        result |= detected(run, images, settings)
     return {
         **result,
         'images': [as_url(picture) for picture in images],

@@ -63,14 +63,15 @@ class Queue:
         self._thread = threading.Thread(target=self._serve, name='vq.web jobs', daemon=True)
         self._thread.start()
 
-    def add(self, kind: str, asked: Mapping[str, Any]) -> Job:
+    def add(self, kind: str, asked: Mapping[str, Any], first: bool = False) -> Job:
+        """``first``: before all that wait, and also if the queue is full; for the server's own jobs."""
         with self._changed:
-            if len(self._waiting) >= WAITING:
+            if len(self._waiting) >= WAITING and not first:
                 raise UserError(f'{WAITING} jobs wait already', 'Cancel some of them, or wait.')
             self._numbers += 1
             job = Job(self._numbers, kind, asked)
             self._jobs[job.number] = job
-            self._waiting.append(job)
+            (self._waiting.appendleft if first else self._waiting.append)(job)
             self._changed.notify_all()
         return job
 
@@ -173,7 +174,8 @@ class Worker:
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(child.command('-c', START), stdin=pipe, stdout=pipe)
+        # a session of its own: Ctrl+C is for the server, which ends this process
+        self._process = subprocess.Popen(child.command('-c', START), stdin=pipe, stdout=pipe, start_new_session=True)
 
     @property
     def alive(self) -> bool:
@@ -198,3 +200,4 @@ class Worker:
 
     def end(self) -> None:
         self._process.kill()
+        self._process.wait()

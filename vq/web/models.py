@@ -18,7 +18,7 @@ from vq.io.runs import Run, find
 from vq.loading import load_run
 from vq.web.places import place_of
 
-KEPT = 2  # models in memory
+KEPT = 3  # models in memory
 
 _loaded: collections.OrderedDict[tuple[str, int], Any] = collections.OrderedDict()
 

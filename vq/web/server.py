@@ -56,9 +56,9 @@ class Site(ThreadingHTTPServer):
     daemon_threads = True
 
     def __init__(self, root: Path, device: str = 'auto', port: int = 0, queue: Queue | None = None) -> None:
+        self.queue = queue or Queue({'root': str(root), 'device': device})  # first: it is closed if the port cannot be taken
         super().__init__((HOST, port), Handler)
         self.root, self.token = root, secrets.token_urlsafe(24)
-        self.queue = queue or Queue({'root': str(root), 'device': device})
         self.uploads = uploads.Uploads()
         self.files = static_files()
         self._survey: Job | None = None
@@ -87,7 +87,7 @@ class Site(ThreadingHTTPServer):
                     self._known = {**self._known, 'error': self._survey.error, 'hint': self._survey.hint}
                 self._survey = None
             if now != self._surveyed and self._survey is None:
-                self._surveyed, self._survey = now, self.queue.add('survey', {})
+                self._surveyed, self._survey = now, self.queue.add('survey', {}, first=True)
             return {**self._known, 'looking': self._survey is not None}
 
     def handle_error(self, request: Any, client_address: Any) -> None:

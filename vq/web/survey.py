@@ -18,7 +18,7 @@ from vq.web.models import device_of, run_of
 from vq.web.places import PUBLISHED, fingerprint, published
 from vq.web.worker import NO_TRUST, Telling
 
-_known: dict[tuple[str, float], dict[str, Any]] = {}
+_known: dict[tuple[str, str, float], dict[str, Any]] = {}
 
 
 def survey(asked: Mapping[str, Any], settings: Mapping[str, Any], tell: Telling) -> dict[str, Any]:
@@ -26,10 +26,11 @@ def survey(asked: Mapping[str, Any], settings: Mapping[str, Any], tell: Telling)
     marks, found = fingerprint(Path(settings['root'])), []
     for number, (name, changed) in enumerate(marks.items()):
         tell(number / len(marks), f'looking at {name}')
-        if (name, changed) not in _known:
-            _known[name, changed] = examine(name, settings)
-        found.append(_known[name, changed])
-    return {'runs': [record for record in found if record['use']], 'device': device_of(settings)}
+        key = settings['root'], name, changed
+        if key not in _known:
+            _known[key] = examine(name, settings)
+        found.append(_known[key])
+    return {'runs': [record for record in found if any(record['use'])], 'device': device_of(settings)}
 
 
 def examine(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,16 +43,25 @@ def examine(name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     try:
         record |= {'about': f'{run.spec}', 'image': run.spec.image, 'weights': run.weights.name}
         return {**record, **described(run)}
-    except Untrusted as error:
-        return {**record, 'use': [], 'error': error.message, 'hint': NO_TRUST}
     except (UserError, OSError) as error:
         message, hint = (error.message, error.hint) if isinstance(error, UserError) else (str(error), '')
-        return {**record, 'use': ['reconstruct', 'generate', 'layout'], 'error': message, 'hint': hint}
+        hint = NO_TRUST if isinstance(error, Untrusted) else hint
+        return {**record, 'use': [tab_of(run)], 'error': message, 'hint': hint}
+
+
+def tab_of(run: Run) -> str:
+    """The tab that says why a run cannot be opened."""
+    try:
+        kind = run.spec.kind
+    except (UserError, OSError):
+        return 'reconstruct'
+    return {'generator': 'generate'}.get(kind, 'reconstruct' if kind in ('tokenizer', 'decoder') else '')
 
 
 def described(run: Run) -> dict[str, Any]:
     kind = run.spec.kind
     if kind in ('tokenizer', 'decoder'):
+        import_modules(run.custom_imports)
         return {'use': ['reconstruct']}
     if kind != 'generator':
         return {'use': []}

@@ -2,7 +2,7 @@
 
 import { button, capital, card, el, field, missing, notice, number, picture } from './parts.js';
 import { imagePlace } from './reconstruct.js';
-import { runSelect, seedField, settingsOf } from './settings.js';
+import { runSelect, sameForm, seedField, settingsOf } from './settings.js';
 import { trying, work } from './talk.js';
 
 const ROWS = 12;
@@ -24,11 +24,12 @@ export class GenerateTab {
       this.run = null;
       this.place.replaceChildren(this.state.waiting() || missing('No generator yet',
         'New images, by class where the run knows classes, and the other half of an image of yours. This trains a tokenizer and a generator on handwritten digits, in four minutes:',
-        ['make demo', 'vq train digits_ar digits/ar.py tokenizer=demo']));
+        ['make demo', 'vq train digits_ar digits/ar.py tokenizer=digits']));
       return;
     }
     this.runs.fill(runs);
-    if (JSON.stringify(this.run) !== JSON.stringify(this.chosen)) this.open();
+    if (!this.run || !sameForm(this.run, this.chosen)) this.open();
+    else this.told();
   }
 
   open() {
@@ -39,15 +40,23 @@ export class GenerateTab {
       this.place.replaceChildren(card('', this.runs.element, notice(this.run.error, this.run.hint)));
       return;
     }
+    this.about = el('p', { class: 'quiet about' });
+    this.told();
     const fields = el('div', { class: 'fields' });
     this.settings = settingsOf(this.run, fields);
     this.count = number(8, { min: 1, max: 16, step: 1 });
     this.go = button('Generate', () => this.draw(), { class: 'main', title: 'Ctrl+Enter' });
     this.place.onkeydown = (event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) this.draw(); };
     this.place.replaceChildren(el('div', { class: 'columns even' },
-      card('', this.runs.element, el('p', { class: 'quiet about' }, `${capital(this.run.about)}, ${this.run.weights}`), this.wish(),
+      card('', this.runs.element, this.about, this.wish(),
         el('div', { class: 'fields' }, field('Images', this.count), this.seed.element)),
       card('', fields, this.run.completes ? this.completion() : null, this.go, this.message)), this.results);
+  }
+
+  /** The checkpoint can be another one than before. */
+  told() {
+    this.run = this.chosen;
+    if (this.about && !this.run.error) this.about.textContent = `${capital(this.run.about)}, ${this.run.weights}`;
   }
 
   /** What the images are of: classes, a text, or nothing. */

@@ -3,7 +3,7 @@
 import { button, capital, card, check, el, field, missing, notice, number, picture, select } from './parts.js';
 import { Boxes, boxesIn, colourOf } from './boxes.js';
 import { Editor, outlines } from './editor.js';
-import { runSelect, seedField, settingsOf } from './settings.js';
+import { runSelect, sameForm, seedField, settingsOf } from './settings.js';
 import { trying, work } from './talk.js';
 
 const ROWS = 12; // drawings that stay on the page
@@ -34,7 +34,8 @@ export class LayoutTab {
       return;
     }
     const other = this.runs.fill(runs);
-    if (other || !this.run || JSON.stringify(this.run) !== JSON.stringify(this.chosen)) this.open();
+    if (other || !this.run || !sameForm(this.run, this.chosen)) this.open();
+    else this.told();
   }
 
   get chosen() { return this.state.usable('layout').find((run) => run.name === this.runs.value); }
@@ -95,10 +96,18 @@ export class LayoutTab {
   settingsCard() {
     const enter = (event) => { if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) this.sample(); };
     this.place.onkeydown = enter;
-    return card('', this.runs.element, el('p', { class: 'quiet about' }, `${capital(this.run.about)}, ${this.run.weights}`),
+    this.about = el('p', { class: 'quiet about' });
+    this.told();
+    return card('', this.runs.element, this.about,
       this.text ? field('Caption', this.text) : null,
       el('div', { class: 'fields' }, field('Images', this.count), this.seed.element), this.settingsPlace,
       this.draw, this.message);
+  }
+
+  /** The checkpoint can be another one than before. */
+  told() {
+    this.run = this.chosen;
+    if (this.about && !this.run.error) this.about.textContent = `${capital(this.run.about)}, ${this.run.weights}`;
   }
 
   /** Take a class for the chosen box and for new ones. */

@@ -76,9 +76,10 @@ export function command(line) {
   return el('div', { class: 'command' }, el('code', {}, line), navigator.clipboard ? copy : null, done);
 }
 
-/** What a tab shows while no run serves it. `lines`: commands that make one. */
+/** What a tab shows while no run serves it. `lines`: the commands that make one, in a checkout and elsewhere. */
 export function missing(title, text, lines) {
-  return card(title, el('p', {}, text), lines.map(command),
+  const places = ['In a checkout of vq', 'Where vq is installed'];
+  return card(title, el('p', {}, text), lines.map((line, index) => [el('p', { class: 'place' }, places[index]), command(line)]),
     el('p', { class: 'quiet' }, 'Type it in a terminal. This page notices the run by itself when its first checkpoint is there.'));
 }
 

@@ -60,7 +60,7 @@ export class ReconstructTab {
       this.built = false;
       this.place.replaceChildren(this.state.waiting() || missing('No tokenizer yet',
         'See an image as a tokenizer sees it: its tokens, what comes back, and where it differs. Two minutes of training on handwritten digits give one:',
-        ['make demo', 'vq train demo digits/vq_ema.py']));
+        ['make demo', 'vq train digits digits/vq_ema.py']));
       return;
     }
     this.runs.fill(runs);

@@ -31,7 +31,7 @@ export class RunsTab {
     this.rows = found.runs;
     if (!this.rows.length) {
       this.place.replaceChildren(missing('No runs yet', 'Everything that is trained gets a folder here, with its curves and pictures. Begin with this, which takes four minutes:',
-        ['make demo', 'vq train demo digits/vq_ema.py']));
+        ['make demo', 'vq train digits digits/vq_ema.py']));
       return;
     }
     this.chosen = new Set([...this.chosen].filter((name) => this.rows.some((run) => run.name === name)));

@@ -84,6 +84,12 @@ export function seedField() {
   };
 }
 
+/** Whether the fields of two runs are the same: what was typed stays when a run has another checkpoint. */
+export function sameForm(one, other) {
+  const [a, b] = [one, other].map(({ weights, ...rest }) => JSON.stringify(rest));
+  return a === b;
+}
+
 /** A choice of runs; the last chosen one stays while it is there. */
 export function runSelect(label, change) {
   const control = select([], '', () => change(control.value));

@@ -1,0 +1,40 @@
+"""What a segmenter finds in drawn images, to be shown over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from vq.core.errors import UserError
+from vq.io.runs import Run
+from vq.web.models import model_of, run_of
+from vq.web.places import run_folders
+
+KIND = 'segmenter'
+LACKING = (
+    'boxes detected: not shown, there is no segmenter of these classes and this size (configs/layout/digits_segmenter.py)'
+)
+
+
+def detected(run: Run, images: Tensor, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """``detected``: a layout for each of the images (B, 3, H, W) uint8 that ``run`` drew, or ``undetected``: why there are
+    none. The segmenter is a run of the same classes and the same size of images; the first one by name."""
+    name = next((name for name in run_folders(Path(settings['root'])) if fits(name, run, settings)), None)
+    if name is None:
+        return {'undetected': LACKING}
+    try:
+        _, segmenter = model_of(name, settings)
+        return {'detected': segmenter.detect(images), 'segmenter': name}
+    except UserError as error:
+        return {'undetected': f'boxes detected: {name} cannot be used: {error.message}'}
+
+
+def fits(name: str, run: Run, settings: Mapping[str, Any]) -> bool:
+    try:
+        spec = run_of(name, settings).spec
+    except (UserError, OSError):  # it has no checkpoint yet, or a damaged one
+        return False
+    return spec.kind == KIND and spec.image == run.spec.image and spec.categories == run.spec.categories
