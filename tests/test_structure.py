@@ -89,6 +89,13 @@ def test_packages_do_not_import_each_other_in_circles():
     assert not graph, f'circles among {graph}'
 
 
+def test_only_its_command_imports_the_page():
+    importers = {
+        path for path in files('vq') for target, _, _ in imports(path) if part_of(target) == 'web' and is_ours(target)
+    }
+    assert {path for path in importers if path.parts[1] != 'web'} == {Path('vq/cli/web.py')}
+
+
 def test_the_launcher_stands_on_the_core_alone():
     ours = {part_of(target) for path in files('vq/launch') for target, _, _ in imports(path) if is_ours(target)}
     assert ours <= {'core', 'launch'}

@@ -6,8 +6,10 @@ import base64
 import http.client
 import json
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -80,12 +82,21 @@ def test_other_sites_are_refused_even_with_the_token(site, headers):
     assert ask(site, 'api/jobs', {'kind': 'draw', 'asked': {'run': 'one'}}, headers=headers)[0] == 403
 
 
+def bomb() -> bytes:
+    """A small file whose header promises 900 million pixels."""
+    data = bytearray(png(1, 1))
+    data[16:24] = struct.pack('>II', 30_000, 30_000)
+    data[29:33] = struct.pack('>I', zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
 def test_an_image_is_taken_and_what_is_none_or_too_large_is_not(site):
     status, content, _ = ask(site, 'api/images', png(40, 30))
     assert status == 200 and (content['width'], content['height']) == (40, 30)
     for body, said in (
         (png(4097, 2), '4097 x 2 pixels, and a side can have 4096'),
         (png(2, 4097), '2 x 4097'),
+        (bomb(), '30000 x 30000 pixels, and a side can have 4096'),
         (b'not a picture', 'is not an image'),
         (b'\x89PNG\r\n\x1a\nbroken', 'not an image, or its header is damaged'),
         (b'', 'empty'),
@@ -155,6 +166,7 @@ def test_requests_that_make_no_sense_get_a_message(site, body, headers, status, 
 def test_unknown_places_and_jobs(site):
     assert ask(site, 'none.html')[0] == 404 and ask(site, 'api/none', {})[0] == 404
     assert ask(site, '../pyproject.toml')[0] in (403, 404)
+    assert 'too many arguments' in ask(site, f'api/run?{"&".join(f"a{n}=1" for n in range(30))}')[1]['error']
     for number in ('99', 'x', '9' * 30):
         status, content, _ = ask(site, f'api/jobs/{number}')
         assert status == 400 and 'there is no job' in content['error']

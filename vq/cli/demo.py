@@ -89,8 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             done.append((line, seconds))
     print(f'\nk-means on raw patches for comparison, figures of new digits, and {runs / NAME / "report.html"}', flush=True)
     summary, report = write_report(options, runs, done)
+    page = shlex.join(['python', '-m', 'vq.web', *(['--work-dir', options.work_dir] if options.work_dir else [])])
     print(
         f'\nDone in {time.perf_counter() - started:.0f} s. {summary}\n'
+        f'Try these models on a page in the browser: {page}\n'
         f'Open the report in a browser: {report}\n{report.resolve().as_uri()}',
         flush=True,
     )

@@ -158,7 +158,10 @@ class Handler(BaseHTTPRequestHandler):
         token, _, path = url.path.removeprefix('/').partition('/')
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             raise Refused(HTTPStatus.FORBIDDEN, UserError('the token is wrong', WRONG_ADDRESS))
-        return path, dict(urllib.parse.parse_qsl(url.query, max_num_fields=20))
+        try:
+            return path, dict(urllib.parse.parse_qsl(url.query, max_num_fields=20))
+        except ValueError as error:
+            raise UserError(f'the address has too many arguments: {error}', 'Load the page again.') from error
 
     def _get(self, path: str, given: dict[str, str]) -> None:
         site = self.server

@@ -12,6 +12,7 @@ from vq.data.decode import BadImage, open_image
 LARGEST = 10_000_000  # bytes
 SIDE = 4096  # pixels
 KEPT = 12
+HEADER = 2**34  # pixels that a header may name: only the header is read here, and the sides are compared below
 
 
 class Uploads:
@@ -28,7 +29,7 @@ class Uploads:
         if not data:
             raise UserError('the file is empty', 'Take another file.')
         try:
-            image = open_image(data, '', SIDE * SIDE)
+            image = open_image(data, '', HEADER)
         except BadImage as error:
             raise UserError(f'the file {error.reason}', 'Take a PNG, JPEG, WebP, BMP, GIF, TIFF or PPM file.') from error
         if max(image.size) > SIDE:

@@ -40,6 +40,7 @@ export class Editor {
     this.behind = url;
     if (url) this.picture.setAttribute('href', url);
     else this.picture.removeAttribute('href');
+    this.element.classList.toggle('pictured', Boolean(url));
   }
 
   // mouse and touch

@@ -246,20 +246,18 @@ export class LayoutTab {
       el('header', {}, el('h3', {}, `Seed ${drawn.seed}`), el('span', { class: 'quiet' }, `${drawn.words}, ${drawn.seconds} s`)),
       el('div', { class: 'strip' }, figures),
       el('footer', {}, check('boxes asked for', true, (on) => row.classList.toggle('no-asked', !on)),
-        drawn.detected ? check('boxes detected', true, (on) => row.classList.toggle('no-found', !on)) : this.noSegmenter(drawn),
+        drawn.detected ? check('boxes detected', true, (on) => row.classList.toggle('no-found', !on)) : el('small', { class: 'quiet' }, drawn.undetected || ''),
         button('Take this layout and seed', () => this.again(drawn), { class: 'small' })));
     this.results.prepend(row);
     while (this.results.children.length > ROWS) this.results.lastChild.remove();
   }
 
-  noSegmenter(drawn) {
-    return el('small', { class: 'quiet' }, drawn.undetected || '');
-  }
-
   again(drawn) {
-    const list = boxesIn(drawn.layout, drawn.run.names);
-    this.boxes.change(() => Object.assign(this.boxes, { list, chosen: -1 }));
-    this.seed.set(drawn.seed);
-    this.editor.element.scrollIntoView({ block: 'center' });
+    trying(this.message, () => {
+      const list = boxesIn(drawn.layout, this.run.names); // of another run, its classes can be missing here
+      this.boxes.change(() => Object.assign(this.boxes, { list, chosen: -1 }));
+      this.seed.set(drawn.seed);
+      this.editor.element.scrollIntoView({ block: 'center' });
+    });
   }
 }
