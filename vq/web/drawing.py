@@ -42,7 +42,7 @@ def draw(asked: Mapping[str, Any], settings: Mapping[str, Any], tell: Telling) -
         tell(share, 'drawing', None if shown is None else lambda: sheet_url(shown()))
 
     tell(0.0, 'drawing')
-    how = {**wanted(asked, run), **numbers(asked.get('settings') or {}), 'seed': seed, 'watch': watch}
+    how = {**wanted(asked, run, model), **numbers(asked.get('settings') or {}), 'seed': seed, 'watch': watch}
     result: dict[str, Any] = {}
     if asked.get('half') is not None:
         image = pixels(asked['half'])
@@ -61,14 +61,14 @@ def draw(asked: Mapping[str, Any], settings: Mapping[str, Any], tell: Telling) -
     }
 
 
-def wanted(asked: Mapping[str, Any], run: Run) -> dict[str, Any]:
+def wanted(asked: Mapping[str, Any], run: Run, model: LoadedGenerator) -> dict[str, Any]:
     """The condition, as ``LoadedGenerator.sample`` takes it."""
     found: dict[str, Any] = {}
     if asked.get('layout') is not None:
         rows = asked['layout'] if isinstance(asked['layout'], list) else [asked['layout']]
         if len(rows) != 1 or not isinstance(rows[0], Mapping) or len(rows[0].get('boxes') or ()) > BOXES:
             raise UserError(f'a drawing needs one layout of at most {BOXES} boxes', 'Delete some boxes.')
-        count = (run.model.get('conditioner') or {}).get('labels')
+        count = getattr(getattr(model.task, 'conditioner', None), 'labels', None)
         found['layout'] = layouts_in(rows, 'the page', run.spec.categories, count)
     if asked.get('classes') is not None:
         found['classes'] = [*asked['classes']]
