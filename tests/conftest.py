@@ -18,6 +18,7 @@ import pytest
 # gains. Threads that spin while waiting stall if another process uses the core.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+os.environ.setdefault('TORCHINDUCTOR_COMPILE_THREADS', '1')  # with more, each worker starts a process that imports torch
 
 from tests.order import dealt
 from tests.sources import ROOT

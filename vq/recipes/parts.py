@@ -151,8 +151,8 @@ def conv_tokenizer(
     )
 
 
-TINY_CODES = dict(codebook_size=64, embedding_dim=8)
-TINY_CONV = dict(encoder=dict(width=8, out_channels=16), quantizer=TINY_CODES, decoder=dict(width=8))
+TINY_CODES, TINY_LEVELS = dict(codebook_size=64, embedding_dim=8), dict(width=8, residual_blocks=1)
+TINY_CONV = dict(encoder=dict(TINY_LEVELS, out_channels=16), quantizer=TINY_CODES, decoder=TINY_LEVELS)
 TINY_SCHEDULE = dict(_delete_=True, type='CosineSchedule', warmup=2)
 
 # trainer and validator of tokenizers of photographs
