@@ -5,8 +5,11 @@ Pictures of it go to ``web_pictures``, in the base folder of pytest's temporary 
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import functools
 import importlib.util
+import io
 import json
 import os
 import shutil
@@ -16,10 +19,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from tests.runners.support import commands_here
 from tests.sources import ROOT
 from tests.web.support import png
+from vq.cli.sample import main as sample
 
 FLAGS = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking']
 FLAGS += ['--disable-component-update', '--disable-sync']
@@ -138,23 +145,15 @@ def test_two_boxes_are_drawn_and_the_image_changes_with_the_layout(page: Any, pa
     assert drawn(page) == first
     # the very file that vq sample takes
     (tmp_path / 'layout.json').write_text(json.dumps(saved(page)))
-    command = [sys.executable, '-m', 'vq.sample', 'boxes', '--layout', str(tmp_path / 'layout.json'), '--num-samples', '2']
-    command += ['--seed', '11', '--steps', '4', '--work-dir', 'work_dirs']
+    words = ['boxes', '--layout', str(tmp_path / 'layout.json'), '--num-samples', '2', '--seed', '11', '--steps', '4']
     home = tmp_path / 'home'
     shutil.copytree(page_runs, home)
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    with commands_here(dry=False), contextlib.chdir(home):
+        assert sample(words) == 0
     assert same_pictures(first, sorted((home / 'work_dirs/boxes_sample/samples').iterdir()))
 
 
 def same_pictures(urls: list[str], files: list[Path]) -> bool:
-    import base64
-    import io
-
-    import numpy as np
-    from PIL import Image
-
     ours = [np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(',')[2])))) for url in urls]
     theirs = [np.asarray(Image.open(file)) for file in files]
     return all(np.abs(a.astype(int) - b.astype(int)).max() <= 1 for a, b in zip(ours, theirs, strict=True))
@@ -262,10 +261,10 @@ def test_an_uploaded_image_is_reconstructed(page: Any) -> None:
         ('wide.png', 'wide', '4097 x 2 pixels'),
     ],
 )
-def test_a_bad_or_huge_upload_gets_a_message(page: Any, name: str, content: Any, said: str) -> None:
-    data = png(4097, 2) if content == 'wide' else content
+def test_a_bad_or_huge_upload_gets_a_message(page: Any, tmp_path: Path, name: str, content: Any, said: str) -> None:
+    (tmp_path / name).write_bytes(png(4097, 2) if content == 'wide' else content)
     page.get_by_role('tab', name='Reconstruct').click()
-    page.locator('#reconstruct input[type=file]').set_input_files({'name': name, 'mimeType': 'image/png', 'buffer': data})
+    page.locator('#reconstruct input[type=file]').set_input_files(tmp_path / name)
     page.get_by_role('alert').get_by_text(said).wait_for()
     assert page.evaluate('fetch("api/state").then((answer) => answer.status)') == 200, 'no harm'
 

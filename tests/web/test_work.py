@@ -51,7 +51,7 @@ def test_the_survey_says_what_each_run_can_do():
         'boxes': ['layout'],
     }
     boxes, gen = found['boxes'], found['gen']
-    assert boxes['names'] == gen['names'] == [*'0123456789'] and boxes['asks'] == 'layout'
+    assert boxes['names'] == gen['names'] == [*'0123456789'] and boxes['kinds'] == ('layout',)
     sampler, steps, guidance = (boxes['settings'][name] for name in ('sampler', 'steps', 'guidance'))
     assert sampler[0] == 'DPMSolver' and 'DDIM' in sampler[1] and 'Refined' not in sampler[1]
     assert isinstance(steps[0], int) and guidance[0] == 2.0

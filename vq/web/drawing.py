@@ -72,10 +72,11 @@ def wanted(asked: Mapping[str, Any], run: Run, model: LoadedGenerator) -> dict[s
         found['layout'] = layouts_in(rows, 'the page', run.spec.categories, count)
     if asked.get('classes') is not None:
         found['classes'] = [*asked['classes']]
-    if asked.get('text'):
-        if not isinstance(asked['text'], str) or len(asked['text']) > LONGEST:
-            raise UserError('the text is too long', f'Write at most {LONGEST} characters.')
-        found['text'] = asked['text']
+    for name in ('text', 'negative'):
+        if asked.get(name):
+            if not isinstance(asked[name], str) or len(asked[name]) > LONGEST:
+                raise UserError('the text is too long', f'Write at most {LONGEST} characters.')
+            found[name] = asked[name]
     return found
 
 

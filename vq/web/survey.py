@@ -72,14 +72,15 @@ def described(run: Run) -> dict[str, Any]:
         task: Any = VQTaskRegistry.build(model, 'model')
     if not draws_images(task):
         return {'use': []}
-    asks, names = task.asks, list(run.spec.categories or run.spec.trained_on.get('names') or ())
-    count = getattr(getattr(task, 'conditioner', None), 'labels', 0) if asks == 'layout' else task.classes
+    kinds = tuple(getattr(task, 'kinds', () if task.asks is None else (task.asks,)))
+    names = list(run.spec.categories or run.spec.trained_on.get('names') or ())
+    of_layout = 'layout' in kinds
+    count = getattr(task.conditioner, 'labels', 0) if of_layout else task.classes
     if len(names) != count:
         names = [str(number) for number in range(count)]
-    by_masks = asks == 'layout' and not takes_boxes(task)
     return {
-        'use': [] if by_masks else ['layout' if asks == 'layout' else 'generate'],
-        'asks': asks,
+        'use': ['layout' if of_layout else 'generate'] if not of_layout or takes_boxes(task) else [],
+        'kinds': kinds,
         'names': names,
         'settings': {name: tuple(setting) for name, setting in task_type.settings(model).items() if name != 'history'},
         'completes': hasattr(task, 'given') or bool(task.codebooks),

@@ -61,12 +61,18 @@ export class GenerateTab {
 
   /** What the images are of: classes, a text, or nothing. */
   wish() {
-    [this.text, this.classes, this.words] = [null, null, null];
-    if (this.run.asks === 'text') {
+    [this.text, this.negative, this.classes, this.words] = [null, null, null, null];
+    const fields = [];
+    if (this.run.kinds.includes('text')) {
       this.text = el('textarea', { rows: 2, placeholder: 'what the image shows' });
-      return field('Text', this.text);
+      this.negative = el('input', { placeholder: 'what it does not show' });
+      fields.push(field('Text', this.text), field('Negative text', this.negative, 'guidance leads away from it'));
     }
-    if (this.run.asks !== 'classes' || !this.run.names.length) return el('p', { class: 'quiet' }, 'This run draws without classes.');
+    const classes = this.run.kinds.includes('classes') && this.run.names.length > 0;
+    return [...fields, ...(classes ? [this.classField()] : []), fields.length || classes ? null : el('p', { class: 'quiet' }, 'This run draws without a condition.')];
+  }
+
+  classField() {
     if (this.run.names.length > CHIPS) {
       const list = el('datalist', { id: 'class-names' }, this.run.names.map((name) => el('option', { value: name })));
       this.words = el('input', { list: 'class-names', placeholder: 'names or numbers, with commas; none: all in turn' });
@@ -97,11 +103,13 @@ export class GenerateTab {
   }
 
   wanted() {
-    if (this.text) return this.text.value ? { text: this.text.value } : {};
+    const found = {};
+    if (this.text?.value) found.text = this.text.value;
+    if (this.negative?.value) found.negative = this.negative.value;
     const chosen = this.classes
       ? this.run.names.filter((name, index) => this.classes[index].getAttribute('aria-pressed') === 'true')
       : (this.words?.value || '').split(',').map((word) => word.trim()).filter(Boolean);
-    return chosen.length ? { classes: chosen } : {};
+    return chosen.length ? { ...found, classes: chosen } : found;
   }
 
   async draw() {
@@ -116,7 +124,7 @@ export class GenerateTab {
   }
 
   show(drawn, asked, words, run) {
-    const classes = asked.classes || (run.asks === 'classes' ? run.names : []);
+    const classes = asked.classes || (run.kinds.includes('classes') ? run.names : []);
     const given = drawn.given ? [el('figure', {}, picture(drawn.given, 'the image that is completed'), el('figcaption', {}, 'given'))] : [];
     const figures = drawn.images.map((url, index) => {
       const name = classes.length ? classes[index % classes.length] : '';

@@ -57,7 +57,9 @@ export class LayoutTab {
     this.settingsPlace = el('div', { class: 'fields' });
     this.settings = settingsOf(this.run, this.settingsPlace);
     this.count = number(this.count?.value || 4, { min: 1, max: 16, step: 1 });
-    this.text = this.run.takes_text ? el('textarea', { rows: 2, placeholder: 'what the image shows' }) : null;
+    const takesText = this.run.kinds.includes('text');
+    this.text = takesText ? el('textarea', { rows: 2, placeholder: 'what the image shows' }) : null;
+    this.negative = takesText ? el('input', { placeholder: 'what it does not show' }) : null;
     this.draw = button('Draw', () => this.sample(), { class: 'main', title: 'Ctrl+Enter' });
     this.place.replaceChildren(el('div', { class: 'columns' }, this.canvasCard(), this.settingsCard()), this.results);
     this.boxes.listen = () => this.changed();
@@ -99,7 +101,7 @@ export class LayoutTab {
     this.about = el('p', { class: 'quiet about' });
     this.told();
     return card('', this.runs.element, this.about,
-      this.text ? field('Caption', this.text) : null,
+      this.text ? [field('Caption', this.text), field('Negative text', this.negative, 'guidance leads away from it')] : null,
       el('div', { class: 'fields' }, field('Images', this.count), this.seed.element), this.settingsPlace,
       this.draw, this.message);
   }
@@ -226,6 +228,7 @@ export class LayoutTab {
     const layout = this.boxes.layout(this.run.names);
     const asked = { run: this.run.name, layout: [layout], count: Number(this.count.value), seed: this.seed.next(), settings: this.settings.read() };
     if (this.text?.value) asked.text = this.text.value;
+    if (this.negative?.value) asked.negative = this.negative.value;
     const words = this.settings.words();
     const { run } = this;
     const found = await trying(this.message, () => work('draw', asked, this.message));
