@@ -75,7 +75,7 @@ def described(run: Run) -> dict[str, Any]:
     kinds = tuple(getattr(task, 'kinds', () if task.asks is None else (task.asks,)))
     names = list(run.spec.categories or run.spec.trained_on.get('names') or ())
     of_layout = 'layout' in kinds
-    count = getattr(task.conditioner, 'labels', 0) if of_layout else task.classes
+    count = getattr(getattr(task, 'conditioner', None), 'labels', 0) if of_layout else task.classes
     if len(names) != count:
         names = [str(number) for number in range(count)]
     return {
