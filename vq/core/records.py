@@ -168,7 +168,7 @@ class Losses:
     def weighted(self) -> dict[str, Tensor]:
         """The terms of ``total``, fp32: these are logged, and add up."""
         if self._weighted is None:
-            self._weighted = {name: (value * self.weights[name]).float() for name, value in self.values.items()}
+            self._weighted = {name: _times(value, self.weights[name]).float() for name, value in self.values.items()}
         return self._weighted
 
     @property
@@ -185,6 +185,10 @@ class Losses:
             self._joined if self._joined is not None else torch.stack([*self.weighted.values(), *self.gradient_terms])
         )
         return self._joined.detach()
+
+
+def _times(value: Tensor, weight: float | Tensor) -> Tensor:
+    return value if not isinstance(weight, Tensor) and weight == 1 else value * weight  # one operation less, there and back
 
 
 class _GradientTerm(torch.autograd.Function):
