@@ -141,7 +141,7 @@ OPTIONAL = {  # package -> where it may be imported; inside functions only, so t
     **dict.fromkeys(('boto3', 'botocore', 'urllib3'), ('vq/io/s3.py',)),
     'lpips': ('vq/losses/', 'vq/metrics/'),
     'pytorch_fid': ('vq/losses/', 'vq/metrics/'),
-    'transformers': ('vq/teachers/', 'vq/encoders/', 'vq/generators/'),
+    'transformers': ('vq/teachers/', 'vq/encoders/', 'vq/generators/', 'vq/conditioners/texts/'),
     'open_clip': ('vq/teachers/', 'vq/encoders/'),
     'timm': ('vq/teachers/', 'vq/encoders/'),
     **dict.fromkeys(

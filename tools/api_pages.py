@@ -36,6 +36,7 @@ TITLES = {
     'VQDenoiserRegistry': 'Denoisers',
     'VQUNetBlockRegistry': 'Blocks of UNets',
     'VQConditionerRegistry': 'Conditioners',
+    'VQTextEncoderRegistry': 'Text encoders',
     'VQPathRegistry': 'Paths of diffusion',
     'VQTimeLawRegistry': 'Laws of training times',
     'VQDiffusionSamplerRegistry': 'Samplers of diffusion',

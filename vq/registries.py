@@ -139,6 +139,13 @@ class VQConditionerRegistry(VQModelRegistry):
     interface = 'vq.interfaces:Conditioner'
 
 
+class VQTextEncoderRegistry(VQConditionerRegistry):
+    """Frozen networks that read texts."""
+
+    package = 'vq.conditioners.texts'
+    interface = 'vq.interfaces:TextEncoder'
+
+
 class VQPathRegistry(VQRegistry):
     """How data becomes noise."""
 

@@ -128,12 +128,12 @@ def test_a_part_of_a_condition_is_never_left_unread() -> None:
 
 def test_entries_are_taken_in_turn() -> None:
     device = torch.device('cpu')
-    found = condition_of(Asked(text=['a', 'b']), 'text', 0, [4, 5, 6], device)
+    found = condition_of(Asked(text=['a', 'b']), ('text',), 0, [4, 5, 6], device)
     assert found is not None and found.text == ['a', 'b', 'a']
     layout = Condition(boxes=torch.arange(8.0).view(2, 1, 4), boxes_mask=torch.tensor([[True], [False]]))
-    found = condition_of(Asked(layout=layout), 'layout', 0, [3, 4], device)
+    found = condition_of(Asked(layout=layout), ('layout',), 0, [3, 4], device)
     assert found is not None and found.boxes_mask is not None and found.boxes is not None
     assert found.boxes_mask.tolist() == [[False], [True]] and found.boxes[0, 0, 0] == 4
-    assert condition_of(Asked(), 'text', 0, [0], device) is None
+    assert condition_of(Asked(), ('text',), 0, [0], device) is None
     with pytest.raises(UserError, match='no text is given'):
-        condition_of(Asked(text=[]), 'text', 0, [0], device)
+        condition_of(Asked(text=[]), ('text',), 0, [0], device)

@@ -26,7 +26,7 @@ from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import HiddenLoss, Pretrained, Strategy, Task, Tokenizer
-from vq.interfaces.pretrained import frozen_parts
+from vq.interfaces.pretrained import added_to, frozen_parts
 from vq.io.run_folder import make_folder
 from vq.io.spec import preprocessing_of
 from vq.io.weights import Misfit, compare, load_model_from, state_hash
@@ -170,7 +170,9 @@ def load_weights(
         kept = [f'{name}.{tensor}' for name, part in frozen_parts(module).items() for tensor in part.kept]
         # and weights from before an alignment have no projection for it
         heads = [f'{name}.head' for name, part in module.named_modules() if isinstance(part, HiddenLoss)]
-        new = (*module.training_only_prefixes(), *kept, *heads)  # type: ignore[operator]
+        # a training begins with new adapters where the file of a published network has none
+        added = [] if statistics else [prefix for name, part in module.named_modules() for prefix in added_to(name, part)]
+        new = (*module.training_only_prefixes(), *kept, *heads, *added)  # type: ignore[operator]
         return {'strict': strict, 'weights': weights, 'new_prefixes': new}
 
     def load() -> None:

@@ -29,6 +29,8 @@ KINDS = {
     'mar_kl16': "MAR's continuous autoencoder KL-16, kl16.ckpt",
     'mar_energy': "energy diffusion's denoisers pure_diffusion_* (mar_ebwm), standard and energy, checkpoint-last.pth",
     'rae_decoder': 'the decoders of representation autoencoders (bytetriper/RAE), model.pt',
+    'ldm_unet': "UNets of latent diffusion, Stable Diffusion and LayoutDiffuse: a checkpoint of CompVis, or diffusers' folder",
+    'ldm_autoencoder': 'VQ and KL autoencoders of latent diffusion, alone or in the checkpoint of a whole model',
     'diffusers_kl': "autoencoders of diffusers (AutoencoderKL): Stable Diffusion's VAE and others, the folder",
     'two_stage': "the two-stage framework's folder of an epoch (MAE-DiT): KL-VAE or ViT-MAE, DiT, or both",
     'serezd': "the VQ-VAE/GAN study's Lightning .ckpt (SerezD), all its quantizers",
@@ -59,6 +61,8 @@ options, KEY=VALUE (settings that the tensors do not show):
   mar_kl16     image_size=256 kl_weight=1e-6 latent_scale=N (0.2325 for the transformers of MAR)
   mar_energy   reduction=mean_then_head multiplier=1.0 timesteps=1000 heads=N label_drop=0.1
   rae_decoder  encoder=dinov2 statistics=stat.pt heads=N tau=0.8
+  ldm_unet     heads=8 head_dim=N ema=False own_class=False mixed=True
+  ldm_autoencoder image_size=256 latent_scale=0.18215 kl_weight=1e-6 beta=0.25
   diffusers_kl image_size=N kl_weight=1e-6 statistics=True
   two_stage    weights=auto image_size=256 kl_weight=1e-6 norm_groups=32 discriminator=True heads=N
                encoder_heads=N decoder_heads=N label_drop=0.1
@@ -76,9 +80,9 @@ Lines = list[tuple[str, str]]  # rows of the printed table: name, text
 
 def make_parser() -> argparse.ArgumentParser:
     parser = arguments.parser('vq.tools.convert_checkpoints', 'Convert published checkpoints into the formats of vq.')
-    parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<12} {about}' for name, about in KINDS.items()))
+    parser.epilog = EPILOG.format(kinds='\n'.join(f'  {name:<15} {about}' for name, about in KINDS.items()))
     parser.add_argument('kind', metavar='KIND', choices=KINDS, help=', '.join(KINDS))
-    parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens, diffusers_kl and two_stage')
+    parser.add_argument('file', metavar='FILE', help='the file; a folder for tokens, diffusers_kl, ldm_unet and two_stage')
     parser.add_argument('--options', action=arguments.DictAction, help='settings of the kind, see below')
     parser.add_argument('--suffix', default='.converted', help='the result is FILE with this added (default: %(default)s)')
     parser.add_argument('--output', metavar='PATH', help='write the result here instead')
@@ -118,6 +122,10 @@ def convert_file(kind: str, file: Path, options: Mapping[str, Any], output: Path
             from vq.cli.convert_epoch import convert_epoch
 
             return convert_epoch(converter, kind, file, options, output)
+        if kind == 'ldm_unet':
+            from vq.cli.convert_unet import convert_unet
+
+            return convert_unet(converter, kind, file, options, output)
         if kind == 'mar':
             return _convert_continuous(converter, kind, file, options, output)
         if kind in ('dit', 'rae_dit', 'mar_energy'):
@@ -248,10 +256,10 @@ def _fit_generator(converted: Any, prefix: str) -> Any:
     """The generator on the meta device; an error unless the tensors have exactly its names and shapes."""
     from vq.registries import VQGeneratorRegistry
 
-    return _fit(converted.tensors, {prefix: (VQGeneratorRegistry, converted.generator)})[0]
+    return fit_parts(converted.tensors, {prefix: (VQGeneratorRegistry, converted.generator)})[0]
 
 
-def _fit(tensors: Mapping[str, Any], parts: Mapping[str, tuple[Any, dict[str, Any]]]) -> list[Any]:
+def fit_parts(tensors: Mapping[str, Any], parts: Mapping[str, tuple[Any, dict[str, Any]]]) -> list[Any]:
     """The parts, prefix of their keys -> (registry, config), on the meta device; an error unless the tensors fit exactly."""
     import torch
 
@@ -298,7 +306,7 @@ def write_denoiser(converted: Any, kind: str, file: Path, output: Path) -> Lines
         'denoiser.': (VQDenoiserRegistry, converted.denoiser),
         'conditioner.': (VQConditionerRegistry, converted.conditioner),
     }
-    denoiser, conditioner = _fit(converted.tensors, parts)
+    denoiser, conditioner = fit_parts(converted.tensors, parts)
     own = {prefix + k: v for prefix, p in zip(parts, (denoiser, conditioner), strict=True) for k, v in p.state_dict().items()}
     check_values(converted.tensors, own, file.name)
     network = getattr(denoiser, 'denoiser', denoiser)  # of an energy, the one inside
@@ -378,7 +386,7 @@ def _convert_continuous(converter: Any, kind: str, file: Path, options: Mapping[
         'generator.': (VQContinuousGeneratorRegistry, converted.generator),
         'conditioner.': (VQConditionerRegistry, converted.conditioner),
     }
-    generator, conditioner = _fit(converted.tensors, parts)
+    generator, conditioner = fit_parts(converted.tensors, parts)
     own = {prefix + k: v for prefix, p in zip(parts, (generator, conditioner), strict=True) for k, v in p.state_dict().items()}
     check_values(converted.tensors, own, file.name)
     trained_on = {'classes': conditioner.classes}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('--num-samples', type=int, default=64, metavar='N', help='images to draw (default: 64)')
     parser.add_argument(
         '--text', nargs='+', default=None, metavar='TEXT', help='texts, in turn, for generators that take texts'
+    )
+    parser.add_argument(
+        '--negative-text', nargs='+', default=None, metavar='TEXT', help='texts, in turn, that guidance leads away from'
     )
     parser.add_argument('--layout', default=None, metavar='FILE', help='JSON file of boxes, for generators that take layouts')
     parser.add_argument(
@@ -145,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def asked_for(options: argparse.Namespace, model: Any) -> Asked:
-    """What --classes, --text and --layout ask for. Names of classes are those in the spec of the run that is loaded."""
+    """What --classes, --text, --negative-text and --layout ask for. Names of classes are those in the spec of the run."""
     from vq.core.class_names import class_numbers
     from vq.interfaces.conditions import Asked
     from vq.io import runs
@@ -159,8 +162,14 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     known = names if count is None or len(names) == count else ()
     asked = options.classes
     numbers = None if asked is None else class_numbers(asked, known, count, f'the generator {options.name}')
-    layout = None if options.layout is None else read_layouts(Path(options.layout), names, inner.get('labels'))
-    return Asked(numbers, options.text, layout)
+    layout = None if options.layout is None else read_layouts(Path(options.layout), names, labels_in(inner))
+    return Asked(numbers, options.text, layout, options.negative_text)
+
+
+def labels_in(conditioner: Mapping[str, Any]) -> int | None:
+    """The number of classes of boxes, from the config of a conditioner, which can be a mixture."""
+    parts = [conditioner, *(conditioner.get('parts') or {}).values()]
+    return next((part['labels'] for part in parts if part.get('labels') is not None), None)
 
 
 def forget(folder: Path) -> None:

@@ -22,6 +22,7 @@ class LayoutConditioner(Conditioner):
     """
 
     kind: ClassVar[Kind] = 'layout'
+    added: ClassVar[tuple[str, ...]] = ('table',)
 
     def __init__(self, labels: int, layout_dim: int, drop: float, std: float) -> None:
         super().__init__()

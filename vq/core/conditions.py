@@ -15,7 +15,8 @@ from vq.core.records import Batch, to_float
 class Condition:
     """One row per image, B in all. A field that is None says nothing. Generators and denoisers read what they know.
 
-    ``null`` are the rows that are learned or drawn without a condition, whatever the other fields say.
+    ``null`` are the rows that are learned or drawn without a condition, whatever the other fields say. ``lost`` are those of
+    each part of a mixture of P conditioners. ``negative`` is the text that rows without a condition are drawn with.
     """
 
     category: Tensor | None = None  # (B,) int64
@@ -26,6 +27,8 @@ class Condition:
     mask: Tensor | None = None  # (B, H, W) int64, a label for each pixel
     image: Tensor | None = None  # (B, 3, H, W) float in [-1, 1]
     null: Tensor | None = None  # (B,) bool
+    lost: Tensor | None = None  # (B, P) bool
+    negative: list[str] | None = None
 
     @classmethod
     def of(cls, batch: Batch, image: bool = False) -> Self:

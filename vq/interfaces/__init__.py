@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         Quantizer,
         Tokenizer,
     )
-    from vq.interfaces.conditions import Conditioned, Conditioner
+    from vq.interfaces.conditions import Conditioned, Conditioner, TextEncoder
     from vq.interfaces.continuous import ContinuousGenerator, Streams, TokenDrawing, TokenHead
     from vq.interfaces.data import Dataset, Field, Sample
     from vq.interfaces.denoisers import Denoise, Denoiser, Drive, Level, Path, TimeLaw
@@ -37,7 +37,7 @@ MODULES = {
     'codecs': 'CodebookUpdate Coding Connector Decoder Encoder FeatureDecoder LatentMap Perturbation Quantizer Tokenizer',
     'continuous': 'ContinuousGenerator Streams TokenDrawing TokenHead',
     'data': 'Dataset Field Sample',
-    'conditions': 'Conditioned Conditioner',
+    'conditions': 'Conditioned Conditioner TextEncoder',
     'denoisers': 'Denoise Denoiser Drive Level Path TimeLaw',
     'generators': 'CausalNetwork Generator',
     'losses': 'ActsOn Discriminator DiscriminatorPenalty GeneratorWeight HiddenLoss Loss',
@@ -93,6 +93,7 @@ __all__ = [
     'Task',
     'Teacher',
     'TeacherFeatures',
+    'TextEncoder',
     'TimeLaw',
     'TokenDrawing',
     'TokenHead',

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal, NamedTuple
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from vq.core.conditions import Condition
+from vq.interfaces.pretrained import Pretrained
 
 Kind = Literal['classes', 'text', 'layout']
 FORMS = ('vector', 'sequence', 'maps', 'layout')  # of a condition, as networks take it
@@ -43,13 +45,20 @@ class Conditioner(nn.Module):
     kind: ClassVar[Kind]
     classes: int = 0  # categories are below it; 0 for conditioners of something else
     drop: float = 0.0  # share of rows that training learns without a condition
+    numbers: int = 1  # of a row that ``dropped`` takes
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """All that it reads: a mixture has several."""
+        return (self.kind,)
 
     def forward(self, condition: Condition | None, rows: int) -> Conditioned:
         """Rows without a condition, all if ``condition`` is None, get the null of this conditioner."""
         raise NotImplementedError
 
     def dropped(self, condition: Condition | None, uniforms: Tensor) -> Condition | None:
-        """In training, rows whose number (B,) in [0, 1) is below ``drop`` lose their condition."""
+        """In training, rows whose number (B,) in [0, 1) is below ``drop`` lose their condition. A mixture takes several
+        numbers for each row, (B, ``numbers``)."""
         if condition is None or not self.training or not self.drop:
             return condition
         return condition.without(uniforms < self.drop)
@@ -61,3 +70,21 @@ class Asked(NamedTuple):
     classes: Sequence[int] | None = None
     text: Sequence[str] | None = None
     layout: Condition | None = None  # boxes and their categories, a row per layout
+    negative: Sequence[str] | None = None  # texts in place of that of no condition, which guidance leads away from
+
+
+class TextEncoder(nn.Module, Pretrained):
+    """Texts -> a vector for each of their tokens. Frozen: in eval mode, without gradients."""
+
+    dim: int  # channels of a vector
+    file: str  # of its weights, below the folder of pretrained files
+
+    def forward(self, texts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """(B, L, dim), and the entries that are there, (B, L) bool; None: all."""
+        raise NotImplementedError
+
+    def pretrained_files(self) -> list[Path]:
+        raise NotImplementedError
+
+    def train(self, mode: bool = True) -> Self:
+        return super().train(False)

@@ -22,6 +22,8 @@ class Denoiser(nn.Module):
 
     kind: PredictionKind
     dim: int  # channels of ``Conditioned.vector``
+    sequence_dim: int | None = None  # of the entries of ``Conditioned.sequence``; None: any, or it takes none
+    layout_dim: int | None = None  # of the class vectors of ``Conditioned.layout``, likewise
     takes: tuple[str, ...] = ('vector',)  # the forms of a condition that it reads: 'vector', 'sequence', 'maps'
     compiles = 'forward'
     packs: ClassVar[bool] = False  # linear layers are only called, so that drawing can pack their weights: vq/nn/packed.py

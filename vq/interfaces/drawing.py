@@ -29,6 +29,13 @@ class Setting(NamedTuple):
     choices: tuple[str, ...] = ()
 
 
+def kinds_of(task: object) -> tuple[Kind, ...]:
+    """All that a task takes as a condition; a task without ``kinds`` takes one thing at most."""
+    found: tuple[Kind, ...] | None = getattr(task, 'kinds', None)
+    asks: Kind | None = getattr(task, 'asks', None)
+    return found if found is not None else () if asks is None else (asks,)
+
+
 class Draws(Protocol):
     """A task that draws."""
 

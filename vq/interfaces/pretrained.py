@@ -39,6 +39,11 @@ def freeze(module: nn.Module) -> None:
         part.eval().requires_grad_(False)
 
 
+def added_to(name: str, part: nn.Module) -> Iterator[str]:
+    """The prefixes of the keys that a part says are ``added`` to published networks, such as adapters."""
+    yield from (f'{name}.{child}' for child in getattr(part, 'added', ()))
+
+
 def left_out(name: str, part: Pretrained) -> Iterator[str]:
     """The prefixes of the keys of a frozen part that checkpoints leave out: all but ``kept``."""
     if not part.kept:

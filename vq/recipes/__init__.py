@@ -31,6 +31,7 @@ from vq.recipes.generators import class_to_image, digits_generator, token_genera
 from vq.recipes.images import clip, dataset_statistics, dinov2, image_figures, image_pairs, one_dataset, photo_runner_alone
 from vq.recipes.kl import kl
 from vq.recipes.latents import latent_cache
+from vq.recipes.layout import layout_diffusion
 from vq.recipes.mar import digits_mar, mar
 from vq.recipes.parts import cooling
 from vq.recipes.photos import photos_gan, photos_generator, photos_tokenizer

@@ -128,7 +128,8 @@ class ImageSampler(Validator):
         self.task.condition(self.asked, [0], torch.device('cpu'))  # an error before the first batch
         known = self.task.classes
         chosen = ([*range(known)] if known else None) if self.asked.classes is None else [*self.asked.classes]
-        more: dict[str, Any] = {} if self.asked.text is None else {'text': [*self.asked.text]}
+        texts = {'text': self.asked.text, 'negative_text': self.asked.negative}
+        more: dict[str, Any] = {name: [*text] for name, text in texts.items() if text is not None}
         layout = self.asked.layout
         if layout is not None and layout.boxes is not None and layout.box_categories is not None:
             more['layout'] = [layout.boxes.tolist(), layout.box_categories.tolist()]

@@ -18,8 +18,8 @@ from vq.core.records import to_uint8
 from vq.core.specs import TokenSpec, in_words
 from vq.data.inputs import Form, Images, Intake, ValueRange, check_form, give, take_tokens
 from vq.interfaces import Generator, Task, Tokenizer
-from vq.interfaces.conditions import Asked
-from vq.interfaces.drawing import Draws, draws_images
+from vq.interfaces.conditions import Asked, Kind
+from vq.interfaces.drawing import Draws, draws_images, kinds_of
 from vq.interfaces.pretrained import frozen_parts
 from vq.io.runs import Run, Weights
 from vq.io.weights import load_model_from
@@ -70,6 +70,7 @@ class LoadedGenerator:
         count: int | None = None,
         text: str | Sequence[str] | None = None,
         layout: Condition | None = None,
+        negative: str | Sequence[str] | None = None,
         guidance: float | None = None,
         seed: int = 3407,
         given: Tensor | None = None,
@@ -82,8 +83,10 @@ class LoadedGenerator:
         ``watch``: told after each step the share of the work that is done, and what makes images of the rows that are drawn
         now, if they have a form yet. An exception of it ends the drawing.
         """
-        asked = Asked(self._classes(classes), [text] if isinstance(text, str) else text, layout)
-        turns = len(asked.classes or asked.text or asked.layout or ()) or (self.task.classes if asked.classes is None else 0)
+        texts, away = ([one] if isinstance(one, str) else one for one in (text, negative))
+        asked = Asked(self._classes(classes), texts, layout, away)
+        several = max(len(part) for part in (asked.classes or (), asked.text or (), asked.layout or ()))
+        turns = several or (self.task.classes if asked.classes is None else 0)
         rows = len(given) if given is not None else turns if count is None and (turns or classes is not None) else count or 1
         if rows < 1 or (count is not None and count < 1):
             raise UserError(f'{rows if count is None else count} images are requested', 'Draw 1 or more.')
@@ -113,7 +116,8 @@ class LoadedGenerator:
 
     def sample(self, classes: Classes = None, count: int | None = None, to: Form = 'tensor', **how: Any) -> Any:
         """New images: ``count`` of them, or one per class. Image i is of class ``classes[i mod n]``, of ``text[i mod n]``, or
-        of row i mod n of ``layout``, a Condition.
+        of row i mod n of ``layout``, a Condition; models of several conditions take them together. ``negative``: texts in
+        place of that of no condition, which guidance leads away from.
 
         A class is a number, or a name in ``class_names``. Without ``classes``, all classes are taken in turn. Further settings
         (``guidance``, ``seed``, and those of the task, such as temperature, top_k, top_p, min_p) replace those of the config.
@@ -177,7 +181,7 @@ class LoadedGenerator:
         return class_numbers(several, self.class_names, self.task.classes, self.source)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
-        known = f'{self.task.classes} classes' if self.task.classes else NOUNS.get(self.task.asks, 'unconditional')
+        known = f'{self.task.classes} classes' if self.task.classes else _words(kinds_of(self.task))
         height, width = self.intake.image_size
         part = self.task if self.tokens is None else self.generator
         tokens = '' if self.tokens is None else f'{self.tokens.shape} tokens, '
@@ -196,6 +200,10 @@ def _tell(
 ) -> None:
     """A step of the rows that are ``part`` of the work, as a share of all of it."""
     watch(before + (part * done / steps if steps else 0.0), shown)
+
+
+def _words(kinds: Sequence[Kind]) -> str:
+    return ' and '.join(NOUNS[kind] for kind in kinds) or 'unconditional'
 
 
 def load_frozen(module: nn.Module, run: Run) -> None:

@@ -15,6 +15,7 @@ from vq.core.specs import CodecSpec, size_of
 from vq.data.decode import BadImage
 from vq.encoders.frozen_tokenizer import FrozenTokenizer
 from vq.interfaces import Dataset, Generator, Tokenizer
+from vq.interfaces.drawing import kinds_of
 from vq.io.runs import find
 from vq.io.spec import RANGE, Spec, fits_names
 
@@ -37,7 +38,7 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
     if isinstance(generator := getattr(model, 'generator', None), Generator):
         tokens, latent = generator.tokens, None
     categories = names_of(dataset, getattr(model, 'tokenizer', None))
-    of_boxes = getattr(model, 'asks', None) == 'layout'  # the categories of boxes are those of the data
+    of_boxes = 'layout' in kinds_of(model)  # the categories of boxes are those of the data
     if not of_boxes and (count := classes_of(model)) is not None and len(categories) != count:
         categories = ()  # the names of other classes than those that the model draws or tells apart
     return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent, categories)

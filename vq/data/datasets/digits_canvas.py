@@ -22,6 +22,7 @@ COUNTS = {'train': 20_000, 'validation': 500, 'test': 500}
 INK = 64  # a pixel at least as bright is of a digit
 NOTHING = 255  # the label of all others
 TRIES = 20  # places that are tried for a digit before it is left out
+WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 GAP = 1  # pixels between two boxes, at least
 
 
@@ -92,7 +93,8 @@ class DigitsCanvasDataset(ImageDataset):
     ``boxes`` and ``box_categories`` of each digit, and ``mask``, the class of each pixel of a digit and 255 elsewhere. A box
     is the smallest one around the pixels of its label, and boxes do not touch. Sample i is a function of ``seed``, the split,
     i and these settings alone. Digits of a split are those of ``DigitsDataset``: training and validation share no picture.
-    ``count``: samples of the split; None: 20,000 to train, 500 to validate, 500 to test.
+    ``count``: samples of the split; None: 20,000 to train, 500 to validate, 500 to test. ``text``: the names of the classes,
+    such as 'three, seven', are the text.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class DigitsCanvasDataset(ImageDataset):
         largest: int = 28,
         count: int | None = None,
         seed: int = 0,
+        text: bool = False,
         transform: Transform = None,
     ) -> None:
         if split not in SIZES:
@@ -117,7 +120,7 @@ class DigitsCanvasDataset(ImageDataset):
             )
         super().__init__('digits_canvas', split, transform)
         self.image_size, self.most, self.smallest, self.largest = size, most, smallest, largest
-        self.count, self.seed = COUNTS[split] if count is None else count, seed
+        self.count, self.seed, self.text = COUNTS[split] if count is None else count, seed, text
         self.label_names = tuple('0123456789')
         self._last: tuple[int, Canvas] | None = None
 
@@ -141,7 +144,8 @@ class DigitsCanvasDataset(ImageDataset):
 
     def annotations_of(self, index: int) -> Mapping[str, Any]:
         canvas = self.canvas(index)
-        return {'boxes': canvas.boxes.copy(), 'box_categories': canvas.categories.copy(), 'mask': canvas.mask.copy()}
+        found = {'boxes': canvas.boxes.copy(), 'box_categories': canvas.categories.copy(), 'mask': canvas.mask.copy()}
+        return found | ({'text': ', '.join(WORDS[number] for number in canvas.categories)} if self.text else {})
 
     def fingerprint(self) -> str:
         """Ids do not depend on the settings, so these count."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -62,11 +62,15 @@ class UNet(Denoiser):
     - ``adapter_type``: a block after the attention, at the levels ``adapters_at``, on the way down and up, such as
       ``RegionAttention``. Adapters are in ``adapters``, and the keys of all other weights are those of a UNet without them.
       ``layout_dim``: channels of the class vectors of a conditioner of layouts.
+    - ``trains``: 'adapters' leaves all other weights as they are; they come from ``--load-model-from``. Training begins with
+      new adapters and prompts where the file has none.
     - ``learned_variance``: as many channels again, the variance of the reverse process.
     - ``timesteps`` T: the network is told  t T - 1,  the index of a time among T.
 
     Vectors of a conditioner, of ``dim`` = 4 ``width`` channels, are added to what the time gives.
     """
+
+    added: ClassVar[tuple[str, ...]] = ('adapters',)
 
     def __init__(
         self,
@@ -84,6 +88,7 @@ class UNet(Denoiser):
         adapters_at: tuple[int, ...] = (),
         sequence_dim: int | None = None,
         layout_dim: int | None = None,
+        trains: Literal['all', 'adapters'] = 'all',
         groups: int = 32,
         learned_variance: bool = False,
         kind: PredictionKind = 'epsilon',
@@ -139,6 +144,8 @@ class UNet(Denoiser):
         if adapter_type is not None:
             for name, wide in self._places(tuple(adapters_at)):
                 self.adapters[name] = make_block(adapter_type, 'adapter_type', channels=wide, **numbers)
+        if trains == 'adapters':
+            self._freeze()
         forms = {form for block in self.modules() if isinstance(block, UNetBlock) for form in block.reads}
         self.takes = ('vector', *sorted(forms))
 
@@ -172,6 +179,17 @@ class UNet(Denoiser):
             return Prediction(value, self.kind)
         value, variance = value.chunk(2, dim=1)
         return Prediction(value, self.kind, variance)
+
+    def _freeze(self) -> None:
+        """All but what is ``added``."""
+        if not len(self.adapters):
+            raise ConfigError("trains is 'adapters', and there are none", "Set adapter_type and adapters_at, or trains='all'.")
+        self.requires_grad_(False)
+        for part in self.modules():
+            for name in getattr(part, 'added', ()):
+                found = getattr(part, name)
+                if found is not None:
+                    found.requires_grad_(True)
 
     def _places(self, at: tuple[int, ...]) -> Iterator[tuple[str, int]]:
         """Name and channels of the places behind the attention, at levels of these factors."""

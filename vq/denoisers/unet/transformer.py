@@ -52,6 +52,8 @@ class GEGLU(nn.Module):
 class CrossBlock(nn.Module):
     """h = x + self(norm1(x)),  g = h + cross(norm2(h), context),  y = g + mlp(norm3(g))."""
 
+    added = ('prompts', 'prompt_proj', 'image_proj')  # published networks have none of them
+
     def __init__(
         self, dim: int, sequence_dim: int, heads: int, prompts: int = 0, prompt_dim: int = 128, image_tokens: bool = False
     ) -> None:
@@ -63,11 +65,11 @@ class CrossBlock(nn.Module):
         self.prompt_proj = nn.Linear(prompt_dim, sequence_dim, bias=False) if prompts else None
         self.image_proj = nn.Linear(dim, sequence_dim, bias=False) if image_tokens else None
 
-    def forward(self, x: Tensor, sequence: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, sequence: Tensor | None, mask: Tensor | None) -> Tensor:
         normal = self.norm1(x)
         x = x + self.own(normal, normal)
         normal = self.norm2(x)
-        context = [sequence]
+        context = [] if sequence is None else [sequence]
         if self.prompts is not None and self.prompt_proj is not None:
             context.append(self.prompt_proj(self.prompts).expand(len(x), -1, -1))
         if self.image_proj is not None:
@@ -86,8 +88,8 @@ class SpatialTransformer(Recomputed, ConditionBlock):
     Rombach et al. 2022).
 
     ``depth``: number of ``CrossBlock``. ``prompts``: so many learned entries of ``prompt_dim`` channels stand behind those of
-    the sequence, and with ``image_tokens`` the cells themselves behind these (the task prompt of LayoutDiffuse). ``proj``
-    starts at zero.
+    the sequence, and with ``image_tokens`` the cells themselves behind these (the task prompt of LayoutDiffuse). With any of
+    them it does without a sequence. ``proj`` starts at zero.
     """
 
     reads = ('sequence',)
@@ -111,7 +113,7 @@ class SpatialTransformer(Recomputed, ConditionBlock):
                 'A SpatialTransformer attends to a sequence: set sequence_dim of the UNet to its channels, e.g. 768 for '
                 'CLIP, with 1 block or more.',
             )
-        count = head_count(channels, heads, head_dim)
+        count, self.alone = head_count(channels, heads, head_dim), prompts > 0 or image_tokens
         self.norm = norm_of(channels, groups, EPS)
         self.into, self.proj = nn.Linear(channels, channels), nn.Linear(channels, channels)
         self.blocks = nn.ModuleList(
@@ -121,12 +123,13 @@ class SpatialTransformer(Recomputed, ConditionBlock):
         nn.init.zeros_(self.proj.bias)
 
     def compute(self, x: Tensor, condition: Conditioned | None) -> Tensor:
-        if condition is None or condition.sequence is None:
+        if not self.alone and (condition is None or condition.sequence is None):
             raise ConfigError(
                 'this UNet attends to a sequence, and the conditioner gives none',
                 'Take a conditioner of sequences, or attn_block_type="SelfAttention".',
             )
+        sequence, mask = (None, None) if condition is None else (condition.sequence, condition.sequence_mask)
         cells = self.into(cells_of(self.norm(x)))
         for block in self.blocks:
-            cells = block(cells, condition.sequence, condition.sequence_mask)
+            cells = block(cells, sequence, mask)
         return x + map_of(self.proj(cells), x)

@@ -12,7 +12,7 @@ from vq.core.drawing import Wanted
 from vq.core.errors import ConfigError, listing
 from vq.interfaces import Callback
 from vq.interfaces.conditions import Asked
-from vq.interfaces.drawing import Draws, draws_images
+from vq.interfaces.drawing import Draws, draws_images, kinds_of
 from vq.io.pictures import grid, save_png
 from vq.registries import VQCallbackRegistry
 from vq.runners.callbacks.ema import EMACallback
@@ -61,7 +61,7 @@ class GenerationsCallback(Callback[TrainerLike]):
                 f'GenerationsCallback has the classes {listing(map(str, self.classes))}, and the model {runner.model.classes}',
                 'Give numbers below that.',
             )
-        if self.texts and runner.model.asks != 'text':
+        if self.texts and 'text' not in kinds_of(runner.model):
             raise ConfigError(
                 f'GenerationsCallback has texts, and {type(runner.model).__name__} takes none here', 'Leave texts out.'
             )

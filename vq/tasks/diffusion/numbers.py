@@ -19,21 +19,29 @@ class Numbers(NamedTuple):
     """Of B samples."""
 
     time: Tensor  # (B,) in [0, 1), for the law of times
-    drop: Tensor  # (B,) in [0, 1), for the conditions that are dropped
+    drop: Tensor  # (B,) or (B, n) in [0, 1), for the conditions that are dropped
     noise: Tensor  # (B, C, *cells) standard normal
     posterior: Tensor | None = None  # the shape of the tokenizer's latent, standard normal
 
 
 def numbers_of(
-    batch: Batch, seed: int, step: int, shape: tuple[int, ...], posterior: tuple[int, ...] | None = None
+    batch: Batch,
+    seed: int,
+    step: int,
+    shape: tuple[int, ...],
+    posterior: tuple[int, ...] | None = None,
+    drops: int = 1,
 ) -> Numbers:
-    """Of a training step, on the device of the batch. ``posterior``: the shape of numbers to sample latents with.
+    """Of a training step, on the device of the batch. ``posterior``: the shape of numbers to sample latents with. ``drops``:
+    how many numbers of a sample its conditioner takes.
 
     They are functions of the seed of the run, the step and the key of each sample, so the same on any device, on any number of
     ranks, and after a restart.
     """
     keys = batch.key
     time, drop = keyed_uniforms(keys, 2, purpose=(seed, step, 'time')).T
+    if drops > 1:
+        drop = keyed_uniforms(keys, drops, purpose=(seed, step, 'drops'))
     noise = keyed_normals(keys, *shape, purpose=(seed, step, 'noise'))
     of_latents = None if posterior is None else keyed_normals(keys, *posterior, purpose=(seed, step, 'posterior'))
     return Numbers(time, drop, noise, of_latents)

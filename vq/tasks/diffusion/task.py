@@ -94,6 +94,7 @@ class DiffusionTask(Task):
         'denoiser.channels': channels_in,
         'denoiser.cells': cells_in,
         'conditioner.dim': 'denoiser.dim',
+        'conditioner.sequence_dim': 'denoiser.sequence_dim',
         'conditioner.layout_dim': 'denoiser.layout_dim',
         'conditioner.image_size': pixels_in,
         'guide.channels': channels_in,
@@ -180,7 +181,8 @@ class DiffusionTask(Task):
             self.space.warn()
         x, condition = self.unpack(batch)
         given = self.space.given.shape if self.space.sample else None
-        numbers = numbers_of(batch, self.seed, step, self.space.spec.shape, given)
+        drops = 1 if self.conditioner is None else self.conditioner.numbers
+        numbers = numbers_of(batch, self.seed, step, self.space.spec.shape, given, drops)
         x0 = self.space.encode(x, numbers.posterior)
         t, weights = self.times(over_the_batch(numbers.time) if self.stratified else numbers.time, self.path)
         if self.conditioner is not None:
@@ -276,14 +278,18 @@ class DiffusionTask(Task):
 
     @property
     def asks(self) -> Kind | None:
-        return None if self.conditioner is None else self.conditioner.kind
+        return next(iter(self.kinds), None)
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        return () if self.conditioner is None else self.conditioner.kinds
 
     @property
     def classes(self) -> int:
         return 0 if self.conditioner is None else self.conditioner.classes
 
     def condition(self, asked: Asked, places: Sequence[int], device: torch.device) -> Condition | None:
-        return condition_of(asked, self.asks, self.classes, places, device)
+        return condition_of(asked, self.kinds, self.classes, places, device)
 
     @torch.no_grad()
     def draw(self, wanted: Wanted) -> Drawn:

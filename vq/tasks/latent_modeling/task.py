@@ -134,7 +134,7 @@ class LatentModeling(Task):
         found = batch.latent if batch.latent is not None else to_float(batch.image)
         if self.conditioner is None:
             return found, None
-        if self.conditioner.kind == 'classes' and batch.category is None:
+        if 'classes' in self.conditioner.kinds and batch.category is None:
             raise ConfigError(
                 f'the conditioner learns {self.conditioner.classes} classes, and this dataset gives none',
                 'Take a dataset with classes, or set conditioner to None.',
@@ -149,7 +149,8 @@ class LatentModeling(Task):
         noise = keyed_normals(keys, *self.space.given.shape, purpose=(*purpose, 'posterior')) if self.space.sample else None
         latents = self.space.encode(x, noise)
         if self.conditioner is not None:
-            condition = self.conditioner.dropped(condition, keyed_uniforms(keys, 1, purpose=(*purpose, 'drop'))[:, 0])
+            numbers = keyed_uniforms(keys, self.conditioner.numbers, purpose=(*purpose, 'drop'))
+            condition = self.conditioner.dropped(condition, numbers.squeeze(1))
         shared = derive_seed('shared', *purpose) / 2**63
         found = roots['generator'](latents, condition, KeyedStreams(keys, purpose, shared))
         losses, weights = Losses(), self.generator.loss_weights
@@ -194,7 +195,7 @@ class LatentModeling(Task):
 
     @property
     def asks(self) -> Kind | None:
-        return None if self.conditioner is None else self.conditioner.kind
+        return None if self.conditioner is None else self.conditioner.kinds[0]
 
     @property
     def classes(self) -> int:
