@@ -30,6 +30,7 @@ COMMANDS = {
     'web': Command('vq.cli.web', 'a page in the browser: draw layouts, reconstruct, generate, compare', False, 'vq.web'),
     'fetch': Command('vq.cli.prepare', 'fetch and check published weights', False, 'vq.tools.prepare_checkpoints'),
     'convert': Command('vq.cli.convert', 'convert what others have published', False, 'vq.tools.convert_checkpoints'),
+    'merge': Command('vq.cli.merge', 'merge the weights of models of one architecture'),
     'export': Command('vq.cli.export', 'write a generator in the Hugging Face layout', False, 'vq.tools.export_hugging_face'),
     'doctor': Command('vq.cli.doctor', 'check this machine: devices, memory, disk, packages, one training step'),
     'completion': Command('vq.cli.completion', 'print a script that completes vq in bash, zsh or fish'),
