@@ -1,4 +1,5 @@
-"""The table of docs/energy.md, from docs/energy_flags.tsv: ``python -m tests.flag_tables`` writes it."""
+"""The tables of docs/energy.md and docs/layout.md, from the files docs/NAME_flags.tsv: ``python -m tests.flag_tables``
+writes them."""
 
 from __future__ import annotations
 
@@ -6,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DOCS = Path(__file__).parent.parent / 'docs'
-PAGE, SOURCE = DOCS / 'energy.md', DOCS / 'energy_flags.tsv'
-BEGIN = '<!-- written by tests/flag_tables.py from docs/energy_flags.tsv -->'
+NAMES = ('energy', 'layout')
 END = '<!-- end of what tests/flag_tables.py writes -->'
 
 
@@ -17,19 +17,25 @@ class Flag(NamedTuple):
     did: str
 
 
-def flags() -> list[Flag]:
-    lines = SOURCE.read_text(encoding='utf-8').splitlines()
+def page_of(name: str) -> Path:
+    return DOCS / f'{name}.md'
+
+
+def flags(name: str) -> list[Flag]:
+    lines = (DOCS / f'{name}_flags.tsv').read_text(encoding='utf-8').splitlines()
     return [Flag(*line.split('\t')) for line in lines]
 
 
-def written(page: str) -> str:
+def written(name: str) -> str:
     """The page with the table of now."""
-    before, _, rest = page.partition(BEGIN)
+    begin = f'<!-- written by tests/flag_tables.py from docs/{name}_flags.tsv -->'
+    before, _, rest = page_of(name).read_text(encoding='utf-8').partition(begin)
     after = rest.partition(END)[2]
     rows = ['| theirs | ours | what it does there |', '|---|---|---|']
-    rows += [f'| `{flag.theirs}` | {flag.ours} | {flag.did} |' for flag in flags()]
-    return '\n'.join([before + BEGIN, *rows, END + after])
+    rows += [f'| `{flag.theirs}` | {flag.ours} | {flag.did} |' for flag in flags(name)]
+    return '\n'.join([before + begin, *rows, END + after])
 
 
 if __name__ == '__main__':
-    PAGE.write_text(written(PAGE.read_text(encoding='utf-8')), encoding='utf-8')
+    for each in NAMES:
+        page_of(each).write_text(written(each), encoding='utf-8')

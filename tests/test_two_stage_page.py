@@ -31,6 +31,7 @@ OF_STAGE_2 = ('Stage 2', 'Connector')  # sections whose rows add to the command 
 NOT_RUN = ('`pip install', 'no connector', '2.9.0, the last')  # beginnings of cells without anything to check
 TYPES = ('@dataclass', 'Optional[str]', '[str]', 'torch.Tensor', 'Union[Stage1Encodings, Stage2ModelOutput]')  # Python's
 TOOLS = {'vq.tools.fid': 'vq.cli.fid_of', 'vq.tools.pairs': 'vq.cli.pairs', 'vq.tools.latents': 'vq.cli.latents'}
+TOOLS |= {'vq.tools.prepare_data': 'vq.cli.prepare_data', 'vq.tools.prepare_checkpoints': 'vq.cli.prepare'}
 PLACEHOLDERS = {'F': 'weights', 'HOST': 'localhost', 'FOLDER': 'folder', 'PROJECT': 'project', 'RUN': 'run'}
 CODE = re.compile(r'`([^`]+)`')
 

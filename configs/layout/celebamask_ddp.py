@@ -1,6 +1,7 @@
 """Faces by maps of 19 parts, from latent diffusion's model of CelebA-HQ: a UNet without texts, with attention by labels.
 
     python -m vq.tools.prepare_checkpoints ldm-celeba
+    unzip -p pretrained/ldm/celeba.zip model.ckpt > pretrained/ldm/celeba.ckpt
     vq convert ldm_unet pretrained/ldm/celeba.ckpt --options head_dim=32 --output celeba_unet.safetensors
     vq convert ldm_autoencoder pretrained/ldm/celeba.ckpt --output celeba_vq.safetensors
     auto_torchrun -m vq.train celebamask configs/layout/celebamask_ddp.py tokenizer_run=celeba_vq.safetensors \

@@ -5,38 +5,10 @@ Every address was read on a public page, which ``source`` names. None has been f
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from vq.io.published.catalog_diffusion import TEXT_TO_IMAGE
+from vq.io.published.entries import Published, RemoteFile
 
-
-@dataclasses.dataclass(frozen=True)
-class RemoteFile:
-    """One file. ``digest``: 'sha256:...' (all digits or the first 8) or 'md5:...'; None if no public page gives one."""
-
-    url: str
-    path: str  # below the folder of pretrained files
-    digest: str | None
-    source: str  # the public page that names the address
-    size: int | None = None  # bytes, if a page gives the exact number
-    digest_source: str | None = None  # the page that gives the digest, if not ``source``
-    bundled: str | None = None  # PACKAGE/PATH of the same file in a Python package, if it is installed
-
-
-@dataclasses.dataclass(frozen=True)
-class Published:
-    """One entry: the files to fetch, and how to convert them."""
-
-    name: str
-    about: str
-    files: tuple[RemoteFile, ...]
-    kind: str | None = None  # of vq.tools.convert_checkpoints; None: not converted
-    options: Mapping[str, object] = dataclasses.field(default_factory=dict)
-    aliases: tuple[str, ...] = ()
-
-    @property
-    def converted(self) -> str:
-        """The path of the converted tokenizer below the folder of pretrained files."""
-        return f'{self.files[0].path}.converted'
+__all__ = ['CATALOG', 'Published', 'RemoteFile', 'conversions', 'find', 'owner_of']
 
 
 def _torchvision(file: str, size: int | None, digest: str, module: str, digest_source: str | None = None) -> RemoteFile:
@@ -456,6 +428,7 @@ CATALOG: tuple[Published, ...] = (
     ),
     Published('beit2-vqkd-dino', 'VQ-KD of BEiT v2, taught by DINO ViT-B/16, 8,192 codes', (_BEIT2_DINO,), kind='beitv2'),
     Published('beitv2', 'the three VQ-KD tokenizers of BEiT v2', (_BEIT2_CLIP, _BEIT2_CLIP_3, _BEIT2_DINO)),
+    *TEXT_TO_IMAGE,
 )
 
 
