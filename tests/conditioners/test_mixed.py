@@ -105,3 +105,8 @@ def test_images_are_drawn_by_all_that_is_asked_for() -> None:
             condition_of(wrong, kinds, 0, [0], CPU)
     with pytest.raises(UserError, match='this model takes no texts'):
         condition_of(Asked(layout=boxes(), negative=['dark']), ('layout',), 0, [0], CPU)
+
+
+def test_a_page_finds_what_it_draws_layouts_with() -> None:
+    assert mixed().labels == 3 and mixed().image_size == (64, 64)
+    assert not hasattr(MixedConditioner(dict(a=TextConditioner(encoder()))), 'labels')

@@ -53,6 +53,11 @@ class MixedConditioner(Conditioner):
             raise ConfigError('a part of a MixedConditioner is one itself', 'Put all conditioners into one.')
         self.parts, self.drop, self.numbers = nn.ModuleDict(parts), drop, 1 + len(parts)
         self.classes = max(part.classes for part in parts.values())
+        for part in parts.values():  # what a page asks of a conditioner of layouts
+            if 'layout' in part.kinds:
+                self.labels = getattr(part, 'labels', 0)
+                if hasattr(part, 'image_size'):  # of boxes
+                    self.image_size = part.image_size
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
