@@ -9,12 +9,14 @@ from vq.recipes.denoisers import Kind
 from vq.recipes.diffusion import diffusion
 from vq.recipes.parts import kind_of
 from vq.recipes.strategy import chosen
-from vq.recipes.unet import HEAD, OF_DIT, SPLITS, TINY_UNET, unet_part
+from vq.recipes.unet import SPLITS, TINY_UNET, unet_part
 
 Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_no_partial', 'segmentation']
 TINY: Part = dict(TINY_UNET, multipliers=(1, 1))  # of 4 x 4 cells
 TINY |= dict(attention_at=(1,), adapters_at=(1, 2), layout_dim=8)
 TINY_LENGTH, TINY_TEXT = 12, 16  # tokens and channels of the tiny text encoders
+OF_DIT = ('denoiser', 'tiny_denoiser', 'form', 'size', 'dim', 'depth', 'patch', 'bottleneck', 'context')
+HIDDEN = (*OF_DIT, 'head_depth', 'learned_variance', 'conditioner', 'num_classes')
 KL_F8 = 'configs/two_stage/klvae_f8_imagenet_ddp.py'
 SETTINGS: dict[str, Any] = dict(path='beta', noise_schedule='scaled_linear', sample_posterior=True)
 SETTINGS |= dict(
@@ -67,7 +69,7 @@ def conditions(
     return Told(mixed, tiny, dict(layout_dim=layout_dim, sequence_dim=TEXT_DIMS[text]), variant, reads=True)
 
 
-@recipe(unet_part, diffusion, conditions, hides=(*OF_DIT, *HEAD, 'conditioner', 'num_classes'))
+@recipe(unet_part, diffusion, conditions, hides=HIDDEN)
 def layout_diffusion(
     given: Given,
     *,
