@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -14,9 +15,11 @@ import torch
 from PIL import Image
 
 import vq
+from tests.sources import ROOT
 from tests.web.support import png
 from vq.core.errors import UserError
 from vq.io.layouts import read_layouts
+from vq.io.published import catalog
 from vq.web import worker
 from vq.web.comparing import compare
 from vq.web.drawing import draw
@@ -179,6 +182,23 @@ def test_a_reconstruction_with_its_tokens_and_bits():
     for run, said in (('gen', 'is no tokenizer'), ('../tok', "has the part '..'")):
         with pytest.raises(UserError, match=said):
             reconstruct({'run': run, 'image': encoded()}, SETTINGS, tell)
+
+
+def test_a_published_tokenizer_that_is_converted(tmp_path, monkeypatch):
+    """It is named with its mark, and opened from the folder of pretrained files; others of the catalog are not there."""
+    entry = catalog.find('taming-f16-1024')
+    monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
+    place = tmp_path / entry.converted
+    place.parent.mkdir(parents=True)
+    with zipfile.ZipFile(ROOT / 'tests/fixtures/old/converted.zip') as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith('.converted'))
+        place.write_bytes(archive.read(name))
+    (record,) = (record for record in survey({}, SETTINGS, tell)['runs'] if record['published'])
+    assert record['name'] == 'published:taming-f16-1024' and record['use'] == ['reconstruct'] and record['title'] == entry.name
+    found = reconstruct({'run': record['name'], 'image': encoded()}, SETTINGS, tell)
+    assert found['made'] and found['bits'] > 0
+    with pytest.raises(UserError, match='no converted'):
+        reconstruct({'run': 'published:llamagen-vq-16', 'image': encoded()}, SETTINGS, tell)
 
 
 def test_figures_of_an_error():

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from vq.core.errors import UserError
-from vq.core.trust import import_modules
 from vq.io.pictures import grid, png_bytes
 from vq.io.runs import Run, find
 from vq.loading import load_run
+from vq.report.opening import Asked, open_run
 from vq.web.places import place_of
 
 KEPT = 3  # models in memory
@@ -30,15 +30,19 @@ def run_of(name: Any, settings: Mapping[str, Any]) -> Run:
 
 def model_of(name: Any, settings: Mapping[str, Any]) -> tuple[Run, Any]:
     """The run, and what ``vq.load`` gives for it. The last ``KEPT`` models stay in memory."""
-    run = run_of(name, settings)
+    device = device_of(settings)
+    place = place_of(name, Path(settings['root'])).absolute()
+    return open_run(str(place), Asked(device=device), lambda run: _kept(run, device))
+
+
+def _kept(run: Run, device: str) -> Any:
     key = str(run.weights), run.file().stat().st_mtime_ns
     if key not in _loaded:
         while len(_loaded) >= KEPT:
             _loaded.popitem(last=False)
-        import_modules(run.custom_imports)
-        _loaded[key] = load_run(run, device_of(settings))
+        _loaded[key] = load_run(run, device)
     _loaded.move_to_end(key)
-    return run, _loaded[key]
+    return _loaded[key]
 
 
 def device_of(settings: Mapping[str, Any]) -> str:
