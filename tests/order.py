@@ -20,7 +20,8 @@ APART = (  # tests without common fixtures
 EACH = {
     'tests/test_readme.py': 6.0,
     'tests/test_benchmarks.py': 5.0,
-    'tests/test_configs.py': 4.0,
+    'tests/test_configs.py': 1.5,
+    'tests/strategies/test_compile.py': 3.0,
     'tests/launch/test_nodes.py': 8.0,
 }
 # their loaders fork workers, which died by SIGSEGV where they collected a store or a process group of earlier tests, before
@@ -33,6 +34,7 @@ FORKING = (
 SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order depends on it
     'tests/end_to_end/test_document_003.py': 240,
     'tests/end_to_end/test_demo.py': 137,
+    'tests/end_to_end/test_digits_energy.py': 75,
     'tests/cli/test_examples.py': 200,
     'tests/launch/test_agent.py': 85,
     'tests/test_same.py': 60,

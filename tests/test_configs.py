@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.runners.support import commands_here
-from tests.shipped import FOLDER, all_configs, composed, entries, first_alike, fragments, types_in
+from tests.shipped import FEW_DIGITS, FOLDER, all_configs, composed, entries, first_alike, fragments, types_in
 from vq.assembly.compose import checked, compose
 from vq.assembly.counting import count_model
 from vq.core.config import PyConfig
@@ -101,8 +101,8 @@ def test_strategy_is_an_option_of_every_config(entry, strategy):
 
 @pytest.fixture
 def command_line(monkeypatch):
-    """Commands run in this process, and the held-out digits are fewer: 40, four of each class."""
-    monkeypatch.setattr('vq.data.datasets.digits.SIZES', {'train': 1437, 'validation': 40, 'test': 40})
+    """Commands run in this process, with fewer digits."""
+    monkeypatch.setattr('vq.data.datasets.digits.SIZES', FEW_DIGITS)
     with commands_here():
         yield
 
