@@ -71,8 +71,7 @@ def build_task(entry: str) -> Task:
 
 def parts_by_config() -> dict[str, tuple[str, ...]]:
     """Of every outline of a tokenizer the networks that none before has with the same settings, widths and sizes, called in
-    the same surroundings. Those are the same program. What surrounds a discriminator are losses, weights and penalties;
-    networks of a tokenizer are called by their task and connectors, and losses at a place hook into them.
+    the same surroundings: losses, discriminator, connectors. Those are the same program.
 
     Built without memory: the widths that parts take of each other are filled in by that.
     """
@@ -91,11 +90,7 @@ def parts_by_config() -> dict[str, tuple[str, ...]]:
             for key in name.split('.'):
                 settings = settings[key]
             sizes = tuple((key, tuple(value.shape), value.dtype) for key, value in part.state_dict().items())
-            near = around
-            if name.startswith('tokenizer.'):
-                hooks = {key: loss for key, loss in around.get('losses', {}).items() if 'place' in loss}
-                near = {'type': around['type'], 'losses': hooks}
-            which = (name, settings.dumps(), sizes, outline(near), outline(between))
+            which = (name, settings.dumps(), sizes, outline(around), outline(between))
             if which not in seen:
                 seen.add(which)
                 new.append(name)
