@@ -21,7 +21,8 @@ LACKING = (
 
 def detected(run: Run, images: Tensor, settings: Mapping[str, Any]) -> dict[str, Any]:
     """``detected``: a layout for each of the images (B, 3, H, W) uint8 that ``run`` drew, or ``undetected``: why there are
-    none. The segmenter is a run of the same classes and the same size of images; the first one by name."""
+    none. The segmenter is a run of the same size of images, and of the same classes where both have names of them; the first
+    one by name."""
     name = next((name for name in run_folders(Path(settings['root'])) if fits(name, run, settings)), None)
     if name is None:
         return {'undetected': LACKING}
@@ -37,4 +38,5 @@ def fits(name: str, run: Run, settings: Mapping[str, Any]) -> bool:
         spec = run_of(name, settings).spec
     except (UserError, OSError):  # it has no checkpoint yet, or a damaged one
         return False
-    return spec.kind == KIND and spec.image == run.spec.image and spec.categories == run.spec.categories
+    names, own = spec.categories, run.spec.categories
+    return spec.kind == KIND and spec.image == run.spec.image and (names == own or not names or not own)
