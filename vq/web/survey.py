@@ -11,7 +11,7 @@ import torch
 from vq.core.errors import UserError
 from vq.core.registry import find_item
 from vq.core.trust import Untrusted, import_modules
-from vq.interfaces.drawing import draws_images
+from vq.interfaces.drawing import draws_images, kinds_of
 from vq.io.runs import Run
 from vq.registries import VQTaskRegistry
 from vq.web.models import device_of, run_of
@@ -72,7 +72,7 @@ def described(run: Run) -> dict[str, Any]:
         task: Any = VQTaskRegistry.build(model, 'model')
     if not draws_images(task):
         return {'use': []}
-    kinds = tuple(getattr(task, 'kinds', () if task.asks is None else (task.asks,)))
+    kinds = kinds_of(task)
     names = list(run.spec.categories or run.spec.trained_on.get('names') or ())
     of_layout = 'layout' in kinds
     count = getattr(getattr(task, 'conditioner', None), 'labels', 0) if of_layout else task.classes
