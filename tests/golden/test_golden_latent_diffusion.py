@@ -13,7 +13,7 @@ import torch
 
 from vq.core.records import Prediction
 from vq.interfaces import Level
-from vq.losses.denoising import squared_error
+from vq.losses.denoising import elbo_weights, squared_error
 from vq.losses.variational import neighbours, step_bits
 from vq.sampling.paths.betas import BetaPath, betas_of
 from vq.sampling.posterior import posterior, reverse
@@ -93,3 +93,18 @@ def test_steps_of_the_bound_are_their_weights_of_the_squared_error(golden):
     nats = step_bits(prediction, noised(x0, eps, t), x0, t, s, floor) * math.log(2)
     weights = peer['out/noise/vlb_weights'][index]
     torch.testing.assert_close(nats, weights * squared_error(prediction, x0, eps, t), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize('target', KINDS)
+def test_weights_of_the_second_term(golden, target):
+    """Entry 0 is that of entry 1. The derived weights of v and x0 are those of epsilon for the same error of the noise."""
+    peer, path = golden('layout_diffusion_base'), BetaPath('scaled_linear')
+    t = torch.arange(1, 1001, dtype=torch.float64) / 1000
+    wanted = peer[f'out/{target}/vlb_weights']
+    torch.testing.assert_close(elbo_weights(path, t, KINDS[target], 'published').float(), wanted, rtol=3e-5, atol=0)
+    x0, eps, value = torch.randn(3, 999, 2, generator=torch.Generator().manual_seed(0))
+    level, times = path.level(t[1:].float()), t[1:].float()
+    prediction = Prediction(value, KINDS[target])
+    same = Prediction(converted(prediction, noised(x0, eps, level), level, 'epsilon'), 'epsilon')
+    one, other = (elbo_weights(path, times, each.kind) * squared_error(each, x0, eps, level) for each in (prediction, same))
+    torch.testing.assert_close(one, other, rtol=2e-3, atol=1e-6)

@@ -11,7 +11,7 @@ import torch
 from tests.sampling.conftest import PATHS
 from vq.core.errors import ConfigError
 from vq.core.records import Prediction, PredictionKind
-from vq.losses.denoising import min_snr_weight, squared_error
+from vq.losses.denoising import elbo_weights, min_snr_weight, squared_error
 from vq.sampling.paths.betas import BetaPath
 from vq.sampling.paths.flow import FlowPath
 from vq.sampling.predictions import converted, determinant, noised, target_of
@@ -91,3 +91,15 @@ def test_half_precision_outside_fp32_inside() -> None:
         found = squared_error(Prediction(low, 'velocity'), x0, eps, level, 'x0')
     assert found.dtype == torch.float32 and torch.equal(found, plain)
     assert float(determinant('velocity', level)[0]) == pytest.approx(1)
+
+
+def test_weights_of_the_bound_need_a_grid_and_a_known_rule() -> None:
+    t = torch.tensor([0.001, 0.002, 0.5])
+    first, second, _ = elbo_weights(BetaPath(), t, 'epsilon').tolist()
+    assert first == second
+    with pytest.raises(ConfigError, match='without a grid of times'):
+        elbo_weights(FlowPath(), t, 'epsilon')
+    with pytest.raises(ConfigError, match="by the rule 'mean'"):
+        elbo_weights(BetaPath(), t, 'epsilon', 'mean')  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="of the kind 'score'"):
+        elbo_weights(BetaPath(), t, 'score', 'published')

@@ -84,6 +84,7 @@ def test_batches_with_different_numbers_of_boxes_train_the_adapters_alone(task: 
     freeze(task)
     ((name, losses),) = task.training_step(batch, task.roots(), 1)
     losses.total.backward()
+    assert set(losses.values) == {'denoising', 'elbo'} and losses.values['elbo'] > 0
     assert name == 'denoiser' and torch.isfinite(losses.total)
     learned = {key for key, value in task.named_parameters() if value.grad is not None and value.grad.abs().sum() > 0}
     assert learned and all('.adapters.' in key or key.endswith('layout.table.weight') for key in learned)

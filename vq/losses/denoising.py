@@ -9,14 +9,18 @@ by a factor of the time alone, so the choice of a space is a choice of weights:
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
 
-from vq.core.errors import ConfigError
+from vq.core.errors import ConfigError, listing
 from vq.core.records import Prediction, PredictionKind
-from vq.interfaces import Level
+from vq.interfaces import Level, Path
 from vq.nn.precision import no_autocast
 from vq.sampling.predictions import determinant, target_of
+
+ElboRule = Literal['derived', 'published']
 
 
 def squared_error(
@@ -50,3 +54,32 @@ def min_snr_weight(level: Level, space: PredictionKind, gamma: float = 5.0) -> T
         'score': (sigma, sigma**2 / alpha),
     }.get(space) or (alpha / determinant(space, level), sigma / determinant(space, level))
     return torch.minimum(signal**2, gamma * noise**2).float()
+
+
+def elbo_weights(path: Path, t: Tensor, kind: PredictionKind, rule: ElboRule = 'derived') -> Tensor:
+    """Weights (B,) of |estimate - target|^2 at times t of a grid, which make it a step of the variational bound in nats.
+
+        epsilon   beta^2 / (2 variance (1 - beta) sigma^2) = beta / (2 (1 - beta) sigma_s^2)
+
+    s is the time before t, and variance that of the posterior; the first time, whose step has none, has the weight of the
+    second. 'derived': other kinds have the weight of epsilon times the square of |epsilon error| / |error|. 'published' are
+    those of latent diffusion: 1 for v, and alpha / (4 - 2 alpha^2) for x0, which looks like a slip.
+    """
+    if path.steps is None or rule not in get_args(ElboRule):
+        grid = 'without' if path.steps is None else 'with'
+        raise ConfigError(
+            f'a step of the bound by the rule {rule!r}, on a path {grid} a grid of times',
+            f'Set path=beta, and a rule of {listing(get_args(ElboRule))}.',
+        )
+    second = (t * path.steps).round().clamp(min=2) / path.steps
+    here, before = path.level(second), path.level(second - 1 / path.steps)
+    alpha = torch.as_tensor(here.alpha)
+    if rule == 'published' and kind != 'epsilon':
+        if kind not in ('v', 'x0'):
+            raise ConfigError(
+                f"the estimate is of the kind '{kind}'", "The published rule has epsilon, v and x0: take 'derived'."
+            )
+        return torch.ones_like(alpha) if kind == 'v' else alpha / (4 - 2 * alpha**2)
+    kept = (alpha / torch.as_tensor(before.alpha)) ** 2  # 1 - beta
+    weight = (1 - kept) / (2 * kept * torch.as_tensor(before.sigma) ** 2)
+    return weight * torch.as_tensor(determinant('epsilon', here) / determinant(kind, here)) ** 2

@@ -83,6 +83,10 @@ def layout_diffusion(
     attends_to_texts: Annotated[bool, 'transformers that attend to texts and prompts; False: self-attention alone'] = True,
     adapters_at: Annotated[tuple[int, ...], 'levels with region attention, by the factor of their resolution'] = (1, 2),
     prediction: Annotated[Kind, 'what the network estimates'] = 'epsilon',
+    elbo_weight: Annotated[float, 'of the error weighted as in the bound, beside the plain one'] = 1.0,
+    elbo_rule: Annotated[
+        Literal['derived', 'published'], 'its weights of v and x0: derived, or of latent diffusion'
+    ] = 'derived',
     trains: Annotated[Literal['all', 'adapters'], 'adapters: weights of the published network stay as they are'] = 'all',
 ) -> Config:
     """LayoutDiffuse (Cheng et al. 2023): a latent diffusion UNet with region attention behind the attention of some levels.
@@ -104,6 +108,7 @@ def layout_diffusion(
         little['attn_block_type'] |= dict(prompts=min(prompts, 2), prompt_dim=8)
         little['sequence_dim'] = TINY_TEXT
     config = diffusion(given, denoiser=network, tiny_denoiser=little, conditioner=told.conditioner, **SETTINGS)
+    config['trainer']['model'].update(elbo_weight=elbo_weight, elbo_rule=elbo_rule)
     texts = captions or ('caption' if told.reads else 'none')
     return merge(config, _captions(config, texts), dict(tiny=_tiny(told)))
 

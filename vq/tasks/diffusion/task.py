@@ -25,6 +25,7 @@ from vq.interfaces import Conditioner, Denoiser, Encoder, LatentMap, Level, Loss
 from vq.interfaces.conditions import Asked, Kind
 from vq.interfaces.drawing import Setting
 from vq.interfaces.losses import Landscape
+from vq.losses.denoising import ElboRule
 from vq.losses.objective import Objective
 from vq.losses.variational import chain_bits
 from vq.registries import VQDiffusionSamplerRegistry, VQGuidanceRegistry, VQTaskRegistry
@@ -45,7 +46,12 @@ Sampler = Annotated[Callable[..., Iterator[Tensor]], VQDiffusionSamplerRegistry]
 Guidance = Annotated[Callable[..., float], VQGuidanceRegistry]
 
 SEED = 3407  # of validation: the same at every checkpoint
-OWN = {'denoising': 'the error of the denoiser', 'bound': 'the bound of its variance', 'bits': 'the likelihood'}
+OWN = {
+    'denoising': 'the error of the denoiser',
+    'elbo': 'its weighted error',
+    'bound': 'the bound of its variance',
+    'bits': 'the likelihood',
+}
 
 
 class Seen(NamedTuple):
@@ -69,7 +75,8 @@ class DiffusionTask(Task):
     - ``sample_posterior``: x0 is drawn from the Gaussian of a continuous tokenizer, in place of its mean.
     - ``denoiser``, ``conditioner``: the network f, and what makes its input of the condition; None: unconditional.
     - ``path``: alpha and sigma. ``times``: the law of t; ``stratified``: of each step, the times are spread over the batch of
-      all ranks, so that its loss varies less. ``space``, ``min_snr``, ``bound_weight``: see ``Objective``.
+      all ranks, so that its loss varies less. ``space``, ``min_snr``, ``bound_weight``, ``elbo_weight``,
+      ``elbo_rule``: see ``Objective``.
     - ``losses``: more losses, on hidden features of the denoiser: see ``AlignmentLoss`` (REPA), they need images; or on its
       energies, if it is an ``Energy``: ``ContrastiveEnergyLoss``, ``RefinementLoss``.
 
@@ -116,6 +123,8 @@ class DiffusionTask(Task):
         space: PredictionKind | None = None,
         min_snr: float | None = None,
         bound_weight: float = 1.0,
+        elbo_weight: float = 0.0,
+        elbo_rule: ElboRule = 'derived',
         losses: dict[str, Loss] | None = None,
         sampler: Sampler,
         guidance: Guidance,
@@ -148,7 +157,7 @@ class DiffusionTask(Task):
             connector.requires_grad_(False)  # a trained one would shrink x0 until nothing is left to learn
         self.space = Space(tokenizer, connector, image_size, sample_posterior)
         self.path, self.times, self.stratified = path, times, stratified
-        self.objective = Objective(path, space, min_snr, bound_weight, pixels=tokenizer is None)
+        self.objective = Objective(path, space, min_snr, bound_weight, tokenizer is None, elbo_weight, elbo_rule)
         self.losses = nn.ModuleDict(losses or {})
         terms = terms_of(type(self).__name__, losses or {}, ('hidden', 'energy'), OWN)
         check_energy(denoiser, losses or {}, terms['energy'])
@@ -190,6 +199,8 @@ class DiffusionTask(Task):
         seen = self._values(roots['denoiser'], x0, numbers.noise, t, condition, listens=True)
         found, losses = seen.losses, Losses()
         losses.add('denoising', (weights * found['denoising']).mean())
+        if 'elbo' in found:
+            losses.add('elbo', (weights * found['elbo']).mean(), self.objective.elbo_weight)
         if 'bound' in found:
             losses.add('bound', (weights * found['bound']).mean(), self.objective.bound_weight)
         for name, value in self._of_hidden(seen.hidden, batch).items():
@@ -217,8 +228,12 @@ class DiffusionTask(Task):
         z = noised(x0, eps, level)
         prediction, hidden = root(z, t, condition, listens)
         found = {'denoising': self.objective.error(prediction, x0, eps, level)}
-        bound = self.objective.bound(prediction, z, x0, t)
-        return Seen(found if bound is None else found | {'bound': bound}, hidden, prediction, z, level)
+        more = {
+            'elbo': self.objective.elbo(prediction, x0, eps, level, t),
+            'bound': self.objective.bound(prediction, z, x0, t),
+        }
+        found |= {name: value for name, value in more.items() if value is not None}
+        return Seen(found, hidden, prediction, z, level)
 
     def _of_hidden(self, hidden: dict[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """The values of the losses on hidden features."""
