@@ -247,7 +247,7 @@ def test_an_uploaded_image_is_reconstructed(page: Any) -> None:
     words = page.locator('#reconstruct .row').inner_text()
     assert 'Reconstruction' in words and 'PSNR' in words and 'bits' in words and 'tokens of' in words
     page.locator('#reconstruct .views img').nth(3).hover()
-    page.get_by_text('row ').first.wait_for()
+    page.locator('#reconstruct').get_by_text(', column ').wait_for()
     page.get_by_label('Tokenizer').select_option('kl')
     page.locator('#reconstruct').get_by_role('button', name='Reconstruct', exact=True).click()
     page.get_by_text('a continuous tokenizer has no tokens').wait_for()
@@ -295,6 +295,20 @@ def test_two_runs_are_compared(page: Any) -> None:
     assert page.evaluate(
         "[...document.querySelectorAll('.comparison img')].every((image) => image.complete && image.naturalWidth)"
     )
+
+
+def test_many_runs_can_be_filtered(page: Any) -> None:
+    def many(route: Any) -> None:
+        answer = route.fetch()
+        (first, *_) = answer.json()['runs']
+        route.fulfill(response=answer, json={'runs': [{**first, 'name': f'{word}_{n}'} for n in range(10) for word in 'ab']})
+
+    page.route('**/api/runs', many)
+    page.get_by_role('tab', name='Runs').click()
+    page.get_by_role('button', name='a_7').wait_for()
+    assert page.locator('.run:visible').count() == 20
+    page.get_by_label('Show runs with this in their name').fill('B 3')
+    assert page.locator('.run:visible').all_inner_texts()[0].startswith('b_3') and page.locator('.run:visible').count() == 1
 
 
 def renamed(route: Any) -> None:

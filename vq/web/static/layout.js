@@ -8,6 +8,8 @@ import { trying, work } from './talk.js';
 
 const ROWS = 12; // drawings that stay on the page
 const CHIPS = 24; // classes that are shown as buttons
+const KEYS = ['Enter on the canvas adds a box, Tab goes to the next one', 'Arrows move a box, with Shift they resize it', '0 to 9 give it a class',
+  'D copies it, Delete deletes it', 'Ctrl+Z and Ctrl+Shift+Z undo and redo', 'Ctrl+Enter draws the images'];
 const EXAMPLES = [ // (name, [[x1, y1, x2, y2 in hundredths, class], ...])
   ['A year', [[4, 32, 25, 68, 2], [28, 32, 49, 68, 0], [52, 32, 73, 68, 2], [76, 32, 97, 68, 6]]],
   ['Four corners', [[5, 5, 33, 45, 1], [67, 5, 95, 45, 2], [5, 55, 33, 95, 3], [67, 55, 95, 95, 4]]],
@@ -88,7 +90,8 @@ export class LayoutTab {
     examples.setAttribute('aria-label', 'Examples of layouts');
     this.file = el('input', { type: 'file', accept: '.json,application/json', hidden: true, onchange: () => this.load(), id: 'layout-file' });
     this.corners = el('div', { class: 'corners' });
-    this.tip = el('p', { class: 'quiet tip' }, 'Drag on the canvas to draw a box. Drag a box or its corners to change it.');
+    this.tip = el('div', { class: 'quiet tip' }, el('p', {}, 'Drag on the canvas to draw a box. Drag a box or its corners to change it.'),
+      el('details', {}, el('summary', {}, 'By keyboard'), el('ul', {}, KEYS.map((line) => el('li', {}, line)))));
     return card('', el('div', { class: 'bar' }, this.bar.add, this.bar.undo, this.bar.redo, this.bar.double, this.bar.remove, this.bar.clear, examples),
       this.classes, el('div', { class: 'frame' }, this.editor.element), this.corners, this.tip,
       el('div', { class: 'bar' }, button('Open JSON', () => this.file.click()), button('Save JSON', () => this.save()), this.file,

@@ -4,6 +4,7 @@ import { bytes, button, card, command, el, missing } from './parts.js';
 import { ask, trying, work } from './talk.js';
 
 const MOST = 6; // runs of a comparison
+const MANY = 12; // runs, from which on they can be filtered
 const FEW = 12; // differences of configs that are shown at once
 
 export class RunsTab {
@@ -15,6 +16,7 @@ export class RunsTab {
     this.compareButton = button('Compare', () => this.compare(), { class: 'main', disabled: true });
     this.hint = el('small', { class: 'quiet' });
     this.reload = button('Load again', () => this.load());
+    this.filter = el('input', { type: 'search', placeholder: 'part of a name', 'aria-label': 'Show runs with this in their name', oninput: () => this.sift() });
   }
 
   update() {
@@ -36,8 +38,17 @@ export class RunsTab {
     }
     this.chosen = new Set([...this.chosen].filter((name) => this.rows.some((run) => run.name === name)));
     this.list.replaceChildren(...this.rows.map((run) => this.row(run)));
-    this.place.replaceChildren(card('', el('div', { class: 'bar' }, this.compareButton, this.hint, this.reload), this.list, this.message), this.detail);
+    this.place.replaceChildren(card('', el('div', { class: 'bar' }, this.compareButton, this.hint, this.reload), this.rows.length > MANY ? this.filter : null, this.list, this.message), this.detail);
     this.count();
+    this.sift();
+  }
+
+  /** Hide the runs whose names lack the words of the filter. */
+  sift() {
+    const words = this.filter.value.toLowerCase().split(/\s+/);
+    this.rows.forEach((run, index) => {
+      this.list.children[index].hidden = !words.every((word) => run.name.toLowerCase().includes(word));
+    });
   }
 
   row(run) {
