@@ -65,8 +65,8 @@ def run_here(folder: Path, module: str, *words: str) -> tuple[int, str, str]:
 
 def check_page(folder: Path, said: str) -> Reader:
     """The page is complete, and at the path of the last lines."""
-    tried, place, address = said.splitlines()[-3:]
-    assert tried.startswith('Try these models on a page in the browser: python -m vq.web')
+    place, address = said.splitlines()[-2:]
+    assert '\nTry these models on a page in the browser: python -m vq.web' in said
     page = folder / re.fullmatch(r'Open the report in a browser: (\S+)', place)[1]
     assert address == page.as_uri()
     html = page.read_text()
