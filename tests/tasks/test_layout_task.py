@@ -14,6 +14,8 @@ from torch import Tensor
 import vq
 from tests.denoisers.test_unet import shaken
 from tests.shipped import composed
+from vq.assembly.compose import compose
+from vq.assembly.memory import footprints
 from vq.core.drawing import Wanted
 from vq.core.random import python_stream
 from vq.data.collate import collate
@@ -116,3 +118,12 @@ def test_a_resume_keeps_the_state_of_the_optimizer(tmp_path: Path) -> None:
         one, other = (tensorfile.read_tensors(file) for file in files)
         assert set(one) == set(other) and all(torch.equal(value, other[key]) for key, value in one.items())
         assert not any('encoder' in key for key in one), 'the frozen text encoder is in the checkpoint'
+
+
+def test_the_memory_of_a_step_is_estimated_without_its_data() -> None:
+    """Texts and boxes are made up; frozen weights have no gradients."""
+    one = footprints(composed('layout/coco_sd15_ddp.py'), [1])[0]
+    whole = footprints(compose('configs/layout/coco_sd15_ddp.py', {'trains': 'all'}, {}, tiny=True), [1])[0]
+    fewer = whole.parts['gradients'] - one.parts['gradients']
+    assert fewer > 0.8 * whole.parts['gradients'] and one.parts['frozen'] - whole.parts['frozen'] == fewer
+    assert one.total is not None and whole.total is not None and 0 < one.total < whole.total

@@ -33,6 +33,7 @@ from vq.runners.trainer import Trainer
 from vq.strategies.base import BaseStrategy
 
 META = torch.device('meta')
+BOXES = 8  # of an image
 HALVES = {'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
@@ -267,15 +268,20 @@ def _batches(images: int, image_size: tuple[int, int]) -> Iterator[Batch]:
     while True:
         image = torch.zeros(images, 3, *image_size, dtype=torch.uint8, device=META)
         numbers: Sequence[Tensor] = torch.zeros(2, images, dtype=torch.int64, device=META).unbind()
-        yield Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
+        batch = Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
+        # what conditioners read: a text, and as many boxes as most photographs have, or a label for each pixel
+        batch.text, batch.boxes = [''] * images, torch.zeros(images, BOXES, 4, device=META)
+        batch.box_categories, batch.boxes_mask = (batch.boxes[..., 0].to(kind) for kind in (torch.int64, torch.bool))
+        batch.mask = torch.zeros(images, *image_size, dtype=torch.int64, device=META)
+        yield batch
 
 
-def _under(rules: DeviceRules, compute: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+def _under(rules: DeviceRules, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``compute`` under the rules. If backward calls it to recompute, torch restores its own autocast, but not our mode."""
 
-    def computed(x: Tensor) -> Tensor:
+    def computed(*inputs: Any, **options: Any) -> Tensor:
         with contextlib.nullcontext() if rules.depth else rules:
-            return compute(x)
+            return compute(*inputs, **options)
 
     return computed
 
