@@ -15,7 +15,8 @@ from vq.web.places import run_folders
 
 KIND = 'segmenter'
 LACKING = (
-    'boxes detected: not shown, there is no segmenter of these classes and this size (configs/layout/digits_segmenter.py)'
+    'boxes detected: not shown, no run here is a segmenter of this size and these classes; of digits, make demo-layout or '
+    'vq train layout_segmenter layout/digits_segmenter.py trains one'
 )
 
 
