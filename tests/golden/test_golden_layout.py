@@ -17,6 +17,7 @@ from vq.denoisers.unet.network import UNet
 from vq.denoisers.unet.region_attention import RegionAttention
 from vq.interfaces import Conditioned
 from vq.interfaces.conditions import Layout
+from vq.io.published.ldm_unet import convert
 from vq.io.published.unet import flat, from_latent_diffusion
 
 FILES = ('layout_attn_full', 'layout_attn_v1', 'layout_attn_v2', 'layout_attn_segmentation')
@@ -152,3 +153,23 @@ def test_whole_networks(name: str) -> None:
         none = layout._replace(boxes=layout.boxes[:, :0], categories=layout.categories[:, :0], there=layout.there[:, :0])
         empty = network(peer['in/x'], t, Conditioned(sequence=text, layout=none)).value
         close(empty, peer['out/output_empty_boxes'], atol=2e-5)
+
+
+@pytest.mark.parametrize('name', ['layout_unet_text', 'layout_unet_segmentation'])
+def test_files_of_the_original_are_converted(name: str) -> None:
+    """Sizes are read from shapes; the network is that of ``test_whole_networks``, and the class table goes along."""
+    peer = read_golden(name)
+    wanted, table = network_of(peer)
+    told = peer.meta['config']
+    heads = {'head_dim': told['num_head_channels']} if told.get('text_context_dim') is None else {'heads': told['num_heads']}
+    found = convert({f'model.diffusion_model.{key}': value for key, value in peer.state.items()}, **heads)
+    settings = {key: value for key, value in found.denoiser.items() if key != 'type'}
+    if settings['attn_block_type']['type'] == 'SelfAttention':
+        settings['adapter_type'] = dict(settings['adapter_type'], variant='segmentation')
+    network = UNet(cells=(8, 8), **settings)
+    network.load_state_dict({key.removeprefix('denoiser.'): value for key, value in found.tensors.items() if key[:3] == 'den'})
+    assert repr(network) == repr(wanted)
+    assert all(torch.equal(value, wanted.state_dict()[key]) for key, value in network.state_dict().items())
+    assert network.adapters.keys() == wanted.adapters.keys() and network.takes == wanted.takes
+    (kept,) = (value for key, value in found.tensors.items() if key.endswith('table.weight'))
+    assert torch.equal(kept, table)
