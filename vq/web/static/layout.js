@@ -11,11 +11,11 @@ const CHIPS = 24; // classes that are shown as buttons
 const KEYS = ['Enter on the canvas adds a box, Tab goes to the next one', 'Arrows move a box, with Shift they resize it', '0 to 9 give it a class',
   'D copies it, Delete deletes it', 'Ctrl+Z and Ctrl+Shift+Z undo and redo', 'Ctrl+Enter draws the images'];
 const EXAMPLES = [ // (name, [[x1, y1, x2, y2 in hundredths, class], ...])
-  ['A year', [[4, 32, 25, 68, 2], [28, 32, 49, 68, 0], [52, 32, 73, 68, 2], [76, 32, 97, 68, 6]]],
-  ['Four corners', [[5, 5, 33, 45, 1], [67, 5, 95, 45, 2], [5, 55, 33, 95, 3], [67, 55, 95, 95, 4]]],
-  ['Stairs', [[4, 4, 26, 36, 3], [36, 33, 60, 66, 2], [70, 62, 94, 96, 1]]],
-  ['Two', [[12, 28, 40, 70, 7], [58, 28, 88, 70, 3]]],
-  ['Alone', [[36, 28, 64, 72, 8]]],
+  ['Four corners', [[12, 8, 26, 44, 1], [62, 8, 86, 44, 2], [10, 56, 34, 92, 3], [62, 56, 88, 92, 4]]],
+  ['A year', [[4, 34, 23, 64, 2], [28, 34, 47, 64, 0], [52, 34, 71, 64, 2], [76, 34, 95, 64, 6]]],
+  ['Stairs', [[6, 5, 27, 37, 3], [38, 34, 60, 66, 2], [76, 63, 88, 95, 1]]],
+  ['Two', [[14, 30, 38, 68, 7], [60, 30, 84, 68, 3]]],
+  ['Alone', [[38, 30, 62, 70, 8]]],
 ];
 
 export class LayoutTab {
