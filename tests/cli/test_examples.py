@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.shipped import FEW_DIGITS
 from vq.cli import arguments, main
 from vq.cli.commands import COMMANDS
 from vq.cli.next_steps import DRY
@@ -32,6 +33,7 @@ NOT_RUN = {  # part of an example -> why it is parsed only
     '--classes rocket': 'a dry run has the classes of digits',
     'vq export kl ': 'needs a run of a recipe with the layout of diffusers, which digits do not have',
     'vq export digits_mar ': 'needs a run of MAR, and its tokenizer: see test_latent_modeling_commands.py',
+    'vq merge ': 'names runs that no example trains: see tests/io/test_merging.py',
     'vq web': 'serves until it is ended: see tests/web',
     '--classifier': 'a dry run of the classifier is of another size',
 }
@@ -91,7 +93,10 @@ def test_configs_in_examples_exist(text):
 
 @pytest.mark.slow
 def test_examples_run_in_order_from_an_empty_folder(tmp_path, monkeypatch, capsys):
-    """In this process, to import torch once; a folder ``photos`` with two classes is there, as the data examples say."""
+    """In this process, to import torch once, with fewer digits; a folder ``photos`` with two classes is there, as the data
+    examples say.
+    """
+    monkeypatch.setattr('vq.data.datasets.digits.SIZES', FEW_DIGITS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DRY_RUN', 'True')
     monkeypatch.setattr(sys, 'path', [*sys.path])
