@@ -25,6 +25,7 @@ from vq.io.runs import Run, Weights, find
 from vq.io.tensorfile import damaged
 from vq.io.weights import load_model_from
 from vq.registries import VQModelRegistry
+from vq.tasks.image_segmentation.loaded import load_segmenter
 from vq.tasks.loaded import load_frozen, load_generator
 
 
@@ -127,7 +128,8 @@ def load(
     batch_size: int | None = None,
 ) -> Any:
     """The tokenizer of a run (its NAME, its folder, or one of its checkpoint folders), of a converted file, or of the catalog
-    of published tokenizers, by its name. For the run of a generator, the generator with its tokenizer: a ``LoadedGenerator``.
+    of published tokenizers, by its name. For the run of a generator, the generator with its tokenizer: a ``LoadedGenerator``;
+    for that of a segmenter a ``LoadedSegmenter``.
 
     No code in a run is executed. ``trust``: import the modules that the run names in ``custom_imports``. ``value_range``: the
     range of images that are floats; see ``vq/data/inputs.py``. ``batch_size``: images that go through the model at once; more
@@ -149,6 +151,8 @@ def load_run(
     intake = Intake(run.spec.image or (256, 256), run.spec.preprocessing, value_range, batch_size)
     if run.spec.kind == 'generator':
         return load_generator(run, weights, device, intake)
+    if run.spec.kind == 'segmenter':
+        return load_segmenter(run, weights, device, intake)
     if 'tokenizer' not in run.model:
         raise UserError(
             f'{run.weights} holds a {run.model.get("type")}, which has no tokenizer', 'Give the run of a tokenizer.'

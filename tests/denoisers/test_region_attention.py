@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vq.core.errors import ConfigError
+from vq.denoisers.unet import region_attention
 from vq.denoisers.unet.attention import cells_of, map_of
 from vq.denoisers.unet.layout_cells import covered
 from vq.denoisers.unet.network import UNet
@@ -71,10 +72,14 @@ def by_a_loop(block: RegionAttention, x: Tensor, given: Layout) -> Tensor:
     return x + map_of(block.proj(torch.stack(rows)), x)
 
 
+@pytest.mark.parametrize('gathered', [True, False])
 @pytest.mark.parametrize('variant', ['layout_partial_v2', 'layout_partial_v1'])
 @pytest.mark.parametrize('heads', [1, 2])
-def test_it_equals_a_loop_over_boxes_and_heads(variant: str, heads: int) -> None:
+def test_it_equals_a_loop_over_boxes_and_heads(
+    variant: str, heads: int, gathered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also in its gradients, in fp64. Boxes overlap, and the box of one class is not told of the class of another."""
+    monkeypatch.setattr(region_attention, 'gathers', lambda inside: gathered)
     block, x, given = made(variant, heads).double(), features().double(), layout()
     given = given._replace(table=given.table.double())
     parameters = [*block.parameters()]
@@ -102,6 +107,7 @@ def test_a_batch_equals_single_images_and_no_box_is_the_null_pass(variant: str) 
 
 
 def test_any_number_of_boxes_is_one_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With pass 0 under masks; where cells are gathered pass 0 is one and all boxes together are another."""
     calls: list[int] = []
     plain = F.scaled_dot_product_attention
 
@@ -111,11 +117,26 @@ def test_any_number_of_boxes_is_one_attention(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(F, 'scaled_dot_product_attention', counted)
     block, given = made(), layout()
-    for boxes in (1, 4, 20):
-        repeated = [value.repeat_interleave(-(-boxes // 4), 1)[:, :boxes] for value in given[1:4]]
-        calls.clear()
-        block(features(), Conditioned(layout=Layout(given.table, *repeated)))
-        assert len(calls) == 1
+    for gathered, expected in ((False, 1), (True, 2)):
+        monkeypatch.setattr(region_attention, 'gathers', lambda inside, gathered=gathered: gathered)
+        for boxes in (1, 4, 20):
+            repeated = [value.repeat_interleave(-(-boxes // 4), 1)[:, :boxes] for value in given[1:4]]
+            calls.clear()
+            block(features(), Conditioned(layout=Layout(given.table, *repeated)))
+            assert len(calls) == expected
+
+
+@pytest.mark.parametrize('own_class', [True, False])
+def test_gathered_cells_give_what_masks_give(own_class: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a box lies beside the image or no image has a box."""
+    block, x, given = made(own_class=own_class), features(), layout()
+    beside = given._replace(boxes=given.boxes + torch.tensor([1.5, 0, 0, 0]))
+    for one in (given, given._replace(there=given.there[:, [3, 0, 1, 2]]), layout((0, 0, 0)), beside):
+        found = []
+        for gathered in (True, False):
+            monkeypatch.setattr(region_attention, 'gathers', lambda inside, gathered=gathered: gathered)
+            found.append(block(x, Conditioned(layout=one)))
+        torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_a_network_with_new_adapters_is_what_it_was() -> None:

@@ -65,6 +65,8 @@ def after(command: str, run: Run, work_dir: str | None = None) -> list[str]:
     path = str(base / name) if work_dir else name  # commands without --work-dir take the path
     report = shlex.join(['vq', 'report', path])
     generate = generator_line(run, path, base, place)
+    if kind == 'segmenter':  # it has no report
+        return [shlex.join(['vq', 'val', name, *place])] if command == 'train' else []
     if command == 'train' and kind == 'generator':
         return [shlex.join(['vq', 'sample', name, *place])]
     if command in ('train', 'tokenize') and generate:

@@ -216,3 +216,4 @@ class Outputs:
     logits: Tensor | None = None  # (B, classes)
     predicted: Predicted | None = None  # for the tokens of the images
     pictures: dict[str, Tensor] = dataclasses.field(default_factory=dict)  # name -> (B, 3, H, W) float in [-1, 1]
+    labels: Tensor | None = None  # (B, H, W) int64, of a segmenter

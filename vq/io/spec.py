@@ -26,7 +26,7 @@ from vq.core.specs import LatentSpec, TokenSpec, in_words
 FILE = 'spec.json'
 VERSION = 1
 LONGEST = 1_000_000  # characters; a thousand class names take some ten thousand
-KINDS = ('tokenizer', 'decoder', 'generator', 'classifier', 'model')
+KINDS = ('tokenizer', 'decoder', 'generator', 'classifier', 'segmenter', 'model')
 _LARGEST = {'image': 2**16, 'cells': 2**24, 'codebooks': 2**63, 'channels': 2**20}
 _MOST = {'image': 2, 'cells': 8, 'codebooks': 4096}  # numbers in each list
 STATISTICS = ('channel', 'element')

@@ -7,9 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from vq.nn.batch_norm import BatchNorm
 from vq.nn.precision import no_autocast
 
-NormKind = Literal['group', 'group_unbiased']
+NormKind = Literal['group', 'group_unbiased', 'batch']
 
 
 def group_count(channels: int, most: int = 32) -> int:
@@ -50,7 +51,9 @@ class AdaptiveGroupNorm(nn.Module):
         return y
 
 
-def make_norm(channels: int, kind: NormKind = 'group', groups: int = 32) -> nn.GroupNorm:
-    """The norm of a block over (B, channels, H, W)."""
+def make_norm(channels: int, kind: NormKind = 'group', groups: int = 32) -> nn.GroupNorm | BatchNorm:
+    """The norm of a block over (B, channels, H, W). 'batch': over the batches of all ranks."""
+    if kind == 'batch':
+        return BatchNorm(channels, eps=1e-5, synchronized=True)
     norm = nn.GroupNorm if kind == 'group' else UnbiasedGroupNorm
     return norm(group_count(channels, groups), channels, eps=1e-6)

@@ -37,6 +37,7 @@ from vq.recipes.parts import cooling
 from vq.recipes.photos import photos_gan, photos_generator, photos_tokenizer
 from vq.recipes.representation import digits_rae, mae_autoencoder, rae
 from vq.recipes.second_stage import dit, dit_dh, pixel_diffusion
+from vq.recipes.segmentation import digits_segmenter
 from vq.recipes.strategy import strategy
 from vq.recipes.study import vqvae_gan_study
 from vq.recipes.unet import ddpm, digits_canvas, digits_layout, improved_ddpm

@@ -31,6 +31,8 @@ class Report:
 
 def report(name: str, asked: Asked) -> Report:
     run, model = open_run(name, asked, lambda run: open_model(run, asked))
+    if run.spec.kind == 'segmenter':
+        raise UserError(f'{run.weights} holds a segmenter, and there is no report of one', f'Measure it: vq val {name}')
     opened = Opened(run, model, origin_of(run), asked)
     if asked.classifier is not None and run.spec.kind != 'classifier':
         opened.network, opened.classifier = network_of(asked.classifier, asked)

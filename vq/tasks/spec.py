@@ -39,6 +39,9 @@ def spec_of(model: nn.Module, dataset: Dataset | None = None, preprocessing: Map
         tokens, latent = generator.tokens, None
     categories = names_of(dataset, getattr(model, 'tokenizer', None))
     of_boxes = 'layout' in kinds_of(model)  # the categories of boxes are those of the data
+    if (of_boxes or kind == 'segmenter') and dataset is not None and dataset.label_names:
+        labels = tuple(dataset.label_names)
+        categories = labels if all(labels) and fits_names(labels) else ()
     if not of_boxes and (count := classes_of(model)) is not None and len(categories) != count:
         categories = ()  # the names of other classes than those that the model draws or tells apart
     return Spec(kind, image, dict(preprocessing or {}), trained_on, tokens, latent, categories)

@@ -20,6 +20,12 @@ from vq.registries import VQUNetBlockRegistry
 Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_partial', 'layout_no_partial', 'segmentation']
 
 
+def gathers(inside: Tensor) -> bool:
+    """Whether the cells of boxes are gathered, which is less work than masks. Their number is read on the host, for which
+    other devices would wait, and a compiled graph would be one for each number."""
+    return inside.device.type == 'cpu' and not torch.compiler.is_compiling()
+
+
 @VQUNetBlockRegistry.register_()
 class RegionAttention(Recomputed, ConditionBlock):
     """y = x + proj(a),  a by ``variant``, of  q, k, v = qkv(norm(x)) + prompt(p),  p (N, D) vectors of classes.
@@ -35,9 +41,9 @@ class RegionAttention(Recomputed, ConditionBlock):
     ``own_class=False``: in the pass of a box, p is the mean over all boxes that cover a cell, as in the published code, and
     boxes that overlap mix their classes.
 
-    All passes, boxes and heads are one masked attention. ``proj`` starts at zero: the network is then what it was without the
-    adapter, to the bit. Without a layout there are no prompts. Rows of ``qkv`` and ``prompt`` run head by head, and within a
-    head through q, k and v.
+    All boxes and heads are one attention: with pass 0 under masks, or on the CPU over the gathered cells of each box. ``proj``
+    starts at zero: the network is then what it was without the adapter, to the bit. Without a layout there are no prompts.
+    Rows of ``qkv`` and ``prompt`` run head by head, and within a head through q, k and v.
     """
 
     reads = ('layout',)
@@ -90,19 +96,39 @@ class RegionAttention(Recomputed, ConditionBlock):
             told = self.prompt(layout.table[layout.categories])[:, :, None]  # (B, M, 1, 3 C)
         else:
             told = self.prompt(class_map(layout, height, width))[:, None]  # (B, 1, N, 3 C)
-        passes = [(base + self.prompt(layout.table[-1]))[:, None], (base[:, None] + told).expand(*inside.shape, -1)]
+        nothing = base + self.prompt(layout.table[-1])
+        count = inside.sum(1)[..., None]  # (B, N, 1)
+        first, total = (count >= 0, count + 1) if self.variant == 'layout_partial_v1' else (count == 0, count.clamp(min=1))
+        if gathers(inside):
+            return (self._attended(nothing) * first + self._sum_of_gathered(base, told, inside)) / total
+        passes = [nothing[:, None], (base[:, None] + told).expand(*inside.shape, -1)]
         qkv = torch.cat(passes, dim=1)  # (B, 1 + M, N, 3 C), pass 0 first
         # a box without a cell attends over all, to have a softmax; nothing of it is used
         everywhere = inside.new_ones(len(inside), 1, inside.shape[2])
         seen = torch.cat([everywhere, inside | ~inside.any(2, keepdim=True)], dim=1)
         found = self._attended(qkv.flatten(0, 1), seen.flatten(0, 1)).view(*qkv.shape[:3], -1)
-        count = inside.sum(1, keepdim=True)  # (B, 1, N)
-        if self.variant == 'layout_partial_v1':
-            parts, total = torch.cat([torch.ones_like(count), inside], dim=1), count + 1
-        else:
-            parts, total = torch.cat([count == 0, inside], dim=1), count.clamp(min=1)
-        mixed: Tensor = (found * (parts.to(found.dtype) / total)[..., None]).sum(1)
+        parts = torch.cat([first.transpose(1, 2), inside], dim=1)
+        mixed: Tensor = (found * (parts.to(found.dtype) / total.transpose(1, 2))[..., None]).sum(1)
         return mixed
+
+    def _sum_of_gathered(self, base: Tensor, told: Tensor, inside: Tensor) -> Tensor:
+        """The sum over the boxes of what their passes give, (B, N, C): one attention over the cells of each box alone."""
+        cells = inside.shape[2]
+        rows, boxes = inside.any(2).nonzero(as_tuple=True)  # R boxes that have a cell
+        seen = inside[rows, boxes]  # (R, N)
+        most = int(seen.sum(1).max()) if len(rows) else 0
+        if not most:
+            return base.new_zeros(*base.shape[:2], base.shape[2] // 3)
+        places = torch.argsort(seen.byte(), dim=1, descending=True, stable=True)[:, :most]  # (R, K), cells of the box first
+        there = seen.gather(1, places)
+        flat = (rows[:, None] * cells + places).flatten()  # (R K,) among the cells of all images
+        told = told.expand(*inside.shape[:2], -1, -1)[rows, boxes]  # (R, 1 or N, 3 C)
+        if told.shape[1] > 1:
+            told = told.gather(1, places[..., None].expand(-1, -1, told.shape[2]))
+        qkv = base.flatten(0, 1).index_select(0, flat).view(*places.shape, -1) + told
+        found = self._attended(qkv, there) * there[..., None]
+        summed = found.new_zeros(base.shape[0] * cells, found.shape[2]).index_add(0, flat, found.flatten(0, 1))
+        return summed.view(*base.shape[:2], -1)
 
     def _attended(self, qkv: Tensor, seen: Tensor | None = None) -> Tensor:
         """(R, N, 3 C) -> (R, N, C).  ``seen`` (R, N) bool: the cells that are attended to."""
