@@ -19,10 +19,11 @@ else
 $(error TORCH is index or system, not $(TORCH))
 endif
 
-.PHONY: demo test test-fast test-xla test-oldest lint bench backup clean help
+.PHONY: demo demo-layout test test-fast test-xla test-oldest lint bench backup clean help
 
 help:
 	@echo "make demo         train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (4 minutes)"
+	@echo "make demo-layout  train a UNet that draws digits where boxes ask for them, for the page of vq web (15 minutes)"
 	@echo "                  TORCH=system uses the torch that the interpreter has (PYTHON=...), in place of a download"
 	@echo "make test         lint, types and all tests (make test-fast: the fast tier)"
 	@echo "make test-xla     tests of the XLA strategy on the CPU, in .venv-xla: torch_xla needs a torch of its own"
@@ -56,6 +57,9 @@ $(VENV)/.ready-test: $(VENV)/.ready
 
 demo: $(VENV)/.ready
 	$(BIN)/python -m vq.demo
+
+demo-layout: $(VENV)/.ready
+	$(BIN)/python -m vq.demo layout
 
 test: $(VENV)/.ready-test lint
 	$(BIN)/python $(PYTEST)

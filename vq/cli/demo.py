@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vq.cli import arguments, understanding
+from vq.cli import arguments, demo_layout, understanding
 from vq.cli.errors import command, say
 from vq.core import environment
 from vq.demo.beside import Beside
@@ -40,7 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
         'vq.demo', 'Train a small tokenizer and a generator of its tokens on the CPU, and write a report about them.'
     )
     parser.epilog = (
-        'python -m vq.demo understanding [--help]: compare tokenizers of pixels and of features; docs/understanding.md'
+        'python -m vq.demo understanding [--help]: compare tokenizers of pixels and of features; docs/understanding.md\n'
+        'python -m vq.demo layout [--help]: digits drawn where boxes ask for them'
     )
     parser.add_argument('--seed', type=int, default=3407)
     parser.add_argument('--work-dir', default=None, help='folder of all runs (default: work_dirs)')
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     if words[:1] == ['understanding']:
         return understanding.main(words[1:])
+    if words[:1] == ['layout']:
+        return demo_layout.main(words[1:])
     options = make_parser().parse_args(words)
     os.environ.setdefault(
         'OMP_NUM_THREADS', '1'
@@ -93,6 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f'\nDone in {time.perf_counter() - started:.0f} s. {summary}\n'
         f'Try these models on a page in the browser: {page}\n'
+        'Train one for its first tab, which draws digits where boxes ask for them: make demo-layout (15 minutes)\n'
         f'Open the report in a browser: {report}\n{report.resolve().as_uri()}',
         flush=True,
     )

@@ -58,7 +58,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--negative-text', nargs='+', default=None, metavar='TEXT', help='texts, in turn, that guidance leads away from'
     )
-    parser.add_argument('--layout', default=None, metavar='FILE', help='JSON file of boxes, for generators that take layouts')
+    parser.add_argument(
+        '--layout', default=None, metavar='FILE', help='JSON or text file of boxes, for generators that take layouts'
+    )
     parser.add_argument(
         '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
     )
@@ -157,12 +159,14 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     inner = {**(model.get('conditioner') or {}), **(model.get('generator') or {})}
     count: int | None = model.get('classes', inner.get('classes'))
     names: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
     with contextlib.suppress(UserError):  # a file that says nothing about its classes: loading it raises its own errors
-        names = runs.find(options.load_model_from[-1]).spec.categories
+        spec = runs.find(options.load_model_from[-1]).spec
+        names, size = spec.categories, spec.image
     known = names if count is None or len(names) == count else ()
     asked = options.classes
     numbers = None if asked is None else class_numbers(asked, known, count, f'the generator {options.name}')
-    layout = None if options.layout is None else read_layouts(Path(options.layout), names, labels_in(inner))
+    layout = None if options.layout is None else read_layouts(Path(options.layout), names, labels_in(inner), size)
     return Asked(numbers, options.text, layout, options.negative_text)
 
 

@@ -48,6 +48,8 @@ BUILT_IN = {
     'SamplesCallback': ('samples', 'pictures'),
     'TokenReportCallback': ('token_report', 'pictures'),
     'CodebookAlarmCallback': ('alarm', 'alarm'),
+    'LayoutFilesCallback': ('layout_files', 'pictures'),
+    'GateAlarmCallback': ('gates', 'alarm'),
     'PreemptionCallback': ('preemption', 'preemption'),
     'EvalCallback': ('evaluate', 'evaluate'),
     'ValidateCallback': ('validate', 'evaluate'),

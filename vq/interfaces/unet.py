@@ -21,6 +21,11 @@ class UNetBlock(nn.Module):
 
     reads: tuple[str, ...] = ()  # the forms of a condition that it needs: 'sequence', 'layout'
 
+    @property
+    def gate(self) -> Tensor | None:
+        """The matrix (C, n) of an adapter that starts at zero and lets through what it adds; None: the block has none."""
+        return None
+
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from vq.core.class_names import class_numbers
 from vq.core.errors import UserError
 from vq.core.reading import read_json
+from vq.io.layout_text import SUFFIX, read_layout_text
 
 if TYPE_CHECKING:
     from vq.core.conditions import Condition
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
 HINT = 'Write [{"boxes": [[x1, y1, x2, y2], ...], "categories": [...]}, ...], in pixels.'
 
 
-def read_layouts(path: Path, names: Sequence[str] = (), count: int | None = None) -> Condition:
-    """The layouts in a file; see ``layouts_in``."""
+def read_layouts(
+    path: Path, names: Sequence[str] = (), count: int | None = None, size: tuple[int, int] | None = None
+) -> Condition:
+    """The layouts in a file; see ``layouts_in``. ``size``: (height, width) of the images, for a file of text, whose boxes are
+    in their units (``layout_text.py``)."""
+    if path.suffix == SUFFIX:
+        if size is None:
+            raise UserError(f'{path} is in units of the image, whose size is not known', HINT)
+        return layouts_in(read_layout_text(path, size), str(path), names, count)
     try:
         content = read_json(path)
     except (OSError, ValueError) as error:

@@ -10,9 +10,9 @@ from torch import Tensor
 def crops_of(images: Tensor, boxes: Tensor, there: Tensor, size: int, keep_shape: bool = False) -> Tensor:
     """Images (B, 3, H, W) uint8 and boxes (B, M, 4) x1, y1, x2, y2 in pixels -> (R, 3, S, S) uint8.
 
-    A row for each box that is ``there`` (B, M), image by image. Corners are rounded outwards, to whole pixels, and cut to the image; a
-    crop has 1 pixel or more. It is resized to ``size``, bilinear with antialiasing. ``keep_shape``: its longer side is, and
-    black fills the rest at both sides of the shorter one.
+    A row for each box that is ``there`` (B, M), image by image. Corners are rounded outwards, to whole pixels, and cut to the
+    image; a crop has 1 pixel or more. It is resized to ``size``, bilinear with antialiasing. ``keep_shape``: its longer side
+    is, and black fills the rest at both sides of the shorter one.
     """
     found = []
     height, width = images.shape[2:]

@@ -47,6 +47,7 @@ WATCHING: dict[str, tuple[str, Part]] = {  # name: type, and settings in the tin
     'pictures': ('ImageGridCallback', dict(interval=4)),
     'generations': ('GenerationsCallback', dict(interval=8, each=1)),
     'alarm': ('CodebookAlarmCallback', dict(interval=4)),
+    'gates': ('GateAlarmCallback', dict(interval=4)),
     'evaluate': ('EvalCallback', dict(interval=8, limit=20)),
     'validate': ('ValidateCallback', dict(interval=8, limit=8)),
     'checkpoint': ('CheckpointCallback', dict(interval=4)),

@@ -8,6 +8,7 @@ from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.data import Known, datasets
 from vq.recipes.denoisers import Kind
 from vq.recipes.diffusion import diffusion
+from vq.recipes.parts import watching
 from vq.recipes.segmentation import tiny_canvases
 
 TINY_UNET: Part = dict(width=8, multipliers=(1, 1, 1), res_blocks=1, attention_at=(4,))
@@ -90,7 +91,10 @@ def digits_layout(
     patches = dict(type='SpaceToDepth', factor=4)
     told = dict(pixels=True, path='beta', conditioner=conditioner, connector=patches)
     config = diffusion(given, denoiser=network, tiny_denoiser=TINY_UNET, **told, **images, **training, **drawn)
-    return merge(config, dict(tiny=tiny_canvases()))
+    whole, small = watching(gates=300)
+    validator = {} if variant == 'segmentation' else dict(callbacks=dict(layout_files=dict(type='LayoutFilesCallback')))
+    told_of = dict(trainer=dict(callbacks=whole), validator=validator, tiny=dict(trainer=dict(callbacks=small)))
+    return merge(config, told_of, dict(tiny=tiny_canvases()))
 
 
 @recipe(datasets, hides=('dataset', 'classes', 'held_out'))

@@ -72,6 +72,10 @@ class RegionAttention(Recomputed, ConditionBlock):
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
+    @property
+    def gate(self) -> Tensor:
+        return self.proj.weight
+
     def compute(self, x: Tensor, condition: Conditioned | None) -> Tensor:
         return x + map_of(self.proj(self.mixed(x, None if condition is None else condition.layout)), x)
 
