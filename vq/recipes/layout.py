@@ -8,8 +8,9 @@ from vq.core.recipe import Config, Given, Part, merge, recipe
 from vq.recipes.denoisers import Kind
 from vq.recipes.diffusion import diffusion
 from vq.recipes.parts import kind_of
+from vq.recipes.segmentation import SPLITS
 from vq.recipes.strategy import chosen
-from vq.recipes.unet import SPLITS, TINY_UNET, unet_part
+from vq.recipes.unet import TINY_UNET, unet_part
 
 Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_no_partial', 'segmentation']
 TINY: Part = dict(TINY_UNET, multipliers=(1, 1))  # of 4 x 4 cells
