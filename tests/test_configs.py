@@ -136,6 +136,7 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
     kind = composed(entry).trainer.model.type
     if kind in (
         'ImageClassification',
+        'ImageSegmentation',
         'SequenceModeling',
         'DiffusionTask',
         'LatentModeling',
@@ -144,7 +145,7 @@ def test_tiny_form_runs_through_all_commands(entry, tmp_path, capsys):
         for main, words in ((tokenize.main, ['tiny', entry]), (inference.main, [entry, str(tmp_path / 'picture.png')])):
             assert main([*words, *weights]) == 2
             assert f'{kind} has no tokenizer' in capsys.readouterr().err
-        if kind != 'ImageClassification':
+        if kind not in ('ImageClassification', 'ImageSegmentation'):
             run(sample.main, 'tiny', entry, '--num-samples', '3', '--batch-size', '2', *weights)
             assert len(list((folder / 'tiny_sample' / 'samples').iterdir())) == 3
         return

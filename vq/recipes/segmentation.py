@@ -25,7 +25,7 @@ def digits_segmenter(
     *,
     width: Annotated[int, 'channels of the first level'] = 16,
     patch: Annotated[int, 'pixels a side that the encoder sees as one'] = 2,
-    iters: Annotated[int, 'optimizer steps'] = 360,
+    iters: Annotated[int, 'optimizer steps'] = 300,
     lr: Annotated[float, 'learning rate of AdamW'] = 3e-3,
     ema: Annotated[float | None, 'decay of the moving average (EMA) of weights; None: no EMA'] = None,
     save_every: Annotated[int, 'steps between checkpoints'] = 180,
@@ -34,10 +34,10 @@ def digits_segmenter(
     images: dict[str, Any] = dict(dataset='digits_canvas', image_size=64, batch_size=32, val_batch_size=50, num_workers=0)
     shape = dict(multipliers=(1, 2, 4), residual_blocks=1, attention_levels=(), refine=False, norm='batch', out_channels=64)
     network = dict(type='ConvEncoder', in_channels=3 * patch**2, width=width, **shape)
-    model = dict(type='ImageSegmentation', labels=10, backbone=network, patch=patch, nothing_weight=0.2)
+    model = dict(type='ImageSegmentation', labels=10, backbone=network, patch=patch, nothing_weight=0.1)
     adam = dict(type='AdamW', lr=lr, betas=(0.9, 0.99), weight_decay=0.01, decay='matrices')
     schedule = dict(type='CosineSchedule', warmup=20, final=0.02)
-    looks = dict(ema=ema, log=50, checkpoint=dict(interval=save_every, keep_last=2))
+    looks: dict[str, Any] = dict(ema=ema, log=50, checkpoint=dict(interval=save_every, keep_last=2))
     callbacks, little_callbacks = watching(**looks)
     trainer = dict(type='Trainer', iters=iters, model=model, optimizers=dict(segmenter=dict(adam, schedule=schedule)))
     trainer |= dict(callbacks=callbacks | other_logs(given))

@@ -84,6 +84,10 @@ class ImageSegmentation(Task):
         found.losses['cross_entropy'] = F.cross_entropy(logits, self.targets(batch))
         return found
 
+    def forward_once(self, batch: Batch) -> None:
+        """One pass of the network, which needs no labels."""
+        self.network(to_float(batch.image))
+
     def targets(self, batch: Batch) -> Tensor:
         """The class of each pixel (B, H, W), of which ``label_count`` is nothing."""
         if batch.mask is None:
