@@ -13,7 +13,8 @@ validation split, whose digits no training has seen.
 - dropped: the same of canvases that the model draws without the layout.
 - detected: the share of boxes that the segmenter finds again: a region of this digit whose box has an IoU of 0.5 or more.
 
-Runs are kept in the work folder, and a second call trains what is missing. Seconds are those of the log of a training.
+First, equality: an image must be the same alone and in a batch of other layouts. Runs are kept in the work folder, and a
+second call trains what is missing. Seconds are those of the log of a training.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from _common import Cell, arguments, finish, machine, rounded, table
+from _common import Cell, arguments, finish, machine, must_be_equal, rounded, table
 
 from vq.core import environment
 
@@ -49,6 +50,7 @@ from vq.metrics.crops import crops_of  # noqa: E402
 from vq.metrics.layout import found_again  # noqa: E402
 from vq.metrics.segmentation import confusion, figures_of  # noqa: E402
 from vq.runners import journal  # noqa: E402
+from vq.tasks.loaded import LoadedGenerator  # noqa: E402
 from vq.teachers.classifier import classifier_features  # noqa: E402
 
 CONFIGS = {
@@ -94,12 +96,21 @@ def agreement(network: FeatureNetwork, images: Tensor, batch: Batch, wanted: Ten
     return rounded(float((logits.argmax(1) == wanted).double().mean()))
 
 
+def check_alone(loaded: LoadedGenerator, layout: Condition, seed: int) -> None:
+    """An image is the same alone and beside one with another number of boxes, up to rounding."""
+    both = loaded.sample(layout=layout.taken([0, 1]), count=2, seed=seed)
+    alone = loaded.sample(layout=layout.taken([0]), count=1, seed=seed)
+    off = int((both[0].int() - alone[0].int()).abs().max())
+    must_be_equal('an image alone and in a batch', off <= 1, f'largest difference {off} of 255')
+
+
 def measure(work: Path, seed: int, batch: Batch) -> dict[str, Any]:
     network, loaded = classifier_features(work / f'classifier_{seed}'), vq.load(work / f'boxes_{seed}')
     segmenter = vq.load(work / f'segmenter_{seed}')
     assert batch.box_categories is not None and batch.boxes_mask is not None and batch.image is not None
     layout = Condition(boxes=batch.boxes, box_categories=batch.box_categories, boxes_mask=batch.boxes_mask)
     wanted = batch.box_categories[batch.boxes_mask]
+    check_alone(loaded, layout, seed)
     drawn = loaded.sample(layout=layout, count=len(batch), seed=seed)
     free = loaded.sample(count=len(batch), seed=seed, guidance=1.0)
     exchanged = wanted[torch.randperm(len(wanted), generator=torch.Generator().manual_seed(seed))]
