@@ -86,7 +86,7 @@ def digits_layout(
     conditioner = dict(type=kind, labels=10, drop=layout_drop, std=1.0)
     schedule = dict(type='CosineSchedule', warmup=100, final=0.02)
     images: dict[str, Any] = dict(dataset='digits_canvas', image_size=64, batch_size=32, num_workers=0, num_classes=0)
-    training = dict(iters=900, lr=2e-3, ema=0.99, schedule=schedule, features=None, evaluate=None, precision='fp32')
+    training = dict(iters=1900, lr=2e-3, ema=0.99, schedule=schedule, features=None, evaluate=None, precision='fp32')
     drawn = dict(sampler='DPMSolver', steps=20, guidance=2.0, threshold=1.0)
     patches = dict(type='SpaceToDepth', factor=4)
     told = dict(pixels=True, path='beta', conditioner=conditioner, connector=patches)
