@@ -12,6 +12,7 @@ validation split, whose digits no training has seen.
 - chance: the same of the drawn ones, with the digits asked for exchanged among the boxes.
 - dropped: the same of canvases that the model draws without the layout.
 - detected: the share of boxes that the segmenter finds again: a region of this digit whose box has an IoU of 0.5 or more.
+- scene_fid, cas: SceneFID and the classification accuracy score, on the features of the classifier.
 
 First, equality: an image must be the same alone and in a batch of other layouts. Runs are kept in the work folder, and a
 second call trains what is missing. Seconds are those of the log of a training.
@@ -48,6 +49,7 @@ from vq.interfaces import FeatureNetwork  # noqa: E402
 from vq.io.pictures import grid, save_png  # noqa: E402
 from vq.metrics.crops import crops_of  # noqa: E402
 from vq.metrics.layout import found_again  # noqa: E402
+from vq.metrics.scenes import classification_accuracy_score, crop_features, scene_fid  # noqa: E402
 from vq.metrics.segmentation import confusion, figures_of  # noqa: E402
 from vq.runners import journal  # noqa: E402
 from vq.tasks.loaded import LoadedGenerator  # noqa: E402
@@ -117,6 +119,7 @@ def measure(work: Path, seed: int, batch: Batch) -> dict[str, Any]:
     shown = torch.cat([batch.image[:SHOWN], drawn[:SHOWN], free[:SHOWN]])
     save_png(work / f'boxes_{seed}' / 'drawn.png', grid(shown, columns=min(SHOWN, len(batch))))
     assert batch.mask is not None
+    features = [crop_features(network, images, layout, SIDE, shape=True) for images in (batch.image, drawn)]
     pixels = figures_of(confusion(batch.mask, segmenter.segment(batch.image), 10))
     return {
         'boxes': len(wanted),
@@ -126,6 +129,8 @@ def measure(work: Path, seed: int, batch: Batch) -> dict[str, Any]:
         'dropped': agreement(network, free, batch, wanted),
         'detected': rounded(found_again(segmenter.regions(drawn), layout)),
         'detected real': rounded(found_again(segmenter.regions(batch.image), layout)),
+        'scene_fid': rounded(scene_fid(*features)),
+        'cas': rounded(classification_accuracy_score(features[1], wanted, features[0], wanted, 10)),
         'segmenter': {name: rounded(value) for name, value in pixels.items()},
     }
 
