@@ -1,4 +1,4 @@
-"""Runs that the page is tried on: a tokenizer, generators, and one that draws layouts; trained once, in seconds."""
+"""Runs that the page is tried on: a tokenizer, generators, one that draws layouts, a segmenter; trained once, in seconds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ LAYOUT = ['iters=30', 'batch_size=8', '.trainer.optimizers.denoiser.lr=3e-3', '.
 
 @pytest.fixture(scope='session')
 def page_runs(small_runs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working directory whose ``work_dirs`` holds ``tok``, ``kl``, ``gen``, ``ic`` and ``boxes``: copies of dry runs."""
+    """A working directory, with copies of dry runs in its ``work_dirs``: tok, kl, gen, ic, boxes, seg."""
     from vq.cli.train import main as train
 
     def make(folder: Path) -> None:
         shutil.copytree(small_runs / 'work_dirs/dry_run', folder / 'work_dirs/dry_run')
         with commands_here(), contextlib.chdir(folder):
             assert train(['boxes', 'layout/digits.py', *LAYOUT]) == 0
+            assert train(['seg', 'layout/digits_segmenter.py']) == 0
         for run in (folder / 'work_dirs/dry_run').iterdir():
             shutil.copytree(run, folder / 'work_dirs' / run.name)
 

@@ -143,6 +143,10 @@ def test_two_boxes_are_drawn_and_the_image_changes_with_the_layout(page: Any, pa
     assert not set(moved) & set(first)
     page.get_by_role('button', name='Undo').click()
     assert drawn(page) == first
+    row = page.locator('#layout .row').first
+    assert row.locator('.outlines.asked rect').count() == 4 and row.locator('.outlines.found').count() == 2
+    row.get_by_label('boxes detected').uncheck()
+    assert row.locator('.outlines.found').first.is_hidden() and row.locator('.outlines.asked').first.is_visible()
     # the very file that vq sample takes
     (tmp_path / 'layout.json').write_text(json.dumps(saved(page)))
     words = ['boxes', '--layout', str(tmp_path / 'layout.json'), '--num-samples', '2', '--seed', '11', '--steps', '4']

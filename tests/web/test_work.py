@@ -95,6 +95,8 @@ def test_a_layout_is_drawn_as_vq_sample_draws_its_file(tmp_path):
     shares = [share for share, note, *_ in told if note == 'drawing']
     assert shares == sorted(shares) and shares[-1] == 1.0 and len(set(shares)) == 5, 'a step each'
     assert pixels(told[-2][2]()).shape[0] >= 32, 'a preview'
+    seen = vq.load('seg').detect(torch.from_numpy(wanted).permute(0, 3, 1, 2))
+    assert found['segmenter'] == 'seg' and found['detected'] == seen and len(seen) == 2
     again = draw(BOXES, SETTINGS, tell)
     other = draw({**BOXES, 'layout': [{**LAYOUT, 'categories': ['1', '1']}]}, SETTINGS, tell)
     moved = draw({**BOXES, 'layout': [{**LAYOUT, 'boxes': [[10, 2, 22, 14], [2, 16, 16, 30]]}]}, SETTINGS, tell)
