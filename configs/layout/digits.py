@@ -10,8 +10,8 @@ network works on patches of 4 x 4 pixels and estimates x0.
 
 Hardware and hours: 0.44 seconds of CPU time a step on one thread (AMD EPYC), so 1,900 steps take 14 minutes. They were not
 run to their end yet. A run of 900 steps reached 44 % of 81 boxes of held-out canvases that hold the digit asked for, by a
-classifier on the crop, and 440 steps more from its weights 56 %. The goal of benchmarks/layout_digits.py, which measures it, is
-80 %.
+classifier on the crop, and 440 steps more from its weights 56 %. The goal of benchmarks/layout_digits.py, which measures it,
+is 80 %.
 
 Options: ``variant`` (of ``RegionAttention``), ``layout_drop``, ``layout_dim``, those of ../ddpm/mnist.py, and those that
 ``vq.config FILE --options`` prints.
