@@ -160,6 +160,21 @@ def test_a_network_with_new_adapters_is_what_it_was() -> None:
     assert not torch.equal(whole(z, t, conditioned).value, base(z, t).value)
 
 
+def test_a_network_with_adapters_is_one_graph() -> None:
+    """Compiled it has masks in place of gathered cells, for any number of boxes, and its output is the same."""
+    torch.manual_seed(0)
+    size: dict[str, Any] = dict(channels=3, cells=(8, 8), width=16, multipliers=(1, 2), res_blocks=1, attention_at=(2,))
+    network = UNet(**size, adapter_type='RegionAttention', adapters_at=(1,), layout_dim=DIM).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    compiled = torch.compile(network, backend='eager', fullgraph=True)
+    z, t = torch.randn(3, 3, 8, 8), torch.rand(3)
+    with torch.no_grad():
+        for given in (layout(), layout((0, 0, 0))):
+            expected = network(z, t, Conditioned(layout=given)).value
+            torch.testing.assert_close(compiled(z, t, Conditioned(layout=given)).value, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(ConfigError, match='layout_dim of the UNet is None'):
         UNet(3, (8, 8), 16, (1,), adapter_type='RegionAttention', adapters_at=(1,), attention_at=())
