@@ -1,4 +1,4 @@
-"""Diffusion, energy diffusion and MAR on two gloo ranks are those of one process.
+"""Diffusion, layouts, energy diffusion and MAR on two gloo ranks are those of one process.
 
 Times, noise, dropped labels and hidden tokens are functions of the samples. An energy is differentiated twice: under FSDP its
 parameters stay whole between the two passes.
@@ -35,6 +35,7 @@ class Kind:
 KINDS = {
     'diffusion': Kind('configs/diffusion/digits_pixels.py', PIXELS),
     'energy': Kind('configs/energy/digits.py', {**PIXELS, **OF_ENERGY}),
+    'layout': Kind('configs/layout/digits.py', dict(width=8, multipliers=(1, 1), image_size=32)),
     'mar': Kind('configs/mar/digits.py', dict(NETWORK, width=8, latent_channels=4, head_width=32, head_depth=1), 'generator'),
 }
 
@@ -81,6 +82,12 @@ def test_energies_on_two_ranks_equal_one_process(tmp_path: Path, gloo_pool: Gloo
     """Second derivatives, the steps of the refinement, wrong samples, and the step size that is learned."""
     alone = check(tmp_path, gloo_pool, strategy, 'energy')
     assert float(alone['denoiser.alpha']) != pytest.approx(0.01, rel=1e-6), 'it learned'
+
+
+@pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
+def test_layouts_on_two_ranks_equal_one_process(tmp_path: Path, gloo_pool: GlooPool, strategy: str) -> None:
+    """A UNet with region attention. Each rank pads the boxes of its own images."""
+    check(tmp_path, gloo_pool, strategy, 'layout')
 
 
 @pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
