@@ -79,9 +79,8 @@ def digits_layout(
     # x0, not noise: 48 numbers of a patch pass through 32 channels, and only images are so simple
     sizes: dict[str, Any] = dict(width=32, multipliers=(1, 2), res_blocks=1, attention_at=(2,))
     network = unet_part(given, **sizes, dropout=0.0, prediction='x0')
-    network |= dict(
-        groups=8, adapter_type=dict(type='RegionAttention', variant=variant), adapters_at=(1, 2), layout_dim=layout_dim
-    )
+    adapter: Part = dict(type='RegionAttention', variant=variant, places=variant.startswith('layout_partial'))
+    network |= dict(groups=8, adapter_type=adapter, adapters_at=(1, 2), layout_dim=layout_dim)
     kind = 'SegmentationConditioner' if variant == 'segmentation' else 'BoxConditioner'
     conditioner = dict(type=kind, labels=10, drop=layout_drop, std=1.0)
     schedule = dict(type='CosineSchedule', warmup=100, final=0.02)

@@ -7,6 +7,9 @@ from torch import Tensor
 
 from vq.interfaces.conditions import Layout
 
+WAVES = (1, 2, 4)
+PLACES = 4 * len(WAVES)  # numbers of a place within a box
+
 
 def box_cells(boxes: Tensor, height: int, width: int) -> Tensor:
     """Boxes (..., 4) x, y, width, height, in units of the image -> (..., 4) int64: first row, end row, first and end column.
@@ -35,6 +38,18 @@ def covers(layout: Layout, height: int, width: int) -> Tensor:
     """(B, M, height * width) bool: the cells of the boxes that are there."""
     assert layout.boxes is not None and layout.there is not None
     return covered(layout.boxes, height, width).flatten(2) & layout.there[..., None]
+
+
+def places_in(layout: Layout, height: int, width: int) -> Tensor:
+    """(B, M, height * width, PLACES): where the middle of each cell lies within each box, fp32. u and v are cut to [0, 1]."""
+    assert layout.boxes is not None
+    x, y, across, down = (value[..., None, None] for value in layout.boxes.float().unbind(-1))
+    rows, columns = ((torch.arange(cells, device=x.device) + 0.5) / cells for cells in (height, width))
+    inside = (rows[:, None] - y) / down.clamp(min=1e-6), (columns - x) / across.clamp(min=1e-6)
+    angles = torch.stack(
+        [torch.pi * k * part.expand(*x.shape[:2], height, width).clamp(0, 1) for part in inside for k in WAVES], -1
+    )
+    return torch.cat([angles.sin(), angles.cos()], -1).flatten(2, 3)
 
 
 def labels_at(labels: Tensor, height: int, width: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing
 from vq.denoisers.unet.attention import cells_of, head_count, map_of
-from vq.denoisers.unet.layout_cells import class_map, covers
+from vq.denoisers.unet.layout_cells import PLACES, class_map, covers, places_in
 from vq.denoisers.unet.residual import norm_of
 from vq.interfaces import ConditionBlock
 from vq.interfaces.conditions import Conditioned, Layout
@@ -38,6 +38,9 @@ class RegionAttention(Recomputed, ConditionBlock):
         layout_no_partial   one attention over all cells; p is the mean over the boxes that cover a cell, of nothing if none
         segmentation        the same with maps of labels: p is the vector of the label of a cell
 
+    ``places``: the pass of a box is also told where a cell lies within this box, by sin and cos of k pi v and k pi u for v, u
+    in [0, 1] and k = 1, 2, 4. Convolutions have to find it out otherwise, which takes a short training most of its steps.
+
     ``own_class=False``: in the pass of a box, p is the mean over all boxes that cover a cell, as in the published code, and
     boxes that overlap mix their classes.
 
@@ -57,8 +60,13 @@ class RegionAttention(Recomputed, ConditionBlock):
         groups: int = 32,
         heads: int = 1,
         head_dim: int | None = None,
+        places: bool = False,
     ) -> None:
         super().__init__()
+        if places and variant in ('segmentation', 'layout_no_partial'):
+            raise ConfigError(
+                f"places are those within boxes, and the variant '{variant}' has no box alone", 'Set places=False.'
+            )
         if variant not in get_args(Variant):
             raise ConfigError(f"variant is '{variant}'", f'It is one of: {listing(get_args(Variant))}.')
         if layout_dim is None:
@@ -69,6 +77,7 @@ class RegionAttention(Recomputed, ConditionBlock):
         self.variant, self.own_class, self.heads = variant, own_class, head_count(channels, heads, head_dim)
         self.norm, self.qkv = norm_of(channels, groups), nn.Linear(channels, 3 * channels)
         self.prompt, self.proj = nn.Linear(layout_dim, 3 * channels, bias=False), nn.Linear(channels, channels)
+        self.place = nn.Linear(PLACES, 3 * channels, bias=False) if places else None
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
@@ -100,6 +109,8 @@ class RegionAttention(Recomputed, ConditionBlock):
             told = self.prompt(layout.table[layout.categories])[:, :, None]  # (B, M, 1, 3 C)
         else:
             told = self.prompt(class_map(layout, height, width))[:, None]  # (B, 1, N, 3 C)
+        if self.place is not None:
+            told = told + self.place(places_in(layout, height, width).to(base.dtype))  # (B, M, N, 3 C)
         nothing = base + self.prompt(layout.table[-1])
         count = inside.sum(1)[..., None]  # (B, N, 1)
         first, total = (count >= 0, count + 1) if self.variant == 'layout_partial_v1' else (count == 0, count.clamp(min=1))
