@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vq.core.config import PyConfig
@@ -19,6 +20,7 @@ from vq.data.datasets.coco import CLASSES, COCODataset
 from vq.data.datasets.coco_stuff import COCOStuffDataset
 from vq.data.decode import BadImage
 from vq.data.geometry import Geometry
+from vq.data.protocols import PROTOCOLS, layouts_at, places_of
 from vq.registries import VQDatasetRegistry
 
 HEIGHT, WIDTH = 20, 50  # 1,000 pixels, so that a box of 20 pixels covers 2 %
@@ -133,6 +135,20 @@ def test_objects_are_filtered_as_published(root):
     assert numbers(COCOStuffDataset(root, objects=(4, 4))) == [4] and numbers(COCOStuffDataset(root, objects=(2, 2))) == [2]
     assert COCOStuffDataset(root, stuff=False).load(2, random.Random(0))['box_categories'].tolist() == [2, 0, 0]
     assert numbers(COCOStuffDataset(root, smallest=0.0199, objects=(4, 4))) == [1, 4]  # the box of exactly 2 %
+
+
+def test_a_protocol_takes_the_layouts_of_the_validation(root):
+    options = {'data_root': str(root), 'captions': 'caption', 'image_size': 16, 'augmentation': 'layout'}
+    config = PyConfig.load('configs/datasets/interface.py', dataset='coco_stuff', **options)
+    dataset, protocol = VQDatasetRegistry.build(config.validator.dataset, 'validator'), PROTOCOLS['coco-stuff-3097x5']
+    with pytest.raises(UserError, match=r'with 3,097 layouts, and coco_stuff \(validation\) has 2'):
+        places_of(dataset, protocol)
+    places = places_of(dataset, protocol, limit=9)
+    found, again = layouts_at(dataset, places, (10, 10)), layouts_at(dataset, places[::-1], (10, 10))
+    assert found.ids == again.ids[::-1] == ['val2017/000000000001.jpg', 'val2017/000000000004.jpg']
+    assert found.text == again.text[::-1] == ['1, seen 0', '4, seen 0']
+    assert torch.equal(found.boxes.boxes, again.boxes.boxes.flip(0)) and found.boxes.boxes_mask.sum(1).tolist() == [3, 4]
+    torch.testing.assert_close(found.boxes.boxes[0, 0], torch.tensor([0.2, 1, 2.2, 3.5]))  # of 50 x 20 pixels
 
 
 def test_boxes_maps_and_texts_come_in_batches(root):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from vq.cli import arguments
 from vq.cli.errors import command
 from vq.cli.next_steps import say_next_of
+from vq.cli.protocol import Asking, protocol_of
 from vq.core import environment
 from vq.core.errors import UserError
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vq.interfaces.conditions import Asked
 
 KIND = 'VQSMRunnerRegistry.Sampler'
+SAMPLES = 64  # images, unless something says how many
 SETTINGS = (  # that a task may have
     'guidance',
     'temperature',
@@ -51,7 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.epilog = EXAMPLES
     arguments.add_run(parser, config_optional=True)
     arguments.add_weights(parser, own=True)
-    parser.add_argument('--num-samples', type=int, default=64, metavar='N', help='images to draw (default: 64)')
+    parser.add_argument('--num-samples', type=int, default=None, metavar='N', help=f'images to draw (default: {SAMPLES})')
     parser.add_argument(
         '--text', nargs='+', default=None, metavar='TEXT', help='texts, in turn, for generators that take texts'
     )
@@ -61,6 +63,10 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--layout', default=None, metavar='FILE', help='JSON or text file of boxes, for generators that take layouts'
     )
+    parser.add_argument(
+        '--protocol', default=None, metavar='NAME', help='layouts of the validation split: coco-stuff-3097x5, layouts-NxK, ...'
+    )
+    parser.add_argument('--limit', type=int, default=None, metavar='N', help='a trial of a protocol: its first N layouts')
     parser.add_argument(
         '--classes', nargs='+', default=None, metavar='C', help='classes by name or number, in turn (default: all)'
     )
@@ -100,6 +106,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
+    protocol = protocol_of(options)
+    options.num_samples = SAMPLES if options.num_samples is None else options.num_samples
     if options.sweep:
         from vq.cli.sweep import sweep
 
@@ -116,7 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = compose(options.config, options.config_options, options.override, options.autocast, trusted=options.trust)
     options.load_model_from = take_tokenizer(config, options.load_model_from, required=True)
     how = set_drawing(config, options)
-    asked = asked_for(options, task_of(config)[0])
+    model = task_of(config)[0]
+    asked = asked_for(options, model)
     validator = config['validator']
     loader = validator.get('dataloader', {})
     validator.update(
@@ -130,18 +139,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
     )
     folder = building.runs_folder(options.work_dir) / f'{options.name}_sample'
-    if options.overwrite and building.is_first_process():
-        forget(folder)
     sampler, context = building.open_runner('vq.sample', argv, options, config, folder, 'validator', ImageSampler, KIND)
     sampler.asked = asked
+    asking = None if protocol is None else Asking(protocol, sampler, options.limit, asked, labels_of(model))
+    if options.overwrite and building.is_first_process():
+        forget(folder)
     tell_differences(options, config, context)
     building.load_weights(sampler.model, options.load_model_from, options.weights, context)
-    sampler.description = {**how, **describe(sampler.model)}
+    sampler.description = {**how, **describe(sampler.model), **({} if asking is None else asking.producer)}
     told_of = telling.Passing('drawing', sampler, options.load_model_from, context)
     measured = sampler.run()
     if building.is_first_process():
         results.print_table({f'{options.name}_sample': {'results': measured}})
         told_of.end({'images': measured['folder']})
+        if asking is not None:
+            said = {'random_weights': context.random_weights, 'command': context.command}
+            weights = sampler.description['weights_hash']
+            print(asking.write(folder, {'drawn': {**how, 'seed': options.seed}, 'weights_hash': weights, **said}), flush=True)
         for name in ('grid.png', *(['history.png'] if options.history else [])):
             print(f'{folder / name}', flush=True)
     if argv is None:  # typed by somebody, not called by another program
@@ -156,7 +170,7 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     from vq.io import runs
     from vq.io.layouts import read_layouts
 
-    inner = {**(model.get('conditioner') or {}), **(model.get('generator') or {})}
+    inner = parts_of(model)
     count: int | None = model.get('classes', inner.get('classes'))
     names: tuple[str, ...] = ()
     size: tuple[int, int] | None = None
@@ -170,6 +184,15 @@ def asked_for(options: argparse.Namespace, model: Any) -> Asked:
     return Asked(numbers, options.text, layout, options.negative_text)
 
 
+def parts_of(model: Any) -> dict[str, Any]:
+    """What the configs of conditioner and generator say."""
+    return {**(model.get('conditioner') or {}), **(model.get('generator') or {})}
+
+
+def labels_of(model: Any) -> int | None:
+    return labels_in(parts_of(model))
+
+
 def labels_in(conditioner: Mapping[str, Any]) -> int | None:
     """The number of classes of boxes, from the config of a conditioner, which can be a mixture."""
     parts = [conditioner, *(conditioner.get('parts') or {}).values()]
@@ -177,10 +200,11 @@ def labels_in(conditioner: Mapping[str, Any]) -> int | None:
 
 
 def forget(folder: Path) -> None:
-    for old in (folder / 'shards', folder / 'samples'):
-        if old.is_dir():
-            shutil.rmtree(old)
-    (folder / 'samples.npz').unlink(missing_ok=True)
+    for old in ('protocol.json', 'ids.txt', 'samples.npz'):
+        (folder / old).unlink(missing_ok=True)
+    for old in ('shards', 'samples', 'layouts', 'truth'):
+        if (folder / old).is_dir():
+            shutil.rmtree(folder / old)
 
 
 def describe(model: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -34,6 +36,7 @@ from vq.runners.protocol import ValidatorLike
 from vq.runners.validator import Validator
 
 ROWS = 8  # images of history.png
+NOTED = 1000  # texts and layouts that the manifest records as they are
 WRITERS = 4  # threads that compress PNG files while the next batch is drawn
 
 
@@ -129,10 +132,11 @@ class ImageSampler(Validator):
         known = self.task.classes
         chosen = ([*range(known)] if known else None) if self.asked.classes is None else [*self.asked.classes]
         texts = {'text': self.asked.text, 'negative_text': self.asked.negative}
-        more: dict[str, Any] = {name: [*text] for name, text in texts.items() if text is not None}
+        more: dict[str, Any] = {name: noted([*text]) for name, text in texts.items() if text is not None}
         layout = self.asked.layout
         if layout is not None and layout.boxes is not None and layout.box_categories is not None:
-            more['layout'] = [layout.boxes.tolist(), layout.box_categories.tolist()]
+            rows = [layout.boxes.tolist(), layout.box_categories.tolist()]
+            more['layout'] = rows if len(layout) <= NOTED else noted([*zip(*rows, strict=True)])
         return {'classes': chosen, **more}
 
     def _wanted(self, part: ShardRange) -> Wanted:
@@ -241,6 +245,13 @@ class ImageSampler(Validator):
             else:
                 picture = np.array(_read_png(self.work_dir / 'samples' / name_of(number)))
             yield torch.from_numpy(picture).permute(2, 0, 1)
+
+
+def noted(rows: list[Any]) -> Any:
+    """The rows, or of many ones their SHA-256, so that manifests stay small."""
+    if len(rows) <= NOTED:
+        return rows
+    return {'rows': len(rows), 'sha256': hashlib.sha256(json.dumps(rows).encode()).hexdigest()}
 
 
 def name_of(number: int) -> str:
