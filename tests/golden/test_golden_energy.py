@@ -102,7 +102,7 @@ def test_inner_loop(case: tuple[str, Golden, Model], loop: str) -> None:
     uphill, long = loop == 'opt_ascent_2_always_accept', loop == 'opt_big_step_3'
     skipped = ((0, 2) if long else (1,) if uphill else ()) if name == 'energy_dit' else ()
     rows = [row for row in range(3) if row not in skipped]
-    close(found.z[rows], peer[f'out/{loop}'][rows], rtol=0, atol=1e-4)
+    close(found.z[rows], peer[f'out/{loop}'][rows], rtol=0, atol=3e-4)  # processors differ by up to 2e-4
     if f'out/{loop}_energy' in peer.arrays:
         close(found.energies[-1, :, None] / model.denoiser.multiplier, peer[f'out/{loop}_energy'], rtol=1e-3)
     if long:

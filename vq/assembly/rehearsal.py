@@ -244,7 +244,8 @@ def rehearse(trainer: Trainer, images: int, image_size: tuple[int, int]) -> Rehe
         for name, factory in trainer.factories.items()
     }
     trainer.stepped = {name: Stepped(found, StepSettings(), 1, images, None) for name, found in trainer.optimizers.items()}
-    trainer.guard, trainer.batches = FiniteGuard(trainer.strategy), _batches(images, image_size)  # type: ignore[assignment]
+    read = getattr(getattr(model, 'conditioner', None), 'kinds', ())  # of a batch, by its conditioner
+    trainer.guard, trainer.batches = FiniteGuard(trainer.strategy), _batches(images, image_size, read)  # type: ignore[assignment]
     trainer.step = model.heaviest_step() - 1
     with contextlib.ExitStack() as stack:
         for part in model.modules():
@@ -264,15 +265,17 @@ def rehearse(trainer: Trainer, images: int, image_size: tuple[int, int]) -> Rehe
     return seen
 
 
-def _batches(images: int, image_size: tuple[int, int]) -> Iterator[Batch]:
+def _batches(images: int, image_size: tuple[int, int], read: Sequence[str]) -> Iterator[Batch]:
     while True:
         image = torch.zeros(images, 3, *image_size, dtype=torch.uint8, device=META)
         numbers: Sequence[Tensor] = torch.zeros(2, images, dtype=torch.int64, device=META).unbind()
         batch = Batch(image, [str(index) for index in range(images)], numbers[0], numbers[1])
-        # what conditioners read: a text, and as many boxes as most photographs have, or a label for each pixel
-        batch.text, batch.boxes = [''] * images, torch.zeros(images, BOXES, 4, device=META)
-        batch.box_categories, batch.boxes_mask = (batch.boxes[..., 0].to(kind) for kind in (torch.int64, torch.bool))
-        batch.mask = torch.zeros(images, *image_size, dtype=torch.int64, device=META)
+        if 'text' in read:
+            batch.text = [''] * images
+        if 'layout' in read:  # as many boxes as most photographs have, and a label for each pixel
+            batch.boxes = torch.zeros(images, BOXES, 4, device=META)
+            batch.box_categories, batch.boxes_mask = (batch.boxes[..., 0].to(kind) for kind in (torch.int64, torch.bool))
+            batch.mask = torch.zeros(images, *image_size, dtype=torch.int64, device=META)
         yield batch
 
 

@@ -22,7 +22,7 @@ class UNetBlock(nn.Module):
     reads: tuple[str, ...] = ()  # the forms of a condition that it needs: 'sequence', 'layout'
 
     @property
-    def gate(self) -> Tensor | None:
+    def zero_gate(self) -> Tensor | None:
         """The matrix (C, n) of an adapter that starts at zero and lets through what it adds; None: the block has none."""
         return None
 

@@ -1,6 +1,6 @@
 """A loss or gradient that is not finite never reaches the parameters, on any rank, and no step needs a host sync for that.
 
-Every weighted term of every step is tested on the device. The first that is not finite clears a sticky flag, ``ok``. From then
+Every term of every step is tested on the device. The first that is not finite clears a sticky flag, ``ok``. From then
 on all updates are masked on the device. At log intervals and before any checkpoint ``check`` reads the flag once, and
 raises with the name of the term and the step. The terms may differ from step to step: an adversarial loss starts later.
 """
@@ -35,8 +35,9 @@ class FiniteGuard:
     def observe(self, optimizer: str, losses: Losses) -> None:
         """Note the terms of one micro-batch. No sum makes up for a value that is not finite."""
         self._names[optimizer] = tuple(losses.values)
-        sums = self._sums.get(optimizer)
-        self._sums[optimizer] = losses.joined if sums is None else sums + losses.joined
+        with torch.no_grad():  # without weights: one that is adapted to a bad term would make another term bad
+            found, sums = torch.stack([*losses.values.values()]), self._sums.get(optimizer)
+            self._sums[optimizer] = found.float() if sums is None else sums + found
 
     def decide(self, optimizer: str, step: int, gradient_norm: Tensor | None = None) -> Tensor:
         """Reduce terms and gradient norm, of all ranks, into ``ok``, () bool, before an optimizer steps."""

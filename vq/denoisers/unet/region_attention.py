@@ -82,7 +82,7 @@ class RegionAttention(Recomputed, ConditionBlock):
         nn.init.zeros_(self.proj.bias)
 
     @property
-    def gate(self) -> Tensor:
+    def zero_gate(self) -> Tensor:
         return self.proj.weight
 
     def compute(self, x: Tensor, condition: Conditioned | None) -> Tensor:

@@ -27,7 +27,7 @@ REMEDIES = (
 def gates_of(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """The name of each block with a gate, and the gate."""
     for name, module in model.named_modules():
-        if isinstance(module, UNetBlock) and (gate := module.gate) is not None:
+        if isinstance(module, UNetBlock) and (gate := module.zero_gate) is not None:
             yield name, gate
 
 
