@@ -7,9 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import pytest
+
 from vq.assembly.compose import compose
 from vq.core.config import PyConfig, packaged_configs
 from vq.core.errors import ConfigError
+from vq.data.datasets import digits_canvas
 from vq.recipes.teachers import TEACHERS
 
 FOLDER = packaged_configs()
@@ -106,3 +109,9 @@ def types_in(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from types_in(item)
+
+
+def use_few_digits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the end of the test. Pictures of canvases are kept for each split: others are kept meanwhile."""
+    monkeypatch.setattr('vq.data.datasets.digits.SIZES', FEW_DIGITS)
+    monkeypatch.setattr(digits_canvas, 'digits_of', functools.cache(digits_canvas.digits_of.__wrapped__))

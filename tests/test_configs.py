@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.runners.support import commands_here
-from tests.shipped import FEW_DIGITS, FOLDER, all_configs, composed, entries, first_alike, fragments, types_in
+from tests.shipped import FOLDER, all_configs, composed, entries, first_alike, fragments, types_in, use_few_digits
 from vq.assembly.compose import checked, compose
 from vq.assembly.counting import count_model
 from vq.core.config import PyConfig
@@ -102,7 +102,7 @@ def test_strategy_is_an_option_of_every_config(entry, strategy):
 @pytest.fixture
 def command_line(monkeypatch):
     """Commands run in this process, with fewer digits."""
-    monkeypatch.setattr('vq.data.datasets.digits.SIZES', FEW_DIGITS)
+    use_few_digits(monkeypatch)
     with commands_here():
         yield
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.shipped import FEW_DIGITS
+from tests.shipped import use_few_digits
 from vq.cli import arguments, main
 from vq.cli.commands import COMMANDS
 from vq.cli.next_steps import DRY
@@ -96,7 +96,7 @@ def test_examples_run_in_order_from_an_empty_folder(tmp_path, monkeypatch, capsy
     """In this process, to import torch once, with fewer digits; a folder ``photos`` with two classes is there, as the data
     examples say.
     """
-    monkeypatch.setattr('vq.data.datasets.digits.SIZES', FEW_DIGITS)
+    use_few_digits(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DRY_RUN', 'True')
     monkeypatch.setattr(sys, 'path', [*sys.path])

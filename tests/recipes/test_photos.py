@@ -178,9 +178,9 @@ def test_recipes_stay_small() -> None:
     continuous = {path for path in paths if path.stem == 'mar' or path.parent.name == 'mar'}
     assert sum(map(code_lines, continuous)) <= 155
     paths = [path for path in paths if path not in continuous]
-    own = ('layout.py', 'f4_8192_imagenet_ddp.py')  # and the autoencoder of faces
+    own = ('layout.py', 'segmentation.py', 'digits_segmenter.py', 'f4_8192_imagenet_ddp.py')  # and the autoencoder of faces
     layouts = {path for path in paths if path.name in own or path.match('configs/layout/*_ddp.py')}
-    assert sum(map(code_lines, layouts)) <= 135
+    assert sum(map(code_lines, layouts)) <= 175
     paths = [path for path in paths if path not in layouts]
     unets = {path for path in paths if path.stem in ('unet', 'digits_canvas') or path.parent.name in ('ddpm', 'layout')}
     named = sum(path.read_text().count('vq.recipes.unet import') for path in paths)
