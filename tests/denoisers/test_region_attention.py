@@ -67,8 +67,11 @@ def by_a_loop(block: RegionAttention, x: Tensor, given: Layout) -> Tensor:
             if there:
                 cells = covered(box, *x.shape[2:]).flatten()
                 # the second variant forgets pass 0 where the first box lies
-                placed = 0.0 if block.place is None else block.place(places_by_hand(box, *x.shape[2:]).to(x.dtype))
-                total[cells] = total[cells] * (count[cells] > 0) + attended(given.table[category], cells, placed=placed)
+                own, after = 0.0, 0.0
+                if block.place is not None:
+                    places = places_by_hand(box, *x.shape[2:]).to(x.dtype)
+                    own, after = block.place(places), block.placed(places)[cells]
+                total[cells] = total[cells] * (count[cells] > 0) + attended(given.table[category], cells, placed=own) + after
                 count[cells] += 1
         rows.append(total / count.clamp(min=1))
     return x + map_of(block.proj(torch.stack(rows)), x)

@@ -39,7 +39,8 @@ class RegionAttention(Recomputed, ConditionBlock):
         segmentation        the same with maps of labels: p is the vector of the label of a cell
 
     ``places``: the pass of a box is also told where a cell lies within this box, by sin and cos of k pi v and k pi u for v, u
-    in [0, 1] and k = 1, 2, 4. Convolutions have to find it out otherwise, which takes a short training most of its steps.
+    in [0, 1] and k = 1, 2, 4. Linear maps of these are added to q, k and v, and to what the attention gives: a mean of v over
+    the box has lost the place. Convolutions have to find it out otherwise, which takes a short training most of its steps.
 
     ``own_class=False``: in the pass of a box, p is the mean over all boxes that cover a cell, as in the published code, and
     boxes that overlap mix their classes.
@@ -78,6 +79,7 @@ class RegionAttention(Recomputed, ConditionBlock):
         self.norm, self.qkv = norm_of(channels, groups), nn.Linear(channels, 3 * channels)
         self.prompt, self.proj = nn.Linear(layout_dim, 3 * channels, bias=False), nn.Linear(channels, channels)
         self.place = nn.Linear(PLACES, 3 * channels, bias=False) if places else None
+        self.placed = nn.Linear(PLACES, channels, bias=False) if places else None
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
@@ -109,13 +111,23 @@ class RegionAttention(Recomputed, ConditionBlock):
             told = self.prompt(layout.table[layout.categories])[:, :, None]  # (B, M, 1, 3 C)
         else:
             told = self.prompt(class_map(layout, height, width))[:, None]  # (B, 1, N, 3 C)
-        if self.place is not None:
-            told = told + self.place(places_in(layout, height, width).to(base.dtype))  # (B, M, N, 3 C)
+        places = None if self.place is None else places_in(layout, height, width).to(base.dtype)  # (B, M, N, PLACES)
         nothing = base + self.prompt(layout.table[-1])
         count = inside.sum(1)[..., None]  # (B, N, 1)
         first, total = (count >= 0, count + 1) if self.variant == 'layout_partial_v1' else (count == 0, count.clamp(min=1))
         if gathers(inside):
-            return (self._attended(nothing) * first + self._sum_of_gathered(base, told, inside)) / total
+            mixed = (self._attended(nothing) * first + self._sum_of_gathered(base, told, places, inside)) / total
+        else:
+            mixed = self._masked(base, told, places, inside, nothing, first, total)
+        if places is None or self.placed is None:
+            return mixed
+        return mixed + self.placed((places * inside[..., None]).sum(1) / total)
+
+    def _masked(
+        self, base: Tensor, told: Tensor, places: Tensor | None, inside: Tensor, nothing: Tensor, first: Tensor, total: Tensor
+    ) -> Tensor:
+        """The mean over pass 0 and those of the boxes, (B, N, C): one attention under masks."""
+        told = told if places is None or self.place is None else told + self.place(places)
         passes = [nothing[:, None], (base[:, None] + told).expand(*inside.shape, -1)]
         qkv = torch.cat(passes, dim=1)  # (B, 1 + M, N, 3 C), pass 0 first
         # a box without a cell attends over all, to have a softmax; nothing of it is used
@@ -126,23 +138,25 @@ class RegionAttention(Recomputed, ConditionBlock):
         mixed: Tensor = (found * (parts.to(found.dtype) / total.transpose(1, 2))[..., None]).sum(1)
         return mixed
 
-    def _sum_of_gathered(self, base: Tensor, told: Tensor, inside: Tensor) -> Tensor:
+    def _sum_of_gathered(self, base: Tensor, told: Tensor, places: Tensor | None, inside: Tensor) -> Tensor:
         """The sum over the boxes of what their passes give, (B, N, C): one attention over the cells of each box alone."""
-        cells = inside.shape[2]
+        count = inside.shape[2]
         rows, boxes = inside.any(2).nonzero(as_tuple=True)  # R boxes that have a cell
         seen = inside[rows, boxes]  # (R, N)
         most = int(seen.sum(1).max()) if len(rows) else 0
         if not most:
             return base.new_zeros(*base.shape[:2], base.shape[2] // 3)
-        places = torch.argsort(seen.byte(), dim=1, descending=True, stable=True)[:, :most]  # (R, K), cells of the box first
-        there = seen.gather(1, places)
-        flat = (rows[:, None] * cells + places).flatten()  # (R K,) among the cells of all images
+        cells = torch.argsort(seen.byte(), dim=1, descending=True, stable=True)[:, :most]  # (R, K), those of the box first
+        there = seen.gather(1, cells)
+        flat = (rows[:, None] * count + cells).flatten()  # (R K,) among the cells of all images
         told = told.expand(*inside.shape[:2], -1, -1)[rows, boxes]  # (R, 1 or N, 3 C)
         if told.shape[1] > 1:
-            told = told.gather(1, places[..., None].expand(-1, -1, told.shape[2]))
-        qkv = base.flatten(0, 1).index_select(0, flat).view(*places.shape, -1) + told
+            told = told.gather(1, cells[..., None].expand(-1, -1, told.shape[2]))
+        if places is not None and self.place is not None:
+            told = told + self.place(places[rows[:, None], boxes[:, None], cells])
+        qkv = base.flatten(0, 1).index_select(0, flat).view(*cells.shape, -1) + told
         found = self._attended(qkv, there) * there[..., None]
-        summed = found.new_zeros(base.shape[0] * cells, found.shape[2]).index_add(0, flat, found.flatten(0, 1))
+        summed = found.new_zeros(base.shape[0] * count, found.shape[2]).index_add(0, flat, found.flatten(0, 1))
         return summed.view(*base.shape[:2], -1)
 
     def _attended(self, qkv: Tensor, seen: Tensor | None = None) -> Tensor:
