@@ -121,7 +121,8 @@ class RegionAttention(Recomputed, ConditionBlock):
             mixed = self._masked(base, told, places, inside, nothing, first, total)
         if places is None or self.placed is None:
             return mixed
-        return mixed + self.placed((places * inside[..., None]).sum(1) / total)
+        placed: Tensor = self.placed((places * inside[..., None]).sum(1) / total)
+        return mixed + placed
 
     def _masked(
         self, base: Tensor, told: Tensor, places: Tensor | None, inside: Tensor, nothing: Tensor, first: Tensor, total: Tensor
