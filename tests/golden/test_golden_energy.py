@@ -102,7 +102,10 @@ def test_inner_loop(case: tuple[str, Golden, Model], loop: str) -> None:
     uphill, long = loop == 'opt_ascent_2_always_accept', loop == 'opt_big_step_3'
     skipped = ((0, 2) if long else (1,) if uphill else ()) if name == 'energy_dit' else ()
     rows = [row for row in range(3) if row not in skipped]
-    close(found.z[rows], peer[f'out/{loop}'][rows], rtol=0, atol=3e-4)  # processors differ by up to 2e-4
+    largest = peer[f'out/{loop}'][rows].abs().max()
+    for row in rows:  # the first one of energy_dit, see GRADIENTS, is 1.8e-4 off on one processor and below 1e-4 on another
+        off = (found.z[row] - peer[f'out/{loop}'][row]).abs().max()
+        assert off <= (3e-4 if (name, row) == ('energy_dit', 0) else 1e-4) * largest
     if f'out/{loop}_energy' in peer.arrays:
         close(found.energies[-1, :, None] / model.denoiser.multiplier, peer[f'out/{loop}_energy'], rtol=1e-3)
     if long:

@@ -13,8 +13,7 @@ from vq.recipes.strategy import chosen
 from vq.recipes.unet import TINY_UNET, unet_part
 
 Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_no_partial', 'segmentation']
-TINY: Part = dict(TINY_UNET, multipliers=(1, 1))  # of 4 x 4 cells
-TINY |= dict(attention_at=(1,), adapters_at=(1, 2), layout_dim=8)
+TINY: Part = dict(TINY_UNET, multipliers=(1, 1), attention_at=(1,), adapters_at=(1, 2), layout_dim=8)  # of 4 x 4 cells
 TINY_LENGTH, TINY_TEXT = 12, 16  # tokens and channels of the tiny text encoders
 OF_DIT = ('denoiser', 'tiny_denoiser', 'form', 'size', 'dim', 'depth', 'patch', 'bottleneck', 'context')
 HIDDEN = (*OF_DIT, 'head_depth', 'learned_variance', 'conditioner', 'num_classes')
