@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from vq.core.errors import UserError
+from vq.core.errors import UserError, listing
 
 SHOWN = 3
 
@@ -25,6 +25,20 @@ def check_values(given: Mapping[str, Tensor], own: Mapping[str, Tensor], source:
             f'{source} holds values that are no weights: {shown}',
             'The file is damaged, or its run diverged: take another copy, or an earlier checkpoint.',
         )
+
+
+def fill_exactly(network: nn.Module, given: Mapping[str, Tensor], source: str, what: str, wanted: str) -> None:
+    """Load ``given``, of just the names and shapes of ``network``. An error names ``what`` it is not, and ``wanted``."""
+    own = network.state_dict()
+    odd = [name for name in own if name not in given or given[name].shape != own[name].shape]
+    odd += [name for name in given if name not in own]
+    if odd:
+        raise UserError(
+            f'{source} is not the {what}\n  missing, unexpected, or of another shape: {listing(odd, most=4)}',
+            f'Give {wanted}, or the sizes of your file.',
+        )
+    check_values(given, own, source)
+    network.load_state_dict(given)
 
 
 def _faults(given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> Iterator[str]:

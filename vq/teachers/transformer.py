@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vq.core.errors import ConfigError, UserError, listing
+from vq.core.errors import ConfigError, listing
 from vq.interfaces import FeatureNetwork, Features
 from vq.interfaces.teachers import Layers, Teacher, TeacherFeatures
 from vq.io.pretrained import pretrained_file, pretrained_root
-from vq.io.values import check_values
+from vq.io.values import fill_exactly
 from vq.io.weights import read_weights
 from vq.nn.precision import exact_matmul, no_autocast
 
@@ -138,17 +138,8 @@ class TransformerTeacher(Teacher):
 
     def fill(self, published: Mapping[str, Tensor], source: str) -> None:
         """Load the weights of the published file, by parameter names."""
-        given, own = self.renamed(published), self.network.state_dict()
-        odd = [name for name in own if name not in given or given[name].shape != own[name].shape]
-        odd += [name for name in given if name not in own]
-        if odd:
-            raise UserError(
-                f'{source} is not the {type(self).__name__} of {self.dimension} features and {self.depth} layers\n'
-                f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
-                f'Give {Path(self.file).name}, or the sizes of your file.',
-            )
-        check_values(given, own, source)
-        self.network.load_state_dict(given)
+        what = f'{type(self).__name__} of {self.dimension} features and {self.depth} layers'
+        fill_exactly(self.network, self.renamed(published), source, what, Path(self.file).name)
 
 
 def chosen(layers: Layers, depth: int, named: Iterable[str] = ()) -> tuple[tuple[int, ...], bool]:

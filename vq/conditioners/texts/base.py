@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from vq.conditioners.texts.tokens import Tokenized, tokenizer_files
-from vq.core.errors import ConfigError, UserError, listing
+from vq.core.errors import ConfigError
 from vq.interfaces import TextEncoder
 from vq.io.pretrained import pretrained_file, pretrained_root
-from vq.io.values import check_values
+from vq.io.values import fill_exactly
 from vq.io.weights import read_weights
 
 
@@ -50,17 +50,8 @@ class FrozenText(TextEncoder):
         self.tokenized.load()
 
     def fill(self, published: Mapping[str, Tensor], source: str) -> None:
-        given, own = self.renamed(published), self.network.state_dict()
-        odd = [name for name in own if name not in given or given[name].shape != own[name].shape]
-        odd += [name for name in given if name not in own]
-        if odd:
-            raise UserError(
-                f'{source} is not the {type(self).__name__} of {self.dim} channels\n'
-                f'  missing, unexpected, or of another shape: {listing(odd, most=4)}',
-                f'Give {Path(self.file).name}, or the sizes of your file.',
-            )
-        check_values(given, own, source)
-        self.network.load_state_dict(given)
+        what = f'{type(self).__name__} of {self.dim} channels'
+        fill_exactly(self.network, self.renamed(published), source, what, Path(self.file).name)
 
 
 def check_sizes(name: str, dim: int, depth: int, heads: int, length: int) -> None:
