@@ -5,7 +5,7 @@
 
 `vq.train` trains configs/layout/digits.py, configs/layout/digits_segmenter.py and the classifier configs/ic/digits.py, with
 one thread (OMP_NUM_THREADS=1) unless the environment says otherwise. The model draws the layouts of the first canvases of the
-validation split, whose digits no training has seen.
+test split. No training has seen their digits, and no setting was chosen by them.
 
 - agreement: the share of boxes whose crop the classifier assigns to the digit asked for. A crop keeps its shape.
 - real: the same of the true canvases.
@@ -87,7 +87,7 @@ def seconds_of(file: Path) -> dict[str, float]:
 
 
 def canvases(count: int) -> Batch:
-    dataset = DigitsCanvasDataset('validation')
+    dataset = DigitsCanvasDataset('test')
     return collate([dataset.load(index, python_stream('benchmark', index)) for index in range(count)])
 
 

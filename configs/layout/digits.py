@@ -8,10 +8,8 @@
 1 to 4 of scikit-learn's digits lie at random places of a canvas of 64 x 64 pixels: ``DigitsCanvasDataset``, no download. The
 network works on patches of 4 x 4 pixels and estimates x0.
 
-Hardware and hours: 0.5 seconds of CPU time a step on one thread (AMD EPYC), so 1,500 steps take 13 minutes. They were not run
-to their end yet. Boxes of held-out canvases, used to choose settings, that hold the digit asked for, by a classifier on the
-crop: 44 % after 900 steps without ``places`` of the region attention, 66 % after 750 steps with places in queries, keys and
-values alone. The goal of benchmarks/layout_digits.py, which measures it, is 80 %.
+Hardware and hours: 0.4 seconds of CPU time a step on one thread (AMD EPYC), so 900 steps take 6 minutes. Measured by
+benchmarks/layout_digits.py: TO FILL
 
 Options: ``variant`` (of ``RegionAttention``), ``layout_drop``, ``layout_dim``, those of ../ddpm/mnist.py, and those that
 ``vq.config FILE --options`` prints.

@@ -92,6 +92,25 @@ def test_file_datasets_have_defaults_of_their_own():
     assert (settings.num_workers, settings.pin_memory) == (4, True)
 
 
+@pytest.mark.parametrize(
+    ('config', 'options', 'expected'),
+    [
+        ('ddpm/mnist', {}, 'none'),
+        ('ddpm/mnist_improved', {}, 'none'),
+        ('layout/digits', {}, None),
+        ('layout/digits_masks', {}, None),
+        ('diffusion/interface', {'dataset': 'mnist'}, 'none'),
+        ('diffusion/interface', {'dataset': 'visual_genome'}, 'layout'),
+        ('diffusion/interface', {}, 'weak'),
+        ('layout/digits', {'augmentation': 'weak'}, 'weak'),
+    ],
+)
+def test_generators_do_not_learn_mirror_images_of_digits(config, options, expected):
+    """The mirror image of a 3 is no 3, and half of all training canvases were such images once."""
+    transform = PyConfig.load(f'configs/{config}.py', **options)['trainer']['dataset']['transform']
+    assert (None if transform is None else transform['type'].rpartition('.')[2]) == expected
+
+
 def test_options_that_are_misspelt_are_named():
     with pytest.raises(ConfigError, match="did you mean 'image_size'"):
         PyConfig.load(INTERFACE, imagesize=3)
@@ -109,6 +128,12 @@ def test_a_config_of_ones_own_stands_in(tmp_path):
     )
     train, settings = built(PyConfig.load(INTERFACE, dataset=str(tmp_path / 'mine'), image_size=16), 'trainer')
     assert (train.image_size, settings.num_workers) == (16, 4)
+    (tmp_path / 'names.py').write_text(
+        "name = _kwargs_.get('augmentation')\n_export_ = dict(trainer=dict(dataset=dict(type='FolderDataset', root='images', "
+        "transform=dict(type=name, image_size=64))), validator=dict(dataset=dict(type='DigitsDataset')))"
+    )
+    config = PyConfig.load('configs/diffusion/interface.py', dataset=str(tmp_path / 'names'))
+    assert config['trainer']['dataset']['transform']['type'] == 'weak'
 
 
 def test_composing_does_not_import_torch():

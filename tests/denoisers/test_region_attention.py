@@ -69,8 +69,10 @@ def by_a_loop(block: RegionAttention, x: Tensor, given: Layout) -> Tensor:
                 # the second variant forgets pass 0 where the first box lies
                 own, after = 0.0, 0.0
                 if block.place is not None:
-                    places = places_by_hand(box, *x.shape[2:]).to(x.dtype)
-                    own, after = block.place(places), block.placed(places)[cells]
+                    places = places_by_hand(box, *x.shape[2:])
+                    of_class = block.placed.of_class(given.table[category])
+                    own = block.place(places)
+                    after = torch.stack([block.placed.out(of_class * block.placed.of_place(place)) for place in places])[cells]
                 total[cells] = total[cells] * (count[cells] > 0) + attended(given.table[category], cells, placed=own) + after
                 count[cells] += 1
         rows.append(total / count.clamp(min=1))
@@ -78,15 +80,15 @@ def by_a_loop(block: RegionAttention, x: Tensor, given: Layout) -> Tensor:
 
 
 def places_by_hand(box: Tensor, height: int, width: int) -> Tensor:
-    """(height * width, 12): sines of pi, 2 pi and 4 pi times the place of a cell in the box, down and across, then cosines."""
+    """(height * width, 64): cos(i pi v) cos(k pi u), v and u the place of the middle of a cell in the box."""
     x, y, across, down = box.tolist()
     rows = []
     for row in range(height):
         for column in range(width):
             v, u = ((row + 0.5) / height - y) / max(down, 1e-6), ((column + 0.5) / width - x) / max(across, 1e-6)
-            angles = [math.pi * k * min(max(part, 0.0), 1.0) for part in (v, u) for k in (1, 2, 4)]
-            rows.append([*map(math.sin, angles), *map(math.cos, angles)])
-    return torch.tensor(rows)
+            v, u = min(max(v, 0.0), 1.0), min(max(u, 0.0), 1.0)
+            rows.append([math.cos(i * math.pi * v) * math.cos(k * math.pi * u) for i in range(8) for k in range(8)])
+    return torch.tensor(rows, dtype=torch.float64)
 
 
 @pytest.mark.parametrize('gathered', [True, False])
@@ -98,10 +100,10 @@ def test_it_equals_a_loop_over_boxes_and_heads(
     """Also in its gradients, in fp64. Boxes overlap, and the box of one class is not told of the class of another."""
     monkeypatch.setattr(region_attention, 'gathers', lambda inside: gathered)
     block, x, given = made(variant, heads, places=places).double(), features().double(), layout()
-    given = given._replace(table=given.table.double())
+    given = given._replace(table=given.table.double(), boxes=given.boxes.double())
     parameters = [*block.parameters()]
     found, expected = block(x, Conditioned(layout=given)), by_a_loop(block, x, given)
-    close = dict(rtol=1e-4, atol=1e-4) if places else dict(rtol=1e-9, atol=1e-9)  # places are fp32
+    close = dict(rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(found, expected, **close)
     weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=x.dtype)
     ours, theirs = (torch.autograd.grad((value * weights).sum(), parameters) for value in (found, expected))

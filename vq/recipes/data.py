@@ -26,7 +26,7 @@ class Known(NamedTuple):
     image_size: int = 256
     held_out: float | None = None  # samples for validation, or a fraction, where the dataset has no splits
     shuffled: bool | None = None  # how SplitDataset holds them out; None: the dataset does it itself
-    augmentation: str | None = 'strong'  # if the option is 'auto'
+    augmentation: str | None = 'strong'  # if the option is 'auto'; 'strong' is that of photographs
     decodes: bool = True  # image files, so it has the option backend
 
 
@@ -75,7 +75,10 @@ def datasets(
     *,
     dataset: Annotated[str, 'a name in configs/datasets, or the path of a config of your own without .py'] = 'digits',
     image_size: Annotated[ImageSize | None, 'pixels a side, or (height, width); None: 32 for digits, else 256'] = None,
-    augmentation: Annotated[str | None, 'none (crop), default, weak, strong, square, layout; auto: by dataset'] = 'auto',
+    augmentation: Annotated[
+        str | None,
+        'none (crop), default, weak, strong, square, layout; auto: by dataset; auto_weak: weak where auto is strong',
+    ] = 'auto',
     data_root: Annotated[str | None, 'folder of the images; None: that of the dataset, such as data/imagenet'] = None,
     classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
     held_out: Annotated[
@@ -96,6 +99,13 @@ def datasets(
     return config if data == 'folder' else packed(config, data_root or f'data/{Path(dataset).name}_packed', backend)
 
 
+def _augmentation(known: Known, name: str | None) -> str | None:
+    """Digits have no mirror images, and boxes are cropped along: there ``auto_weak`` is what the dataset asks for."""
+    if name == 'auto_weak':
+        return 'weak' if known.augmentation == 'strong' else known.augmentation
+    return known.augmentation if name == 'auto' else name
+
+
 def _in_files(
     given: Given,
     dataset: str,
@@ -107,11 +117,14 @@ def _in_files(
 ) -> Config:
     """Both splits of a dataset as it is on the disk. ``others``: classes, held_out and backend."""
     if known is None:
+        place = _place_of(dataset)
+        if augmentation == 'auto_weak' and place == dataset:  # the user's own file knows the names of transforms alone
+            augmentation = 'weak'
         settings = dict(others, image_size=image_size, augmentation=augmentation, data_root=data_root)
         unset = dict(image_size=None, augmentation='auto', data_root=None, held_out=None)
         given_settings = {k: v for k, v in settings.items() if k not in unset or v != unset[k]}
-        return given.load_with_all(f'{_place_of(dataset)}.py', **given_settings)
-    size, name = image_size or known.image_size, known.augmentation if augmentation == 'auto' else augmentation
+        return given.load_with_all(f'{place}.py', **given_settings)
+    size, name = image_size or known.image_size, _augmentation(known, augmentation)
     own: dict[str, Any] = dict(backend=others['backend']) if known.decodes else {}
     if dataset == 'folder':
         own |= dict(classes=others['classes'])

@@ -116,7 +116,7 @@ def diffusion(
 ) -> Config:
     """Train a denoiser, and draw with it."""
     usual = dict(batch_size=256, val_batch_size=64, batch_size_in_total=True, num_workers=4)
-    images = data(given, dataset='imagenet', image_size=256, augmentation='weak', **usual)
+    images = data(given, dataset='imagenet', image_size=256, augmentation='auto_weak', **usual)
     frozen = Frozen({}, {}, {}, {}, []) if pixels else frozen_tokenizer(given)
     if latents is not None:
         cache = dict(type='VQDatasetRegistry.LatentDataset', folder=f'{latents}/train')

@@ -132,7 +132,7 @@ def token_generator(
 ) -> Config:
     """Train a generator on tokens of a frozen tokenizer. The tokens are written once, before the first step."""
     usual = dict(batch_size=256, val_batch_size=64, batch_size_in_total=True, num_workers=4)
-    images = data(given, dataset='imagenet', image_size=256, augmentation='weak' if on_the_fly else 'none', **usual)
+    images = data(given, dataset='imagenet', image_size=256, augmentation='auto_weak' if on_the_fly else 'none', **usual)
     frozen, digits = frozen_tokenizer(given), dict(type='DigitsDataset', split='train', image_size=32)
     written = None
     if not on_the_fly:

@@ -97,7 +97,7 @@ def mar(
 ) -> Config:
     """Train a generator of continuous tokens, and draw with it (Li et al. 2024)."""
     usual = dict(batch_size=2048, val_batch_size=64, batch_size_in_total=True, num_workers=8)
-    images = data(given, dataset='imagenet', image_size=256, augmentation='weak', **usual)
+    images = data(given, dataset='imagenet', image_size=256, augmentation='auto_weak', **usual)
     frozen = frozen_tokenizer(given, it_config='configs/two_stage/klvae_f16_imagenet_ddp.py')
     if latents is not None:
         cache = dict(type='VQDatasetRegistry.LatentDataset', folder=f'{latents}/train')

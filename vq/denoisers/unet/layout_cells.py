@@ -7,8 +7,8 @@ from torch import Tensor
 
 from vq.interfaces.conditions import Layout
 
-WAVES = (1, 2, 4)
-PLACES = 4 * len(WAVES)  # numbers of a place within a box
+WAVES = 8  # of a place, along each axis
+PLACES = WAVES**2  # numbers of a place within a box
 
 
 def box_cells(boxes: Tensor, height: int, width: int) -> Tensor:
@@ -40,16 +40,26 @@ def covers(layout: Layout, height: int, width: int) -> Tensor:
     return covered(layout.boxes, height, width).flatten(2) & layout.there[..., None]
 
 
-def places_in(layout: Layout, height: int, width: int) -> Tensor:
-    """(B, M, height * width, PLACES): where the middle of each cell lies within each box, fp32. u and v are cut to [0, 1]."""
+def waves_in(layout: Layout, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """cos(k pi v) of rows, (B, M, height, WAVES), and cos(k pi u) of columns, (B, M, width, WAVES); k = 0, 1, ....
+
+    v and u tell where the middle of a row or column lies within a box, cut to [0, 1]. fp32 or more.
+    """
     assert layout.boxes is not None
-    x, y, across, down = (value[..., None, None] for value in layout.boxes.float().unbind(-1))
-    rows, columns = ((torch.arange(cells, device=x.device) + 0.5) / cells for cells in (height, width))
-    inside = (rows[:, None] - y) / down.clamp(min=1e-6), (columns - x) / across.clamp(min=1e-6)
-    angles = torch.stack(
-        [torch.pi * k * part.expand(*x.shape[:2], height, width).clamp(0, 1) for part in inside for k in WAVES], -1
-    )
-    return torch.cat([angles.sin(), angles.cos()], -1).flatten(2, 3)
+    boxes = layout.boxes.to(torch.promote_types(layout.boxes.dtype, torch.float32))
+    x, y, across, down = (value[..., None] for value in boxes.unbind(-1))
+    k = torch.pi * torch.arange(WAVES, dtype=x.dtype, device=x.device)
+
+    def along(start: Tensor, extent: Tensor, cells: int) -> Tensor:
+        middles = (torch.arange(cells, dtype=x.dtype, device=x.device) + 0.5) / cells
+        return (((middles - start) / extent.clamp(min=1e-6)).clamp(0, 1)[..., None] * k).cos()
+
+    return along(y, down, height), along(x, across, width)
+
+
+def places_of(rows: Tensor, columns: Tensor) -> Tensor:
+    """The products of the waves (..., WAVES) of a row and of a column: (..., PLACES)."""
+    return (rows[..., :, None] * columns[..., None, :]).flatten(-2)
 
 
 def labels_at(labels: Tensor, height: int, width: int) -> Tensor:

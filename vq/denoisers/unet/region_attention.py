@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vq.core.errors import ConfigError, listing
 from vq.denoisers.unet.attention import cells_of, head_count, map_of
-from vq.denoisers.unet.layout_cells import PLACES, class_map, covers, places_in
+from vq.denoisers.unet.layout_cells import PLACES, class_map, covers, places_of, waves_in
 from vq.denoisers.unet.residual import norm_of
 from vq.interfaces import ConditionBlock
 from vq.interfaces.conditions import Conditioned, Layout
@@ -26,6 +26,32 @@ def gathers(inside: Tensor) -> bool:
     return inside.device.type == 'cpu' and not torch.compiler.is_compiling()
 
 
+class Boxes(NamedTuple):
+    """What the passes of boxes are told."""
+
+    inside: Tensor  # (B, M, N) bool: the cells of each box
+    told: Tensor  # (B, M, 1 or N, 3 C): added to q, k and v
+    classes: Tensor  # (B, M, 1, D): the vector of each box
+    waves: tuple[Tensor, Tensor] | None  # of rows (B, M, height, WAVES) and of columns
+
+
+class Placed(nn.Module):
+    """What a class has at a place w of its box:  out((A p) * (B w)),  p the vector of the class.
+
+    A sum of what p and what w give would be one shape for all classes, moved by a number of each.
+    """
+
+    def __init__(self, channels: int, layout_dim: int, rank: int = 64) -> None:
+        super().__init__()
+        self.of_class, self.of_place = nn.Linear(layout_dim, rank, bias=False), nn.Linear(PLACES, rank, bias=False)
+        self.out = nn.Linear(rank, channels, bias=False)
+
+    def forward(self, vectors: Tensor, places: Tensor) -> Tensor:
+        """Vectors of classes (..., 1, D), places (..., N, PLACES) -> (..., N, C)."""
+        found: Tensor = self.out(self.of_class(vectors) * self.of_place(places))
+        return found
+
+
 @VQUNetBlockRegistry.register_()
 class RegionAttention(Recomputed, ConditionBlock):
     """y = x + proj(a),  a by ``variant``, of  q, k, v = qkv(norm(x)) + prompt(p),  p (N, D) vectors of classes.
@@ -38,9 +64,10 @@ class RegionAttention(Recomputed, ConditionBlock):
         layout_no_partial   one attention over all cells; p is the mean over the boxes that cover a cell, of nothing if none
         segmentation        the same with maps of labels: p is the vector of the label of a cell
 
-    ``places``: the pass of a box is also told where a cell lies within this box, by sin and cos of k pi v and k pi u for v, u
-    in [0, 1] and k = 1, 2, 4. Linear maps of these are added to q, k and v, and to what the attention gives: a mean of v over
-    the box has lost the place. Convolutions have to find it out otherwise, which takes a short training most of its steps.
+    ``places``: the pass of a box is also told where a cell lies within this box, by w, the 64 products
+    cos(i pi v) cos(k pi u)  for v, u in [0, 1] down and across, and i, k = 0 to 7. A linear map of w is added to q, k, v, and
+    what the class has at this place (``Placed``) to what the attention gives: a mean of v over the box has lost the place.
+    Convolutions have to find it out otherwise, which takes a short training most of its steps.
 
     ``own_class=False``: in the pass of a box, p is the mean over all boxes that cover a cell, as in the published code, and
     boxes that overlap mix their classes.
@@ -79,7 +106,7 @@ class RegionAttention(Recomputed, ConditionBlock):
         self.norm, self.qkv = norm_of(channels, groups), nn.Linear(channels, 3 * channels)
         self.prompt, self.proj = nn.Linear(layout_dim, 3 * channels, bias=False), nn.Linear(channels, channels)
         self.place = nn.Linear(PLACES, 3 * channels, bias=False) if places else None
-        self.placed = nn.Linear(PLACES, channels, bias=False) if places else None
+        self.placed = Placed(channels, layout_dim) if places else None
         nn.init.zeros_(self.proj.weight)
         nn.init.zeros_(self.proj.bias)
 
@@ -106,59 +133,65 @@ class RegionAttention(Recomputed, ConditionBlock):
 
     def _by_regions(self, base: Tensor, layout: Layout, height: int, width: int) -> Tensor:
         assert layout.categories is not None
-        inside = covers(layout, height, width)  # (B, M, N)
-        if self.own_class:
-            told = self.prompt(layout.table[layout.categories])[:, :, None]  # (B, M, 1, 3 C)
-        else:
-            told = self.prompt(class_map(layout, height, width))[:, None]  # (B, 1, N, 3 C)
-        places = None if self.place is None else places_in(layout, height, width).to(base.dtype)  # (B, M, N, PLACES)
+        inside = covers(layout, height, width)
+        classes = layout.table[layout.categories][:, :, None]
+        told = self.prompt(classes if self.own_class else class_map(layout, height, width)[:, None])
+        boxes = Boxes(inside, told, classes, None if self.place is None else waves_in(layout, height, width))
         nothing = base + self.prompt(layout.table[-1])
         count = inside.sum(1)[..., None]  # (B, N, 1)
         first, total = (count >= 0, count + 1) if self.variant == 'layout_partial_v1' else (count == 0, count.clamp(min=1))
         if gathers(inside):
-            mixed = (self._attended(nothing) * first + self._sum_of_gathered(base, told, places, inside)) / total
-        else:
-            mixed = self._masked(base, told, places, inside, nothing, first, total)
-        if places is None or self.placed is None:
-            return mixed
-        placed: Tensor = self.placed((places * inside[..., None]).sum(1) / total)
-        return mixed + placed
+            return (self._attended(nothing) * first + self._sum_of_gathered(base, boxes)) / total
+        return self._masked(base, boxes, nothing, first, total)
 
-    def _masked(
-        self, base: Tensor, told: Tensor, places: Tensor | None, inside: Tensor, nothing: Tensor, first: Tensor, total: Tensor
-    ) -> Tensor:
+    def _masked(self, base: Tensor, boxes: Boxes, nothing: Tensor, first: Tensor, total: Tensor) -> Tensor:
         """The mean over pass 0 and those of the boxes, (B, N, C): one attention under masks."""
-        told = told if places is None or self.place is None else told + self.place(places)
+        inside, told, placed = boxes.inside, boxes.told, None
+        if boxes.waves is not None:
+            rows, columns = boxes.waves
+            places = places_of(rows[:, :, :, None], columns[:, :, None]).flatten(2, 3).to(base.dtype)  # (B, M, N, PLACES)
+            told, placed = self._at_places(told, boxes.classes, places)
         passes = [nothing[:, None], (base[:, None] + told).expand(*inside.shape, -1)]
         qkv = torch.cat(passes, dim=1)  # (B, 1 + M, N, 3 C), pass 0 first
         # a box without a cell attends over all, to have a softmax; nothing of it is used
         everywhere = inside.new_ones(len(inside), 1, inside.shape[2])
         seen = torch.cat([everywhere, inside | ~inside.any(2, keepdim=True)], dim=1)
         found = self._attended(qkv.flatten(0, 1), seen.flatten(0, 1)).view(*qkv.shape[:3], -1)
+        if placed is not None:
+            found = torch.cat([found[:, :1], found[:, 1:] + placed], dim=1)
         parts = torch.cat([first.transpose(1, 2), inside], dim=1)
         mixed: Tensor = (found * (parts.to(found.dtype) / total.transpose(1, 2))[..., None]).sum(1)
         return mixed
 
-    def _sum_of_gathered(self, base: Tensor, told: Tensor, places: Tensor | None, inside: Tensor) -> Tensor:
+    def _sum_of_gathered(self, base: Tensor, boxes: Boxes) -> Tensor:
         """The sum over the boxes of what their passes give, (B, N, C): one attention over the cells of each box alone."""
-        count = inside.shape[2]
-        rows, boxes = inside.any(2).nonzero(as_tuple=True)  # R boxes that have a cell
-        seen = inside[rows, boxes]  # (R, N)
-        most = int(seen.sum(1).max()) if len(rows) else 0
+        count = boxes.inside.shape[2]
+        images, numbers = boxes.inside.any(2).nonzero(as_tuple=True)  # R boxes that have a cell
+        seen = boxes.inside[images, numbers]  # (R, N)
+        most = int(seen.sum(1).max()) if len(images) else 0
         if not most:
             return base.new_zeros(*base.shape[:2], base.shape[2] // 3)
         cells = torch.argsort(seen.byte(), dim=1, descending=True, stable=True)[:, :most]  # (R, K), those of the box first
         there = seen.gather(1, cells)
-        flat = (rows[:, None] * count + cells).flatten()  # (R K,) among the cells of all images
-        told = told.expand(*inside.shape[:2], -1, -1)[rows, boxes]  # (R, 1 or N, 3 C)
+        flat = (images[:, None] * count + cells).flatten()  # (R K,) among the cells of all images
+        told, placed = boxes.told.expand(*boxes.inside.shape[:2], -1, -1)[images, numbers], None  # (R, 1 or N, 3 C)
         if told.shape[1] > 1:
             told = told.gather(1, cells[..., None].expand(-1, -1, told.shape[2]))
-        if places is not None and self.place is not None:
-            told = told + self.place(places[rows[:, None], boxes[:, None], cells])
+        if boxes.waves is not None:
+            (rows, columns), box = boxes.waves, (images[:, None], numbers[:, None])
+            width = columns.shape[2]
+            places = places_of(rows[*box, cells // width], columns[*box, cells % width]).to(base.dtype)  # (R, K, PLACES)
+            told, placed = self._at_places(told, boxes.classes[images, numbers], places)
         qkv = base.flatten(0, 1).index_select(0, flat).view(*cells.shape, -1) + told
-        found = self._attended(qkv, there) * there[..., None]
+        found = self._attended(qkv, there)
+        found = (found if placed is None else found + placed) * there[..., None]
         summed = found.new_zeros(base.shape[0] * count, found.shape[2]).index_add(0, flat, found.flatten(0, 1))
         return summed.view(*base.shape[:2], -1)
+
+    def _at_places(self, told: Tensor, classes: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to q, k and v, and what to the result of the attention."""
+        assert self.place is not None and self.placed is not None
+        return told + self.place(places), self.placed(classes, places)
 
     def _attended(self, qkv: Tensor, seen: Tensor | None = None) -> Tensor:
         """(R, N, 3 C) -> (R, N, C).  ``seen`` (R, N) bool: the cells that are attended to."""
