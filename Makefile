@@ -23,7 +23,7 @@ endif
 
 help:
 	@echo "make demo         train a tokenizer and a generator on handwritten digits, write work_dirs/demo/report.html (4 minutes)"
-	@echo "make demo-layout  train a UNet that draws digits where boxes ask for them, for the page of vq web (15 minutes)"
+	@echo "make demo-layout  train a UNet that draws digits where boxes ask for them, for the page of vq web (8 minutes)"
 	@echo "                  TORCH=system uses the torch that the interpreter has (PYTHON=...), in place of a download"
 	@echo "make test         lint, types and all tests (make test-fast: the fast tier)"
 	@echo "make test-xla     tests of the XLA strategy on the CPU, in .venv-xla: torch_xla needs a torch of its own"

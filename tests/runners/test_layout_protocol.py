@@ -16,6 +16,7 @@ from torch import Tensor
 import vq
 from tests.metrics.test_scenes import Mean
 from tests.runners.support import commands_here
+from vq.cli.layout_figures import main as layouts
 from vq.cli.protocol import Asking
 from vq.cli.sample import main as sample
 from vq.cli.train import main as train
@@ -25,10 +26,13 @@ from vq.data.datasets.digits_canvas import DigitsCanvasDataset
 from vq.data.protocol_folder import DrawnLayouts, write_truth
 from vq.data.protocols import ids_digest, protocol_named
 from vq.interfaces.conditions import Asked
+from vq.metrics.crops import crops_of
 from vq.metrics.diversity import diversity
-from vq.metrics.drawn_layouts import diversity_of, fid_of, scene_fid_of
+from vq.metrics.drawn_layouts import assigned, diversity_of, fid_of, scene_fid_of
+from vq.metrics.layout import answers
 from vq.metrics.scenes import crop_features, moments_of, scene_fid
 from vq.runners.sampler import NOTED, noted
+from vq.teachers.classifier import classifier_features
 
 HOW = ['--protocol', 'layouts-5x2', '--steps', '2', '--seed', '3']
 
@@ -169,6 +173,64 @@ def test_figures_are_those_of_the_images_in_it(drawn: DrawnLayouts) -> None:
     crops = [crops_in(true), crops_in(rounds)]
     assert scene_fid_of(drawn, network, 8) == pytest.approx(scene_fid(*crops), rel=1e-6)
     assert moments_of(crops[1]).count == 2 * moments_of(crops[0]).count
+
+
+@pytest.fixture(scope='module')
+def judges(home: Path) -> tuple[str, str]:
+    """A classifier and a segmenter of a few steps."""
+    assert train(['classifier', 'ic/digits.py', 'iters=4', 'save_every=4']) == 0
+    assert train(['segmenter', 'layout/digits_segmenter.py', 'iters=4', 'save_every=4']) == 0
+    return 'dry_run/classifier', 'dry_run/segmenter'
+
+
+def test_the_command_prints_and_writes_the_figures(
+    drawn: DrawnLayouts, judges: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Those of functions that are tested in closed form; of true images beside them where there are any."""
+    classifier, segmenter = judges
+    words = [str(drawn.folder), '--classifier', classifier, '--segmenter', segmenter, '--lpips', 'none']
+    assert layouts(words) == 0
+    said = capsys.readouterr().out
+    assert 'layouts-5x2: 5 layouts, 2 images of each' in said and 'scene_fid' in said
+    record = json.loads((drawn.folder / 'layout_figures.json').read_text())
+    network, found = classifier_features(classifier), record['figures']
+    assert record['features']['crops'] == 32 and record['protocol']['ids_sha256'] == drawn.record['ids_sha256']
+    assert found['scene_fid']['drawn'] == pytest.approx(scene_fid_of(drawn, network, 32, True), rel=1e-5)
+    by_hand: dict[str, list[float]] = {'boxes': [], 'box_iou': []}
+    regions = vq.load(segmenter).regions
+    for number in range(5):
+        layout = drawn.layout(number)
+        crops = crops_of(drawn.true(number)[None], layout.boxes, layout.boxes_mask, 32, keep_shape=True)
+        by_hand['boxes'] += (network(crops).logits.argmax(1) == layout.box_categories[0]).tolist()
+        by_hand['box_iou'] += answers(regions(drawn.true(number)[None]), layout).tolist()
+    for name, values in by_hand.items():
+        assert len(values) == drawn.record['boxes'] and found[name]['true'] == pytest.approx(np.mean(values))
+    assert 0 <= found['cas']['drawn'] <= 1 and found['cas']['true'] is None
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['nowhere'], 'no record of a protocol'),
+        (['FOLDER', '--inception'], 'none is given'),
+        (['FOLDER', '--crop-size', '0'], '--crop-size is 0'),
+        (['FOLDER', '--lpips', 'none'], 'pretrained'),
+        (['FOLDER', '--classifier', 'CLASSIFIER', '--segmenter', 'CLASSIFIER', '--lpips', 'none'], 'Give that of a segmenter'),
+    ],
+)
+def test_a_command_that_cannot_measure_says_why(
+    words: list[str], message: str, drawn: DrawnLayouts, judges: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = {'FOLDER': str(drawn.folder), 'CLASSIFIER': judges[0]}
+    assert layouts([named.get(word, word) for word in words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_classifier_of_other_classes_is_refused(drawn: DrawnLayouts) -> None:
+    layout = drawn.layout(0)
+    layout.box_categories = layout.box_categories + 5
+    with pytest.raises(UserError, match='the classifier knows no classes'):
+        assigned(Mean(), drawn.drawn(0)[:1], layout, 8)
 
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], 
     from rich.text import Text
 
     print()
-    made = Table(show_edge=False, title=Text(title), title_justify='left', pad_edge=False)
+    made = Table(show_edge=False, title=Text(title) if title else None, title_justify='left', pad_edge=False)
     for place, name in enumerate(columns):
         made.add_column(name, justify='left' if place < words else 'right', overflow='fold')
     for row in rows:

@@ -96,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(
         f'\nDone in {time.perf_counter() - started:.0f} s. {summary}\n'
         f'Try these models on a page in the browser: {page}\n'
-        'Train one for its first tab, which draws digits where boxes ask for them: make demo-layout (15 minutes)\n'
+        'Train one for its first tab, which draws digits where boxes ask for them: make demo-layout (8 minutes)\n'
         f'Open the report in a browser: {report}\n{report.resolve().as_uri()}',
         flush=True,
     )

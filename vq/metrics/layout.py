@@ -22,18 +22,25 @@ def box_overlaps(boxes: Tensor, others: Tensor) -> Tensor:
     return inside / (areas[0] + areas[1] - inside).clamp(min=1e-12)
 
 
-def found_again(regions: Sequence[Regions], layout: Condition, overlap: float = OVERLAP) -> float:
-    """The share of the boxes of a layout with a region of the same class whose box overlaps by ``overlap`` or more. A region
-    answers for one box: the pairs with the largest overlap count first. NaN without boxes."""
+def answers(regions: Sequence[Regions], layout: Condition) -> Tensor:
+    """(R,) fp64, for each box of a layout the IoU of the region that answers for it, 0 where none does. A region has the class
+    of its box and answers for one box alone: the pairs with the largest overlap count first."""
     assert layout.boxes is not None and layout.box_categories is not None and layout.boxes_mask is not None
-    right, total = 0, int(layout.boxes_mask.sum())
+    rows = []
     for found, boxes, categories, there in zip(
         regions, layout.boxes.cpu(), layout.box_categories.cpu(), layout.boxes_mask.cpu(), strict=True
     ):
         overlaps = box_overlaps(boxes[there], found.boxes.cpu())
         overlaps[categories[there][:, None] != found.categories.cpu()[None]] = 0
-        while overlaps.numel() and float(overlaps.max()) >= overlap:
+        best = overlaps.new_zeros(len(overlaps))
+        while overlaps.numel() and float(overlaps.max()) > 0:
             row, column = divmod(int(overlaps.argmax()), overlaps.shape[1])
+            best[row] = overlaps[row, column]
             overlaps[row], overlaps[:, column] = 0, 0
-            right += 1
-    return right / total if total else float('nan')
+        rows.append(best)
+    return torch.cat(rows) if rows else torch.zeros(0, dtype=torch.float64)
+
+
+def found_again(regions: Sequence[Regions], layout: Condition, overlap: float = OVERLAP) -> float:
+    """The share of boxes that a region answers for with an IoU of ``overlap`` or more. NaN without boxes."""
+    return float((answers(regions, layout) >= overlap).double().mean())
