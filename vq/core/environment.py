@@ -9,6 +9,8 @@ from pathlib import Path
 from vq.core.errors import UserError
 
 COMMAND = 'VQ_COMMAND'  # a variable of ranks: the launcher's command line, for messages that say which command to repeat
+# variables of TPU virtual machines and GKE; TPU_NAME and others are also set on machines without a TPU
+TPU = ('TPU_WORKER_ID', 'TPU_WORKER_HOSTNAMES', 'TPU_ACCELERATOR_TYPE', 'TPU_CHIPS_PER_HOST_BOUNDS', 'TPU_HOST_BOUNDS')
 
 
 def dry_run() -> bool:
@@ -63,6 +65,12 @@ def usable_gpus() -> int:
         return len(list(itertools.takewhile(lambda entry: entry not in ('', '-1'), entries)))
     devices = Path('/proc/driver/nvidia/gpus')
     return len(list(devices.iterdir())) if devices.is_dir() else 0
+
+
+def on_tpu() -> bool:
+    """Whether this is a TPU machine, and the user has not chosen another device."""
+    device = os.environ.get('PJRT_DEVICE', '').upper()
+    return device == 'TPU' if device else any(os.environ.get(name) for name in TPU)
 
 
 def threads(local_processes: int) -> dict[str, str]:

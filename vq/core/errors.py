@@ -35,6 +35,11 @@ def require(holds: object, message: str, hint: str = '') -> None:
         raise UserError(message, hint)
 
 
+def must_agree(name: str, value: object, other: str, other_value: object) -> None:
+    agreed = value is None or str(value) == str(other_value)
+    require(agreed, f'{name} is {value} and {other} is {other_value}', 'Leave one of the two out: both set the same value.')
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """``; did you mean 'x'?`` for the closest of ``known``, or the empty string."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)

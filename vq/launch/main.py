@@ -15,9 +15,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vq.core.environment import COMMAND, is_set, number, threads
-from vq.core.errors import UserError, require
-from vq.launch.place import PORT, find_place, must_agree, on_tpu
+from vq.core.environment import COMMAND, is_set, number, on_tpu, threads
+from vq.core.errors import UserError, must_agree, require
+from vq.launch.place import PORT, find_place
 
 USAGE = 'auto_torchrun [--dry] [--nproc-per-node N] [--max-restarts N] [...] (-m MODULE | SCRIPT) [ARGUMENTS ...]'
 HINT = f'Usage: {USAGE}'

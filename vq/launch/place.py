@@ -5,12 +5,10 @@ import dataclasses
 import os
 import re
 
-from vq.core.environment import is_set, number, usable_gpus
-from vq.core.errors import require
+from vq.core.environment import is_set, number, on_tpu, usable_gpus
+from vq.core.errors import must_agree, require
 
 HERE, PORT = '127.0.0.1', 29500  # the port is torch's default
-# variables of TPU virtual machines and GKE; TPU_NAME and others are also set on machines without a TPU
-TPU = ('TPU_WORKER_ID', 'TPU_WORKER_HOSTNAMES', 'TPU_ACCELERATOR_TYPE', 'TPU_CHIPS_PER_HOST_BOUNDS', 'TPU_HOST_BOUNDS')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +37,7 @@ def find_place(options: argparse.Namespace) -> Place:
     ranked = is_set('RANK') and is_set('WORLD_SIZE')
     if tasks == 1:  # with several tasks, place_of_task compares RANK and WORLD_SIZE with srun's variables
         there, missing = ('RANK', 'WORLD_SIZE') if is_set('RANK') else ('WORLD_SIZE', 'RANK')
-        alone = f'{there} is set and {missing} is not'
-        require(ranked or (world == 1 and rank == 0), alone, f'Set both, or unset {there}.')
+        require(ranked or (world == 1 and rank == 0), f'{there} is set and {missing} is not', f'Set both, or unset {there}.')
         beyond = f'RANK={rank} and WORLD_SIZE={world} contradict each other'
         require(rank < world, beyond, 'Ranks count from 0 to WORLD_SIZE - 1.')
     if on_tpu():
@@ -54,8 +51,7 @@ def find_place(options: argparse.Namespace) -> Place:
         return Place(1, world, rank, *rendezvous_endpoint(world, options), task)
     if tasks > 1:
         return place_of_task(tasks, processes, options)
-    unknown = '--node-rank is given, but not the number of nodes'
-    require(options.nnodes or options.node_rank is None, unknown, 'Add --nnodes N.')
+    require(options.nnodes or options.node_rank is None, '--node-rank is given, but not the number of nodes', 'Add --nnodes N.')
     unfit = f'WORLD_SIZE={world} fits neither {options.nnodes} nodes nor {processes} processes on each of them'
     fits = not options.nnodes or not is_set('WORLD_SIZE') or world in (options.nnodes, options.nnodes * processes)
     require(fits, unfit, 'Leave --nnodes (PET_NNODES) out, or unset RANK and WORLD_SIZE.')
@@ -71,11 +67,6 @@ def find_place(options: argparse.Namespace) -> Place:
     if ranked and not options.nnodes:  # a pod of a Kubernetes job: RANK and WORLD_SIZE count pods
         return Place(processes, world, rank, *rendezvous_endpoint(world, options), task=(0, 1) if processes == 1 else None)
     return Place(processes, address=options.master_addr or HERE, port=options.master_port or 0)
-
-
-def on_tpu() -> bool:
-    device = os.environ.get('PJRT_DEVICE', '').upper()
-    return device == 'TPU' if device else any(os.environ.get(name) for name in TPU)
 
 
 def place_on_tpu(options: argparse.Namespace) -> Place:
@@ -125,8 +116,3 @@ def rendezvous_endpoint(world: int, options: argparse.Namespace, host: str = '',
     hint = 'Set it to the machine of rank 0, or give --master-addr.'
     require(address or world == 1, 'MASTER_ADDR is not set, so the address of rank 0 is unknown', hint)
     return address or HERE, options.master_port or number('MASTER_PORT', port)
-
-
-def must_agree(name: str, value: object, other: str, other_value: object) -> None:
-    agreed = value is None or str(value) == str(other_value)
-    require(agreed, f'{name} is {value} and {other} is {other_value}', 'Leave one of the two out: both set the same value.')
