@@ -126,7 +126,6 @@ def network(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short pauses, an own cache, keys that are no secrets."""
     stay_on_this_machine(monkeypatch)
     monkeypatch.setattr(stores, 'PAUSE', 0.0)
-    monkeypatch.setattr(stores, 'SILENCE', 0.5)
     monkeypatch.setenv('VQ_CACHE', str(tmp_path / 'cache'))
     for name, value in (('ACCESS_KEY_ID', 'test'), ('SECRET_ACCESS_KEY', 'test'), ('DEFAULT_REGION', 'us-east-1')):
         monkeypatch.setenv(f'AWS_{name}', value)

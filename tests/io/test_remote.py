@@ -26,8 +26,10 @@ FAULTS = {
 
 
 @pytest.mark.parametrize('fault', FAULTS.values(), ids=FAULTS)
-def test_a_fault_that_passes_is_not_seen(there: Remote, fault):
+def test_a_fault_that_passes_is_not_seen(there: Remote, fault, monkeypatch):
     there.put('a b/x#1.bin', DATA)
+    if fault[0] == 'slow':  # elsewhere a busy machine would be asked twice
+        monkeypatch.setattr(stores, 'SILENCE', 0.5)
     there.proxy.faults = [fault, fault]
     assert remote.read_bytes(there.url('a b/x#1.bin') if there.scheme == 's3' else there.url('a%20b/x%231.bin')) == DATA
     assert not there.proxy.faults
