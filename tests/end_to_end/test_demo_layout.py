@@ -22,7 +22,7 @@ def test_a_dry_run_trains_both_and_draws(
     with commands_here():
         assert demo.main(['layout']) == 0
     said = capsys.readouterr().out
-    assert 'hold the digit asked for' in said and said.rstrip().endswith('vq web')
+    assert 'of the digits asked for in what is drawn' in said and said.rstrip().endswith('vq web')
     picture = np.asarray(Image.open('work_dirs/dry_run/layout_digits/layouts.png'))
     assert picture.shape[1] > SHOWN * CELL and picture.shape[0] > 2 * CELL
     assert (picture[:CELL].max(2) != picture[:CELL].min(2)).any(), 'boxes have colours'

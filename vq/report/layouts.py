@@ -26,8 +26,9 @@ SHOWN, CELL = 8, 160  # images of a picture, and pixels of each
 
 def draw_split(
     drawing: LoadedGenerator, segmenter: LoadedSegmenter, described: Mapping[str, Any], count: int, seed: int, file: Path
-) -> float:
-    """Draw the layouts of the first images of a data set. Returns the share of boxes that the segmenter finds again.
+) -> tuple[float, float]:
+    """Draw the layouts of the first images of a data set. Returns the share of boxes that the segmenter finds again in what is
+    drawn, and that in the images themselves.
 
     ``file``: a picture with the first of these images above, and below what is drawn.
     """
@@ -37,7 +38,9 @@ def draw_split(
     layout = Condition(boxes=batch.boxes, box_categories=batch.box_categories, boxes_mask=batch.boxes_mask)
     drawn: Tensor = drawing.sample(layout=layout, count=len(samples), seed=seed)
     save_png(file, beside(samples[:SHOWN], drawn[:SHOWN], dataset.label_names))
-    return found_again(segmenter.regions(drawn), layout)
+    assert batch.image is not None
+    made, true = (found_again(segmenter.regions(images), layout) for images in (drawn, batch.image))
+    return made, true
 
 
 def beside(samples: list[Sample], drawn: Tensor, names: Any = None) -> Tensor:
