@@ -206,13 +206,16 @@ def test_the_command_prints_and_writes_the_figures(
     for name, values in by_hand.items():
         assert len(values) == drawn.record['boxes'] and found[name]['true'] == pytest.approx(np.mean(values))
     assert 0 <= found['cas']['drawn'] <= 1 and found['cas']['true'] is None
+    assert layouts([str(drawn.folder), '--segmenter', segmenter, '--features', 'none', '--lpips', 'none']) == 0
+    alone = json.loads((drawn.folder / 'layout_figures.json').read_text())['figures']
+    assert alone == {name: found[name] for name in ('found', 'box_iou')}
 
 
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
         (['nowhere'], 'no record of a protocol'),
-        (['FOLDER', '--inception'], 'none is given'),
+        (['FOLDER', '--features', 'classifier'], 'none is given'),
         (['FOLDER', '--crop-size', '0'], '--crop-size is 0'),
         (['FOLDER', '--lpips', 'none'], 'pretrained'),
         (['FOLDER', '--classifier', 'CLASSIFIER', '--segmenter', 'CLASSIFIER', '--lpips', 'none'], 'Give that of a segmenter'),

@@ -40,10 +40,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.epilog = EXAMPLES
     parser.add_argument('folder', metavar='FOLDER', help='what vq.sample --protocol wrote, such as work_dirs/NAME_sample')
+    parser.add_argument('--classifier', metavar='RUN', help='a classifier of crops')
     parser.add_argument(
-        '--classifier', metavar='RUN', help='a classifier of crops; its features are those of fid, scene_fid and cas, too'
+        '--features',
+        choices=('inception', 'classifier', 'none'),
+        default=None,
+        help='of fid, scene_fid and cas (default: classifier if one is given, else inception); none: without these figures',
     )
-    parser.add_argument('--inception', action='store_true', help='with --classifier: take the features of Inception')
     parser.add_argument('--segmenter', metavar='RUN', help='a segmenter')
     parser.add_argument(
         '--lpips', choices=('alex', 'vgg', 'squeeze', 'none'), default='alex', help='network of diversity (default: alex)'
@@ -63,8 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     options = arguments.parse(make_parser(), argv)
     environment.prepare()
-    if options.inception and not options.classifier:
-        raise UserError('--inception says which features are taken beside a classifier, and none is given', 'Leave it out.')
+    if options.features == 'classifier' and options.classifier is None:
+        raise UserError('--features is classifier, and none is given', 'Add --classifier RUN.')
     if options.crop_size is not None and options.crop_size < 1:
         raise UserError(f'--crop-size is {options.crop_size}', 'Give pixels, such as 224.')
     from vq.cli.data_report import table
@@ -95,13 +98,16 @@ def figures(drawn: DrawnLayouts, options: argparse.Namespace) -> tuple[dict[str,
 
     device = device_of(options.device)
     classifier = None if options.classifier is None else classifier_of(options.classifier, options.trust).to(device)
-    network = inception().to(device) if classifier is None or options.inception else classifier
-    own = network is classifier
-    size = options.crop_size or ((classifier.image_size if classifier is not None and own else None) or SIDE)
+    own = options.features == 'classifier' or (options.features is None and classifier is not None)
     found: dict[str, tuple[float, float | None]] = {}
-    found['fid'] = fid_of(drawn, network), None
-    found['scene_fid'] = scene_fid_of(drawn, network, size, own), None
-    found['cas'] = cas_of(drawn, network, size, own), None
+    how: dict[str, Any] = {'classifier': options.classifier, 'segmenter': options.segmenter, 'network': 'none'}
+    if options.features != 'none':
+        network = classifier if own and classifier is not None else inception().to(device)
+        size = options.crop_size or (classifier.image_size if own and classifier is not None else None) or SIDE
+        found['fid'] = fid_of(drawn, network), None
+        found['scene_fid'] = scene_fid_of(drawn, network, size, own), None
+        found['cas'] = cas_of(drawn, network, size, own), None
+        how |= {**network.description, 'crops': size, 'crops_keep_their_shape': own}
     if options.lpips != 'none' and drawn.samples > 1:
         spread = diversity_of(drawn, lpips(options.lpips, device), device)
         found['diversity'], found['deviation'] = (spread.mean, None), (spread.deviation, None)
@@ -110,7 +116,7 @@ def figures(drawn: DrawnLayouts, options: argparse.Namespace) -> tuple[dict[str,
         found['boxes'] = over_boxes(drawn, lambda images, layout: assigned(classifier, images, layout, side))
     if options.segmenter is not None:
         found |= seen_again(drawn, options.segmenter, options.trust, device)
-    return found, {**network.description, 'crops': size, 'crops_keep_their_shape': own, 'classifier': options.classifier}
+    return found, how
 
 
 def seen_again(drawn: DrawnLayouts, run: str, trust: bool, device: torch.device) -> dict[str, tuple[float, float | None]]:
