@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import importlib.metadata
 import json
 import shutil
 import sys
@@ -102,6 +103,13 @@ def test_packages_that_are_missing_are_named_with_their_extra(monkeypatch):
     monkeypatch.setattr(doctor_checks, 'EXTRAS', {'json': ('core', 'data'), 'no_such_module': ('extra', 'a use')})
     found = of(doctor_checks.check_packages())
     assert found['vq[extra]'].text == 'optional, not installed: no_such_module (a use)' and 'json' in found
+
+
+def test_a_version_is_that_of_the_package_which_has_the_module(monkeypatch):
+    assert doctor_checks.version_of('PIL') == importlib.metadata.version('pillow')
+    assert doctor_checks.version_of('json') == 'installed', 'it is of no package'
+    monkeypatch.setattr(doctor_checks, 'distributions', lambda: pytest.fail('reading all packages takes long'))
+    assert doctor_checks.version_of('numpy') == importlib.metadata.version('numpy')
 
 
 @pytest.mark.slow

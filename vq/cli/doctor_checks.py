@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import fcntl
+import functools
 import importlib.metadata
 import importlib.util
 import logging
@@ -15,7 +16,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -234,11 +235,18 @@ def check_packages() -> Iterator[Finding]:
 
 
 def version_of(module: str) -> str:
-    names = importlib.metadata.packages_distributions().get(module, [module])
+    """Of the package with the name of the module, or else of the one that has the module."""
     try:
-        return importlib.metadata.version(names[0])
+        return importlib.metadata.version(module)
     except importlib.metadata.PackageNotFoundError:
-        return 'installed'
+        names = distributions().get(module)
+        return importlib.metadata.version(names[0]) if names else 'installed'
+
+
+@functools.cache
+def distributions() -> Mapping[str, list[str]]:
+    """Module -> packages. It takes a third of a second, as it reads what every installed package lists."""
+    return importlib.metadata.packages_distributions()
 
 
 def check_steps() -> Iterator[Finding]:
