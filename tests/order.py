@@ -15,13 +15,12 @@ from typing import Protocol, TypeVar
 SLOW, FAST = 2.0, 0.02  # seconds of a test by its mark, if neither it nor its file is listed below
 APART = (  # tests without common fixtures
     *('tests/test_readme.py', 'tests/test_benchmarks.py', 'tests/test_configs.py'),
-    *('tests/strategies/test_compile.py', 'tests/quantizers/test_quantizer_compile.py', 'tests/launch/test_nodes.py'),
+    'tests/launch/test_nodes.py',
 )
 EACH = {
     'tests/test_readme.py': 6.0,
     'tests/test_benchmarks.py': 5.0,
     'tests/test_configs.py': 1.5,
-    'tests/strategies/test_compile.py': 3.0,
     'tests/launch/test_nodes.py': 8.0,
 }
 # their loaders fork workers, which died by SIGSEGV where they collected a store or a process group of earlier tests, before
@@ -39,7 +38,8 @@ SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order 
     'tests/launch/test_agent.py': 85,
     'tests/test_same.py': 60,
     'tests/launch/test_training.py': 50,
-    'tests/strategies/test_compile.py::test_compiled_kernels_equal_eager[digits/vqgan.py]': 50,
+    'tests/strategies/test_compile.py': 170,
+    'tests/quantizers/test_quantizer_compile.py': 40,
     'tests/end_to_end/test_digits_diffusion.py': 45,
     'tests/test_gpu_benchmark.py': 36,
     'tests/end_to_end/test_old_runs.py': 35,

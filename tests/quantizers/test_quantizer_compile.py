@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch._inductor.compile_fx import compile_fx
+
+KNOWN: set[str] = set()  # graphs whose generated code was found to equal eager
 
 
 @pytest.mark.slow
@@ -23,7 +26,16 @@ import torch
     ],
 )
 def test_fullgraph(make, kind, training):
-    compare(make, kind, training, 'inductor')
+    """By generated code, once for each graph: some quantizers differ in what they do outside of it."""
+    met = []
+
+    def inductor(graph, inputs):
+        met.append(f'{graph.code} {[(value.shape, value.stride(), value.dtype, value.requires_grad) for value in inputs]}')
+        return graph.forward if met[-1] in KNOWN else compile_fx(graph, inputs)
+
+    compare(make, kind, training, inductor)
+    assert met
+    KNOWN.update(met)
 
 
 @pytest.mark.slow

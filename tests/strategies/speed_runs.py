@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import eval_frame
+from torch.utils._pytree import tree_leaves
 
 from tests.runners.gan import STEP, write_gan_config
 from tests.shipped import composed, entries
 from vq.assembly.compose import checked, compose
 from vq.core.config import PyConfig
-from vq.core.meta import on_meta
 from vq.core.random import derive_seed
 from vq.core.records import Batch
 from vq.interfaces import Task
@@ -24,7 +27,7 @@ from vq.strategies.base import BaseStrategy
 from vq.strategies.compiling import usual_parts
 
 SIZE = 32
-NETWORKS = ('encoder', 'quantizer', 'decoder')
+PLAIN = (bool, int, float, str, tuple, list)
 
 
 def outline(config: Any) -> Any:
@@ -64,38 +67,51 @@ def small(entry: str) -> PyConfig:
     return config
 
 
-def build_task(entry: str) -> Task:
+def build_task(entry: str, **model: Any) -> Task:
+    """The model of ``small(entry)`` with these settings."""
     torch.manual_seed(0)
-    return VQRunnerRegistry.build(small(entry).trainer, 'trainer').model
+    config = small(entry)
+    config.trainer.model.update(model)
+    return VQRunnerRegistry.build(config.trainer, 'trainer').model
 
 
-def parts_by_config() -> dict[str, tuple[str, ...]]:
-    """Of every outline of a tokenizer the networks that none before has with the same settings, widths and sizes, called in
-    the same surroundings: losses, discriminator, connectors. Those are the same program.
-
-    Built without memory: the widths that parts take of each other are filled in by that.
+class Watched:
+    """The method of a network that is compiled. Notes what decides which program a call is: how the network is built, and of
+    each call its inputs, what learns, and the gradients that came back.
     """
-    found, seen = {}, set()
-    for entry in tokenizers():
-        config = small(entry)
-        with on_meta():
-            task = VQRunnerRegistry.build(config.trainer, 'trainer').model
-        around = {key: value for key, value in config.trainer.model.items() if key != 'tokenizer'}
-        between = {key: value for key, value in config.trainer.model.tokenizer.items() if key not in NETWORKS}
-        new = []
-        for name, part in usual_parts(task).items():
-            if name.startswith('losses.'):
-                continue  # these have tests of their own
-            settings: Any = config.trainer.model
-            for key in name.split('.'):
-                settings = settings[key]
-            sizes = tuple((key, tuple(value.shape), value.dtype) for key, value in part.state_dict().items())
-            which = (name, settings.dumps(), sizes, outline(around), outline(between))
-            if which not in seen:
-                seen.add(which)
-                new.append(name)
-        if new:
-            found[entry] = tuple(new)
+
+    def __init__(self, network: Any, settings: str) -> None:
+        self.network, self.method = network, getattr(network, network.compiles)
+        sizes = [(name, tuple(value.shape), value.dtype) for name, value in network.state_dict().items()]
+        plain = [
+            {name: value for name, value in vars(module).items() if isinstance(value, PLAIN)} for module in network.modules()
+        ]
+        self.notes: list[Any] = [type(network), settings, sizes, plain]
+
+    def __call__(self, *arguments: Any) -> Any:
+        if eval_frame._stance.stance == 'force_eager':  # ``vq.nn.eager``: this call is not compiled
+            return self.method(*arguments)
+        learning = [parameter.requires_grad for parameter in self.network.parameters()]
+        self.notes.append((self.network.training, learning, torch.is_grad_enabled(), *map(self.seen, arguments)))
+        result = self.method(*arguments)
+        for place, value in enumerate(tree_leaves(vars(result) if dataclasses.is_dataclass(result) else result)):
+            if isinstance(value, Tensor) and value.requires_grad:
+                value.register_hook(lambda gradient, place=place: self.notes.append((place, torch.is_grad_enabled())))
+        return result
+
+    @staticmethod
+    def seen(value: Any) -> Any:
+        return (value.shape, value.stride(), value.dtype, value.requires_grad) if isinstance(value, Tensor) else value
+
+
+def watch(task: Task, model: PyConfig) -> dict[str, Watched]:
+    """The networks of a task by path, watched from now on; those of losses have tests of their own. ``model``: its config."""
+    found = {}
+    for path, network in usual_parts(task).items():
+        if not path.startswith('losses.'):
+            settings: Any = functools.reduce(operator.getitem, path.split('.'), model)
+            found[path] = Watched(network, settings.dumps())
+            setattr(network, str(network.compiles), found[path])
     return found
 
 
