@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.hooks import RemovableHandle
 
+from vq.core import shapes
 from vq.core.records import Batch
 from vq.interfaces import Callback, DiscriminatorPenalty, Quantizer, Strategy
 from vq.nn.recompute import Recomputed
@@ -80,7 +81,7 @@ class LiveBytes(TorchDispatchMode):
         self._sizes: dict[int, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
+        found = shapes.run(func, args, kwargs or {})
         if self.counting:
             tree_map_only(Tensor, self._see, found)
         return found

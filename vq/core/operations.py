@@ -8,6 +8,8 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from vq.core import shapes
+
 
 class Operations(TorchDispatchMode):
     """The operations made while this mode is active, a multiply-add counted as two: the total of torch's FlopCounterMode.
@@ -31,7 +33,7 @@ class Operations(TorchDispatchMode):
                 found = func.decompose(*args, **named)
             if found is not NotImplemented:
                 return found
-        found = func(*args, **named)
+        found = shapes.run(func, args, named)
         formula = flop_registry.get(getattr(func, 'overloadpacket', None))
         if formula is not None:
             self.total += formula(*args, **named, out_val=found)
