@@ -16,7 +16,7 @@ from vq.data.datasets import digits_canvas
 from vq.recipes.teachers import TEACHERS
 
 FOLDER = packaged_configs()
-FEW_DIGITS = {'train': 400, 'validation': 40, 'test': 40}  # in the place of all, for what runs whatever their number
+FEW_DIGITS = {'train': 400, 'validation': 12, 'test': 12}  # in the place of all, for what runs whatever their number
 SHARED = ('datasets', 'strategies', 'models', 'runners')  # folders of fragments that the families load
 FRAGMENTS = ('interface.py', 'model.py', 'runner.py')  # and what a family keeps apart
 MAPS = ('Reshape', 'AppendClassToken', 'DropClassToken', 'SpaceToDepth', 'DepthToSpace', 'Affine')

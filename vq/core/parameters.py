@@ -9,11 +9,12 @@ import types
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Generic, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 from vq.core.errors import ConfigError
 
 REQUIRED: Any = inspect.Parameter.empty
+T = TypeVar('T')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,21 @@ def takes_any_keyword(item: Callable[..., Any]) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
+def _remembered(function: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Cached by the annotation, unless that holds what cannot be hashed."""
+    known = functools.cache(function)
+
+    @functools.wraps(function)
+    def found(annotation: Any) -> T:
+        try:
+            return known(annotation)
+        except TypeError:
+            return function(annotation)
+
+    return found
+
+
+@_remembered
 def strip(annotation: Any) -> Any:
     """``Annotated[X, ...]`` -> ``X``; a generic class with its arguments, ``Callback[X]`` -> ``Callback``."""
     bare = get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
@@ -74,6 +90,7 @@ def strip(annotation: Any) -> Any:
     return origin if isinstance(origin, type) and issubclass(origin, Generic) else bare  # type: ignore[arg-type]
 
 
+@_remembered
 def alternatives(annotation: Any) -> tuple[Any, ...]:
     """The members of a union (``X | None`` -> ``(X, NoneType)``), or the bare annotation alone."""
     bare = strip(annotation)
@@ -81,6 +98,7 @@ def alternatives(annotation: Any) -> tuple[Any, ...]:
     return tuple(kind if get_origin(kind) is Annotated else strip(kind) for kind in members)
 
 
+@_remembered
 def dataclass_in(annotation: Any) -> type | None:
     """The dataclass among an annotation's alternatives: in a config it is a dict without ``type``."""
     return next((kind for kind in alternatives(annotation) if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)

@@ -278,7 +278,12 @@ class Slot(NamedTuple):
     parts: bool = False  # the elements are parts: None switches an inherited part off
 
 
+NOTHING = Slot()
+
+
 def slot_of(annotation: Any, value: Any, root: TreeMeta) -> Slot:
+    if not isinstance(value, list | tuple | Mapping):
+        return NOTHING
     registry, record, element = registry_for(annotation, root), dataclass_in(annotation), elements_of(annotation, value)
     if registry is not None and isinstance(value, Mapping) and (is_part(value) or element is None):
         return Slot(registry=registry, beside=beside_of(annotation))
@@ -286,7 +291,7 @@ def slot_of(annotation: Any, value: Any, root: TreeMeta) -> Slot:
         return Slot(record=record)
     if element is not None and isinstance(value, Mapping | list | tuple):
         return Slot(element=element, parts=registry_for(element, root) is not None)
-    return Slot()
+    return NOTHING
 
 
 def entries_of(value: Any, parts: bool, path: str) -> Iterator[tuple[Any, Any, str]]:
