@@ -36,19 +36,33 @@ def calls(dtype: torch.dtype) -> Iterator[tuple[Any, ...]]:
                 yield operation.Tensor, x, other
             yield operation.Scalar, x, 2.5
             yield operation.Tensor, x.long(), 2.5
+        for operation in (ATEN.add_, ATEN.sub_, ATEN.mul_, ATEN.div_):
+            for other in (x.clone(), x.new_empty(1), x.float(), 2, 2.5):
+                yield operation.Tensor, x.clone(), other
+            yield operation.Scalar, x.clone(), 2.5
+        for operation in (ATEN.addcmul_.default, ATEN.addcdiv_.default):
+            yield from ((operation, x.clone(), x, x), (operation, x.clone(), x, x.new_empty(1)))
+        yield ATEN.lerp_.Scalar, x.clone(), x, 0.5
         if x.dim() > 1 and x.shape[1] == 8:
             cells = x[0, 0].numel()
             for groups, scale in ((4, weight), (8, empty(8)), (1, None)):
                 yield ATEN.native_group_norm.default, x, scale, scale, len(x), 8, cells, groups, 1e-5
+                wanted, means = [True, scale is not None, scale is not None], x.new_empty(len(x), groups)
+                for gradient in (x, x.contiguous()):
+                    sizes = (len(x), 8, cells, groups, wanted)
+                    yield ATEN.native_group_norm_backward.default, gradient, x, means, means, scale, *sizes
         yield ATEN.native_layer_norm.default, x, x.shape[-1:], None, None, 1e-5
         yield ATEN.native_layer_norm.default, x, x.shape, empty(*x.shape), empty(*x.shape), 1e-5
+        for scale in (empty(x.shape[-1], dtype=dtype), empty(x.shape[-1]), None):
+            wanted, means = [True, scale is not None, scale is not None], x[..., :1].float()
+            yield ATEN.native_layer_norm_backward.default, x, x, x.shape[-1:], means, means, scale, scale, wanted
     for other in (empty(8, 6, dtype=dtype), empty(6, 8, dtype=dtype).t()):
         yield ATEN.addmm.default, empty(6, dtype=dtype), empty(5, 8, dtype=dtype), other
 
 
 def described(results: Any) -> list[Any]:
     found = results if isinstance(results, tuple) else (results,)
-    return [(value.shape, value.stride(), value.dtype, value.device) for value in found]
+    return [value if value is None else (value.shape, value.stride(), value.dtype, value.device) for value in found]
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])

@@ -69,15 +69,14 @@ def takes_any_keyword(item: Callable[..., Any]) -> bool:
 
 
 def _remembered(function: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Cached by the annotation, unless that holds what cannot be hashed."""
-    known = functools.cache(function)
+    """Cached by the annotation itself: ``Literal['a', 'b']`` equals ``Literal['b', 'a']``, and is described otherwise."""
+    known: dict[int, tuple[Any, T]] = {}  # with the annotation, which keeps its id from being used again
 
     @functools.wraps(function)
     def found(annotation: Any) -> T:
-        try:
-            return known(annotation)
-        except TypeError:
-            return function(annotation)
+        if id(annotation) not in known:
+            known[id(annotation)] = annotation, function(annotation)
+        return known[id(annotation)][1]
 
     return found
 

@@ -42,6 +42,25 @@ def _layer_norm(x: Tensor, shape: Any, *_: Any) -> Any:
     return _contiguous(x), *(x.new_empty(outer, dtype=max(x.dtype, torch.float32, key=_bytes)) for _ in range(2))
 
 
+def _norm_backward(gradient: Tensor, x: Tensor, weight: Tensor | None, wanted: Any) -> Any:
+    """-> gradients of input, weight and bias: as large as these, or None."""
+    plain = all(value.is_contiguous() and value.dtype == gradient.dtype for value in (gradient, x))
+    if not plain or (weight is not None and weight.dtype != x.dtype) or (weight is None and any(wanted[1:])):
+        return NotImplemented
+    found = (x, weight, weight)
+    return tuple(torch.empty_like(value) if asked else None for value, asked in zip(found, wanted, strict=True))  # type: ignore[arg-type]
+
+
+def _group_norm_backward(gradient: Tensor, x: Tensor, mean: Any, deviation: Any, weight: Any, *rest: Any) -> Any:
+    return _norm_backward(gradient, x, weight, rest[-1])
+
+
+def _layer_norm_backward(
+    gradient: Tensor, x: Tensor, shape: Any, mean: Any, deviation: Any, weight: Any, bias: Any, wanted: Any
+) -> Any:
+    return _norm_backward(gradient, x, weight, wanted)
+
+
 def _bytes(kind: torch.dtype) -> int:
     return kind.itemsize
 
@@ -59,6 +78,11 @@ def _pairwise(x: Tensor, other: Any, **_: Any) -> Tensor:
     return torch.empty_like(x) if same and x.is_floating_point() else NotImplemented
 
 
+def _in_place(x: Tensor, *others: Any, **_: Any) -> Tensor:
+    same = all(other.shape == x.shape and other.dtype == x.dtype for other in others if isinstance(other, Tensor))
+    return x if same and x.is_floating_point() else NotImplemented
+
+
 _RULES: dict[Any, Callable[..., Any]] = {
     _aten.native_group_norm.default: _group_norm,
     _aten.native_layer_norm.default: _layer_norm,
@@ -68,12 +92,16 @@ _RULES: dict[Any, Callable[..., Any]] = {
     _aten.silu.default: _like,
     _aten._safe_softmax.default: _softmax,
     _aten._softmax_backward_data.default: _softmax_backward,
-    **{
-        getattr(getattr(_aten, name), kind): _pairwise
-        for name in ('add', 'sub', 'mul', 'div')
-        for kind in ('Tensor', 'Scalar')
-    },
+    _aten.native_group_norm_backward.default: _group_norm_backward,
+    _aten.native_layer_norm_backward.default: _layer_norm_backward,
+    _aten.addcmul_.default: _in_place,
+    _aten.addcdiv_.default: _in_place,
+    _aten.lerp_.Scalar: _in_place,
 }
+for _name in ('add', 'sub', 'mul', 'div'):
+    for _kind in ('Tensor', 'Scalar'):
+        _RULES[getattr(getattr(_aten, _name), _kind)] = _pairwise
+        _RULES[getattr(getattr(_aten, f'{_name}_'), _kind)] = _in_place
 
 
 def run(function: Any, arguments: Any, named: Any) -> Any:
