@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 
@@ -105,11 +106,12 @@ def test_the_page_of_parts_is_up_to_date() -> None:
 def test_the_page_has_every_part_and_every_parameter() -> None:
     from vq.core.parameters import parameters_of
 
-    text = api_pages.page()
-    for _, name, part in own_parts():
+    text, parts = api_pages.page(), own_parts()
+    count = Counter(name for _, name, _ in parts)
+    for _, name, part in parts:
         entry = text.partition(f'- **`{name}`**')[2].partition('\n- **')[0].partition('\n## ')[0]
         assert entry, name
-        if len([one for one in own_parts() if one[1] == name]) == 1:
+        if count[name] == 1:
             assert all(f'`{parameter}: ' in entry for parameter in parameters_of(part)), name
         assert part.__doc__ and api_pages.first_line(part), f'{name} has no docstring'
     assert ' at 0x' not in text
