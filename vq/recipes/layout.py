@@ -110,7 +110,7 @@ def layout_diffusion(
     config = diffusion(given, denoiser=network, tiny_denoiser=little, conditioner=told.conditioner, **SETTINGS)
     config['trainer']['model'].update(elbo_weight=elbo_weight, elbo_rule=elbo_rule)
     texts = captions or ('caption' if told.reads else 'none')
-    return merge(config, _captions(config, texts), dict(tiny=_tiny(told)))
+    return merge(config, _captions(config, texts), dict(tiny=_tiny(told, given.said('accumulate'))))
 
 
 def _captions(config: Config, captions: str) -> Config:
@@ -119,9 +119,9 @@ def _captions(config: Config, captions: str) -> Config:
     return {which: dict(dataset=dict(captions=captions)) for which in of_coco}
 
 
-def _tiny(told: Told) -> Config:
-    """Digits on a canvas in place of photographs."""
+def _tiny(told: Told, accumulates: bool) -> Config:
+    """Digits on a canvas in place of photographs, and two micro-batches unless their number was said."""
     little: Part = dict(_delete_=True, type='DigitsCanvasDataset', image_size=32, smallest=8, largest=14, text=told.reads)
     data = {which: dict(dataset=dict(little, split=split)) for which, split in SPLITS.items()}
-    model = dict(trainer=dict(model=dict(conditioner=told.tiny)))
-    return merge(data, dict(validator=dict(dataset=dict(count=60))), model)
+    model = dict(trainer=dict(model=dict(conditioner=told.tiny), strategy={} if accumulates else dict(accumulate=2)))
+    return merge(data, dict(validator=dict(dataset=dict(count=20))), model)
