@@ -36,22 +36,71 @@ PATH = sys.path[1:]  # without the folder of this file
 
 
 def serve(door: str, lock: str) -> dict[str, Any]:
-    """Accept requests until nobody has the pipe open. Returns in a fork only, with its request."""
+    """Accept requests until nobody has the pipe open and no fork runs. Returns in a fork only, with its request.
+
+    A request costs one fork: copying the page tables of all that was imported is most of its time. This process waits for the
+    forks, tells their clients how they ended, and kills a fork whose client was killed.
+    """
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(door)
         listener.listen()
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # copies that have ended are not waited for
+        running: dict[int, tuple[int, socket.socket]] = {}  # file descriptor of a fork: its process, and its client
         while True:
-            ready, _, _ = select.select([listener, sys.stdin], [], [])
+            clients = [client for _, client in running.values() if client.fileno() >= 0]
+            ready = select.select([listener, *running, *clients, *([] if running else [sys.stdin])], [], [])[0]
             if sys.stdin in ready:
                 leave(door, lock)
-                continue
-            connection, _ = listener.accept()
-            if os.fork() == 0:
-                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-                break
-            connection.close()
-    return attend(connection)
+            for ended in [one for one in ready if one in running]:
+                tell(*running.pop(ended))
+                os.close(ended)
+            for process, client in running.values():
+                if client in ready:  # it says nothing more, so it was killed
+                    os.kill(process, signal.SIGKILL)
+                    client.close()
+            if listener in ready:
+                connection, _ = listener.accept()
+                if job := request(connection):
+                    process = os.fork()
+                    if process == 0:
+                        for number, (_, client) in running.items():
+                            os.close(number)
+                            client.close()
+                        break
+                    for stream in job['streams']:
+                        os.close(stream)
+                    running[os.pidfd_open(process)] = process, connection
+                    say(connection, process)
+                else:
+                    connection.close()
+    connection.close()
+    for number, stream in enumerate(job.pop('streams')):
+        os.dup2(stream, number)
+        os.close(stream)
+    return job
+
+
+def request(connection: socket.socket) -> dict[str, Any] | None:
+    """What a client asks for, with its streams; None if it only looks whether somebody is here."""
+    mark, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile('r') as lines:
+        line = lines.readline() if mark else ''
+    if line.endswith('\n'):
+        return {**json.loads(line), 'streams': streams}
+    for stream in streams:  # it was killed meanwhile
+        os.close(stream)
+    return None
+
+
+def tell(process: int, client: socket.socket) -> None:
+    _, status = os.waitpid(process, 0)
+    if client.fileno() >= 0:
+        say(client, os.waitstatus_to_exitcode(status))
+        client.close()
+
+
+def say(client: socket.socket, number: int) -> None:
+    with contextlib.suppress(OSError):  # it was killed
+        client.sendall(f'{number}\n'.encode())
 
 
 def leave(door: str, lock: str) -> None:
@@ -61,31 +110,6 @@ def leave(door: str, lock: str) -> None:
         if select.select([sys.stdin], [], [], 0)[0]:
             shutil.rmtree(Path(door).parent)
             os._exit(0)
-
-
-def attend(connection: socket.socket) -> dict[str, Any]:
-    """Fork again: one process reports how the other ends; the other takes over the streams of the client."""
-    mark, streams, _, _ = socket.recv_fds(connection, 1, 3)
-    if not mark:  # only a look whether somebody is here
-        os._exit(0)
-    lines = connection.makefile('rw')
-    job: dict[str, Any] = json.loads(lines.readline())
-    process = os.fork()
-    if process:
-        print(process, file=lines, flush=True)
-        ended = os.pidfd_open(process)
-        if ended not in select.select([connection, ended], [], [])[0]:  # the client was killed
-            os.kill(process, signal.SIGKILL)
-        _, status = os.waitpid(process, 0)
-        with contextlib.suppress(BrokenPipeError):
-            print(os.waitstatus_to_exitcode(status), file=lines, flush=True)
-        os._exit(0)
-    lines.close()
-    connection.close()
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
-    return job
 
 
 def become(name: str, program: str, arguments: list[str], folder: str, environment: dict[str, str]) -> None:
