@@ -33,6 +33,7 @@ from vq.interfaces import Conditioned  # noqa: E402
 from vq.interfaces.conditions import Layout  # noqa: E402
 
 GOAL = 10.0
+GATHERS = region_attention.gathers
 IMAGES, BOXES, HEADS, CHANNELS, DIM, CLASSES = 8, 20, 8, 32, 32, 10
 SIDES, LARGEST = (8, 16), 0.2  # cells a side, and the largest side of a box in units of the image
 
@@ -103,10 +104,9 @@ def measure(block: RegionAttention, side: int, repetitions: int) -> tuple[dict[s
     """Times by name, and how many times as long as gathered cells the loop takes."""
     x, given = torch.randn(IMAGES, CHANNELS, side, side), layouts(IMAGES)
     nobody = given._replace(there=torch.zeros_like(given.there))
-    gathers = region_attention.gathers
 
     def ours(masked: bool, asked: Layout = given) -> Tensor:
-        region_attention.gathers = (lambda inside: False) if masked else gathers
+        region_attention.gathers = (lambda inside: False) if masked else GATHERS
         return block(x, Conditioned(layout=asked))
 
     sides: dict[str, Callable[[], Tensor]] = {

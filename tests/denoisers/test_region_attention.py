@@ -159,6 +159,33 @@ def test_gathered_cells_give_what_masks_give(own_class: bool, monkeypatch: pytes
         torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('variant', ['layout_partial_v2', 'layout_partial_v1'])
+def test_covered_cells_ask_nothing_of_the_first_pass(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where boxes cover most of all images, or everything; gradients as well."""
+    block, x, given = made(variant), features(), layout((4, 4, 4))
+    everything = given._replace(boxes=torch.tensor([0.0, 0, 1, 1]).expand_as(given.boxes))
+    asked: list[int] = []
+    attended = RegionAttention._attended
+
+    def counted(self: Any, qkv: Tensor, seen: Tensor | None = None, asking: Tensor | None = None) -> Tensor:
+        asked.append(qkv.shape[1] if asking is None else asking.shape[1])
+        return attended(self, qkv, seen, asking)
+
+    monkeypatch.setattr(RegionAttention, '_attended', counted)
+    for one, least in ((given, 1), (everything, 0)):
+        found, gradients = [], []
+        for dense in (1.0, 0.0):  # below this share, and above it
+            monkeypatch.setattr(region_attention, 'DENSE', dense)
+            asked.clear()
+            found.append(block(x, Conditioned(layout=one)))
+            gradients.append(torch.autograd.grad(found[-1].square().sum(), [*block.parameters()]))
+            if dense and variant == 'layout_partial_v2':
+                assert len(asked) == 1 + least and (not least or asked[0] < 48)
+        torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+        for ours, theirs in zip(*gradients, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+
+
 def test_a_network_with_new_adapters_is_what_it_was() -> None:
     """The same keys of the base, the same weights from one seed, and the same output to the bit."""
     size: dict[str, Any] = dict(channels=3, cells=(8, 8), width=16, multipliers=(1, 2), res_blocks=1, attention_at=(2,))

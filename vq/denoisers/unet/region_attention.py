@@ -17,6 +17,7 @@ from vq.interfaces.conditions import Conditioned, Layout
 from vq.nn.recompute import Recomputed
 from vq.registries import VQUNetBlockRegistry
 
+DENSE = 0.75  # share of cells from which all of them ask in pass 0: below it, gathering costs less
 Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_partial', 'layout_no_partial', 'segmentation']
 
 
@@ -141,8 +142,20 @@ class RegionAttention(Recomputed, ConditionBlock):
         count = inside.sum(1)[..., None]  # (B, N, 1)
         first, total = (count >= 0, count + 1) if self.variant == 'layout_partial_v1' else (count == 0, count.clamp(min=1))
         if gathers(inside):
-            return (self._attended(nothing) * first + self._sum_of_gathered(base, boxes)) / total
+            return (self._first_pass(nothing, first) + self._sum_of_gathered(base, boxes)) / total
         return self._masked(base, boxes, nothing, first, total)
+
+    def _first_pass(self, nothing: Tensor, first: Tensor) -> Tensor:
+        """Pass 0 where ``first`` (B, N, 1), and 0 elsewhere: (B, N, C). Cells that boxes cover ask nothing of it."""
+        asks = first[..., 0]
+        most = int(asks.sum(1).max())
+        if most > DENSE * asks.shape[1]:
+            return self._attended(nothing) * first
+        found = nothing.new_zeros(*nothing.shape[:2], nothing.shape[2] // 3)
+        if not most:
+            return found
+        cells = torch.argsort(asks.byte(), dim=1, descending=True, stable=True)[:, :most]  # (B, K), those that ask first
+        return found.scatter(1, cells[..., None].expand(-1, -1, found.shape[2]), self._attended(nothing, asking=cells)) * first
 
     def _masked(self, base: Tensor, boxes: Boxes, nothing: Tensor, first: Tensor, total: Tensor) -> Tensor:
         """The mean over pass 0 and those of the boxes, (B, N, C): one attention under masks."""
@@ -193,8 +206,11 @@ class RegionAttention(Recomputed, ConditionBlock):
         assert self.place is not None and self.placed is not None
         return told + self.place(places), self.placed(classes, places)
 
-    def _attended(self, qkv: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(R, N, 3 C) -> (R, N, C).  ``seen`` (R, N) bool: the cells that are attended to."""
+    def _attended(self, qkv: Tensor, seen: Tensor | None = None, asking: Tensor | None = None) -> Tensor:
+        """(R, N, 3 C) -> (R, N, C).  ``seen`` (R, N) bool: the cells that are attended to. ``asking`` (R, K): the cells whose
+        result is wanted, (R, K, C)."""
         q, k, v = qkv.view(*qkv.shape[:2], self.heads, 3, -1).permute(3, 0, 2, 1, 4).unbind(0)  # (R, heads, N, D)
+        if asking is not None:
+            q = q.gather(2, asking[:, None, :, None].expand(-1, self.heads, -1, q.shape[3]))
         mask = None if seen is None else seen[:, None, None]
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
