@@ -3,7 +3,7 @@
     python benchmarks/digits_diffusion.py --output benchmarks/results/digits_diffusion.json
     python benchmarks/digits_diffusion.py --only pixels flow --seeds 1
     python benchmarks/digits_diffusion.py --energy     two other ways: energy diffusion, and MAR
-    python benchmarks/digits_diffusion.py --quick      60 steps each; its figures mean nothing
+    python benchmarks/digits_diffusion.py --quick      60 steps of 8 images each; its figures mean nothing
 
 The ways are configs of configs/diffusion: latents encoded in every step, latents of a cache, pixels, flow matching. Three of
 them learn the latents of the tokenizer of `make demo` (configs/digits/demo.py), one and the same for all seeds. `vq.train`
@@ -115,7 +115,7 @@ class Base:
         return QUICK_EACH if self.quick else EACH
 
     def short(self, *more: str) -> list[str]:
-        return ['--config-options', f'iters:{QUICK_ITERS}', *more] if self.quick else []
+        return ['--config-options', f'iters:{QUICK_ITERS}', 'batch_size:8', *more] if self.quick else []
 
     def train(self, name: str, config: str, seed: int, *words: str) -> None:
         call(train, name, config, '--work-dir', str(self.work), '--seed', str(seed), *words)
