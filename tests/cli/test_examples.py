@@ -92,14 +92,15 @@ def test_configs_in_examples_exist(text):
 
 
 @pytest.mark.slow
-def test_examples_run_in_order_from_an_empty_folder(tmp_path, monkeypatch, capsys):
-    """In this process, to import torch once, with fewer digits; a folder ``photos`` with two classes is there, as the data
-    examples say.
+def test_examples_run_in_order_from_an_empty_folder(tmp_path, monkeypatch, capsys, warm_programs):
+    """In this process, to import torch once, with fewer digits; ranks that a launcher starts begin warm. A folder ``photos``
+    with two classes is there, as the data examples say.
     """
     use_few_digits(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('DRY_RUN', 'True')
     monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(sys, 'executable', str(warm_programs / 'python'))
     stream = np.random.default_rng(0)
     for kind in ('rocket', 'boat'):
         (tmp_path / 'photos' / kind).mkdir(parents=True)

@@ -26,10 +26,10 @@ def nothing_lost():
     output.LOST.clear()
 
 
-def shell(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
-    """A line of bash, with ``train`` as the command of a run of 8 steps."""
+def shell(folder: Path, line: str, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
+    """A line of bash, with ``train`` as the command of a run of 8 steps. It starts cold: the streams are the shell's."""
     config = write_config(folder)
-    train = f"{sys.executable} -m vq.train run {config} --override '.trainer.callbacks.log.interval:1'"
+    train = f"{python} -m vq.train run {config} --override '.trainer.callbacks.log.interval:1'"
     given = {**environment(), 'PYTHONPATH': str(REPOSITORY)}
     return subprocess.run(
         ['bash', '-c', f'set -o pipefail; {line.replace("train", train)}'],
@@ -61,10 +61,10 @@ def test_training_goes_on_without_a_terminal(tmp_path: Path, line: str, reason: 
 
 
 @pytest.mark.slow
-def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path: Path) -> None:
+def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path: Path, warm_programs: Path) -> None:
     (tmp_path / 'work_dirs/run').mkdir(parents=True)
     (tmp_path / 'work_dirs/run/log.txt').symlink_to('/dev/full')
-    ended = shell(tmp_path, 'train')
+    ended = shell(tmp_path, 'train', warm_programs / 'python')
     assert ended.returncode == 0 and (tmp_path / 'work_dirs/run/checkpoints/iter_8/COMPLETE').is_file()
     assert 'of log.txt (No space left on device)' in ended.stderr and 'Traceback' not in ended.stderr
 
