@@ -51,9 +51,7 @@ KNOWN = {
 
 def photographs(known: Known, split: str, name: str | None, image_size: ImageSize, root: str | None, **settings: Any) -> Part:
     """A split of a known dataset. ``name``: that of its transform."""
-    transform = None
-    if name is not None:
-        transform = dict(type=f'VQTransformRegistry.{name}', image_size=image_size)
+    transform = None if name is None else dict(type=f'VQTransformRegistry.{name}', image_size=image_size)
     own: Part = dict(image_size=image_size) if known.root is None else dict(root=root or known.root)
     made = dict(type=f'VQDatasetRegistry.{known.type}', **own, **known.settings)
     if known.shuffled is None:
@@ -75,10 +73,7 @@ def datasets(
     *,
     dataset: Annotated[str, 'a name in configs/datasets, or the path of a config of your own without .py'] = 'digits',
     image_size: Annotated[ImageSize | None, 'pixels a side, or (height, width); None: 32 for digits, else 256'] = None,
-    augmentation: Annotated[
-        str | None,
-        'none (crop), default, weak, strong, square, layout; auto: by dataset; auto_weak: weak where auto is strong',
-    ] = 'auto',
+    augmentation: Annotated[str | None, 'none, default, weak, strong, square, layout; by dataset: auto, auto_weak'] = 'auto',
     data_root: Annotated[str | None, 'folder of the images; None: that of the dataset, such as data/imagenet'] = None,
     classes: Annotated[bool, 'dataset folder: the first folders below a split are the classes'] = True,
     held_out: Annotated[
@@ -99,13 +94,6 @@ def datasets(
     return config if data == 'folder' else packed(config, data_root or f'data/{Path(dataset).name}_packed', backend)
 
 
-def _augmentation(known: Known, name: str | None) -> str | None:
-    """Digits have no mirror images, and boxes are cropped along: there ``auto_weak`` is what the dataset asks for."""
-    if name == 'auto_weak':
-        return 'weak' if known.augmentation == 'strong' else known.augmentation
-    return known.augmentation if name == 'auto' else name
-
-
 def _in_files(
     given: Given,
     dataset: str,
@@ -118,16 +106,16 @@ def _in_files(
     """Both splits of a dataset as it is on the disk. ``others``: classes, held_out and backend."""
     if known is None:
         place = _place_of(dataset)
-        if augmentation == 'auto_weak' and place == dataset:  # the user's own file knows the names of transforms alone
+        if augmentation == 'auto_weak' and place == dataset:  # a user's own file knows the names of transforms alone
             augmentation = 'weak'
         settings = dict(others, image_size=image_size, augmentation=augmentation, data_root=data_root)
         unset = dict(image_size=None, augmentation='auto', data_root=None, held_out=None)
-        given_settings = {k: v for k, v in settings.items() if k not in unset or v != unset[k]}
-        return given.load_with_all(f'{place}.py', **given_settings)
-    size, name = image_size or known.image_size, _augmentation(known, augmentation)
+        return given.load_with_all(f'{place}.py', **{k: v for k, v in settings.items() if k not in unset or v != unset[k]})
+    # auto_weak is weak for photographs: digits have no mirror images, and boxes are cropped along with their image
+    known_as = {'auto': known.augmentation, 'auto_weak': 'weak' if known.augmentation == 'strong' else known.augmentation}
+    size, name = image_size or known.image_size, known_as.get(augmentation or '', augmentation)
     own: dict[str, Any] = dict(backend=others['backend']) if known.decodes else {}
-    if dataset == 'folder':
-        own |= dict(classes=others['classes'])
+    own |= dict(classes=others['classes']) if dataset == 'folder' else {}
     if known.held_out is not None:
         own |= dict(held_out=known.held_out if others['held_out'] is None else others['held_out'])
     validated = None if name is None else 'none'
