@@ -51,7 +51,7 @@ def find_place(options: argparse.Namespace) -> Place:
         return Place(1, world, rank, *rendezvous_endpoint(world, options), task)
     if tasks > 1:
         return place_of_task(tasks, processes, options)
-    require(options.nnodes or options.node_rank is None, '--node-rank is given without the number of nodes', 'Add --nnodes N.')
+    require(options.nnodes or options.node_rank is None, '--node-rank is given, not the number of nodes', 'Add --nnodes N.')
     unfit = f'WORLD_SIZE={world} fits neither {options.nnodes} nodes nor {processes} processes on each of them'
     fits = not options.nnodes or not is_set('WORLD_SIZE') or world in (options.nnodes, options.nnodes * processes)
     require(fits, unfit, 'Leave --nnodes (PET_NNODES) out, or unset RANK and WORLD_SIZE.')
