@@ -15,6 +15,7 @@ import torch
 import torch.multiprocessing as multiprocessing
 
 SECONDS = 180.0
+MOST = 40  # calls of one pair of processes: the groups of earlier calls keep threads and sockets, hundreds after a whole suite
 
 
 def _serve(rank: int, size: int, store: str, pipe: Connection) -> None:
@@ -45,6 +46,7 @@ class GlooPool:
     def __init__(self, size: int) -> None:
         self.size = size
         self._workers: list[tuple[Any, Connection]] = []
+        self._calls = 0
 
     def _start(self) -> None:
         context = multiprocessing.get_context('spawn')
@@ -56,8 +58,11 @@ class GlooPool:
             self._workers.append((worker, here))
 
     def run(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        if self._calls >= MOST:
+            self.close()
         if not self._workers:
             self._start()
+        self._calls += 1
         for _, pipe in self._workers:
             pipe.send((function.__module__, function.__name__, arguments))
         answers: list[Any] = [None] * self.size
@@ -66,7 +71,12 @@ class GlooPool:
         while waiting and all(answer is None or answer[0] for answer in answers):
             # after a failure of one rank the others may wait for it forever
             for pipe in wait(list(waiting), timeout=max(0.0, deadline - time.monotonic())) or ():
-                answers[waiting.pop(pipe)] = pipe.recv()
+                rank = waiting.pop(pipe)
+                try:
+                    answers[rank] = pipe.recv()
+                except EOFError:  # later calls get new processes
+                    self._workers[rank][0].join(5)
+                    answers[rank] = False, f'rank {rank} died, with exit code {self._workers[rank][0].exitcode}'
             if waiting and time.monotonic() > deadline:
                 self.close()
                 raise TimeoutError(
@@ -89,4 +99,4 @@ class GlooPool:
             worker.join(5)
             if worker.is_alive():
                 worker.terminate()
-        self._workers = []
+        self._workers, self._calls = [], 0
