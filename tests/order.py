@@ -33,7 +33,7 @@ FORKING = (
 SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order depends on it
     'tests/end_to_end/test_document_003.py': 240,
     'tests/end_to_end/test_demo.py': 137,
-    'tests/end_to_end/test_digits_layout.py': 90,
+    'tests/end_to_end/test_digits_layout.py': 55,
     'tests/end_to_end/test_digits_energy.py': 75,
     'tests/cli/test_examples.py': 200,
     'tests/launch/test_agent.py': 85,
