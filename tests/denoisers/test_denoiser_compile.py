@@ -9,7 +9,7 @@ from vq.denoisers.dit import DiT
 from vq.denoisers.wide_head import WideHeadDiT
 from vq.interfaces import Conditioned, Denoiser
 
-SMALL = dict(channels=3, cells=(4, 6), dim=16, depth=1, heads=2)  # each block more is the same code again
+SMALL = dict(channels=3, cells=(4, 6), dim=16, depth=2, heads=2)
 MODERN = dict(positions='both', norm='rms', mlp='swiglu', qk_norm=True, time='fourier', bottleneck=4)
 
 

@@ -40,7 +40,7 @@ def classes(batch: Batch) -> NDArray[np.int64]:
 
 
 def test_digits_are_those_asked_for_and_lie_in_their_boxes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The shipped config with 140 steps of half a batch. The judge is a support vector machine of scikit-learn, on crops of 8 x 8."""
+    """The shipped config with 140 steps of half a batch. The judge is a support vector machine, on crops of 8 x 8."""
     from sklearn.svm import SVC
 
     monkeypatch.chdir(tmp_path)

@@ -67,12 +67,9 @@ def small(entry: str) -> PyConfig:
     return config
 
 
-def build_task(entry: str, **model: Any) -> Task:
-    """The model of ``small(entry)`` with these settings."""
+def build_task(entry: str) -> Task:
     torch.manual_seed(0)
-    config = small(entry)
-    config.trainer.model.update(model)
-    return VQRunnerRegistry.build(config.trainer, 'trainer').model
+    return VQRunnerRegistry.build(small(entry).trainer, 'trainer').model
 
 
 class Watched:

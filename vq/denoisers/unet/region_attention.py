@@ -17,8 +17,8 @@ from vq.interfaces.conditions import Conditioned, Layout
 from vq.nn.recompute import Recomputed
 from vq.registries import VQUNetBlockRegistry
 
-DENSE = 0.75  # share of cells from which all of them ask in pass 0: below it, gathering costs less
 Variant = Literal['layout_partial_v2', 'layout_partial_v1', 'layout_partial', 'layout_no_partial', 'segmentation']
+DENSE = 0.75  # if more cells than this share ask in pass 0, all of them do: gathering them would cost more
 
 
 def gathers(inside: Tensor) -> bool:
