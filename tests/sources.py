@@ -6,7 +6,7 @@ import ast
 import functools
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -48,23 +48,21 @@ def imports(path: Path) -> Sequence[tuple[str, bool, int]]:
 
     ``from a import b`` gives ``a.b``, which may be a module or a name in one.
     """
-    inside = {
-        id(node)
-        for function in ast.walk(tree(path))
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        for node in ast.walk(function)
-    }
     package = module_name(path).split('.')[: None if path.name == '__init__.py' else -1]
-    found = []
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                found.append((alias.name, id(node) not in inside, node.lineno))
-        elif isinstance(node, ast.ImportFrom):
-            start = package[: len(package) - node.level + 1] if node.level else []
-            base = '.'.join([*start, *([node.module] if node.module else [])])
-            for alias in node.names:
-                found.append((f'{base}.{alias.name}', id(node) not in inside, node.lineno))
+    found: list[tuple[str, bool, int]] = []
+
+    def look(statements: Iterable[ast.AST], at_import: bool) -> None:
+        for node in statements:
+            if isinstance(node, ast.Import):
+                found.extend((alias.name, at_import, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                start = package[: len(package) - node.level + 1] if node.level else []
+                base = '.'.join([*start, *([node.module] if node.module else [])])
+                found.extend((f'{base}.{alias.name}', at_import, node.lineno) for alias in node.names)
+            elif isinstance(node, ast.stmt | ast.excepthandler | ast.match_case):  # an import is never in an expression
+                look(ast.iter_child_nodes(node), at_import and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+    look(tree(path).body, True)
     return found
 
 

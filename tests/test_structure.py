@@ -113,22 +113,19 @@ def test_doors_are_nothing_but_doors():
 def test_the_rule_sees_imports_of_every_form(module, tmp_path, monkeypatch):
     """The checker itself reports each of these imports in a file of ``vq/nn``."""
     monkeypatch.setattr('tests.sources.ROOT', tmp_path)
-    path = Path('vq/nn/made_up_by_a_test.py')
-    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / 'vq/nn').mkdir(parents=True)
     parent, _, name = module.rpartition('.')
     relative = '.' * 2 + module.removeprefix('vq.')
-    for text in (
+    forms = (
         f'import {module}',
         f'from {parent} import {name}',
         f'def f():\n    from {relative} import x',
         f'if 1:\n    import {module}',
-    ):
+    )
+    for number, text in enumerate(forms):  # a file of its own for each: trees are kept by path
+        path = Path(f'vq/nn/{tmp_path.name}_{number}.py')
         (tmp_path / path).write_text(text)
-        tree.cache_clear()
-        assert any(
-            is_ours(target) and level_of(target) > level_of('vq.nn.made_up_by_a_test') for target, _, _ in imports(path)
-        ), text
-    tree.cache_clear()
+        assert any(is_ours(target) and level_of(target) > level_of('vq.nn.made_up') for target, _, _ in imports(path)), text
 
 
 # who imports what
@@ -328,7 +325,6 @@ def test_xla_stands_behind_the_strategy():
 )
 def test_the_rule_sees_xla_in_every_form(text, tmp_path, monkeypatch):
     monkeypatch.setattr('tests.sources.ROOT', tmp_path)
-    (tmp_path / 'made_up.py').write_text(f'"""Of xla."""\n{text}\n')
-    tree.cache_clear()
-    assert words_of_xla(Path('made_up.py'))
-    tree.cache_clear()
+    path = Path(f'{tmp_path.name}.py')  # trees are kept by path
+    (tmp_path / path).write_text(f'"""Of xla."""\n{text}\n')
+    assert words_of_xla(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import runpy
 import shlex
@@ -29,6 +30,7 @@ from tests.end_to_end.document_003 import MIRROR, ROWS, Row
 from tests.io.serving import FileServer, serving
 from tests.published import SHARED
 from tests.runners.support import commands_here
+from tests.shipped import FEW_DIGITS
 from tests.snippets import ROOT, environment
 from tests.warm import programs
 from vq.io.published import catalog
@@ -69,7 +71,7 @@ class Place:
         """What the line says. It has to end with 0 and to leave its files."""
         if MIRROR in line:
             return self._fetch(line.replace(MIRROR, self.server.address))
-        told = environment(self.programs) | {'DRY_RUN': 'True', **settings}
+        told = environment(self.programs) | {'DRY_RUN': 'True', 'FEW_DIGITS_OF_TESTS': json.dumps(FEW_DIGITS), **settings}
         done = subprocess.run(['bash', '-c', line], cwd=self.folder, env=told, capture_output=True, text=True)
         said = done.stdout + done.stderr
         assert done.returncode == 0, f'exit code {done.returncode}\n{said[-3000:]}'

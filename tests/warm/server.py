@@ -29,9 +29,12 @@ for module in (
         importlib.import_module(module)
 for module in sys.argv[3:]:
     importlib.import_module(module)
+if digits := sys.modules.get('vq.data.datasets.digits'):  # every small training reads them
+    digits.load_digits()
 os.fsync = os.fstat  # type: ignore[assignment]  # as in tests/conftest.py: a killed process leaves what it wrote
 gc.freeze()  # collections of a fork do not look at all that again
 
+FEW_DIGITS = 'FEW_DIGITS_OF_TESTS'  # in the environment of a program: how many there are of each split
 PATH = sys.path[1:]  # without the folder of this file
 
 
@@ -117,6 +120,8 @@ def become(name: str, program: str, arguments: list[str], folder: str, environme
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    if digits and FEW_DIGITS in environment:
+        digits.SIZES.update(json.loads(environment[FEW_DIGITS]))
     option = arguments[0] if name == 'python' and arguments[0] in ('-u', '-P') else ''
     unbuffered, words = option == '-u', arguments[1:] if option else arguments
     modules = environment.get('PYTHONPATH', '').split(os.pathsep)

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,10 @@ def test_it_ends_with_its_worker(tmp_path: Path, how: int, said: str) -> None:
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
         first, second = process.stdout.readline(), process.stdout.readline()
-        workers = children(process.pid)
+        for _ in range(300):  # a thread of the server starts the worker, beside these lines
+            if workers := children(process.pid):
+                break
+            time.sleep(0.1)
         os.killpg(process.pid, how)
         out, errors = process.communicate(timeout=30)
     assert first.startswith('the page of work_dirs: http://127.0.0.1:') and 'Ctrl+C' in second
