@@ -47,6 +47,7 @@ def test_config_opens_with_what_it_is(name):
         assert re.search(r'expect|reach|measured|quoted', text, re.IGNORECASE), 'does not say what to expect of it'
 
 
+@pytest.mark.slow
 def test_fragments_compose():
     assert {name for name, _ in fragments()} >= {name for name in all_configs() if name.startswith('strategies/')}
 

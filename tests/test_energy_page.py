@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.flag_tables import flags, page_of, written
 from tests.published import SHARED, find
 from tests.test_two_stage_page import CODE, Pairs, Row, together, uses
@@ -53,6 +55,7 @@ def test_every_flag_of_the_document_and_of_the_notes_has_a_row() -> None:
     assert not missing, missing
 
 
+@pytest.mark.slow
 def test_what_stands_in_every_row_can_be_used() -> None:
     """Parses and resolves; the options of all rows are composed together, as far as they do not exclude each other."""
     wanted: dict[str, list[Pairs]] = {CONFIG: [], MAR: []}

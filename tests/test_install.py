@@ -59,6 +59,7 @@ def make(interpreter: Path, folder: Path, *words: str) -> subprocess.CompletedPr
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('words', 'torch'), [(('TORCH=system',), VERSION), ((), '2.14.1')])
 def test_pip_is_asked_to_keep_the_torch(words, torch, interpreter, tmp_path):
     done = make(interpreter, tmp_path / 'venv', *words)
@@ -77,6 +78,7 @@ def test_an_unknown_way_is_refused(interpreter, tmp_path):
     assert not (tmp_path / 'venv').exists()
 
 
+@pytest.mark.slow
 def test_pip_finds_the_torch_in_a_new_environment(elsewhere, tmp_path, monkeypatch):
     """The real venv and the real pip, without an index: nothing can be downloaded, and nothing needs to be."""
     venv.create(tmp_path / 'venv', with_pip=False)

@@ -31,6 +31,7 @@ def test_the_page_is_up_to_date() -> None:
     assert option_pages.PAGE.read_text() == option_pages.page(), 'write it again: python tools/option_pages.py'
 
 
+@pytest.mark.slow
 def test_the_page_has_every_option_of_every_shipped_config() -> None:
     """By another way than that of the page: the records of composed configs."""
     page, seen = option_pages.PAGE.read_text(), 0
@@ -48,6 +49,7 @@ def test_every_option_of_a_command_in_a_document_exists(document: str) -> None:
     assert not wrong, '\n'.join(wrong)
 
 
+@pytest.mark.slow
 def test_every_option_in_the_header_of_a_config_exists() -> None:
     wrong, seen = [], 0
     for path in sorted(packaged_configs().rglob('*.py')):

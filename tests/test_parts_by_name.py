@@ -40,6 +40,7 @@ def test_every_part_is_imported_from_its_package() -> None:
             assert name in module.__all__
 
 
+@pytest.mark.slow
 def test_packages_come_without_torch_and_load_only_what_is_asked_for() -> None:
     code = f"""
 import importlib, sys

@@ -18,6 +18,7 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_a_rank_that_dies_fails_its_own_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """And after a number of calls processes are new, since the groups of earlier calls are not freed."""
     monkeypatch.setattr(ranks, 'MOST', 2)

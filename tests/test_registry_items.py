@@ -31,6 +31,7 @@ def items():
     ]
 
 
+@pytest.mark.slow
 def test_every_item_is_used_by_a_shipped_config():
     used = {name for _, config in fragments() for name in types_in(config)}
     used |= {name for entry in entries() for name in types_in(composed(entry, tiny=False))}

@@ -35,6 +35,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_it_is_the_training_of_the_command(here: Path) -> None:
     assert train(str(here), 'command', 'tiny.py', '--config-options', 'iters:4', 'save_every:2') == 0
     trained = vq.run_training('tiny.py', name='call', options=SHORT)
@@ -49,6 +50,7 @@ def test_it_is_the_training_of_the_command(here: Path) -> None:
     assert repr(trained).startswith('Trained(work_dirs/call, finished, ')
 
 
+@pytest.mark.slow
 def test_it_works_twice_and_leaves_nothing_behind(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     logger, handler = logging.getLogger('vq'), logging.NullHandler()
     logger.addHandler(handler)
@@ -68,6 +70,7 @@ def test_it_works_twice_and_leaves_nothing_behind(here: Path, caplog: pytest.Log
     logger.removeHandler(handler)
 
 
+@pytest.mark.slow
 def test_an_earlier_run_is_neither_lost_nor_mixed_up(here: Path) -> None:
     vq.run_training('tiny.py', name='run', options={'iters': 4}, work_dir='elsewhere')
     before = everything(here / 'elsewhere/run/checkpoints/iter_4')
@@ -85,6 +88,7 @@ def test_an_earlier_run_is_neither_lost_nor_mixed_up(here: Path) -> None:
     assert over.step == 3 and not (here / 'elsewhere/run/checkpoints/iter_4').exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_gives_the_result_so_far(here: Path) -> None:
     stop = {'.trainer.callbacks.kill': {'type': 'KillCallback', 'step': 3, 'number': int(signal.SIGINT)}}
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in the background
@@ -100,6 +104,7 @@ def test_an_interrupted_training_gives_the_result_so_far(here: Path) -> None:
     assert rest.finished and rest.step == 6
 
 
+@pytest.mark.slow
 def test_a_composed_config_is_taken(here: Path) -> None:
     config = PyConfig.load('tiny.py', iters=3)
     config.trainer.model.tokenizer.quantizer.codebook_size = 16

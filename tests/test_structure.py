@@ -300,15 +300,13 @@ XLA_NAMES = {Path('vq/recipes/strategy.py'), Path('vq/assembly/memory.py'), Path
 
 def words_of_xla(path: Path) -> list[str]:
     """Names, attributes, imports and texts of the code that speak of XLA, docstrings and comments aside."""
-    docstrings = {
-        id(node.body[0].value)
-        for node in ast.walk(tree(path))
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and isinstance(node.body[0], ast.Expr)
-    }
-    found = []
-    for node in ast.walk(tree(path)):
-        fields = [value for _, value in ast.iter_fields(node) if isinstance(value, str)] if id(node) not in docstrings else []
-        found += [value for value in fields if 'xla' in value.lower() and ' ' not in value]  # not prose: help, messages
+    found, docstrings = [], set()
+    for node in ast.walk(tree(path)):  # a body comes before what is in it
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and node.body and isinstance(node.body[0], ast.Expr):
+            docstrings.add(id(node.body[0].value))
+        if id(node) not in docstrings:
+            fields = [value for value in vars(node).values() if isinstance(value, str)]
+            found += [value for value in fields if 'xla' in value.lower() and ' ' not in value]  # not prose: help, messages
     return found
 
 

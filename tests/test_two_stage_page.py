@@ -93,6 +93,7 @@ def test_every_flag_and_key_of_its_entry_has_a_row() -> None:
     assert 'TBD' in ' '.join(row.theirs for row in ROWS if row.section == 'What it left open')
 
 
+@pytest.mark.slow
 def test_what_stands_in_every_row_can_be_used() -> None:
     """Parses and resolves; options and paths of all rows are composed together, as far as they do not exclude each other."""
     wanted: dict[str, list[Pairs]] = {STAGE_1: [], STAGE_2: []}

@@ -64,6 +64,7 @@ def test_the_name_of_statistics_stays_inside_too(home: Path, capsys: Any, monkey
     assert 'opened work_dirs/fid/own_train' in said_by(capsys, fid.main, '../own', '--train', code=2)
 
 
+@pytest.mark.slow
 def test_overwrite_removes_only_what_a_run_wrote(home: Path, capsys: Any) -> None:
     run = home / 'work_dirs/run'
     said_by(capsys, val.main, 'run', '--load-from', 'iter_2')

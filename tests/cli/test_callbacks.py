@@ -181,6 +181,7 @@ def _callbacks() -> Mapping[str, Any]:
     return VQCallbackRegistry.data
 
 
+@pytest.mark.slow
 def test_composing_built_in_callbacks_imports_no_torch(tmp_path: Path) -> None:
     (tmp_path / 'mine.py').write_text("trainer = dict(type='Trainer', callbacks=dict(ema=dict(type='EMACallback')))")
     code = 'import sys; from vq.assembly.compose import compose; print(compose("mine.py", {}, {}).trainer.callbacks)'

@@ -168,6 +168,7 @@ def breaks(word: str) -> list[str]:
     return found or ['']
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which('bash') is None, reason='no bash')
 @pytest.mark.parametrize(
     ('line', 'found'),

@@ -24,6 +24,7 @@ def warnings_of(capsys: pytest.CaptureFixture[str]) -> str:
     return ' '.join(line for line in capsys.readouterr().err.splitlines() if 'differs from the config' in line)
 
 
+@pytest.mark.slow
 def test_other_data_are_told_and_recorded(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = ['--override', '.validator.dataset.split::train', '--again']
     assert val.main(['run', str(run), *other]) == 0
@@ -32,6 +33,7 @@ def test_other_data_are_told_and_recorded(run: Path, capsys: pytest.CaptureFixtu
     assert recorded == ["validator.dataset.split: 'validation' -> 'train'"]
 
 
+@pytest.mark.slow
 def test_the_same_config_or_none_says_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for given in ([str(run)], []):
         assert val.main(['run', *given, '--again']) == 0

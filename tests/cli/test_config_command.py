@@ -47,6 +47,7 @@ def test_options_reach_the_files(capsys):
     assert printed.trainer.model.tokenizer.quantizer.codebook_size == 32 and printed.trainer.strategy.type == 'DDPStrategy'
 
 
+@pytest.mark.slow
 def test_the_report_counts_what_is_built(capsys):
     assert command.main([NAME]) == 0
     report = capsys.readouterr().out.partition('# composed')[2]
@@ -197,6 +198,7 @@ def test_custom_imports_as_text_are_refused(write_other):
         compose(write_other("custom_imports = 'package'"), {}, {})
 
 
+@pytest.mark.slow
 def test_missing_files_are_named_with_one_command(capsys, tmp_path, monkeypatch):
     """Of the model and of the networks of metrics; what is present is not fetched, and what nobody publishes is said."""
     monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))

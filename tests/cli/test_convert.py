@@ -193,6 +193,7 @@ def test_tokens_and_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 class TestLoad:
+    @pytest.mark.slow
     def test_numbers_are_those_of_the_peer(self, converted: Path) -> None:
         peer = read_golden('taming_vqmodel_a')
         tokenizer = vq.load(converted)
@@ -202,6 +203,7 @@ class TestLoad:
         assert (tokenizer.image_size, tokenizer.codebook_size, tokenizer.token_shape) == (16, 64, (8, 8))
         assert str(converted) in repr(tokenizer)
 
+    @pytest.mark.slow
     def test_gumbel_and_llamagen(self, tmp_path: Path) -> None:
         for kind, name, nest, wanted in (
             ('taming', 'taming_gumbelvq', 'state_dict', 'out/argmax_indices'),
@@ -241,6 +243,7 @@ class TestLoad:
         wanted = ((peer['out/image'] + 1) * 127.5).round()
         assert (loaded.detokenize(tokens).float() - wanted).abs().max() <= 1
 
+    @pytest.mark.slow
     def test_load_model_from_takes_it(self, converted: Path) -> None:
         """It can be the weights of a task, since it has a task's keys."""
         from vq.interfaces import Task
@@ -253,6 +256,7 @@ class TestLoad:
         assert not report.missing
         assert not report.unexpected
 
+    @pytest.mark.slow
     def test_by_name(self, converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         remote = catalog.RemoteFile('http://localhost/x.ckpt', 'taming/x.ckpt', None, 'nowhere')
         entries = (
@@ -320,6 +324,7 @@ def forge(source: Path, target: Path, tensors: dict[str, Tensor] | None = None, 
 
 
 class TestUntrustedMetadata:
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ('notes', 'message'),
         [
@@ -343,6 +348,7 @@ class TestUntrustedMetadata:
             vq.load(file)
         assert caught.value.hint
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ('part', 'name', 'value'),
         [
@@ -365,6 +371,7 @@ class TestUntrustedMetadata:
             vq.load(file)
         assert caught.value.hint
 
+    @pytest.mark.slow
     def test_tensors_that_are_missing_or_too_many(self, converted: Path, tmp_path: Path) -> None:
         tensors = tensorfile.read_tensors(converted)
         fewer = {key: value for key, value in tensors.items() if key != 'tokenizer.encoder.stem.bias'}
@@ -374,6 +381,7 @@ class TestUntrustedMetadata:
             vq.load(forge(converted, tmp_path / 'b', {**tensors, 'tokenizer.more': torch.zeros(2)}))
 
 
+@pytest.mark.slow
 def test_a_run_is_loaded_without_its_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the tokenizer is built, so files of losses are not needed."""
     from tests.runners.support import train, write_config

@@ -51,6 +51,7 @@ def options_of(words: list[str]) -> dict[str, str]:
     return dict(word.split('=', 1) for word in words[4:])
 
 
+@pytest.mark.slow
 def test_a_messy_folder_is_told_in_80_columns(messy, capsys):
     assert main(['check', str(messy.folder), '--json', 'found/photos.json']) == 0
     output = capsys.readouterr().out
@@ -71,6 +72,7 @@ def test_a_messy_folder_is_told_in_80_columns(messy, capsys):
     assert options_of(proposed(output)) == {'data_root': str(messy.folder)}
 
 
+@pytest.mark.slow
 def test_the_sheet_shows_images_as_validation_does(messy, capsys):
     assert main(['check', str(messy.folder)]) == 0
     path = Path('work_dirs/data/photos/sheet.png')
@@ -187,6 +189,7 @@ def test_show_gives_the_image_before_and_after(messy, capsys):
     np.testing.assert_array_equal(shown, none(decoded, random.Random(0), image_size=48))
 
 
+@pytest.mark.slow
 def test_check_works_without_torch_and_as_a_module(tmp_path):
     put('photos/a/1.png', 'photos/b/2.png')
     code = (

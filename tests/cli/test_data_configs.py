@@ -62,6 +62,7 @@ def _empty_folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_statistics_are_exact(monkeypatch, capsys):
     assert main(['stats', 'digits', 'image_size=16', '--workers', '1']) == 0
     found = json.loads(Path('work_dirs/data/digits/stats.json').read_text())['splits']
@@ -95,6 +96,7 @@ def test_statistics_of_a_folder_are_of_cropped_images_without_augmentation(capsy
     np.testing.assert_allclose(found['splits']['train']['uint8']['mean'], cropped.reshape(-1, 3).mean(0), rtol=1e-14)
 
 
+@pytest.mark.slow
 def test_check_of_a_config_finds_faults_copies_and_times_an_epoch(capsys):
     for number, (split, kind, name) in enumerate(itertools.product(('train', 'val'), 'xy', 'abc')):
         path = Path('photos', split, kind, f'{name}.png')

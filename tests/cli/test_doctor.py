@@ -99,6 +99,7 @@ def test_no_compiler_is_a_warning(monkeypatch):
     assert found.state == 'warn' and 'strategy.compile' in found.hint
 
 
+@pytest.mark.slow
 def test_packages_that_are_missing_are_named_with_their_extra(monkeypatch):
     monkeypatch.setattr(doctor_checks, 'EXTRAS', {'json': ('core', 'data'), 'no_such_module': ('extra', 'a use')})
     found = of(doctor_checks.check_packages())

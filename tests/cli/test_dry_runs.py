@@ -64,6 +64,7 @@ def test_9b_weights_that_do_not_exist_are_refused(main: Any, words: list[str], s
     assert 'nowhere' in say(main, *words, code=2)
 
 
+@pytest.mark.slow
 def test_9b_weights_of_the_tiny_form_are_loaded(say: Say) -> None:
     file = weights_of(DIGITS, True, 'small.safetensors')
     say(train.main, 'x', AR, '--config-options', f'it_state_dict::{file}')
@@ -74,6 +75,7 @@ def test_9b_weights_of_the_tiny_form_are_loaded(say: Say) -> None:
     assert record['loaded'].startswith('loaded ') and record['random_weights'] is False
 
 
+@pytest.mark.slow
 def test_9b_weights_of_the_full_form_are_checked_and_not_loaded(say: Say) -> None:
     file = weights_of(DIGITS, False, 'large.safetensors')
     assert FITS in say(val.main, 'x', DIGITS, '--load-model-from', file)

@@ -43,6 +43,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('vocabulary', 'classes', 'label_drop', 'kv_heads'), CASES)
 def test_logits_are_those_of_the_generator(vocabulary, classes, label_drop, kv_heads, tmp_path):
     transformers = pytest.importorskip('transformers')
@@ -61,6 +62,7 @@ def test_logits_are_those_of_the_generator(vocabulary, classes, label_drop, kv_h
     torch.testing.assert_close(logits[..., about['first'] : about['first'] + CODES], ours, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('vocabulary', ['joint', 'prefix'])
 def test_the_null_class_is_the_one_it_names(vocabulary, tmp_path):
     transformers = pytest.importorskip('transformers')

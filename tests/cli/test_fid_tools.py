@@ -50,6 +50,7 @@ def test_figures_are_those_of_the_features_and_the_record_says_of_what(home: Pat
     assert last.startswith(f'fid {found["fid"]:.6g}') and '33 images, against real (40 images' in last
 
 
+@pytest.mark.slow
 def test_folders_files_and_batches_give_one_figure_and_results_add_up(home: Path) -> None:
     calls = [('real', 'made', '5'), ('real.npz', 'made.npz', '64'), ('real', 'made.npz', '1')]
     found = []
@@ -63,6 +64,7 @@ def test_folders_files_and_batches_give_one_figure_and_results_add_up(home: Path
     assert (home / 'many/fid.txt').read_text().count('\n') == 3
 
 
+@pytest.mark.slow
 def test_samples_that_vq_test_writes_have_the_fid_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,6 +96,7 @@ def test_two_ranks_give_the_figures_of_one(home: Path, gloo_pool: GlooPool) -> N
     assert figures(home, 'two') == {name: pytest.approx(value, rel=1e-9) for name, value in figures(home, 'alone').items()}
 
 
+@pytest.mark.slow
 def test_names_and_statistics_are_references(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('VQ_PRETRAINED', str(tmp_path))
     rows = features_of(REAL)
@@ -194,6 +197,7 @@ def test_features_that_are_no_numbers(home: Path, capsys: pytest.CaptureFixture[
     assert 'NaN or infinite' in said and 'fp32' in said
 
 
+@pytest.mark.slow
 def test_what_moves_figures_is_a_warning_and_stands_in_the_record(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_folder(home / 'jpeg', MADE, '.jpg')
     save_folder(home / 'gray', MADE[..., 0])

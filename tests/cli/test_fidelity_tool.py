@@ -41,6 +41,7 @@ def test_both_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     assert f'fid {theirs["fid"]:.5g}' in (tmp_path / 'found/torch_fidelity.txt').read_text()
 
 
+@pytest.mark.slow
 def test_all_figures_agree_on_the_same_images_and_the_same_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

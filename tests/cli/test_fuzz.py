@@ -101,6 +101,7 @@ def test_it_sees(read: Callable[[Path], str], kind: str, tmp_path: Path, monkeyp
     assert read_apart(read, tmp_path / 'x.bin', BOUND).kind == kind
 
 
+@pytest.mark.slow
 def test_seed_and_number_determine_a_case(tmp_path: Path) -> None:
     first, second = (fuzz.Bench(tmp_path / name, seed=5) for name in ('a', 'b'))
     for kind in fuzz.COUNTS:

@@ -113,6 +113,7 @@ def test_what_is_missing_or_cut_short_is_written_again(home: Path, whole: Path) 
     assert digests(whole) == before and (codes / '4.npy').stat().st_mtime_ns == untouched
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_within_the_files_goes_on(home: Path, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, write = [], atomic.write_bytes
 
@@ -162,6 +163,7 @@ def test_a_killed_process_leaves_nothing_that_is_not_gone_on_with(home: Path, wh
     assert digests(folder) == digests(whole)
 
 
+@pytest.mark.slow
 def test_llamagens_files_alone(home: Path, whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     alone = home / 'work_dirs/llamagen/alone'
     assert extract(str(home), 'alone', '--format', 'llamagen', *DATA, *SMALL) == 0
@@ -176,6 +178,7 @@ def test_llamagens_files_alone(home: Path, whole: Path, capsys: pytest.CaptureFi
     assert "'weights_hash' differs" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_size_and_range_of_the_crops(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sizes = ['--image-size', '16', '--crop-range', '1.5', '--format', 'shards']
     assert extract(str(home), 'sized', *sizes, *DATA, *SMALL) == 0
@@ -195,6 +198,7 @@ _export_ = dict(validator=dict(_loaded['validator'], model=_trainer['model'], st
 """
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(home)
     assert extract(str(home), 'unlabelled', *DATA, 'classes:False', *SMALL) == 2
@@ -211,6 +215,7 @@ def test_what_cannot_be_done_is_said(home: Path, monkeypatch: pytest.MonkeyPatch
     assert stopped.value.code == 2 and '--load-model-from' in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_continuous_tokenizer_is_refused(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -54,6 +54,7 @@ def test_overwrite_sets_damaged_checkpoints_and_the_log_aside(run: Path, capsys:
     assert [path.name for _, path in history.list_complete(run / 'checkpoints')] == ['iter_3']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('how', ['shortened', 'deleted', 'without its marker'])
 def test_an_older_checkpoint_is_taken_with_words(run: Path, capsys: Any, how: str) -> None:
     if how == 'deleted':
@@ -86,6 +87,7 @@ def test_content_that_changed_is_told_with_the_way_back(run: Path, capsys: Any) 
     assert 'at step 2' in said and set_aside(run) / 'log.jsonl'
 
 
+@pytest.mark.slow
 def test_readers_of_the_run_say_it_too(run: Path, capsys: Any) -> None:
     damage(run, 4)
     told = 'work_dirs/run/checkpoints/iter_4 is damaged (model.safetensors has '

@@ -368,6 +368,7 @@ def rows_of(printed: str) -> list[dict[str, str]]:
     return [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
+@pytest.mark.slow
 def test_the_table_adds_up(tmp_path, capsys):
     path = str(write_gan_config(tmp_path))
     arguments = [path, '--memory', '--devices', '8', '1', '3', '--config-options', 'batch_size:16', 'batch_size_in_total:True']

@@ -87,6 +87,7 @@ def test_another_codebook_size_of_a_metric_is_refused(refused: Callable[..., str
     assert 'Leave the setting out of the config: it is filled in.' in error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('entry', 'override', 'words'),
     [

@@ -24,6 +24,7 @@ def measure(folder: Path, *arguments: str) -> dict[str, Any]:
     return record['results']
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from torchmetrics.functional.image import structural_similarity_index_measure
 

@@ -309,6 +309,7 @@ def test_from_the_network_to_vq_load(capsys):
     torch.testing.assert_close(pixels, golden['out/decoded_from_indices'], rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.slow
 def test_beit2_from_the_network_to_tokens(monkeypatch, capsys):
     """The group fetches three files and converts each. Images of every form give tokens, which are no pixels."""
     import vq
@@ -382,6 +383,7 @@ def test_the_tool_lists_without_torch(tmp_path):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_tool_answers_help_and_bad_usage():
     tool = str(ROOT / 'tools/prepare_checkpoints.py')
     done = run(tool, '--help')

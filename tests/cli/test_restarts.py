@@ -49,6 +49,7 @@ def has_begun(folder: Path) -> bool:
     return restarts.has_begun(folder, restarts.find_launch())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [0, 1])
 @pytest.mark.parametrize('most', [0, 3])
 def test_a_later_start_of_the_same_launch_has_begun_whatever_its_node_counts(

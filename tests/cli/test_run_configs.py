@@ -48,6 +48,7 @@ def test_what_a_run_keeps(home: Path) -> None:
     assert json.loads((run / LAST / 'spec.json').read_text()) == runs.find('run').spec.as_json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('config', [['work_dirs/run/tiny.json'], ['work_dirs/run/tiny.py'], ['work_dirs/run'], []])
 def test_it_validates_tests_and_tokenises(home: Path, capsys: Any, config: list[str]) -> None:
     results = []
@@ -70,6 +71,7 @@ def test_it_looks_at_images(home: Path, capsys: Any, words: list[str]) -> None:
     assert len(list((home / 'work_dirs/inference').glob('*_pair.png'))) == len(images)
 
 
+@pytest.mark.slow
 def test_it_trains_the_same_again(home: Path, capsys: Any) -> None:
     said_by(capsys, train_command.main, 'again', 'work_dirs/run/tiny.json')
     assert_same(everything(home / 'work_dirs/run' / LAST), everything(home / 'work_dirs/again' / LAST))

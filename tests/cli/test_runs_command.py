@@ -151,6 +151,7 @@ def test_the_table_and_the_json_say_the_same(root: Path, capsys: pytest.CaptureF
     assert [entry['name'] for entry in json.loads(said_by(capsys, main, 'o*', '--json'))] == ['one']
 
 
+@pytest.mark.slow
 def test_a_thousand_runs_are_listed_without_reading_weights(root: Path) -> None:
     """A terabyte of weights (a hole in a file) cannot be read within the limit."""
     first = run(root, 'run_0', {20: {'psnr': 20.0}})

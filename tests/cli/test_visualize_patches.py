@@ -186,6 +186,7 @@ def test_context_lies_around_the_cell_and_leaves_it_alone() -> None:
     assert np.array_equal(cut(image, (1, 1), (6, 10)), image[6:12, 10:20])  # cells need not be square
 
 
+@pytest.mark.slow
 def test_choices_do_not_depend_on_shards_and_every_place_is_as_likely(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
     tokens = (generator.random((90, 2, 3, 5)) ** 2 * 12).astype(np.int64)  # 2 variants; low codes are common

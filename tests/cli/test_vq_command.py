@@ -127,6 +127,7 @@ def test_help_of_a_command_starts_no_ranks(capsys):
     assert end.value.code == 0 and capsys.readouterr().out.startswith('usage: vq train ')
 
 
+@pytest.mark.slow
 def test_a_message_repeats_the_command_as_it_was_typed(tmp_path):
     """The hint for an untrusted run repeats the whole command."""
     (tmp_path / 'work_dirs' / 'other').mkdir(parents=True)

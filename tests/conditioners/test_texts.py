@@ -42,6 +42,7 @@ def test_bytes_are_cut_and_filled_up() -> None:
         Tokenized('bytes', (), print, 4, 256, padding=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['transformers', 'compvis', 'openai'])
 def test_clip_reads_files_of_all_layouts(layout: str) -> None:
     """Of open_clip's network, whose files have the names of OpenAI's."""
@@ -109,6 +110,7 @@ def bert_of_compvis(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['diffusers', 'compvis'])
 def test_bert_equals_that_of_diffusers(layout: str) -> None:
     from diffusers.pipelines.latent_diffusion.pipeline_latent_diffusion import LDMBertConfig, LDMBertModel
@@ -148,6 +150,7 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_tokens_of_clip_are_those_of_openclip(vocabulary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import open_clip
 

@@ -69,6 +69,7 @@ def same(one: Any, two: Any) -> bool:
     return type(one) is type(two) and one == two
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(keys, values, max_size=4))
 def test_round_trip(content):

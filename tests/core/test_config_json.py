@@ -24,6 +24,7 @@ odd = st.dictionaries(tags | st.floats(allow_nan=False) | st.none(), values, max
 nested = st.dictionaries(keys | tags, values | odd, max_size=4)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(nested)
 def test_random_values_come_back(content: dict[str, Any]) -> None:
@@ -41,6 +42,7 @@ def test_text_comes_back_through_a_file(tmp_path_factory: pytest.TempPathFactory
     assert config_json.read(file) == {'a': text}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('entry', entries())
 def test_shipped_configs_come_back(entry: str) -> None:
     for tiny in (False, True):

@@ -16,6 +16,7 @@ from vq.core.config import PyConfig, plain
 from vq.core.config_text import NotDumped
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(st.dictionaries(keys, values, max_size=4))
 def test_random_configs_come_back(content: dict[str, Any]) -> None:

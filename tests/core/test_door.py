@@ -26,6 +26,7 @@ def run(code: str, folder: Path, **environment: str) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_log_handlers_stay_and_stay_open(tmp_path):
     run(
         """
@@ -41,6 +42,7 @@ logging.warning('still written')
     assert 'still written' in (tmp_path / 'log.txt').read_text()
 
 
+@pytest.mark.slow
 def test_breakpoint_stays(tmp_path):
     (tmp_path / 'ipdb.py').write_text('def set_trace(): raise SystemExit(3)')
     run(
@@ -54,6 +56,7 @@ assert (builtins.breakpoint, sys.breakpointhook) == before
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', ['1', 'True', 'yes'])
 def test_dry_run_in_any_spelling_does_not_break_the_import(tmp_path, value):
     code = 'import os, vq.core.config; from vq.cli.arguments import dry_run; print(os.environ["DRY_RUN"], dry_run())'

@@ -39,6 +39,7 @@ def test_matrices_convolutions_and_attention_forward_and_backward(inference):
     assert ours == theirs > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'entry',
     ['digits/vqgan.py', 'digits/ar.py', 'digits/maskgit.py', 'ic/digits.py', 'vqgan/8192_dd2_aglwg075_imagenet_ddp.py'],

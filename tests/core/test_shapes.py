@@ -65,6 +65,7 @@ def described(results: Any) -> list[Any]:
     return [value if value is None else (value.shape, value.stride(), value.dtype, value.device) for value in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float64])
 def test_results_are_those_of_torch(dtype: torch.dtype) -> None:
     used = set()

@@ -136,6 +136,7 @@ def test_a_config_of_ones_own_stands_in(tmp_path):
     assert config['trainer']['dataset']['transform']['type'] == 'weak'
 
 
+@pytest.mark.slow
 def test_composing_does_not_import_torch():
     code = f"import sys; from vq.core import PyConfig; PyConfig.load('{INTERFACE}'); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], check=False, timeout=60).returncode == 0

@@ -74,6 +74,7 @@ def test_lossless_formats_come_back_exactly(kind, make_picture, encode):
     np.testing.assert_array_equal(pixels, make_picture(13, 17))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['PNG', 'TIFF', 'PPM'])
 def test_sixteen_bit_grey_is_rounded_over_its_whole_range(kind, encode):
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)

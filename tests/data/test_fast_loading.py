@@ -76,6 +76,7 @@ def test_resizing_by_torch_is_within_a_level_of_pillow(writeable):
         assert np.abs(ours.astype(int) - exact).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_folder_gives_the_same_views_faster(tmp_path):
     Image.fromarray(photo(150, 200)).save(tmp_path / 'a.jpg', quality=92)
     assert np.abs(views(tmp_path, 'strong', backend='auto', resampler='torch') - views(tmp_path, 'strong')).max() <= 2
@@ -145,6 +146,7 @@ def walked(dataset: Dataset, workers: int, world: int, start: int, count: int) -
     return found[:count]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:This DataLoader will create')
 @pytest.mark.parametrize('kind', ['files', 'raw', 'jpg'])
 def test_resume_within_an_epoch_gives_the_same_samples_for_any_workers_and_ranks(kind, stored):

@@ -105,6 +105,7 @@ class Peer:
         return self
 
 
+@pytest.mark.slow
 def test_boxes_and_masks_of_500_samples_are_those_of_torchvision() -> None:
     moved_boxes, labels = 0, 0
     for sample, name, size, seed in random_samples():
@@ -121,6 +122,7 @@ def test_boxes_and_masks_of_500_samples_are_those_of_torchvision() -> None:
     assert moved_boxes > COUNT and labels > 200_000
 
 
+@pytest.mark.slow
 def test_boxes_of_500_samples_bound_the_labels_of_their_masks() -> None:
     """The pixels with the label of a box are those whose centres are in the moved box: for every transform, and unseen how it
     was chosen. Centres on an edge belong to either side, because a mirror exchanges the sides."""
@@ -141,6 +143,7 @@ def test_boxes_of_500_samples_bound_the_labels_of_their_masks() -> None:
     assert compared > 100_000
 
 
+@pytest.mark.slow
 def test_points_of_500_samples_move_as_boxes_do() -> None:
     """A point moves as the corner of a box that ends there. Clipping hides the corners outside."""
     for sample, name, size, seed in random_samples():

@@ -32,6 +32,7 @@ SETUPS: dict[str, tuple[Any, ...]] = {
 LATENTS = {'coco_no_text': (4, 32, 32), 'coco_sd15': (4, 64, 64), 'celebamask': (3, 64, 64)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', SETUPS)
 def test_a_setup_has_the_published_numbers(name: str) -> None:
     width, multipliers, attention, heads, adapters, texts, rate, frozen, steps, guidance = SETUPS[name]

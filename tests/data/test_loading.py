@@ -157,6 +157,7 @@ def test_images_of_another_kind_are_refused(image):
 # purity
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:This DataLoader will create 3')
 @pytest.mark.parametrize('workers', [1, 3])
 def test_workers_change_nothing(workers):
@@ -169,6 +170,7 @@ def test_workers_change_nothing(workers):
     assert same(evaluate(dataset, 5, **settings)[0], evaluate(dataset, 5, num_workers=workers, **settings)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('workers', [0, 2])
 def test_the_generators_of_this_process_are_left_alone(workers):
     def state():
@@ -364,6 +366,7 @@ def test_no_worker_outlives_its_loader(way, children):
         loader.close()
 
 
+@pytest.mark.slow
 def test_workers_work_on_when_the_run_is_told_to_stop(children):
     loader = endless(2)
     next(loader)
@@ -413,6 +416,7 @@ def test_a_pipe_that_breaks_first_tells_the_same(error, monkeypatch):
         next(alone)
 
 
+@pytest.mark.slow
 def test_a_death_that_is_told_during_the_clean_up_does_not_hide_the_advice(monkeypatch):
     loader = endless(1)
     next(loader)

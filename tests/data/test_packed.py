@@ -218,6 +218,7 @@ def read_and_compare(root: Path, sound: list[Any]) -> None:
         assert np.array_equal(here['image'], there['image'])
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_is_found_and_the_file_named(photos: Path, tmp_path: Path) -> None:
     write(photos, tmp_path)
     sound = [PackedDataset(tmp_path, 'train').load(index, STREAM) for index in range(7)]

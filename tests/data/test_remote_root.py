@@ -53,6 +53,7 @@ def samples(dataset: Any) -> list[Any]:
     return [(sample['id'], sample['category'], sample['image'].tolist()) for sample in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', [FolderDataset, ImageNetDataset])
 @pytest.mark.parametrize('split', ['train', 'validation'])
 def test_the_same_samples_as_from_a_folder(both, kind, split):
@@ -66,6 +67,7 @@ def test_the_same_samples_as_from_a_folder(both, kind, split):
     assert again == ([] if there.scheme == 's3' else ['HEAD'] * len(away)), 'S3 lists versions, so the cache needs no question'
 
 
+@pytest.mark.slow
 def test_images_that_changed_after_the_listing(both):
     there, _ = both
     dataset = FolderDataset(there.url())
@@ -146,6 +148,7 @@ def test_annotations_at_an_address(both):
     assert samples(away) == samples(here) and away.categories == ('a cat', 'a dog') and len(away) == 2
 
 
+@pytest.mark.slow
 def test_packed_images_at_an_address(both):
     there, folder = both
     (folder / 'val').rename(folder / 'validation')

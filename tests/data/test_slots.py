@@ -63,6 +63,7 @@ def loader_of(dataset: Pictures, workers: int = 1, batch: int = 4) -> Loader:
     return Loader(dataset, plan, LoaderSettings(batch, workers, PREFETCH), 0, training=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('at_once', [False, True, None])
 @pytest.mark.parametrize('tall', [False, True])
 def test_kept_batches_keep_their_pixels(tall, at_once):
@@ -154,6 +155,7 @@ def test_without_torchs_count_of_references_all_memory_is_new(monkeypatch):
         assert all(map(dataset.right, loader)) and not loader._slots.memory
 
 
+@pytest.mark.slow
 def test_an_endless_plan_with_several_workers_stays_right():
     dataset, held = Pictures(30, tall=False), []
     plan = training_plan(30, 4, 0, 1, 5)

@@ -72,6 +72,7 @@ def test_kinds_are_counted(found):
         assert found.kinds[kind] == sum(form in own for form in forms), kind
 
 
+@pytest.mark.slow
 def test_processes_change_nothing(messy, found, monkeypatch):
     monkeypatch.setattr(spread, 'WORTH_PROCESSES', 1)
     told = []

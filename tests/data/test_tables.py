@@ -55,6 +55,7 @@ def save(path: Path, rows: int, start: int = 0, group: int = 2, **columns: Any) 
     return path
 
 
+@pytest.mark.slow
 def test_datasets_that_the_package_saved_are_read_back(tmp_path: Path) -> None:
     datasets = pytest.importorskip('datasets')
     features = datasets.Features({'image': datasets.Image(), 'label': datasets.ClassLabel(names=['cat', 'dog'])})

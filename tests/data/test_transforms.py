@@ -119,6 +119,7 @@ def test_square_boxes_are_square_and_large():
     assert ks_2samp(areas, 0.7 + 0.3 * (np.arange(1000) + 0.5) / 1000).pvalue > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scale', [(0.08, 1.0), (0.8, 1.0), (0.25, 0.25)])
 @pytest.mark.parametrize(('height', 'width'), [(300, 300), (200, 500), (375, 250)])
 def test_boxes_follow_torchvisions_law(height, width, scale):

@@ -49,6 +49,7 @@ class Collecting(Dataset):
         return Sample(image=image, id=str(index), extra={'enabled': gc.isenabled(), 'found': gc.collect()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('enabled', [True, False])
 def test_garbage_of_the_main_process_stays_until_it_collects(enabled):
     before, frozen = gc.isenabled(), gc.get_freeze_count()

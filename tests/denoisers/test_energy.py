@@ -60,6 +60,7 @@ def double(model: Energy) -> Energy:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('reduction', REDUCTIONS)
 @pytest.mark.parametrize('kind', KINDS)
 def test_the_estimate_is_the_finite_difference_of_the_energy(kind: str, reduction: str) -> None:
@@ -85,6 +86,7 @@ def test_low_energies_are_near_the_data(estimates: str, sign: int) -> None:
     assert torch.equal(found.energy, noise.energy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['dit', 'modern'])
 def test_the_attention_has_a_second_derivative(kind: str) -> None:
     torch.manual_seed(0)

@@ -207,6 +207,7 @@ def test_a_network_with_new_adapters_is_what_it_was() -> None:
     assert not torch.equal(whole(z, t, conditioned).value, base(z, t).value)
 
 
+@pytest.mark.slow
 def test_a_network_with_adapters_is_one_graph() -> None:
     """Compiled it has masks in place of gathered cells, for any number of boxes, and its output is the same."""
     torch.manual_seed(0)
@@ -222,6 +223,7 @@ def test_a_network_with_adapters_is_one_graph() -> None:
             torch.testing.assert_close(compiled(z, t, Conditioned(layout=given)).value, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_says_so() -> None:
     with pytest.raises(ConfigError, match='layout_dim of the UNet is None'):
         UNet(3, (8, 8), 16, (1,), adapter_type='RegionAttention', adapters_at=(1,), attention_at=())

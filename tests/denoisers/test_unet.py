@@ -47,6 +47,7 @@ def shapes(res_blocks: int) -> dict[str, Any]:
     return own | dict(block_out_channels=tuple(WIDTH * multiplier for multiplier in MULTIPLIERS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('scale_shift', [False, True])
 def test_it_equals_the_unet_of_diffusers(scale_shift: bool) -> None:
     import diffusers

@@ -50,6 +50,7 @@ def test_blur(padding, stride, memory_format):
     torch.testing.assert_close(flat, torch.full((1, 2, 3, 3), 3.0))  # keeps what is constant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('padding', 'stride', 'size'), [(2, 1, 5), (1, 2, 6), (1, 2, 7)])
 def test_blur_gradients_of_both_orders(padding, stride, size):
     blur, x = (

@@ -89,6 +89,7 @@ def test_bf16_gives_a_norm_in_fp32() -> None:
     torch.testing.assert_close(found.mean(1), torch.zeros(2, 2, 3), rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'layers'),
     [*((name, 'last') for name in TEACHERS), *(('dinov2', at) for at in (-1, 0, 'sum_of_last_2')), ('clip', 'projected')],

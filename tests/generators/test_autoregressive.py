@@ -122,6 +122,7 @@ def test_cached_generation_is_full_recomputation(kind, sampler):
     assert len(tokens.unique()) > 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['prefix', 'joint', 'deep'])
 @pytest.mark.parametrize('schedule', SCHEDULES)
 def test_guided_generation_is_two_passes(kind, schedule):
@@ -149,6 +150,7 @@ def test_the_null_half_is_left_out_once_guidance_is_over(monkeypatch):
     assert seen == [(4, 1)] * 7 + [(2, 1)] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_a_sample_is_the_same_in_every_batch_and_place(kind):
     model, ids = model_of(kind), [11, 3, 8, 0, 25, 6, 2, 9]
@@ -320,6 +322,7 @@ def test_a_joint_vocabulary_can_be_learned_as_a_language():
     torch.testing.assert_close(restricted.logits, logits[..., CLASSES + 1 :])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', ['prefix', 'joint'])
 @pytest.mark.parametrize('rate', [0.0, 0.25])
 def test_labels_are_dropped_in_training_at_their_rate(kind, rate, monkeypatch):

@@ -169,6 +169,7 @@ def test_recomputed_blocks_give_the_same_gradients():
 # learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('low', 'count'), [(0.5, 7), (0.2, 12), (0.0, 15), (0.95, 0)])
 @torch.no_grad()
 def test_training_drops_the_same_number_of_hidden_tokens_in_every_image(low, count):

@@ -139,6 +139,7 @@ def test_recomputed_blocks_give_the_same_gradients():
 # learning
 
 
+@pytest.mark.slow
 def test_training_hides_and_drops_what_was_drawn():
     model = make(label_drop=0.25, mask_ratio='mage').train()
     tokens = draw_tokens(2000)
@@ -160,6 +161,7 @@ def test_training_hides_and_drops_what_was_drawn():
     assert not torch.equal(seen[1][1], hidden)
 
 
+@pytest.mark.slow
 def test_cosine_training_hides_two_pi_th_of_the_tokens():
     model = make(cells=(64,)).train()
     hidden = model(draw_tokens(3000, (64,)), Condition(torch.zeros(3000, dtype=torch.int64))).mask

@@ -100,6 +100,7 @@ def test_later_positions_are_not_seen(network):
         assert not torch.allclose(network(x)[:, 9:], network(other)[:, 9:], atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_batch_of_eight_is_eight_batches_of_one(network):
     x = embedded(network, 8)
     ones = [1] * LENGTH
@@ -318,6 +319,7 @@ def test_unknown_settings_are_refused():
 # sizes and errors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'millions'), [('B', 110.888448), ('L', 342.910976), ('XL', 774.699520), ('XXL', 1411), ('3B', 3101)]
 )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tests.golden.test_golden_lpips import formula
 from vq.teachers.inception import FIDInception
 
 
+@pytest.mark.slow
 def test_features_and_maps(golden):
     peer = golden('fid_inception_formula_weights')
     weights = {'fc.weight': torch.zeros(1008, 2048)}  # the peer has no logits

@@ -155,6 +155,7 @@ def test_whole_networks(name: str) -> None:
         close(empty, peer['out/output_empty_boxes'], atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', ['layout_unet_text', 'layout_unet_segmentation'])
 def test_files_of_the_original_are_converted(name: str) -> None:
     """Sizes are read from shapes; the network is that of ``test_whole_networks``, and the class table goes along."""

@@ -46,6 +46,7 @@ def loss(peer) -> LPIPSLoss:
     return ours
 
 
+@pytest.mark.slow
 def test_distance_gradient_and_activations(peer, loss):
     """The gradient is that of the sum over images, at the second one.
 

@@ -134,9 +134,9 @@ def network(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def remote_place(scheme: str, bucket_server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+def remote_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     with ExitStack() as stack:
-        if scheme == 'http':
+        if request.param == 'http':
             server = stack.enter_context(serving())
             server.looks_at_if_range = False
             proxy = stack.enter_context(proxied(server.address.removeprefix('http://')))
@@ -148,6 +148,7 @@ def remote_place(scheme: str, bucket_server: str, monkeypatch: pytest.MonkeyPatc
             server.etag = lambda data: f'"{hashlib.md5(data).hexdigest()[:8]}"'
             yield Remote('http', f'{proxy.address}/data', proxy, put_file)
             return
+        bucket_server = request.getfixturevalue('bucket_server')  # which takes seconds to import
         proxy = stack.enter_context(proxied(bucket_server))
         s3.client_of.cache_clear()
         monkeypatch.setenv('AWS_ENDPOINT_URL', f'http://{bucket_server}')
@@ -163,9 +164,7 @@ def remote_place(scheme: str, bucket_server: str, monkeypatch: pytest.MonkeyPatc
         s3.client_of.cache_clear()
 
 
-@pytest.fixture(params=['http', 's3'])
-def there(
-    request: pytest.FixtureRequest, network: None, bucket_server: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Remote]:
-    with remote_place(request.param, bucket_server, monkeypatch) as found:
+@pytest.fixture(params=['http', pytest.param('s3', marks=pytest.mark.slow)])
+def there(request: pytest.FixtureRequest, network: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    with remote_place(request, monkeypatch) as found:
         yield found

@@ -209,6 +209,7 @@ def test_tied_and_slightly_expanded_tensors_are_accepted() -> None:
     assert weights.read_weights('x.pth')[0]['c'].shape == (1, 4096)
 
 
+@pytest.mark.slow
 def test_lists_that_hold_each_other_twice() -> None:
     value: Any = [torch.zeros(2)]
     for _ in range(60):

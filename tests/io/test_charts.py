@@ -17,6 +17,7 @@ from vq.io.pages.scales import linear_ticks, log_ticks, round_step, show, spread
 values = st.floats(-1e6, 1e6, allow_nan=False).map(lambda value: round(value, 6))
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.lists(values, min_size=1, max_size=6), st.booleans())
 def test_ticks_are_round_and_inside(found, zero):
@@ -31,6 +32,7 @@ def test_ticks_are_round_and_inside(found, zero):
         assert abs(Decimal(str(tick)) / step - round(Decimal(str(tick)) / step)) < Decimal('1e-6')
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(st.floats(1e-6, 1e4), st.floats(1.5, 1e6))
 def test_log_ticks_are_inside_and_few(low, factor):

@@ -67,6 +67,7 @@ def same(peer: Any, ours: Any) -> None:
     torch.testing.assert_close(ours.normalize(latent.mean), z * config.scaling_factor, **CLOSE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('kind', KINDS)
 def test_outputs_are_equal_and_there_and_back(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     peer = peer_of(kind)

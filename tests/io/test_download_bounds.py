@@ -82,6 +82,7 @@ def test_a_length_above_the_published_size_is_refused_before_a_byte_is_kept() ->
     assert not os.listdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('start', [b'HTTP/1.1 200 OK\r\nContent-Length: 99999\r\nETag: "1"\r\n\r\n', b''])
 def test_a_byte_now_and_then_is_no_progress(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first server drips its file, the second the header of its answer."""

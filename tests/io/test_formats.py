@@ -60,6 +60,7 @@ def make_old(path: Path) -> None:
     (path / 'COMPLETE').write_text(json.dumps({**marker, 'format_version': 1}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('as_list', [False, True])
 def test_a_run_goes_on_from_an_old_checkpoint_to_the_same_bits(tmp_path: Path, as_list: bool) -> None:
     """Unfinished sums of the log and counts of the alarm at step 4 are in the state of the rank."""

@@ -115,6 +115,7 @@ def test_all_bytes_go_through_the_write_the_kills_watch(tmp_path: Path) -> None:
     assert sum(sizes) == sum(file.stat().st_size for file in path.iterdir()) + (tmp_path / 'latest').stat().st_size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('code', [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize('step', [10, 20], ids=['same-step', 'next-step'])
 def test_a_full_disk_at_any_write_leaves_the_old_one(

@@ -35,6 +35,7 @@ def compvis_of(tokenizer: Any) -> dict[str, Any]:
     return mar_kl16.restore(state)
 
 
+@pytest.mark.slow
 def test_kl_equals_that_of_diffusers() -> None:
     import diffusers
     from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint

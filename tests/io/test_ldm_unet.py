@@ -130,6 +130,7 @@ def test_averages_of_compvis_are_read() -> None:
         convert(state, heads=4, ema=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('layout', ['compvis', 'diffusers'])
 def test_the_command_writes_a_file_for_training(layout: str, tmp_path: Path) -> None:
     """From a checkpoint of CompVis, and from diffusers' folder: files with the same tensors as the network."""

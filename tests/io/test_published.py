@@ -98,6 +98,7 @@ def small_beit2(name: str = '1x768x12_clip', seed: int = 0) -> dict[str, Tensor]
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CONVERTERS)
 def test_every_tensor_maps(name: str) -> None:
     manifest = read_manifest(name)

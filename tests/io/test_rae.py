@@ -104,6 +104,7 @@ def loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return vq.load(home / 'rae.converted')
 
 
+@pytest.mark.slow
 def test_a_converted_decoder_reads_its_encoder(home: Path, loaded: Any) -> None:
     model, file = loaded.model, torch.load(home / 'pretrained/dinov2/dinov2_vits14_reg4_pretrain.pth', weights_only=True)
     assert torch.equal(model.encoder.teacher.network.cls_token, file['cls_token'])
@@ -136,6 +137,7 @@ def describes(home: Path) -> dict[str, Any]:
     return read_about(home / 'rae.converted').tokenizer
 
 
+@pytest.mark.slow
 def test_the_exported_layout(home: Path, loaded: Any) -> None:
     """The names of AutoencoderRAE of diffusers 0.42 with transformers 5.24, as its state dict lists them."""
     settings, tensors = diffusers_rae.exported(describes(home), loaded.model.state_dict(), 256)
@@ -155,6 +157,7 @@ def test_the_exported_layout(home: Path, loaded: Any) -> None:
     assert [settings[name] for name in sizes] == [224, 256, 128, 4] and settings['noise_tau'] == 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('place', 'change', 'words'),
     [

@@ -25,6 +25,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('fault', FAULTS.values(), ids=FAULTS)
 def test_a_fault_that_passes_is_not_seen(there: Remote, fault, monkeypatch):
     there.put('a b/x#1.bin', DATA)
@@ -35,6 +36,7 @@ def test_a_fault_that_passes_is_not_seen(there: Remote, fault, monkeypatch):
     assert not there.proxy.faults
 
 
+@pytest.mark.slow
 def test_a_fault_that_stays_is_an_error(there: Remote):
     there.put('x', DATA)
     there.proxy.faults = [('status', 503)] * 50
@@ -63,6 +65,7 @@ def test_content_is_cached_until_it_changes(there: Remote):
         remote.read_bytes(there.url('x'), known)
 
 
+@pytest.mark.slow
 def test_a_large_file_comes_by_ranges_and_goes_on(there: Remote, monkeypatch):
     """A call that broke off keeps what it had; the next asks for the rest only. The file has its own name."""
     monkeypatch.setattr(remote, 'PIECE', 10_000)
@@ -163,6 +166,7 @@ def _fill(folder: Path, results: multiprocessing.Queue) -> None:
             results.put(number)
 
 
+@pytest.mark.slow
 def test_several_processes_share_a_cache(tmp_path):
     context = multiprocessing.get_context('fork')
     results = context.Queue()
@@ -176,6 +180,7 @@ def test_several_processes_share_a_cache(tmp_path):
     assert 0 < size <= 3000 and not list((tmp_path / 'unfinished').iterdir())
 
 
+@pytest.mark.slow
 def test_one_process_fetches_and_the_others_wait(there: Remote, monkeypatch):
     there.put('x', DATA)
     found: list[bytes] = []

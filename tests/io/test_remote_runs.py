@@ -42,6 +42,7 @@ NAMES = {  # name -> step, part
 }
 
 
+@pytest.mark.slow
 def test_a_run_at_an_address(run):
     for name, (step, part) in NAMES.items():
         found = find(run.url(name))

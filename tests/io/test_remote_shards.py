@@ -33,6 +33,7 @@ def changed(data: bytes) -> bytes:
     return data[:-1] + bytes([data[-1] ^ 1])
 
 
+@pytest.mark.slow
 def test_the_same_rows(both):
     there, here = both
     away = ShardSet(there.url('out/tokens'))
@@ -43,6 +44,7 @@ def test_the_same_rows(both):
     away.verify()
 
 
+@pytest.mark.slow
 def test_only_what_is_used_is_fetched(both):
     there, _ = both
     there.proxy.faults, there.proxy.matching = [('cut', 100), ('status', 500)], 'shard-00001'
@@ -51,6 +53,7 @@ def test_only_what_is_used_is_fetched(both):
     assert {path.rpartition('/')[2][:11] for _, path, _ in there.proxy.requests} == {'manifest.js', 'shard-00001'}
 
 
+@pytest.mark.slow
 def test_tokens_at_an_address(both):
     there, here = both
     for folder in ('out/tokens', 'out') if there.scheme == 's3' else ('out/tokens',):
@@ -63,6 +66,7 @@ def test_tokens_at_an_address(both):
     assert caught.value.hint
 
 
+@pytest.mark.slow
 def test_a_shard_that_was_changed_there_is_named(both):
     there, _ = both
     name = 'out/tokens/shard-00002-of-00004.safetensors'
@@ -75,6 +79,7 @@ def test_a_shard_that_was_changed_there_is_named(both):
         ShardSet(there.url('out/tokens'))[60]
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_damaged_or_gone_is_fetched_again(both):
     there, here = both
     shards = ShardSet(there.url('out/tokens'))
@@ -89,6 +94,7 @@ def test_a_copy_that_is_damaged_or_gone_is_fetched_again(both):
     assert np.array_equal(shards[32]['tokens'], here[32]['tokens'])
 
 
+@pytest.mark.slow
 def test_a_small_cache_reads_a_large_set(both, monkeypatch):
     there, here = both
     monkeypatch.setenv('VQ_CACHE_GB', str(3.5 * max(entry.size for entry in here.manifest.shards) / 1e9))

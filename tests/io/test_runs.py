@@ -237,6 +237,7 @@ def test_modules_that_a_run_names_need_trust(home: Path) -> None:
     assert find('x').config['custom_imports'] == ['a_module_of_nobody', 'os']  # it is data all the same
 
 
+@pytest.mark.slow
 def test_recipes_may_import_it_without_torch() -> None:
     done = subprocess.run([sys.executable, '-c', 'import sys, vq.io.runs; sys.exit("torch" in sys.modules)'])
     assert done.returncode == 0

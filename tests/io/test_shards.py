@@ -80,6 +80,7 @@ def check_all(found: ShardSet) -> None:
 # writing
 
 
+@pytest.mark.slow
 def test_any_number_of_ranks_writes_the_same_bytes(tmp_path: Path) -> None:
     for world in (1, 2, 3):
         make(tmp_path / str(world), world).finish()

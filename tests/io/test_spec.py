@@ -30,6 +30,7 @@ specs = st.builds(
 WHOLE = Spec('tokenizer', (32, 48), {}, {'classes': 3}, TokenSpec((2, 3), (8,)), LatentSpec(4, (2, 3))).as_json()
 
 
+@pytest.mark.slow
 @given(specs)
 def test_it_comes_back(given: Spec) -> None:
     assert loads(json.dumps(given.as_json()), 'x') == given

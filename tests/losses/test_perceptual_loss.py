@@ -93,6 +93,7 @@ def images(*shape: int, seed: int = 0) -> tuple[Tensor, Tensor]:
 # against the package
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('shape', [(3, 3, 33, 47), (2, 3, 64, 40)])
 @pytest.mark.parametrize('net', NETS)
 def test_equals_the_lpips_package(net, shape, loaded, peers):
@@ -140,6 +141,7 @@ def test_difference_of_features_has_the_gradient_of_finite_differences():
     assert gradient.isfinite().all() and not gradient[0, :, :2].any() and gradient[1].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('net', NETS)
 def test_equal_images_have_no_distance(net):
     image = images(2, 3, 33, 47)[0].requires_grad_()
@@ -205,6 +207,7 @@ def test_state_dict_is_torchvisions_features_and_the_heads(net):
     assert distance.shape == (5,) and distance.is_meta
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('net', NETS)
 def test_activations_are_those_of_torchvisions_features(net):
     """Later layers do not overwrite activations in place."""
@@ -251,6 +254,7 @@ def test_images_of_two_shapes_are_not_stretched_to_each_other():
 # precision
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('net', NETS)
 def test_bf16_autocast_is_close_and_compares_in_fp32(net):
     torch.manual_seed(0)
@@ -326,6 +330,7 @@ def test_shipped_defaults_are_in_the_catalog(net):
     assert catalog.owner_of(perceptual.BACKBONE_FILES[net]) and catalog.owner_of(perceptual.HEADS_FILES[net])
 
 
+@pytest.mark.slow
 def test_wrong_keys_are_named(folder, peers):
     good, heads = torchvision_state(peers['alex']), heads_state(peers['alex'])
     loss = LPIPSLoss(net='alex', backbone_file='alex.pth', heads_file='heads.pth')

@@ -40,6 +40,7 @@ def pictures(count=3, size=(67, 40)):
     return image, to_float(image) + noise * torch.linspace(0.05, 0.6, count)[:, None, None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('net', ['alex', 'squeeze', 'vgg'])
 def test_against_the_package(net):
     metric, (image, reconstruction) = make(net), pictures()

@@ -162,6 +162,7 @@ def test_one_value_per_channel_alone_is_refused():
         BatchNorm(CHANNELS)(torch.randn(1, CHANNELS, 1, 1))
 
 
+@pytest.mark.slow
 def test_gradients_of_both_orders_by_finite_differences(twin):
     norm = filled(BatchNorm(CHANNELS, synchronized=True), torch.float64)
     x = batch(2, 9, torch.float64)[..., :2, :2].contiguous().requires_grad_()

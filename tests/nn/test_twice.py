@@ -29,6 +29,7 @@ def given(name: str) -> list[Tensor]:
     return [value.requires_grad_() for value in found]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', FORMS)
 def test_first_and_second_derivatives_are_finite_differences(name: str) -> None:
     with second_order():

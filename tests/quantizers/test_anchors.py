@@ -22,6 +22,7 @@ def similarities(features, codebook, cosine):
     return -(codebook.double()[:, None] - features.double()).square().sum(2)  # (K, N)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('cosine', [False, True])
 def test_features_are_drawn_with_the_softmax_over_all_of_them(cosine):
     """1500 draws per code against its probabilities: the chi-square of each code is within six sigma."""
@@ -46,6 +47,7 @@ def test_the_draw_does_not_depend_on_tiles():
         torch.testing.assert_close(value, score)
 
 
+@pytest.mark.slow
 def test_the_draw_keeps_no_matrix():
     features, codebook = torch.randn(2000, 4), torch.randn(1500, 4)
     with largest_tensor() as seen:
@@ -135,6 +137,7 @@ def test_contrastive_against_the_whole_matrix(metric, rows, codes, budget):
     torch.testing.assert_close(gradient.double(), expected, rtol=1e-3, atol=1e-5 * max(expected.abs().max().item(), 1e-3))
 
 
+@pytest.mark.slow
 def test_contrastive_memory_is_the_budget():
     x, codebook = torch.randn(1000, 4), torch.randn(3000, 4, requires_grad=True)
     with largest_tensor() as seen:

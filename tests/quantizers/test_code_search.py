@@ -47,6 +47,7 @@ def by_lazy_path(features: Tensor, codebook: Tensor, metric: str, budget: int) -
 ROUTES = pytest.mark.parametrize('route', [by_one_pass, by_two_passes, by_lazy_path])
 
 
+@pytest.mark.slow
 @ROUTES
 @pytest.mark.parametrize('metric', ['l2', 'cosine'])
 @pytest.mark.parametrize(
@@ -66,6 +67,7 @@ def test_against_brute_force(route, metric, rows, codes, channels, budget):
     assert (tokens == table.argmin(1)).float().mean() > 0.99
 
 
+@pytest.mark.slow
 @ROUTES
 @given(st.integers(1, 40), st.integers(1, 60), st.integers(1, 3), st.integers(4, 4000), st.randoms(use_true_random=False))
 @settings(max_examples=40, deadline=None)
@@ -138,6 +140,7 @@ def test_same_tokens_under_autocast_and_loose_precision():
         torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('offset', [0.0, 30.0, -1000.0])
 def test_an_offset_of_all_codes_costs_no_digits(offset):
     """Without centring, scores would keep four digits at an offset of 1000, and half of the tokens would be wrong."""
@@ -219,6 +222,7 @@ class Held(TorchDispatchMode):
         self.now -= size
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('metric', ['l2', 'cosine'])
 @pytest.mark.parametrize(
     ('rows', 'codes', 'channels', 'offset', 'budget', 'dtype'),

@@ -52,6 +52,7 @@ def test_no_observation_changes_nothing(updated, make):
     assert_unchanged(quantizer, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('parts', [2, 5])
 def test_accumulation_does_not_change_the_update(updated, make, parts):
     whole, pieces = make(updated).train(), make(updated).train()
@@ -124,6 +125,7 @@ def test_collectives_per_update(updated, make):
     assert [operation for operation, _ in recorder.calls] == expected
 
 
+@pytest.mark.slow
 def test_ema_smoothing_keeps_the_total_and_finds_means():
     """After many equal steps every code is the mean of its vectors."""
     torch.manual_seed(0)
@@ -163,6 +165,7 @@ def test_dead_codes_move_to_observed_vectors(kind):
         torch.testing.assert_close(update.sums[0], codes[0] * count[0])
 
 
+@pytest.mark.slow
 def test_restarts_wake_a_dead_codebook():
     """Data far from all codes: without restarts one code takes everything."""
 

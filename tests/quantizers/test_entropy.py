@@ -64,6 +64,7 @@ def test_against_the_whole_matrix(kind, temperature, budget):
     assert_same_with_gradients(ours, textbook(affinity, settings), [(x, x64), (codes, codes64)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('budget', [1, TIGHT, None])
 @pytest.mark.parametrize('temperature', [0.05, 1.0, 30.0])
 @pytest.mark.parametrize('floor', ['add', 'clamp'])
@@ -109,6 +110,7 @@ def test_extremes():
     assert settings.of_signs(torch.full((3, 5), 1e4), 1.0).isfinite()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('budget', [2**16, 2**20])
 def test_memory_is_the_budget_not_the_matrix(budget):
     """The largest output of any operation, forward and backward."""

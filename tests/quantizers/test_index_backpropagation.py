@@ -72,6 +72,7 @@ def test_no_features():
     assert largest_product(torch.empty(0, 3), torch.randn(4, 3)).shape == (0,)
 
 
+@pytest.mark.slow
 def test_memory_is_the_budget_not_the_matrix():
     x, table = torch.randn(3000, 4, requires_grad=True), torch.randn(2000, 4, requires_grad=True)
     with largest_tensor() as seen:

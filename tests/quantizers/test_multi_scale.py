@@ -154,6 +154,7 @@ def test_no_convolution_is_idle_where_each_scale_has_one_or_four_are_shared(scal
         assert set(nearest_ticks(scales, count)) == set(range(count))
 
 
+@pytest.mark.slow
 def test_leaving_the_meta_device_and_state():
     with torch.device('meta'):
         late = build(quantizer=INNERS['ema'])

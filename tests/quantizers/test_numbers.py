@@ -43,6 +43,7 @@ def test_normalized_features_are_not_normalized_again_for_the_entropy():
     assert torch.equal(quantizer(features).losses['entropy'], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('options', 'steps'), [(dict(normalize=True), 1000), (dict(distance='cosine'), 400)])
 def test_unused_codes_of_cosine_ema_keep_their_unit_length(options, steps):
     """With decay 0.9, 400 steps are 4,200 with 0.99, and 1,000 are 10,500. The direction stays too."""

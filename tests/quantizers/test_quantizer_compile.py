@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch._inductor.compile_fx import compile_fx
 
 KNOWN: set[str] = set()  # graphs whose generated code was found to equal eager
 
@@ -28,6 +27,8 @@ KNOWN: set[str] = set()  # graphs whose generated code was found to equal eager
 def test_fullgraph(make, kind, training):
     """By generated code, once for each graph: some quantizers differ in what they do outside of it."""
     met = []
+
+    from torch._inductor.compile_fx import compile_fx  # takes seconds to import
 
     def inductor(graph, inputs):
         met.append(f'{graph.code} {[(value.shape, value.stride(), value.dtype, value.requires_grad) for value in inputs]}')

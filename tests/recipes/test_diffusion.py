@@ -20,6 +20,7 @@ BUILT = [options for options in OPTIONS['diffusion/interface.py'] if not {'conne
 CHAIN = {'type': 'Chain', 'maps': [{'type': 'SpaceToDepth', 'factor': 2}, {'type': 'Affine', 'deviation': 2.0}]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('options', [*BUILT, {'pixels': True, 'patch': 4, 'bottleneck': 16}, {'connector': CHAIN}], ids=str)
 def test_options_make_a_task_that_learns(options: dict[str, Any]) -> None:
     config = compose(CONFIG, options, {}, tiny=True)

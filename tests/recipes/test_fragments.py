@@ -90,6 +90,7 @@ def test_step_settings_of_a_classifier_stay_with_another_optimizer() -> None:
     assert found == {'type': 'SGD', 'lr': 0.1, 'schedule': {'type': 'CosineSchedule'}}
 
 
+@pytest.mark.slow
 def test_composing_imports_no_torch() -> None:
     files = ['ic/digits.py', 'ic/imagenet_ddp.py', STUDY, 'images/interface.py', 'pairs/interface.py', 'fid/interface.py']
     code = f"import sys; from vq.core import PyConfig; [*map(PyConfig.load, {files})]; sys.exit('torch' in sys.modules)"

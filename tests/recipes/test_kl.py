@@ -34,6 +34,7 @@ def test_f16_is_the_network_of_kl_16() -> None:
     fits(tokenizer_of(F16), converted)
 
 
+@pytest.mark.slow
 def test_f8_is_that_of_stable_diffusion() -> None:
     import diffusers
 

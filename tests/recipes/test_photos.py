@@ -25,6 +25,8 @@ from vq.io import runs
 
 SMALL = ('batch_size=8', 'num_workers=0', 'iters=2')
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -251,6 +251,7 @@ def test_patch_of_a_patch_still_replaces():
     assert config == {'part': {'type': 'B'}}
 
 
+@pytest.mark.slow
 def test_recipes_import_no_torch():
     code = "import sys, vq.recipes; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

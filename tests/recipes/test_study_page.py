@@ -63,6 +63,7 @@ def reaches(config: object, path: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_both_commands_measure_what_the_study_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from vq.cli.test import main as test
     from vq.cli.train import main as train

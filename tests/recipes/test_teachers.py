@@ -31,6 +31,7 @@ def test_the_option_has_every_row() -> None:
     assert set(get_args(Name)) == set(KNOWN)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KNOWN)
 def test_a_row_says_what_the_network_is(name: str) -> None:
     known = KNOWN[name]
@@ -44,6 +45,7 @@ def test_a_row_says_what_the_network_is(name: str) -> None:
         assert owner_of(known.part.get('file', teacher.file)) is not None, 'no entry of prepare_checkpoints fetches its file'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', KNOWN)
 def test_its_tiny_form_is_small_and_as_wide_as_all_others(name: str) -> None:
     known = KNOWN[name]

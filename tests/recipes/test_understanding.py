@@ -40,6 +40,7 @@ def on_meta(name: str, **options: Any) -> Any:
         return VQRunnerRegistry.build(checked(config, 'trainer'), 'trainer')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'codes', 'channels'), [(name, *sizes) for name, sizes in VQKD.items()])
 def test_vqkd_has_the_sizes_of_its_authors(name: str, codes: int, channels: int) -> None:
     trainer = on_meta(f'vqkd/{name}_imagenet_ddp')
@@ -53,6 +54,7 @@ def test_vqkd_has_the_sizes_of_its_authors(name: str, codes: int, channels: int)
     assert trainer._length[0] == 250_000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('name', 'codes', 'channels'), [(name, *sizes) for name, sizes in CLUSTER.items()])
 def test_cluster_has_the_sizes_of_its_authors(name: str, codes: int, channels: int) -> None:
     trainer = on_meta(f'cluster/{name}_imagenet_ddp')
@@ -131,6 +133,7 @@ def test_recipes_stay_small() -> None:
     assert len(paths) > 4 and sum(map(code_lines, paths)) <= 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('decoder', ['vqgan', 'vqkd', 'vqkd_large'])
 @pytest.mark.parametrize('kind', ['vqkd', 'cluster'])
 def test_pixel_decoders_take_both_at_256_pixels(kind: str, decoder: str) -> None:

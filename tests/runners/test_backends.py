@@ -46,6 +46,7 @@ def curve(folder: Path, name: str) -> list[tuple[int, float]]:
     return [(event.step, event.value) for event in events(folder).Scalars(name)]
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_the_journal_and_the_pictures_and_a_resume_goes_on(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,6 +73,7 @@ def test_tensorboard_shows_the_journal_and_the_pictures_and_a_resume_goes_on(
     assert all(picture.encoded_image_string.startswith(b'\x89PNG') for picture in pictures)
 
 
+@pytest.mark.slow
 def test_overwrite_sets_event_files_aside_with_the_log(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = here / 'work_dirs/run'
     said_by(capsys, train.main, *RUN, '--config-options', 'iters:4')
@@ -197,6 +199,7 @@ def test_without_the_option_nothing_is_sent(here: Path, wandb: Recorder, capsys:
     assert wandb.calls == [] and not (here / 'work_dirs/run/wandb').exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_continues_the_same_run_of_wandb(
     here: Path, wandb: Recorder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

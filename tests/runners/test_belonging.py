@@ -62,6 +62,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('case', CASES)
 def test_a_wrong_pairing_is_refused_with_what_to_do(home: Path, case: str) -> None:
     folder, task, words = CASES[case]
@@ -81,6 +82,7 @@ def dataset_of(home: Path, folder: str) -> Dataset:
     return kind(folder=str(home / folder))
 
 
+@pytest.mark.slow
 def test_the_right_pairings_pass(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     check_belongs(dataset_of(home, 'tokens'), task_of('tokens'))
     check_belongs(TokenDataset(folder=str(home / 'of/nobody/tokens'), assume_tokenizer=True), task_of('tokens'))
@@ -88,6 +90,7 @@ def test_the_right_pairings_pass(home: Path, caplog: pytest.LogCaptureFixture) -
     assert 'has no statistics of its latents, so they are not normalized' in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('statistics', [[1], {'mean': [0.0] * 4}, {'mean': [0.0] * 3, 'deviation': [1.0] * 4}, {'mean': 'x'}])
 def test_statistics_that_are_none_are_refused(home: Path, statistics: Any) -> None:
     dataset = LatentDataset(str(home))
@@ -96,6 +99,7 @@ def test_statistics_that_are_none_are_refused(home: Path, statistics: Any) -> No
         check_belongs(dataset, with_statistics(0.3))
 
 
+@pytest.mark.slow
 def test_draws_depend_on_seed_epoch_and_sample_only(home: Path) -> None:
     task = with_statistics(1.0)
     statistics = task.tokenizer.tokenizer.statistics

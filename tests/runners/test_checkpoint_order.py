@@ -44,6 +44,7 @@ def kill_in(trainer: Any, callback: str, hook: str, step: int) -> None:
     setattr(part, hook, killed)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_written_before_pictures_and_evaluation(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, PICTURES, EVALUATE, SAVE)
     seen: dict[str, list[int]] = {}
@@ -62,6 +63,7 @@ def test_the_checkpoint_is_written_before_pictures_and_evaluation(tmp_path: Path
     assert noted['psnr'] == next(line['psnr'] for line in logged(tmp_path / 'run') if line['kind'] == 'eval')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('position', ['last', 'first'])
 def test_what_changes_the_state_of_a_run_comes_before_the_checkpoint_wherever_that_stands(
     tmp_path: Path, position: str
@@ -81,6 +83,7 @@ def test_what_changes_the_state_of_a_run_comes_before_the_checkpoint_wherever_th
     assert logged(straight.work_dir) == logged(second.work_dir)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('step', [2, 4])
 def test_a_run_killed_in_its_evaluation_makes_up_for_it(tmp_path: Path, step: int) -> None:
     """The checkpoint exists without its figures: a resumed run evaluates first, even after the last step."""
@@ -105,6 +108,7 @@ def test_a_run_killed_in_its_evaluation_makes_up_for_it(tmp_path: Path, step: in
         assert {**ours, 'seconds': 0} == {**theirs, 'seconds': 0}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_evaluated_is_not_evaluated_again(tmp_path: Path) -> None:
     first, second = (trainer_of(tmp_path, EVALUATE, SAVE) for _ in range(2))
     first._length = (2, None, None)
@@ -146,6 +150,7 @@ class Stop(Callback):
         self.runner.stop_requested = self.runner.step == 2
 
 
+@pytest.mark.slow
 def test_who_is_asked_to_stop_saves_first_and_leaves_the_evaluation_to_the_next_start(tmp_path: Path) -> None:
     first, second = (trainer_of(tmp_path, EVALUATE, {**SAVE, 'interval': 100}) for _ in range(2))
     first.callbacks['stop'] = Stop()  # behind the checkpoint, which sees it all the same

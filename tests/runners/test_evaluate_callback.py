@@ -32,6 +32,7 @@ def trainer_of(folder: Path, *callbacks: dict[str, Any], **options: Any) -> Any:
     return trainer
 
 
+@pytest.mark.slow
 def test_training_does_not_notice(tmp_path: Path) -> None:
     for name, callbacks in (('with', [dict(type='EvalCallback', interval=1), SAVE]), ('without', [SAVE])):
         trainer_of(tmp_path / name, *callbacks).run()
@@ -42,6 +43,7 @@ def test_training_does_not_notice(tmp_path: Path) -> None:
     assert_same(found, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('weights', ['auto', 'model', 'ema'])
 def test_says_what_the_validator_says_of_the_checkpoint(tmp_path: Path, weights: str) -> None:
     from vq.assembly.building import load_weights
@@ -62,6 +64,7 @@ def test_says_what_the_validator_says_of_the_checkpoint(tmp_path: Path, weights:
     assert validator.run()['psnr'] != pytest.approx(lines[-1]['psnr'], abs=1e-6), 'both weights would pass this test'
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_by_its_figures(tmp_path: Path) -> None:
     save = dict(type='CheckpointCallback', interval=1, keep_last=1, keep_best=1, best_metric='psnr')
     trainer_of(tmp_path, dict(type='EvalCallback', interval=1), save).run()
@@ -93,6 +96,7 @@ def test_what_cannot_be_evaluated_is_said_at_the_start(tmp_path: Path) -> None:
         build_trainer(tmp_path / 'two', {}, quiet(dict(type='EvalCallback', weights='ema'))).setup()
 
 
+@pytest.mark.slow
 def test_losses_alone_are_those_of_an_evaluation_and_nothing_is_drawn(tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path, dict(type='EvalCallback', interval=2), dict(type='ValidateCallback', interval=1), SAVE)
     asked: list[tuple[str, ...]] = []

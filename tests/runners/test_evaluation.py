@@ -65,6 +65,7 @@ def test_figures_do_not_depend_on_batches_or_ranks(home: Path, gloo_pool: GlooPo
         assert [other[name] for name in exact] == [found[0][name] for name in exact]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_validated_once(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,6 +106,7 @@ def test_token_files_are_the_same_bytes_for_one_and_two_ranks_and_after_a_break(
     assert digests(home / 'work_dirs/two_tokenize/tokens') == whole
 
 
+@pytest.mark.slow
 def test_tokens_are_those_of_the_loaded_tokenizer_mirror_images_included(home: Path) -> None:
     assert (
         write_tokens(

@@ -22,6 +22,7 @@ def bad(call: int, **values: Any) -> dict[str, Any]:
     return {'.trainer.model.losses': dict(l2=dict(type='MSELoss'), broken=dict(type='FailingLoss', call=call, **values))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('value', [math.nan, math.inf])
 def test_nothing_moves_after_the_first_bad_step(tmp_path: Path, value: float) -> None:
     good = build_trainer(tmp_path / 'good', dict(iters=3), {**bad(99), **quiet()})

@@ -37,11 +37,13 @@ def assert_centres(rows: Tensor, codes: Tensor) -> None:
     torch.testing.assert_close(codes, means, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_codes_are_means_of_features(tmp_path: Path) -> None:
     state, rows = start_of(tmp_path, 'gradient', START)
     assert_centres(rows, state['codebook.weight'])
 
 
+@pytest.mark.slow
 def test_unit_codes_are_mean_directions_and_angles_bring_their_own_lengths(tmp_path: Path) -> None:
     state, rows = start_of(tmp_path / 'normalized', 'normalized', START)
     codes = state['codebook.weight']
@@ -55,6 +57,7 @@ def test_unit_codes_are_mean_directions_and_angles_bring_their_own_lengths(tmp_p
     torch.testing.assert_close(state['codebook.weight'].norm(dim=1), along, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_stages_are_fitted_one_after_the_other_and_their_updates_begin_there(tmp_path: Path) -> None:
     state, rows = start_of(tmp_path, 'residual', START)
     for stage in range(2):
@@ -76,6 +79,7 @@ def test_quantizers_of_several_tokens(tmp_path: Path, kind: str) -> None:
     assert lines[-1]['features'] == 16 * {'shared': 2 * 256, 'multi_scale': 1 + 4 + 16 + 256, 'grouped': 256}[kind]
 
 
+@pytest.mark.slow
 def test_batches_and_random_numbers_are_those_of_a_run_without(tmp_path: Path) -> None:
     plain, ours = make(tmp_path / 'plain', 'gradient'), make(tmp_path / 'ours', 'gradient', QUICK)
     for trainer in (plain, ours):
@@ -95,6 +99,7 @@ def test_moving_averages_start_there_too(tmp_path: Path) -> None:
         torch.testing.assert_close(average[f'tokenizer.quantizer.{name}'], 0.999 * start + 0.001 * end)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('delay', 'step'), [(0, 2), (2, 2), (3, 2)])
 def test_a_resumed_run_starts_no_codebook_twice(tmp_path: Path, delay: int, step: int) -> None:
     """A resumed run does not initialize again. A run resumed at or before ``delay`` still does the k-means."""
@@ -129,6 +134,7 @@ def test_what_cannot_be(tmp_path: Path) -> None:
     assert 'batches=4 or more' in few.value.hint
 
 
+@pytest.mark.slow
 def test_a_compiled_quantizer_is_looked_into_all_the_same(tmp_path: Path) -> None:
     settings = dict(type='BaseStrategy', compile=dict(backend='eager', parts=('tokenizer.quantizer',)))
     callbacks = (QUICK, dict(type='ReinitCallback', iterations=1, source='features', least=50))

@@ -57,6 +57,7 @@ def pictures(folder: Path) -> list[np.ndarray]:
     return [np.asarray(Image.open(path)).astype(int) for path in sorted((folder / 'samples').iterdir())]
 
 
+@pytest.mark.slow
 def test_the_folder_holds_the_protocol(drawn: DrawnLayouts) -> None:
     record, dataset = drawn.record, DigitsCanvasDataset('validation', 32, smallest=8, largest=14)
     ids = [dataset.id_of(index) for index in range(5)]
@@ -74,6 +75,7 @@ def test_the_folder_holds_the_protocol(drawn: DrawnLayouts) -> None:
     assert len(pictures(drawn.folder)) == 10
 
 
+@pytest.mark.slow
 def test_an_image_is_that_of_its_layout_and_number(drawn: DrawnLayouts) -> None:
     """In Python, with another batch size: image i is of layout i mod 5."""
     layouts = [drawn.layout(number) for number in range(5)]
@@ -91,6 +93,7 @@ def test_an_image_is_that_of_its_layout_and_number(drawn: DrawnLayouts) -> None:
     assert not torch.equal(first, second), 'two images of a layout have their own noise'
 
 
+@pytest.mark.slow
 def test_another_batch_size_and_a_restart_draw_the_same(home: Path, drawn: DrawnLayouts) -> None:
     before = pictures(drawn.folder)
     (drawn.folder / 'samples/000007.png').unlink()
@@ -105,6 +108,7 @@ def test_another_batch_size_and_a_restart_draw_the_same(home: Path, drawn: Drawn
         assert np.abs(one - two).max() <= 1
 
 
+@pytest.mark.slow
 def test_a_trial_says_so_and_replaces_nothing_of_the_other(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sample(['boxes', '--protocol', 'layouts-900x1', '--limit', '2', '--steps', '2']) == 2
     assert "'protocol.name' is 'layouts-5x2' there" in capsys.readouterr().err
@@ -155,6 +159,7 @@ def test_many_layouts_are_noted_by_their_digest() -> None:
     assert noted(rows) == noted([*rows]) != noted(rows[::-1])
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_images_in_it(drawn: DrawnLayouts) -> None:
     def distance(one: Tensor, other: Tensor) -> Tensor:
         return (one - other).square().mean((1, 2, 3))
@@ -183,6 +188,7 @@ def judges(home: Path) -> tuple[str, str]:
     return 'dry_run/classifier', 'dry_run/segmenter'
 
 
+@pytest.mark.slow
 def test_the_command_prints_and_writes_the_figures(
     drawn: DrawnLayouts, judges: tuple[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +217,7 @@ def test_the_command_prints_and_writes_the_figures(
     assert alone == {name: found[name] for name in ('found', 'box_iou')}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('words', 'message'),
     [
@@ -229,6 +236,7 @@ def test_a_command_that_cannot_measure_says_why(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_classifier_of_other_classes_is_refused(drawn: DrawnLayouts) -> None:
     layout = drawn.layout(0)
     layout.box_categories = layout.box_categories + 5

@@ -195,6 +195,7 @@ class TestTheGuardItself:
             result = torch.where(values > 0, values, 0)[torch.tensor([0, 2])].max()
         assert float(result) == 1.0
 
+    @pytest.mark.slow
     def test_sees_a_callback_that_reads(self, tmp_path: Path) -> None:
         class Reading(Callback):
             def after_losses(self, name: str, losses: Any) -> None:

@@ -44,6 +44,7 @@ def run(folder: Path, *overrides: str, code: int = 0) -> Path:
     return folder / 'work_dirs/run'
 
 
+@pytest.mark.slow
 def test_the_checks_change_no_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise is drawn in every step, batch statistics are buffers, and the moving average is evaluated."""
     (tmp_path / 'with').mkdir()
@@ -106,6 +107,7 @@ def test_categories_fit_the_classes() -> None:
     assert issubclass(BreaksInUpdate, Metric)
 
 
+@pytest.mark.slow
 def test_a_step_larger_than_the_memory_is_announced(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +121,7 @@ def test_a_step_larger_than_the_memory_is_announced(
     assert error.index('GiB are free') < error.index('preflight passed')
 
 
+@pytest.mark.slow
 def test_the_largest_batch_that_fits_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,6 +180,7 @@ def test_mistakes_about_data_are_answered_before_the_first_step(
     assert (not (folder / 'checkpoints').exists() and not (folder / 'log.jsonl').exists()) or not logged(folder)
 
 
+@pytest.mark.slow
 def test_doubts_about_sizes_and_batches_are_warned_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(
         tmp_path,
@@ -200,6 +204,7 @@ FLAT = [
 ]
 
 
+@pytest.mark.slow
 def test_a_messy_folder_without_splits_is_trained_on_and_validated(tmp_path: Path) -> None:
     messy = make(tmp_path / 'photos', images=24)
     folder = run(tmp_path, *FLAT, '.trainer.dataloader.batch_size:4')

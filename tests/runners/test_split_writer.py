@@ -113,6 +113,7 @@ def test_killed_on_two_ranks_and_restarted_on_any_number_the_files_are_the_same(
     assert contents(whole / kind) == contents(place / kind)
 
 
+@pytest.mark.slow
 def test_statistics_are_those_of_all_latents_whatever_the_shards(tmp_path: Path) -> None:
     found = []
     for size in (50, 180):
@@ -126,6 +127,7 @@ def test_statistics_are_those_of_all_latents_whatever_the_shards(tmp_path: Path)
         np.testing.assert_allclose(statistics['deviation'], z.std((0, 2, 3)), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_without_a_gaussian_there_are_the_code_vectors_alone(tmp_path: Path) -> None:
     writer_of(tmp_path, 'latents', of='tokens', shard_size=180).run()
     shards, tokenizer = ShardSet(tmp_path / 'latents'), tokenizer_of('tokens').eval()

@@ -119,6 +119,7 @@ def test_the_strategys_clip_is_the_default(tmp_path: Path, own: float | None, of
     assert whole > 0.1 and norms == [pytest.approx(whole if bound is None else bound, rel=1e-3)]
 
 
+@pytest.mark.slow
 def test_each_optimizer_has_its_own_settings(tmp_path: Path) -> None:
     overrides = {
         '.trainer.iters': 4,

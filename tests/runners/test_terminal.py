@@ -130,6 +130,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         yield tmp_path
 
 
+@pytest.mark.slow
 def test_a_training_says_what_it_will_do_and_what_it_has_done(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluate = '.trainer.callbacks.evaluate:' + repr({'type': 'EvalCallback', 'interval': 2, 'limit': 16})
     options = ['--config-options', 'iters:4', '--override', evaluate, '.trainer.strategy.accumulate:2']

@@ -57,6 +57,7 @@ def assert_close(one: Any, other: Any, tolerance: float) -> None:
             )
 
 
+@pytest.mark.slow
 def test_two_micro_batches_are_one_batch(tmp_path: Path) -> None:
     whole, codes = run(str(tmp_path), batch_size=8)
     parts, same_codes = run(str(tmp_path), batch_size=4, accumulate=2)

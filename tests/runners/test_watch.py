@@ -59,6 +59,7 @@ def agree(found: Histogram, values: np.ndarray) -> None:
     assert found.sum == pytest.approx(values.sum(), rel=1e-4, abs=1e-4 * np.abs(values).sum())
 
 
+@pytest.mark.slow
 def test_a_run_writes_what_numpy_finds(tmp_path: Path) -> None:
     trainer = build_trainer(tmp_path, dict(iters=5), quiet(WATCH, dict(type='BackendsCallback')))
     kept = trainer.callbacks['kept'] = Kept()

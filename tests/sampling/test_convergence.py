@@ -36,6 +36,7 @@ def test_the_closed_form_is_that_of_the_mixture(study: Any) -> None:
 ORDERS = {'Euler': (0.75, 1.15), 'DDIM': (0.75, 1.15), 'Heun': (1.8, 2.2), 'DPMSolver': (1.5, 2.5), 'PLMS': (1.85, 4.5)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('path', 'spacing', 'counts'),
     [('FlowPath', 'uniform', (100, 200)), ('CosinePath', 'uniform', (120, 240)), ('BetaPath', 'quadratic', (20, 40))],
@@ -49,6 +50,7 @@ def test_orders(study: Any, path: str, spacing: str, counts: tuple[int, ...]) ->
     assert max(found['PLMS'][-1][1], found['DPMSolver'][-1][1], found['Heun'][-2][1]) < found['Euler'][-1][1] / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('path', ['FlowPath', 'BetaPath'])
 @pytest.mark.parametrize(
     ('sampler', 'settings'),

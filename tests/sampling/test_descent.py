@@ -101,6 +101,7 @@ def test_langevin_steps_add_noise_of_their_size() -> None:
     torch.testing.assert_close(found.z, start() * (1 - 0.02 * CURVES) + (2 * 0.02 * 3.0) ** 0.5 * numbers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('accept', 'size'), [('metropolis', 0.3), ('always', 0.02)])
 def test_langevin_samples_the_distribution_of_the_energy(accept: Any, size: float) -> None:
     """exp(-E / temperature): normal with the variances temperature / curve. Without a correction only for short steps."""

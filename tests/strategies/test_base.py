@@ -25,6 +25,7 @@ def trained(folder: Path, iters: int = 4, **strategy: Any) -> Any:
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(('precision', 'tolerance'), [('bf16', 0.02), ('fp16', 0.01)])
 def test_low_precision_follows_fp32(tmp_path: Path, precision: str, tolerance: float) -> None:
     exact = trained(tmp_path / 'fp32')
@@ -34,6 +35,7 @@ def test_low_precision_follows_fp32(tmp_path: Path, precision: str, tolerance: f
     assert all(parameter.dtype == torch.float32 for parameter in low.model.parameters())
 
 
+@pytest.mark.slow
 def test_channels_last_changes_the_layout_and_not_the_result(tmp_path: Path) -> None:
     plain = trained(tmp_path / 'plain')
     other = trained(tmp_path / 'nhwc', channels_last=True)
@@ -45,6 +47,7 @@ def test_channels_last_changes_the_layout_and_not_the_result(tmp_path: Path) -> 
     assert other.losses == pytest.approx(plain.losses, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_compiled_follows_eager(tmp_path: Path) -> None:
     eager = trained(tmp_path / 'eager', iters=2)
     compiled = trained(tmp_path / 'compiled', iters=2, compile='aot_eager')
@@ -52,6 +55,7 @@ def test_compiled_follows_eager(tmp_path: Path) -> None:
     assert compiled.model.state_dict().keys() == eager.model.state_dict().keys()
 
 
+@pytest.mark.slow
 def test_deterministic_is_set_and_runs_repeat(tmp_path: Path) -> None:
     try:
         first = trained(tmp_path / 'first', deterministic=True)

@@ -43,6 +43,7 @@ class Layouts(TorchDispatchMode):
         return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     'entry',
     [
@@ -70,6 +71,7 @@ def test_quantizers_get_their_channels_last_without_a_copy() -> None:
     assert seen == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('entry', ['digits/vq_ema.py', 'vqgan/1024_r1_lecam_imagenet_ddp.py'])
 def test_the_step_is_the_same(entry: str) -> None:
     found, expected = (one_step(*placed(spread_out(entry), **layout)) for layout in ({'channels_last': True}, {}))

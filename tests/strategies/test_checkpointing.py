@@ -46,6 +46,7 @@ def adversarial(seed: int = 0, **settings: Any) -> Any:
     return make_task(seed, tokenizer=make_tokenizer(**settings), penalties={'r1': R1Penalty(interval=1)})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dropout', [0.0, 0.3])
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
 def test_gradients_are_the_same_bits(dropout: float, precision: str) -> None:
@@ -55,6 +56,7 @@ def test_gradients_are_the_same_bits(dropout: float, precision: str) -> None:
     assert_same(ours, plain)
 
 
+@pytest.mark.slow
 def test_memory_falls() -> None:
     peaks = {}
     for option in (False, True):
@@ -152,6 +154,7 @@ def test_under_ddp_the_same_bits(tmp_path: Path, gloo_pool: GlooPool) -> None:
     assert_same(gloo_pool.run(train_gan_with, str(tmp_path), options, OPTION), plain)
 
 
+@pytest.mark.slow
 def test_with_micro_batches_the_same_bits(tmp_path: Path) -> None:
     options = dict(iters=3, start=0, accumulate=2)
     assert_same(train_gan(str(tmp_path / 'a'), options, **OPTION), train_gan(str(tmp_path / 'b'), options))

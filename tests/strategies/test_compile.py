@@ -121,6 +121,7 @@ class TestParts:
         task = build_task('vqgan/1024_r1_lecam_imagenet_ddp.py')
         assert list(usual_parts(task)) == [*NETWORKS, 'losses.lpips', 'discriminator']
 
+    @pytest.mark.slow
     def test_the_discriminator_is_compiled_in_the_step_of_the_tokenizer_too(self, programs: list[str]) -> None:
         task, roots, strategy = placed(make_task(), compile=CompileSettings('counted', parts=('discriminator',)))
         parts = task.training_step(make_batch(12), roots, 1)
@@ -131,6 +132,7 @@ class TestParts:
         one_step(task, roots, strategy, 2, make_batch(12))
         assert len(programs) == 2, 'later steps find what they need'
 
+    @pytest.mark.slow
     def test_evaluation_runs_the_same_parts(self, programs: list[str]) -> None:
         task, _, _ = placed(make_task(), compile='counted')
         task.eval()
@@ -146,6 +148,7 @@ class TestParts:
         assert 'features' in vars(task.tokenizer.decoder)
         assert task.tokenizer.encoder._compiled_call_impl is None
 
+    @pytest.mark.slow
     def test_a_copy_of_a_decoder_uses_its_own_weights(self) -> None:
         task, _, _ = placed(make_task(), compile=CompileSettings('aot_eager', parts=('tokenizer.decoder',)))
         decoder = task.tokenizer.decoder
@@ -200,6 +203,7 @@ class TestSecondOrder:
     def gradients(self, **options: Any) -> Any:
         return one_step(*placed(make_task(penalties={'r1': R1Penalty(interval=1)}), **options), 1, make_batch(12))
 
+    @pytest.mark.slow
     def test_r1_with_a_compiled_discriminator(self) -> None:
         ours = self.gradients(compile=CompileSettings('aot_eager', parts=('discriminator',)))
         assert_steps_agree(ours, self.gradients(), 1e-5)
@@ -220,6 +224,7 @@ class TestSecondOrder:
             penalty().backward()
 
 
+@pytest.mark.slow
 def test_a_changing_temperature_is_no_new_program(programs: list[str]) -> None:
     quantizer = GumbelQuantizer(16, 4).train()
     twin = copy.deepcopy(quantizer)

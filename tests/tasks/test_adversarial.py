@@ -281,6 +281,7 @@ def test_evaluation_needs_no_discriminator():
     assert task.training_only_prefixes() == ('discriminator.', 'penalties.')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('settings', 'words'),
     [

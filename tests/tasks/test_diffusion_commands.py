@@ -56,6 +56,7 @@ def test_it_resumes_bit_for_bit(home: Path) -> None:
     assert [key for key in whole if key.startswith('tokenizer')] == ['tokenizer.digest']
 
 
+@pytest.mark.slow
 def test_it_validates_and_reports(home: Path) -> None:
     assert validate(['denoiser', '--override', '.validator.dataloader.batch_size:90']) == 0
     found = json.loads((home / 'work_dirs/denoiser/val/iter_4/results.json').read_text())['results']

@@ -65,6 +65,7 @@ def test_what_does_not_fit_says_so() -> None:
         task().validation_step(Batch(batch().image, ['0', '1'], torch.arange(2)))
 
 
+@pytest.mark.slow
 def test_a_run_finds_boxes_and_gives_features(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

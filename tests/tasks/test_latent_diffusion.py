@@ -83,6 +83,7 @@ def state(home: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(home / f'work_dirs/{name}/checkpoints/iter_6/model.safetensors')
 
 
+@pytest.mark.slow
 def test_it_resumes_bit_for_bit(home: Path) -> None:
     assert train(['again', *RUN[1:], '--trust', '--override', '.trainer.iters:3']) == 0
     assert train(['again', *RUN[1:], '--trust', '--auto-resume']) == 0
@@ -92,6 +93,7 @@ def test_it_resumes_bit_for_bit(home: Path) -> None:
     assert not [key for key in whole if 'encoder' in key], 'the frozen tokenizer stays out of checkpoints'
 
 
+@pytest.mark.slow
 def test_it_sees_normalized_latents(home: Path) -> None:
     loaded = vq.load('diffusion', trust=True)
     tokenizer, plain = loaded.task.tokenizer, vq.load('kl').model
@@ -101,6 +103,7 @@ def test_it_sees_normalized_latents(home: Path) -> None:
     torch.testing.assert_close(tokenizer(image), expected)
 
 
+@pytest.mark.slow
 def test_it_validates_draws_and_loads(home: Path) -> None:
     assert validate(['diffusion', '--trust']) == 0
     found = json.loads((home / 'work_dirs/diffusion/val/iter_6/results.json').read_text())['results']
@@ -117,6 +120,7 @@ def test_it_validates_draws_and_loads(home: Path) -> None:
     assert (home / 'work_dirs/diffusion/pictures/iter_6_generated.png').is_file()
 
 
+@pytest.mark.slow
 def test_it_is_counted(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert config(['diffusion.json', '--trust']) == 0
     said = capsys.readouterr().out
@@ -142,6 +146,7 @@ def test_it_trains_on_two_ranks(home: Path, strategy: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_it_has_a_report(home: Path) -> None:
     assert report(['diffusion', '--trust', '--images', '4']) == 0
     page = (home / 'work_dirs/diffusion/report.html').read_text()

@@ -48,6 +48,7 @@ def drawn(task: Any, asked: Asked, guidance: float = 3.0) -> Tensor:
     return task.drawing({'guidance': guidance}).draw(wanted).images()  # type: ignore[no-any-return]
 
 
+@pytest.mark.slow
 def test_texts_negative_texts_and_layouts_change_the_image(task: Any, batch: Any) -> None:
     layout = task.condition(Asked(), [0], CPU)
     assert layout is None and task.kinds == ('layout', 'text') and task.asks == 'layout'
@@ -120,6 +121,7 @@ def test_a_resume_keeps_the_state_of_the_optimizer(tmp_path: Path) -> None:
         assert not any('encoder' in key for key in one), 'the frozen text encoder is in the checkpoint'
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_step_is_estimated_without_its_data() -> None:
     """Texts and boxes are made up; frozen weights have no gradients."""
     one = footprints(composed('layout/coco_sd15_ddp.py'), [1])[0]

@@ -187,6 +187,7 @@ def tokenizer_entries() -> list[str]:
     return list(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('entry', tokenizer_entries())
 def test_terms_of_shipped_configs_add_up_to_the_total(entry: str) -> None:
     config = composed(entry)

@@ -41,6 +41,7 @@ def close(found: Tensor | None, expected: Tensor, tolerance: float) -> None:
     assert (found - expected).abs().max() <= tolerance * expected.abs().max()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(299, 299), (64, 48), (333, 310)])
 def test_equals_pytorch_fid(weights, size):
     package = pytest.importorskip('pytorch_fid.inception')
@@ -55,6 +56,7 @@ def test_equals_pytorch_fid(weights, size):
         close(ours(weights, 'pytorch_fid')(batch).pooled, peer(batch.float() / 255)[0].flatten(1), 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('size', [(299, 299), (70, 41)])
 def test_equals_torch_fidelity(weights, size, tmp_path):
     package = pytest.importorskip('torch_fidelity.feature_extractor_inceptionv3')
@@ -80,6 +82,7 @@ def test_resize_is_that_of_tensorflow(size):
     torch.testing.assert_close(resize_like_tensorflow(x, 299), expected, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_spatial_features_are_seven_channels_of_the_first_branch(weights):
     """Mixed_6d's 1x1 branch on the output of Mixed_6c: mixed_6/conv in TensorFlow's graph."""
     network = ours(weights, 'tensorflow')
@@ -90,6 +93,7 @@ def test_spatial_features_are_seven_channels_of_the_first_branch(weights):
     torch.testing.assert_close(found.spatial.view(2, 7, 17, 17), seen[0][:, :7])
 
 
+@pytest.mark.slow
 def test_an_image_does_not_depend_on_its_batch(weights):
     network, batch = ours(weights, 'tensorflow'), images(5, 33, 47)
     whole, alone = network(batch), [network(image[None]) for image in batch]
@@ -118,6 +122,7 @@ def test_in_blocks_features_are_equal_to_the_last_bit(weights):
         assert torch.equal(first, second)
 
 
+@pytest.mark.slow
 def test_bf16_is_named_and_near(weights):
     network, batch = ours(weights, 'tensorflow', 'bf16'), images(2, 64, 64)
     exact, found = ours(weights, 'tensorflow')(batch).pooled, network(batch).pooled
@@ -125,6 +130,7 @@ def test_bf16_is_named_and_near(weights):
     assert network.description['precision'] == 'bf16' and found.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_it_stays_as_it_is(weights):
     network = ours(weights, 'tensorflow').train()
     assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())

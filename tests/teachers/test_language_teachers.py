@@ -153,6 +153,7 @@ def test_features_are_those_of_the_package(config: dict[str, Any], peer: Any, si
     assert (teacher.width, teacher.patch_size, teacher.depth) == (32, 14, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ('name', 'network', 'millions'),
     [

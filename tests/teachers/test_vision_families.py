@@ -139,6 +139,7 @@ def test_sizes_that_do_not_fit_are_refused(config: dict[str, Any], message: str)
         build(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('family', FAMILIES)
 def test_they_are_built_without_memory_and_give_no_gradient_to_their_parameters(family: str) -> None:
     with torch.device('meta'):

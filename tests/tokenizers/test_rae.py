@@ -57,6 +57,7 @@ def test_latents_are_disturbed_in_training_only() -> None:
     assert drawn.max() < 0.8 * 1.4 and drawn.mean().item() == pytest.approx(0.4, abs=0.02)
 
 
+@pytest.mark.slow
 def test_gradients_reach_the_decoder_and_a_teacher_that_is_trained() -> None:
     for trained in (False, True):
         model = build(config(train_teacher=trained)).train()

@@ -79,6 +79,7 @@ def their_state(tokenizer: torch.nn.Module, blocks: int) -> dict[str, Tensor]:
     return state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('norms', ['theirs', 'torch'])
 @pytest.mark.parametrize(
     'name',

@@ -151,6 +151,7 @@ def test_autocast_trains_and_quantizes_in_fp32():
     reconstruction.float().mean().backward()
 
 
+@pytest.mark.slow
 def test_the_published_f16_model_on_the_meta_device():
     """Parameters of taming's f16, 16384 codes, without its losses."""
     with torch.device('meta'):

@@ -41,6 +41,7 @@ def mixed() -> tuple[Any, LoadedGenerator]:
     return run, LoadedGenerator(task, torch.device('cpu'), 'a test', Intake((32, 32)))
 
 
+@pytest.mark.slow
 def test_texts_and_negative_texts_go_with_the_layout(mixed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     run, model = mixed
     found = described(run)

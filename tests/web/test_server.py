@@ -190,6 +190,7 @@ def test_runs_have_curves_figures_and_pictures(site):
     assert ask(site, 'api/run?run=../one')[0] == 400
 
 
+@pytest.mark.slow
 def test_the_server_does_without_torch(root: Path):
     code = (
         'import sys, pathlib; from tests.web.support import *; root = pathlib.Path(sys.argv[1])\n'

@@ -29,7 +29,7 @@ from vq.web.survey import survey
 SETTINGS = {'root': 'work_dirs', 'device': 'cpu'}
 LAYOUT = {'boxes': [[2, 2, 14, 14], [16, 16, 30, 30]], 'categories': ['3', '7']}
 BOXES = {'run': 'boxes', 'layout': [LAYOUT], 'count': 2, 'seed': 5, 'settings': {'steps': 4, 'guidance': 3}}
-pytestmark = pytest.mark.usefixtures('among_page_runs')
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('among_page_runs')]
 
 
 def tell(share, note='', preview=None):

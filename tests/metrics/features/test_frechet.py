@@ -95,6 +95,7 @@ def test_too_few_samples_are_said_and_logged(caplog):
     assert frechet_distance(unknown, unknown).notes == ()  # a file without a count
 
 
+@pytest.mark.slow
 def test_the_bias_of_the_means_is_what_the_note_says(caplog):
     """Two small sets of one distribution: |m_a - m_b|^2 is tr C / n_a + tr C / n_b on average."""
     found, said = [], []

@@ -40,6 +40,7 @@ def test_polynomial_mmd_pair_by_pair(n, m, blocks, monkeypatch):
     assert polynomial_mmd(a, b) == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('blocks', [False, True])
 def test_polynomial_mmd_against_the_peers(blocks, monkeypatch):
     """Both include the diagonal of the cross term, and divide by n n."""

@@ -71,6 +71,7 @@ def test_a_set_in_itself():
     assert density_coverage(real, real.clone()) == (1, 1, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures('_blocks')
 def test_repeated_rows_have_no_distance():
     """Rounding does not give equal rows a distance, even for long rows."""
