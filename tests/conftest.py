@@ -6,6 +6,7 @@ import compileall
 import contextlib
 import gc
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -74,6 +75,19 @@ def killer() -> Iterator[Killer]:
 
     with Killer() as killer:
         yield killer
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _torch_is_told_less() -> None:
+    """What torch does for each seed and pytest for each logger would take a tenth of the fast tier."""
+    import torch
+
+    if not torch.cuda.is_available() and not torch.backends.mps.is_available():
+        # it seeds absent devices later, and formats the stack of the caller for each of them: two milliseconds
+        torch.manual_seed = torch.default_generator.manual_seed
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith('torch') and isinstance(logger, logging.Logger):
+            logger.propagate = True  # pytest attaches itself six times a test to each of the 50 that do not
 
 
 @pytest.fixture(autouse=True)
