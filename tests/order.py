@@ -21,6 +21,8 @@ EACH = {
     'tests/test_readme.py': 6.0,
     'tests/test_benchmarks.py': 5.0,
     'tests/test_configs.py': 1.5,
+    'tests/test_configs.py::test_strategy_is_an_option_of_every_config': 0.02,
+    'tests/test_configs.py::test_config_survives_being_written_down': 0.02,
     'tests/launch/test_nodes.py': 8.0,
 }
 # their loaders fork workers, which died by SIGSEGV where they collected a store or a process group of earlier tests, before
@@ -31,7 +33,7 @@ FORKING = (
     *('tests/runners/test_belonging.py', 'tests/cli/test_a_resume_is_the_same_run.py'),
 )
 SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order depends on it
-    'tests/end_to_end/test_document_003.py': 240,
+    'tests/end_to_end/test_document_003.py': 100,
     'tests/end_to_end/test_demo.py': 137,
     'tests/end_to_end/test_digits_layout.py': 55,
     'tests/end_to_end/test_digits_energy.py': 75,
@@ -39,8 +41,8 @@ SECONDS = {  # of a test or a whole file of slow tests, roughly: only the order 
     'tests/launch/test_agent.py': 85,
     'tests/test_same.py': 60,
     'tests/launch/test_training.py': 50,
-    'tests/strategies/test_compile.py': 170,
-    'tests/quantizers/test_quantizer_compile.py': 40,
+    'tests/strategies/test_compile.py': 300,
+    'tests/quantizers/test_quantizer_compile.py': 120,
     'tests/end_to_end/test_digits_diffusion.py': 45,
     'tests/test_gpu_benchmark.py': 36,
     'tests/end_to_end/test_old_runs.py': 35,
@@ -88,7 +90,7 @@ def dealt(tests: Sequence[Item], workers: int, slow: set[str], ranks: set[str]) 
         units['ranks' if test.nodeid in ranks else test.nodeid if file in APART else file].append(test)
 
     def seconds(name: str) -> float:
-        each = EACH.get(name.partition('::')[0], SLOW)
+        each = EACH.get(name.partition('[')[0]) or EACH.get(name.partition('::')[0], SLOW)
         return SECONDS.get(name) or sum(each if test.nodeid in slow else FAST for test in units[name])
 
     long = [name for name in units if name in FORKING or any(test.nodeid in slow for test in units[name])]

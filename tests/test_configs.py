@@ -69,6 +69,7 @@ def test_tiny_form_is_small_and_passes_the_check(entry):
         assert config.trainer.get('iters') == 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tiny', [False, True])
 def test_config_survives_being_written_down(entry, tiny, tmp_path):
     config = composed(entry, tiny)
@@ -95,6 +96,7 @@ def test_config_is_built_and_counted_on_the_meta_device(entry):
         assert operations is not None and operations > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('strategy', ['ddp', 'fsdp', 'xla', 'base'])
 def test_strategy_is_an_option_of_every_config(entry, strategy):
     config = compose(entry, {'strategy': strategy}, {}, tiny=False)

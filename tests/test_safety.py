@@ -40,7 +40,7 @@ def is_silent(handler: ast.ExceptHandler) -> bool:
 def problems_of_call(call: ast.Call, path: Path) -> list[str]:
     name = dotted(call.func)
     found = []
-    if re.fullmatch(r'(.*\.)?(eval|exec)', name) and name in ('eval', 'exec', 'builtins.eval', 'builtins.exec'):
+    if name in ('eval', 'exec', 'builtins.eval', 'builtins.exec'):
         if EVALUATES.get(path) != name:
             found.append(f'{name} evaluates text')
     elif name.endswith('load') and name.split('.')[0] in ('torch', 'th') and keyword(call, 'weights_only') is not True:
@@ -49,9 +49,9 @@ def problems_of_call(call: ast.Call, path: Path) -> list[str]:
         found.append(f'{name} runs what a file says')
     elif name in ('os.system', 'os.popen'):
         found.append(f'{name} goes through a shell')
-    for key in ('trust_remote_code', 'allow_pickle', 'shell'):
-        if any(k.arg == key for k in call.keywords) and keyword(call, key) is not False:
-            found.append(f'{name} with {key}')
+    for given in call.keywords:
+        if given.arg in ('trust_remote_code', 'allow_pickle', 'shell') and keyword(call, given.arg) is not False:
+            found.append(f'{name} with {given.arg}')
     return found
 
 

@@ -76,6 +76,7 @@ def test_the_null_class_is_the_one_it_names(vocabulary, tmp_path):
     torch.testing.assert_close(logits[about['first'] : about['first'] + CODES], ours, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('vocabulary', ['joint', 'prefix'])
 def test_generate_draws_image_tokens_only(vocabulary, tmp_path):
     """With the written settings alone: as many tokens as an image has, and greedy tokens equal ours."""

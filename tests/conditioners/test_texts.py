@@ -69,6 +69,7 @@ def last_of(theirs: torch.nn.Module, ids: Tensor) -> Tensor:
     return theirs.transformer(x, attn_mask=theirs.attn_mask)
 
 
+@pytest.mark.slow
 def test_openclip_stops_before_the_last_layer() -> None:
     """As Stable Diffusion 2: the file has one layer more, and the final norm is applied."""
     from open_clip.transformer import TextTransformer

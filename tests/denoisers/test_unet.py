@@ -65,6 +65,7 @@ def test_it_equals_the_unet_of_diffusers(scale_shift: bool) -> None:
     close(torch.cat([found.value, found.variance], 1), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('linear', [False, True])
 def test_it_equals_the_conditional_unet_of_diffusers(linear: bool) -> None:
     """A text with a mask, as published networks of texts take it."""

@@ -57,6 +57,7 @@ def check(state: dict[str, Tensor], image_size: int) -> dict:
     return converted.generator
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', MANIFESTS)
 def test_every_tensor_maps_both_ways(name: str) -> None:
     manifest = read_manifest(name)

@@ -26,6 +26,7 @@ def accuracy(logits, category, cuts=WHOLE, **settings):
     return measure(metric, cuts, category=category, logits=logits)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_against_torchmetrics(dtype):
     from torchmetrics.functional.classification import multiclass_accuracy

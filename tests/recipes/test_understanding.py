@@ -79,6 +79,7 @@ def test_steps_of_vqkd_are_those_of_its_authors() -> None:
     assert (adam.type, adam.lr, adam.betas) == ('Adam', 5.4e-5, (0.5, 0.9))
 
 
+@pytest.mark.slow
 def test_biases_norms_tokens_and_positions_are_not_decayed() -> None:
     trainer = on_meta('vqkd/interface')
     root = trainer.model.roots()['tokenizer']

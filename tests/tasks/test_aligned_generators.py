@@ -26,6 +26,7 @@ def aligned(masked: bool) -> Any:
     return task('masked' if masked else 'autoregressive', losses={'align': loss})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('masked', [False, True])
 def test_each_cell_meets_its_patch(masked: bool) -> None:
     """Cell by cell: causal networks predict token t at position t; masked ones have a position for the class before them."""

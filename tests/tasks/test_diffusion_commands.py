@@ -29,6 +29,8 @@ SMALL = ['iters=4', 'dim=16', 'depth=2', 'heads=2', 'evaluate=None', 'steps=2']
 ON_KL = [CONFIG, f'tokenizer_run={TOKENIZER}', 'gives=codes', *SMALL]
 PLAIN = ['--override', '.trainer.optimizers.denoiser.schedule:None', '.trainer.callbacks.checkpoint.interval:2']
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
@@ -56,7 +58,6 @@ def test_it_resumes_bit_for_bit(home: Path) -> None:
     assert [key for key in whole if key.startswith('tokenizer')] == ['tokenizer.digest']
 
 
-@pytest.mark.slow
 def test_it_validates_and_reports(home: Path) -> None:
     assert validate(['denoiser', '--override', '.validator.dataloader.batch_size:90']) == 0
     found = json.loads((home / 'work_dirs/denoiser/val/iter_4/results.json').read_text())['results']
