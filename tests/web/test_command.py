@@ -38,14 +38,19 @@ def test_it_ends_with_its_worker(tmp_path: Path, how: int, said: str) -> None:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     command = [sys.executable, '-m', 'vq.web', '--device', 'cpu']
     pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, start_new_session=True, **pipes) as process:  # type: ignore[call-overload]
+    # these tests may run in the background of a shell, which ignores SIGINT, and so would all that they start
+    usual = {'start_new_session': True, 'preexec_fn': lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, **usual, **pipes) as process:  # type: ignore[call-overload]
         first, second = process.stdout.readline(), process.stdout.readline()
         for _ in range(300):  # a thread of the server starts the worker, beside these lines
             if workers := children(process.pid):
                 break
             time.sleep(0.1)
         os.killpg(process.pid, how)
-        out, errors = process.communicate(timeout=30)
+        try:
+            out, errors = process.communicate(timeout=30)
+        finally:
+            process.kill()  # leaving this block waits for its end
     assert first.startswith('the page of work_dirs: http://127.0.0.1:') and 'Ctrl+C' in second
     assert (process.returncode, out.strip(), errors) == (0, said, '')
     assert len(workers) == 1 and not any(Path(f'/proc/{worker}').exists() for worker in workers)
