@@ -40,6 +40,7 @@ def test_checkpoint_benchmark(tmp_path: Path) -> None:
 def test_loading_benchmark_sees_the_same_pixels(tmp_path: Path) -> None:
     found = run('loading', '--folder', str(tmp_path))
     assert found['missed'] == [] and found['decode_only'].keys() == {'files', 'packed JPEG'}
+    assert found['packed JPEG of its roof']['pairs'] == 1 and found['packed JPEG of its roof']['share'] > 0
     for what in ('1 worker, uint8', '1 worker, float'):
         names = ' '.join(found[what])
         assert all(name in names for name in ('ImageFolder', 'packed raw', 'packed JPEG (simplejpeg)', 'folder (Pillow)'))

@@ -133,8 +133,8 @@ def network(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('AWS_SHARED_CREDENTIALS_FILE', str(tmp_path / 'none'))
 
 
-@contextmanager
-def remote_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+@pytest.fixture(params=['http', pytest.param('s3', marks=pytest.mark.slow)])
+def there(request: pytest.FixtureRequest, network: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
     with ExitStack() as stack:
         if request.param == 'http':
             server = stack.enter_context(serving())
@@ -162,9 +162,3 @@ def remote_place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
         yield Remote('s3', f's3://{bucket}/data', proxy, put_object)
         s3.client_of.cache_clear()
-
-
-@pytest.fixture(params=['http', pytest.param('s3', marks=pytest.mark.slow)])
-def there(request: pytest.FixtureRequest, network: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
-    with remote_place(request, monkeypatch) as found:
-        yield found
